@@ -1,0 +1,143 @@
+package event
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// recordOverhead is what a record costs in memory beyond its bytes: the
+// Record, its Event and its places in lane queues. It keeps a backlog of tiny
+// records within the limit that is meant in bytes.
+const recordOverhead = 256
+
+// maxPooledBytes bounds what an idle chunk keeps: one record can be many
+// megabytes, and a pool that remembers each such peak would never shrink.
+const maxPooledBytes = 1 << 20
+
+// Rejection is input that can't be routed: a whole record, or one element of
+// an array record.
+type Rejection struct {
+	Event  Event // Type is Unknown; Body is what is set aside
+	Reason Reason
+	Detail string
+}
+
+// Chunk is a run of consecutive records of one Kafka partition that travel
+// together. It owns every byte of them: ingest copies the records in, so that
+// no fetch buffer stays alive for the sake of one slow event (a record that
+// is kept pins the whole fetch it came in), and gives the chunk back to its
+// pool when it is settled.
+//
+// One count is held for every event at every endpoint that has not got its
+// outcome yet. At zero the chunk is settled, and only then may its offsets be
+// committed.
+type Chunk struct {
+	Topic       string
+	Partition   int32
+	Seq         uint64 // place among its partition's chunks, for the tracker
+	First, Last int64  // offsets
+	Epoch       int32  // leader epoch of the last record
+
+	Records  []Record
+	Events   []Event     // set by decode; in order of offset and index
+	Rejected []Rejection // set by decode
+
+	buf     []byte
+	pending atomic.Int64
+	settled func(*Chunk)
+}
+
+var emptyValue = []byte{}
+
+var chunks = sync.Pool{New: func() any { return new(Chunk) }}
+
+// NewChunk gives an empty chunk with room for records of that many bytes in
+// all. The caller holds one count, which Settle(1) gives up; settled is called
+// once, when no count is left, and must end with Free.
+func NewChunk(topic string, partition int32, records, bytes int, settled func(*Chunk)) *Chunk {
+	c := chunks.Get().(*Chunk)
+	c.Topic, c.Partition, c.settled = topic, partition, settled
+	if cap(c.buf) < bytes {
+		c.buf = make([]byte, 0, bytes)
+	}
+	if cap(c.Records) < records {
+		c.Records = make([]Record, 0, records)
+	}
+	c.pending.Store(1)
+	return c
+}
+
+// Add copies a record into the chunk.
+func (c *Chunk) Add(offset, timestamp int64, epoch int32, key, value []byte) *Record {
+	if len(c.Records) == 0 {
+		c.First = offset
+	}
+	c.Last, c.Epoch = offset, epoch
+	c.Records = append(c.Records, Record{
+		Offset:    offset,
+		Timestamp: timestamp,
+		Key:       c.copied(key),
+		Value:     c.copied(value),
+	})
+	return &c.Records[len(c.Records)-1]
+}
+
+// AddHeader copies a header onto the record that was added last.
+func (c *Chunk) AddHeader(key string, value []byte) {
+	r := &c.Records[len(c.Records)-1]
+	r.Headers = append(r.Headers, Header{Key: strings.Clone(key), Value: c.copied(value)})
+}
+
+// copied keeps nil and empty apart: a tombstone is not an empty value.
+func (c *Chunk) copied(b []byte) []byte {
+	if len(b) == 0 {
+		if b == nil {
+			return nil
+		}
+		return emptyValue // b itself would pin the fetch that it came in
+	}
+	start := len(c.buf)
+	c.buf = append(c.buf, b...)
+	return c.buf[start:len(c.buf):len(c.buf)]
+}
+
+// Bytes is what the chunk counts against the limit of bytes in flight.
+func (c *Chunk) Bytes() int64 {
+	return int64(len(c.buf) + len(c.Records)*recordOverhead)
+}
+
+// Hold keeps the chunk from being settled until n more counts are settled.
+// Only who holds a count already may call it.
+func (c *Chunk) Hold(n int) { c.pending.Add(int64(n)) }
+
+// Settle gives up n counts. Whoever gives up the last one runs the settled
+// function; the chunk's events must not be touched after that.
+func (c *Chunk) Settle(n int) {
+	switch left := c.pending.Add(int64(-n)); {
+	case left == 0:
+		c.settled(c)
+	case left < 0:
+		panic(fmt.Sprintf("BUG: chunk %s/%d %d..%d settled %d times too often",
+			c.Topic, c.Partition, c.First, c.Last, -left))
+	}
+}
+
+// Free gives the chunk back to the pool.
+func (c *Chunk) Free() {
+	if cap(c.buf) > maxPooledBytes {
+		c.buf = nil
+	}
+	// Cleared, so that nothing that is freed stays reachable through the pool.
+	clear(c.Records)
+	clear(c.Events)
+	clear(c.Rejected)
+	*c = Chunk{
+		buf:      c.buf[:0],
+		Records:  c.Records[:0],
+		Events:   c.Events[:0],
+		Rejected: c.Rejected[:0],
+	}
+	chunks.Put(c)
+}

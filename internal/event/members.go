@@ -1,0 +1,189 @@
+package event
+
+import (
+	"bytes"
+	"strconv"
+	"unicode/utf8"
+)
+
+// Member is one member of a JSON object, as offsets into its bytes. The key's
+// quotes lie outside of [KeyStart, KeyEnd).
+type Member struct {
+	KeyStart, KeyEnd int
+	Start, End       int // the value, without white space around it
+}
+
+// Members calls yield for every member of the object at the top of doc, in
+// order, until yield says false. doc must be one valid JSON value: the walk
+// looks at structure only and validates nothing, which is what makes it cost
+// a fraction of a decode. A doc that isn't an object has no members.
+func Members(doc []byte, yield func(Member) bool) {
+	i := skipSpace(doc, 0)
+	if i >= len(doc) || doc[i] != '{' {
+		return
+	}
+	i = skipSpace(doc, i+1)
+	for i < len(doc) && doc[i] == '"' {
+		var m Member
+		m.KeyStart = i + 1
+		i = skipString(doc, i)
+		m.KeyEnd = i - 1
+		i = skipSpace(doc, i) + 1 // the colon
+		m.Start = skipSpace(doc, i)
+		m.End = skipValue(doc, m.Start)
+		if !yield(m) {
+			return
+		}
+		i = skipSpace(doc, m.End)
+		if i >= len(doc) || doc[i] != ',' {
+			return
+		}
+		i = skipSpace(doc, i+1)
+	}
+}
+
+// Elements calls yield with the bounds of every element of the array at the
+// top of doc, which must be one valid JSON value.
+func Elements(doc []byte, yield func(start, end int) bool) {
+	i := skipSpace(doc, 0)
+	if i >= len(doc) || doc[i] != '[' {
+		return
+	}
+	i = skipSpace(doc, i+1)
+	for i < len(doc) && doc[i] != ']' {
+		end := skipValue(doc, i)
+		if !yield(i, end) {
+			return
+		}
+		i = skipSpace(doc, end)
+		if i >= len(doc) || doc[i] != ',' {
+			return
+		}
+		i = skipSpace(doc, i+1)
+	}
+}
+
+// Trim cuts JSON's white space off both ends.
+func Trim(doc []byte) []byte {
+	start, end := skipSpace(doc, 0), len(doc)
+	for end > start && isSpace(doc[end-1]) {
+		end--
+	}
+	return doc[start:end]
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\n' || c == '\r' || c == '\t' }
+
+func skipSpace(doc []byte, i int) int {
+	for i < len(doc) && isSpace(doc[i]) {
+		i++
+	}
+	return i
+}
+
+// skipString takes the index of an opening quote and gives the one after the
+// closing quote.
+func skipString(doc []byte, i int) int {
+	for i++; i < len(doc); {
+		q := bytes.IndexByte(doc[i:], '"')
+		if q < 0 {
+			break
+		}
+		i += q + 1
+		// The quote closes the string unless an odd number of backslashes stands before it.
+		slashes := 0
+		for doc[i-2-slashes] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return i
+		}
+	}
+	return len(doc)
+}
+
+// skipValue gives the index after the value that starts at i.
+func skipValue(doc []byte, i int) int {
+	if i >= len(doc) {
+		return len(doc)
+	}
+	switch doc[i] {
+	case '"':
+		return skipString(doc, i)
+	case '{', '[':
+		depth := 0
+		for i < len(doc) {
+			switch doc[i] {
+			case '"':
+				i = skipString(doc, i)
+				continue
+			case '{', '[':
+				depth++
+			case '}', ']':
+				depth--
+				if depth == 0 {
+					return i + 1
+				}
+			}
+			i++
+		}
+		return len(doc)
+	}
+	for i < len(doc) && doc[i] != ',' && doc[i] != '}' && doc[i] != ']' && !isSpace(doc[i]) {
+		i++
+	}
+	return i
+}
+
+// KeyIs tells whether the key of a member, as it stands between its quotes, is
+// this name in the way encoding/json matches keys: escapes undone, case ignored.
+func KeyIs(key []byte, name string) bool {
+	if bytes.IndexByte(key, '\\') >= 0 {
+		key = unescape(key)
+	}
+	return len(key) >= len(name) && bytes.EqualFold(key, []byte(name))
+}
+
+// unescape undoes the escapes of a valid JSON string.
+func unescape(s []byte) []byte {
+	out := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' {
+			out = append(out, s[i])
+			continue
+		}
+		i++
+		switch s[i] {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			// A surrogate half comes out as U+FFFD, which no name of ours holds.
+			n, _ := strconv.ParseUint(string(s[i+1:i+5]), 16, 32)
+			out = utf8.AppendRune(out, rune(n))
+			i += 4
+		default: // the quote, the backslash, the slash
+			out = append(out, s[i])
+		}
+	}
+	return out
+}
+
+// FindMember gives the value of the object's last member of that name, or nil: of
+// equal keys the last one wins, as in encoding/json.
+func FindMember(doc []byte, name string) (value []byte) {
+	Members(doc, func(m Member) bool {
+		if KeyIs(doc[m.KeyStart:m.KeyEnd], name) {
+			value = doc[m.Start:m.End:m.End]
+		}
+		return true
+	})
+	return value
+}
