@@ -1,0 +1,241 @@
+package stages
+
+import (
+	stdjson "encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"twinegress/internal/event"
+)
+
+// chunkOf makes a chunk of records with these values, at offsets from 100 on.
+func chunkOf(values ...string) *event.Chunk {
+	c := event.NewChunk("twins", 3, len(values), 0, func(*event.Chunk) {})
+	for i, v := range values {
+		c.Add(int64(100+i), 0, 0, nil, []byte(v))
+	}
+	return c
+}
+
+func TestDecode(t *testing.T) {
+	deep := func(n int) string {
+		return `{"eventType":"SensorChange","data":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}`
+	}
+	tests := map[string]struct {
+		value       string
+		typ         event.Type
+		subject     string
+		correlation string
+		reason      event.Reason // of the rejection, where typ is Unknown
+		detail      string       // part of it
+	}{
+		"correlation id of the data":         {value: `{"id":"i","eventType":"SpaceChange","subject":"s","data":{"CorrelationId":"c"}}`, typ: event.SpaceChange, subject: "s", correlation: "c"},
+		"correlation id of the envelope":     {value: `{"id":"i","eventType":"UdfCustom","data":{}}`, typ: event.UdfCustom, correlation: "i"},
+		"correlation id that is no string":   {value: `{"id":"i","eventType":"UdfCustom","subject":"s","data":{"CorrelationId":7}}`, typ: event.UdfCustom, subject: "s", correlation: "i"},
+		"data that is a string":              {value: `{"id":"i","subject":"s","data":"x","eventType":"UdfCustom"}`, typ: event.UdfCustom, subject: "s", correlation: "i"},
+		"data that is an array":              {value: `{"id":"i","data":[{"eventType":"X"}],"eventType":"UdfCustom"}`, typ: event.UdfCustom, correlation: "i"},
+		"no data":                            {value: `{"id":"i","eventType":"DeviceMessage"}`, typ: event.DeviceMessage, correlation: "i"},
+		"eventType inside of data is not it": {value: `{"data":{"eventType":"SensorChange"},"id":"i","eventType":"TopologyOperation"}`, typ: event.TopologyOperation, correlation: "i"},
+		"only an eventType inside of data":   {value: `{"data":{"eventType":"SensorChange"}}`, reason: event.UnknownType, detail: "missing"},
+		"duplicate key: the last one wins":   {value: `{"eventType":"SensorChange","eventType":"SpaceChange"}`, typ: event.SpaceChange},
+		"keys match without regard to case":  {value: `{"EVENTTYPE":"SensorChange","Subject":"s"}`, typ: event.SensorChange, subject: "s"},
+		"an escaped key":                     {value: `{"event\u0054ype":"SensorChange"}`, typ: event.SensorChange},
+		"escapes in what is materialised":    {value: `{"eventType":"Sensor\u0043hange","subject":"caf\u00e9 \"x\""}`, typ: event.SensorChange, subject: `café "x"`},
+		"values match exactly":               {value: `{"eventType":"sensorchange"}`, reason: event.UnknownType, detail: `"sensorchange"`},
+		"null eventType":                     {value: `{"eventType":null}`, reason: event.UnknownType, detail: "missing"},
+		"eventType that is no string":        {value: `{"eventType":5}`, reason: event.Undecodable, detail: "eventType"},
+		"id that is no string":               {value: `{"eventType":"UdfCustom","id":5}`, reason: event.Undecodable, detail: "id"},
+		"white space around":                 {value: " \n{\"eventType\":\"SensorChange\"}\t", typ: event.SensorChange},
+		"truncated":                          {value: `{"eventType":"SensorChange","da`, reason: event.Undecodable},
+		"garbage":                            {value: "\x00\x01\x02", reason: event.Undecodable},
+		"two documents":                      {value: `{"eventType":"SensorChange"}{}`, reason: event.Undecodable},
+		"bad byte in what isn't looked at":   {value: `{"eventType":"SensorChange","data":{"a":tru}}`, reason: event.Undecodable},
+		"invalid UTF-8":                      {value: "{\"eventType\":\"SensorChange\",\"data\":\"\xff\"}", reason: event.Undecodable, detail: "UTF-8"},
+		"null":                               {value: `null`, reason: event.Undecodable, detail: "object"},
+		"a string":                           {value: `"SensorChange"`, reason: event.Undecodable},
+		"empty":                              {value: ``, reason: event.Undecodable, detail: "empty"},
+		"blank":                              {value: "  \n", reason: event.Undecodable, detail: "empty"},
+		"nested as deep as may be":           {value: deep(maxDepth - 1), typ: event.SensorChange},
+		"nested too deep":                    {value: deep(maxDepth), reason: event.Undecodable},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := chunkOf(tt.value)
+			Decode(c)
+			if tt.typ == event.Unknown {
+				if len(c.Events) != 0 || len(c.Rejected) != 1 {
+					t.Fatalf("%d events and %d rejections, want one rejection", len(c.Events), len(c.Rejected))
+				}
+				r := c.Rejected[0]
+				if r.Reason != tt.reason || !strings.Contains(r.Detail, tt.detail) {
+					t.Errorf("rejected for %v (%s), want %v (…%s…)", r.Reason, r.Detail, tt.reason, tt.detail)
+				}
+				if string(r.Event.Body) != tt.value {
+					t.Errorf("set aside %q, want the bytes that came", r.Event.Body)
+				}
+				return
+			}
+			if len(c.Events) != 1 || len(c.Rejected) != 0 {
+				t.Fatalf("%d events, rejected %+v; want one event", len(c.Events), c.Rejected)
+			}
+			e := c.Events[0]
+			if e.Type != tt.typ || e.Subject != tt.subject || e.CorrelationID != tt.correlation || e.Index != event.NoIndex {
+				t.Errorf("got %v subject %q correlation %q index %d", e.Type, e.Subject, e.CorrelationID, e.Index)
+			}
+			if string(e.Body) != strings.TrimSpace(tt.value) {
+				t.Errorf("body %q, want the event's own bytes", e.Body)
+			}
+		})
+	}
+}
+
+func TestDecodeTombstoneAndTelemetry(t *testing.T) {
+	c := event.NewChunk("twins", 0, 4, 0, func(*event.Chunk) {})
+	c.Add(0, 0, 0, nil, nil)
+	c.Add(1, 0, 0, nil, nil)
+	c.AddHeader(telemetryHeader, []byte("1.0"))
+	c.Add(2, 0, 0, nil, []byte("\xff\x00 not json"))
+	c.AddHeader("x", nil)
+	c.AddHeader(telemetryHeader, nil)
+	Decode(c)
+	if len(c.Rejected) != 1 || c.Rejected[0].Event.Body != nil || !strings.Contains(c.Rejected[0].Detail, "tombstone") {
+		t.Errorf("rejected %+v, want the tombstone, its value nil", c.Rejected)
+	}
+	if len(c.Events) != 2 {
+		t.Fatalf("%d events, want 2: an empty device message is a message", len(c.Events))
+	}
+	for _, e := range c.Events {
+		if e.Type != event.DeviceMessage || !e.Raw || string(e.Body) != string(e.Record.Value) {
+			t.Errorf("got %+v, want a raw DeviceMessage", e)
+		}
+	}
+}
+
+func TestDecodeArray(t *testing.T) {
+	c := chunkOf(
+		` [ {"eventType":"SensorChange","id":"a"} , {"eventType":"Nope"} ,7, {"eventType":"SpaceChange","id":"b"}]`,
+		`[]`,
+		`[{"eventType":"SensorChange"},]`,
+		"[{\"eventType\":\"SensorChange\",\"id\":\"\xff\"}]",
+	)
+	Decode(c)
+	var events, rejected []string
+	for _, e := range c.Events {
+		events = append(events, string(e.MessageID(nil))+" "+string(e.Body))
+	}
+	for _, r := range c.Rejected {
+		rejected = append(rejected, string(r.Event.MessageID(nil))+" "+r.Reason.String()+" "+string(r.Event.Body))
+	}
+	wantEvents := []string{
+		`twins/3/100/0 {"eventType":"SensorChange","id":"a"}`,
+		`twins/3/100/3 {"eventType":"SpaceChange","id":"b"}`,
+	}
+	wantRejected := []string{
+		`twins/3/100/1 unknown_type {"eventType":"Nope"}`,
+		`twins/3/100/2 undecodable 7`,
+		`twins/3/102 undecodable [{"eventType":"SensorChange"},]`,
+		"twins/3/103 undecodable [{\"eventType\":\"SensorChange\",\"id\":\"\xff\"}]",
+	}
+	if got, want := strings.Join(events, "\n"), strings.Join(wantEvents, "\n"); got != want {
+		t.Errorf("events:\n%s\nwant:\n%s", got, want)
+	}
+	if got, want := strings.Join(rejected, "\n"), strings.Join(wantRejected, "\n"); got != want {
+		t.Errorf("rejected:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// FuzzDecode holds the codec to encoding/json: what it accepts, what it reads.
+func FuzzDecode(f *testing.F) {
+	for _, dir := range []string{"events", "edge-cases"} {
+		files, _ := filepath.Glob(filepath.Join("testdata", dir, "*.json"))
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b)
+		}
+	}
+	for _, s := range []string{`{}`, `[]`, `[{},[]]`, `null`, `{"a":"\ud800"}`, `{"data":{"CorrelationId":null},"DATA":[]}`, "{\"\xff\":1}", `{"eventType":"A","EventType":1}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		c := chunkOf(string(doc))
+		Decode(c)
+		valid := stdjson.Valid(doc) && utf8.Valid(doc)
+		undecodable := len(c.Rejected) == 1 && c.Rejected[0].Event.Index == event.NoIndex && c.Rejected[0].Reason == event.Undecodable
+		if !valid {
+			if !undecodable || len(c.Events) != 0 {
+				t.Fatalf("%q is invalid, but gave %d events, rejected %+v", doc, len(c.Events), c.Rejected)
+			}
+			return
+		}
+		if trimmed := strings.TrimLeft(string(doc), " \t\r\n"); trimmed[0] == '[' {
+			var elements []stdjson.RawMessage
+			if err := stdjson.Unmarshal(doc, &elements); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(c.Events) + len(c.Rejected); got != len(elements) {
+				t.Fatalf("%q: %d elements, want %d", doc, got, len(elements))
+			}
+			for _, e := range c.Events {
+				if string(e.Body) != string(elements[e.Index]) {
+					t.Fatalf("element %d of %q is %q", e.Index, doc, e.Body)
+				}
+			}
+			return
+		}
+		var want plainEnvelope
+		err := stdjson.Unmarshal(doc, &want)
+		isObject := strings.TrimLeft(string(doc), " \t\r\n")[0] == '{'
+		switch {
+		case err != nil || !isObject:
+			if !undecodable {
+				t.Fatalf("%q: encoding/json says %v, we %+v", doc, err, c.Rejected)
+			}
+		case event.TypeOf(want.EventType) == event.Unknown:
+			if len(c.Rejected) != 1 || c.Rejected[0].Reason != event.UnknownType {
+				t.Fatalf("%q: eventType %q, rejected %+v", doc, want.EventType, c.Rejected)
+			}
+		default:
+			if len(c.Events) != 1 || c.Events[0].Type.String() != want.EventType || c.Events[0].Subject != want.Subject {
+				t.Fatalf("%q: got %+v, want %+v", doc, c.Events, want)
+			}
+		}
+	})
+}
+
+// sample is a compact SensorChange of about 540 bytes.
+func sample(tb testing.TB) []byte {
+	b, err := os.ReadFile("testdata/events/event_SensorChange.json")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return []byte(strings.NewReplacer("\n", "", "  ", "").Replace(string(b)))
+}
+
+func TestDecodeAllocatesNothing(t *testing.T) {
+	c := chunkOf(string(sample(t)))
+	decode := func() {
+		c.Events = c.Events[:0]
+		Decode(c)
+	}
+	decode()
+	if n := testing.AllocsPerRun(100, decode); n != 0 {
+		t.Errorf("%v allocations per event, want none", n)
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	doc := sample(b)
+	c := chunkOf(string(doc))
+	b.SetBytes(int64(len(doc)))
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Events = c.Events[:0]
+		Decode(c)
+	}
+}
