@@ -1,0 +1,175 @@
+// Package config is twinegress' configuration: its keys, their defaults, where
+// values come from and what is allowed.
+//
+// Later sources win over earlier ones:
+//
+//	Default() < the YAML file < TWINEGRESS_… environment < --set key=value
+//
+// [Load] reads them all and reports everything that is wrong at once, as
+// [Errors]: an unknown key, a value that can't be read, a value that isn't
+// allowed, each with the key's name and its source. [Example] is a file with
+// every key, its default and what it means.
+package config
+
+import "time"
+
+// Config is everything that can be configured. The koanf tags are the keys.
+type Config struct {
+	Ingest     Ingest     `koanf:"ingest"`
+	Endpoints  Endpoints  `koanf:"endpoints"`
+	API        API        `koanf:"api"`
+	Ops        Ops        `koanf:"ops"`
+	Batch      Batch      `koanf:"batch"`
+	Backoff    Backoff    `koanf:"backoff"`
+	Send       Send       `koanf:"send"`
+	DeadLetter DeadLetter `koanf:"deadLetter"`
+	Shutdown   Shutdown   `koanf:"shutdown"`
+}
+
+// Ingest is where the events come from.
+type Ingest struct {
+	Brokers          []string      `koanf:"brokers"`          // host:port each
+	Topics           []string      `koanf:"topics"`           //
+	Group            string        `koanf:"group"`            // the consumer group
+	Start            string        `koanf:"start"`            // StartEarliest or StartLatest
+	Protocol         string        `koanf:"protocol"`         // ProtocolClassic or ProtocolConsumer
+	InstanceID       string        `koanf:"instanceId"`       // static membership, if not empty
+	SessionTimeout   time.Duration `koanf:"sessionTimeout"`   //
+	RebalanceTimeout time.Duration `koanf:"rebalanceTimeout"` //
+	TLS              TLS           `koanf:"tls"`
+	SASL             SASL          `koanf:"sasl"`
+	MaxInFlightBytes ByteSize      `koanf:"maxInFlightBytes"` // polling pauses above it
+}
+
+// The values of ingest.start.
+const (
+	StartEarliest = "earliest"
+	StartLatest   = "latest"
+)
+
+// The values of ingest.protocol.
+const (
+	ProtocolClassic  = "classic"  // cooperative-sticky, by the group's members
+	ProtocolConsumer = "consumer" // KIP-848, by the brokers
+)
+
+// TLS is how to speak to the brokers.
+type TLS struct {
+	Enabled  bool   `koanf:"enabled"`
+	CAFile   string `koanf:"caFile"`   // PEM; empty: the system's
+	CertFile string `koanf:"certFile"` // PEM; with KeyFile, for mTLS
+	KeyFile  string `koanf:"keyFile"`
+}
+
+// SASL is how to log in to the brokers.
+type SASL struct {
+	Mechanism string `koanf:"mechanism"` // empty: none; else one of the SASL… constants
+	Username  string `koanf:"username"`
+	Password  Secret `koanf:"password"` // for OAUTHBEARER: the token
+}
+
+// The values of ingest.sasl.mechanism.
+const (
+	SASLPlain       = "PLAIN"
+	SASLScram256    = "SCRAM-SHA-256"
+	SASLScram512    = "SCRAM-SHA-512"
+	SASLOAuthBearer = "OAUTHBEARER"
+)
+
+// Endpoints is where the endpoints are kept.
+type Endpoints struct {
+	Store                    string `koanf:"store"` // StoreFile or StoreMemory
+	File                     string `koanf:"file"`
+	AllowDevelopmentEmulator bool   `koanf:"allowDevelopmentEmulator"`
+}
+
+// The values of endpoints.store.
+const (
+	StoreFile   = "file"
+	StoreMemory = "memory"
+)
+
+// API is the Management API.
+type API struct {
+	Listen string  `koanf:"listen"` // host:port; empty: off
+	Tokens []Token `koanf:"tokens"`
+}
+
+// Enabled reports whether the API is to be served: it never is without anyone
+// who may call it.
+func (a API) Enabled() bool { return a.Listen != "" && len(a.Tokens) > 0 }
+
+// Token is who may call the API.
+type Token struct {
+	Name   string `koanf:"name"`
+	SHA256 string `koanf:"sha256"` // of the token's own characters, 64 hex digits, lower case
+	Role   string `koanf:"role"`   // RoleRead or RoleWrite
+}
+
+// The values of api.tokens[].role.
+const (
+	RoleRead  = "read"
+	RoleWrite = "write"
+)
+
+// Ops is the listener for metrics and health.
+type Ops struct {
+	Listen string `koanf:"listen"` // host:port; empty: off
+}
+
+// Batch is when a batch is full.
+type Batch struct {
+	Linger    time.Duration `koanf:"linger"`
+	MaxEvents int           `koanf:"maxEvents"`
+}
+
+// Backoff is how long an endpoint that fails is left alone.
+type Backoff struct {
+	Initial time.Duration `koanf:"initial"`
+	Max     time.Duration `koanf:"max"` // at most MaxBackoff
+}
+
+// MaxBackoff is the longest back-off that is allowed: the promise to users.
+const MaxBackoff = 30 * time.Minute
+
+// Send is how a batch is sent.
+type Send struct {
+	Timeout       time.Duration `koanf:"timeout"`
+	Attempts      int           `koanf:"attempts"` // of one batch with one key
+	ThrottleLimit time.Duration `koanf:"throttleLimit"`
+	CAFile        string        `koanf:"caFile"` // further root certificates, PEM
+}
+
+// DeadLetter is where bad input goes.
+type DeadLetter struct {
+	Topic string `koanf:"topic"`
+}
+
+// Shutdown bounds how long stopping may take.
+type Shutdown struct {
+	Timeout time.Duration `koanf:"timeout"`
+}
+
+// Default returns the configuration without any source.
+func Default() Config {
+	return Config{
+		Ingest: Ingest{
+			Brokers:          []string{"127.0.0.1:9092"},
+			Topics:           []string{"digitaltwins-events"},
+			Group:            "twinegress",
+			Start:            StartEarliest,
+			Protocol:         ProtocolClassic,
+			SessionTimeout:   45 * time.Second,
+			RebalanceTimeout: 60 * time.Second,
+			MaxInFlightBytes: 64 << 20,
+		},
+		Endpoints:  Endpoints{Store: StoreFile, File: "endpoints.json"},
+		API:        API{Listen: "127.0.0.1:8080", Tokens: []Token{}},
+		Ops:        Ops{Listen: "127.0.0.1:8081"},
+		Batch:      Batch{Linger: 5 * time.Millisecond, MaxEvents: 2000},
+		Backoff:    Backoff{Initial: time.Second, Max: MaxBackoff},
+		Send:       Send{Timeout: 10 * time.Second, Attempts: 3, ThrottleLimit: 2 * time.Minute},
+		DeadLetter: DeadLetter{Topic: "twinegress-deadletter"},
+		Shutdown:   Shutdown{Timeout: 30 * time.Second},
+	}
+}

@@ -1,0 +1,52 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"testing"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/rawbytes"
+	"github.com/knadh/koanf/v2"
+)
+
+// The example is the reference that users read: it loads as it is and changes
+// nothing; and it names every key, no other, each with its very default.
+func TestExample(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "twinegress.yaml")
+	if err := os.WriteFile(path, Example(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(Sources{File: path, Environ: []string{}})
+	if err != nil || !reflect.DeepEqual(got, Default()) {
+		t.Errorf("%v\ngot  %+v\nwant %+v", err, got, Default())
+	}
+
+	all := regexp.MustCompile(`(?m)^  # (listen: )`).ReplaceAll(Example(), []byte("  $1"))
+	k := koanf.New(".")
+	if err := k.Load(rawbytes.Provider(all), yaml.Parser()); err != nil {
+		t.Fatal(err)
+	}
+	flat := k.All()
+	var cfg Config // zero, not the defaults: what is missing shows
+	for _, key := range keys {
+		raw, ok := flat[key.path]
+		delete(flat, key.path)
+		if !ok {
+			t.Errorf("%s is missing", key.path)
+		} else if err := set(&cfg, key, raw); err != nil {
+			t.Errorf("%s: %v", key.path, err)
+		}
+	}
+	if len(flat) > 0 {
+		t.Errorf("these are no keys: %v", flat)
+	}
+	if !reflect.DeepEqual(cfg, Default()) {
+		t.Errorf("got  %+v\nwant %+v", cfg, Default())
+	}
+	if commented := regexp.MustCompile(`(?m)^[^#\n]*: *\S[^#\n]*$`).FindAllString(string(Example()), -1); len(commented) > 8 {
+		t.Errorf("too many keys without a comment: %q", commented)
+	}
+}

@@ -1,0 +1,132 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// key is one thing that can be set: a leaf of Config.
+type key struct {
+	path  string // ingest.tls.caFile
+	field []int  // where it is in Config, for reflect
+}
+
+// envPrefix begins the names of all our environment variables.
+const envPrefix = "TWINEGRESS_"
+
+// env is the name of the key's environment variable. Between words that are
+// one in the key there is no underscore, so that a name has one meaning only.
+func envName(path string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+}
+
+// unavailable are keys of the documented configuration that come with a later
+// version. Whoever sets one relies on what it does, so it isn't ignored.
+var unavailable = []string{
+	"endpoints.topic", "endpoints.secretsKeyFile",
+	"api.oidc", "api.oidc.issuer", "api.oidc.audience",
+	"api.tls", "api.tls.certFile", "api.tls.keyFile",
+	"deadLetter.backoff",
+}
+
+const notAvailable = "is not available in this version of twinegress"
+
+// keys are all leaves of Config, in its order; sections all nodes above them.
+var keys, sections = schema()
+
+func schema() (leaves []key, nodes []string) {
+	var walk func(t reflect.Type, path string, field []int)
+	walk = func(t reflect.Type, path string, field []int) {
+		if t.Kind() != reflect.Struct {
+			leaves = append(leaves, key{path: path, field: field})
+			return
+		}
+		if path != "" {
+			nodes = append(nodes, path)
+			path += "."
+		}
+		for i := range t.NumField() {
+			f := t.Field(i)
+			walk(f.Type, path+f.Tag.Get("koanf"), append(slices.Clone(field), i))
+		}
+	}
+	walk(reflect.TypeFor[Config](), "", nil)
+	return leaves, nodes
+}
+
+func findKey(path string) (key, bool) {
+	i := slices.IndexFunc(keys, func(k key) bool { return k.path == path })
+	if i < 0 {
+		return key{}, false
+	}
+	return keys[i], true
+}
+
+// unknownKey says why path can't be set, and what can.
+func unknownKey(path string) string {
+	for _, u := range unavailable {
+		if path == u || strings.HasPrefix(path, u+".") {
+			return notAvailable
+		}
+	}
+	for _, k := range keys {
+		if strings.HasPrefix(path, k.path+".") {
+			return k.path + " is a value, not a section: " + want(k)
+		}
+	}
+	plain := func(s string) string {
+		return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
+	}
+	for _, k := range keys {
+		if plain(k.path) == plain(path) {
+			return "unknown key; did you mean " + k.path + "?"
+		}
+	}
+	// The closest section that does exist, and what is in it.
+	section := path
+	for section != "" && !slices.Contains(sections, section) {
+		section, _, _ = cutLast(section)
+	}
+	in := ""
+	if section != "" {
+		in = section + "."
+	}
+	var known []string
+	for _, k := range keys {
+		if rest, ok := strings.CutPrefix(k.path, in); ok {
+			first, _, _ := strings.Cut(rest, ".")
+			if name := in + first; !slices.Contains(known, name) {
+				known = append(known, name)
+			}
+		}
+	}
+	return "unknown key; known are " + strings.Join(known, ", ")
+}
+
+func cutLast(path string) (before, last string, found bool) {
+	if i := strings.LastIndexByte(path, '.'); i >= 0 {
+		return path[:i], path[i+1:], true
+	}
+	return "", path, false
+}
+
+// want says what a key's value has to look like.
+func want(k key) string {
+	switch reflect.TypeFor[Config]().FieldByIndex(k.field).Type {
+	case reflect.TypeFor[bool]():
+		return "must be true or false"
+	case reflect.TypeFor[int]():
+		return "must be a whole number"
+	case reflect.TypeFor[time.Duration]():
+		return "must be a duration with a unit, such as 500ms, 10s or 1m30s"
+	case reflect.TypeFor[ByteSize]():
+		return "must be a number of bytes, or one with a unit, such as 64MiB or 1MB"
+	case reflect.TypeFor[[]string]():
+		return "must be a list of strings"
+	case reflect.TypeFor[[]Token]():
+		return "must be a list of {name, sha256, role}"
+	}
+	return "must be a string"
+}

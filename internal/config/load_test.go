@@ -1,0 +1,275 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+const hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+// load reads a file with the given content, if any.
+func load(t *testing.T, yaml string, environ []string, set map[string]string) (Config, error) {
+	t.Helper()
+	src := Sources{Environ: environ, Overrides: set}
+	if environ == nil {
+		src.Environ = []string{} // never that of whoever runs the tests
+	}
+	if yaml != "" {
+		src.File = filepath.Join(t.TempDir(), "twinegress.yaml")
+		if err := os.WriteFile(src.File, []byte(yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Load(src)
+}
+
+// wantErrors compares err with key: part-of-message pairs; none means no error.
+func wantErrors(t *testing.T, err error, want ...string) {
+	t.Helper()
+	if len(want) == 0 {
+		if err != nil {
+			t.Fatalf("unexpected error:\n%v", err)
+		}
+		return
+	}
+	var e Errors
+	if !errors.As(err, &e) {
+		t.Fatalf("error %v (%T), want Errors %q", err, err, want)
+	}
+	if len(e) != len(want) {
+		t.Errorf("%d errors, want %d %q:\n%v", len(e), len(want), want, e)
+	}
+	for _, w := range want {
+		key, msg, _ := strings.Cut(w, ": ")
+		found := false
+		for _, one := range e {
+			found = found || one.Key == key && strings.Contains(one.Error(), msg)
+		}
+		if !found {
+			t.Errorf("no error %q in:\n%v", w, e)
+		}
+	}
+	if strings.Contains(err.Error(), "SECRET") {
+		t.Errorf("a secret shows: %v", err)
+	}
+}
+
+func TestLoadNothingIsTheDefaults(t *testing.T) {
+	for name, yaml := range map[string]string{
+		"no file": "", "only a comment": "# nothing\n", "empty sections": "ingest:\nops: {}\n",
+		"no values": "ingest: {brokers: , tls: {caFile: }}\napi: {listen: }\n",
+	} {
+		got, err := load(t, yaml, nil, nil)
+		if err != nil || !reflect.DeepEqual(got, Default()) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	const yaml = "ingest: {group: file, start: latest, brokers: [a:1, b:2]}\nbatch: {maxEvents: 10}\n"
+	environ := []string{"TWINEGRESS_INGEST_GROUP=env", "TWINEGRESS_INGEST_BROKERS=c:3, d:4", "PATH=/bin"}
+	got, err := load(t, yaml, environ, map[string]string{"ingest.group": "flag", "ops.listen": ":1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Ingest.Group, want.Ingest.Start, want.Batch.MaxEvents = "flag", "latest", 10
+	want.Ingest.Brokers, want.Ops.Listen = []string{"c:3", "d:4"}, ":1"
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// everything is each key with a value that differs from the default.
+var everything = map[string]string{
+	"ingest.brokers": "a:1,b:2", "ingest.topics": "t,u", "ingest.group": "g", "ingest.start": "Latest",
+	"ingest.protocol": "Consumer", "ingest.instanceId": "i", "ingest.sessionTimeout": "10s",
+	"ingest.rebalanceTimeout": "2m", "ingest.tls.enabled": "true", "ingest.tls.caFile": "ca",
+	"ingest.tls.certFile": "cert", "ingest.tls.keyFile": "key", "ingest.sasl.mechanism": "scram-sha-256",
+	"ingest.sasl.username": "u", "ingest.sasl.password": "SECRET", "ingest.maxInFlightBytes": "1MB",
+	"endpoints.store": "memory", "endpoints.file": "e", "endpoints.allowDevelopmentEmulator": "true",
+	"api.listen": ":2", "api.tokens": `[{"name":"n","sha256":"` + strings.ToUpper(hash) + `","role":"Write"}]`,
+	"ops.listen": ":3", "batch.linger": "1ms", "batch.maxEvents": "7", "backoff.initial": "2s", "backoff.max": "1m",
+	"send.timeout": "3s", "send.attempts": "4", "send.throttleLimit": "5s", "send.caFile": "c",
+	"deadLetter.topic": "d", "shutdown.timeout": "6s",
+}
+
+func wantEverything() Config {
+	return Config{
+		Ingest: Ingest{
+			Brokers: []string{"a:1", "b:2"}, Topics: []string{"t", "u"}, Group: "g", Start: StartLatest,
+			Protocol: ProtocolConsumer, InstanceID: "i", SessionTimeout: 10 * time.Second, RebalanceTimeout: 2 * time.Minute,
+			TLS:              TLS{Enabled: true, CAFile: "ca", CertFile: "cert", KeyFile: "key"},
+			SASL:             SASL{Mechanism: SASLScram256, Username: "u", Password: "SECRET"},
+			MaxInFlightBytes: 1e6,
+		},
+		Endpoints:  Endpoints{Store: StoreMemory, File: "e", AllowDevelopmentEmulator: true},
+		API:        API{Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}},
+		Ops:        Ops{Listen: ":3"},
+		Batch:      Batch{Linger: time.Millisecond, MaxEvents: 7},
+		Backoff:    Backoff{Initial: 2 * time.Second, Max: time.Minute},
+		Send:       Send{Timeout: 3 * time.Second, Attempts: 4, ThrottleLimit: 5 * time.Second, CAFile: "c"},
+		DeadLetter: DeadLetter{Topic: "d"},
+		Shutdown:   Shutdown{Timeout: 6 * time.Second},
+	}
+}
+
+func TestEveryKeyFromEverySource(t *testing.T) {
+	if len(everything) != len(keys) {
+		t.Fatalf("%d of %d keys are tested", len(everything), len(keys))
+	}
+	var environ []string
+	for path, value := range everything {
+		environ = append(environ, "TWINEGRESS_"+strings.ToUpper(strings.ReplaceAll(path, ".", "_"))+"="+value)
+	}
+	const yaml = `
+ingest:
+  brokers: [a:1, b:2]
+  topics: [t, u]
+  group: g
+  start: latest
+  protocol: consumer
+  instanceId: i
+  sessionTimeout: 10s
+  rebalanceTimeout: 2m
+  tls: {enabled: true, caFile: ca, certFile: cert, keyFile: key}
+  sasl: {mechanism: SCRAM-SHA-256, username: u, password: SECRET}
+  maxInFlightBytes: 1000000
+endpoints: {store: memory, file: e, allowDevelopmentEmulator: true}
+api: {listen: ":2", tokens: [{name: n, sha256: ` + hash + `, role: write}]}
+ops: {listen: ":3"}
+batch: {linger: 1ms, maxEvents: 7}
+backoff: {initial: 2s, max: 1m}
+send: {timeout: 3s, attempts: 4, throttleLimit: 5s, caFile: c}
+deadLetter: {topic: d}
+shutdown: {timeout: 6s}
+`
+	for name, read := range map[string]func() (Config, error){
+		"file":        func() (Config, error) { return load(t, yaml, nil, nil) },
+		"environment": func() (Config, error) { return load(t, "", environ, nil) },
+		"--set":       func() (Config, error) { return load(t, "", nil, everything) },
+	} {
+		got, err := read()
+		if err != nil || !reflect.DeepEqual(got, wantEverything()) {
+			t.Errorf("%s: %v\ngot  %+v\nwant %+v", name, err, got, wantEverything())
+		}
+	}
+}
+
+func TestLoadErrors(t *testing.T) {
+	for name, tc := range map[string]struct {
+		yaml    string
+		environ []string
+		set     map[string]string
+		want    []string
+	}{
+		"all at once, from everywhere, each with its source": {
+			yaml:    "ingest: {start: soon, groop: g}\nbatch: {linger: 5}\nnope: 1\n",
+			environ: []string{"TWINEGRESS_SEND_ATTEMPTS=many", "TWINEGRESS_NOPE=1"},
+			set:     map[string]string{"backoff.max": "31m", "shut.down": "1s"},
+			want: []string{
+				`ingest.start: must be one of earliest, latest, not "soon" (/`,
+				"ingest.groop: unknown key; known are ingest.brokers, ingest.topics",
+				"batch.linger: must be a duration with a unit, such as 500ms, 10s or 1m30s, not 5",
+				"nope: unknown key; known are ingest, endpoints, api,",
+				`send.attempts: must be a whole number, not "many" (environment variable TWINEGRESS_SEND_ATTEMPTS)`,
+				"TWINEGRESS_NOPE: unknown environment variable",
+				"backoff.max: must be at most 30m, not 31m0s (--set)",
+				"shut.down: unknown key",
+			},
+		},
+		"other spelling":    {yaml: "ingest: {max_in_flight_bytes: 1, CAFile: x}", want: []string{"ingest.max_in_flight_bytes: did you mean ingest.maxInFlightBytes?", "ingest.CAFile: unknown key; known"}},
+		"section as value":  {yaml: "ingest: 5", want: []string{"ingest: is a section"}},
+		"value as section":  {yaml: "ingest: {brokers: {a: 1}}", want: []string{"ingest.brokers.a: ingest.brokers is a value, not a section: must be a list"}},
+		"dotted":            {yaml: "ingest.group: a\ningest: {group: b}", want: []string{"ingest.group: must be written as sections"}},
+		"no YAML":           {yaml: "a: [", want: []string{}},
+		"numbers as text":   {yaml: "ingest: {group: 0123, sasl: {mechanism: PLAIN, username: a, password: 99}}", want: []string{"ingest.group: put it in quotes", "ingest.sasl.password: must be a string: put it in quotes"}},
+		"lists of numbers":  {yaml: "ingest: {brokers: [1], topics: 3}", want: []string{"ingest.brokers: must be a list of strings", "ingest.topics: must be a list of strings, not 3"}},
+		"sizes":             {yaml: "ingest: {maxInFlightBytes: 64MiBs}", want: []string{`ingest.maxInFlightBytes: must be a number of bytes, or one with a unit, such as 64MiB or 1MB, not "64MiBs"`}},
+		"booleans":          {yaml: "ingest: {tls: {enabled: perhaps}}", want: []string{`ingest.tls.enabled: must be true or false, not "perhaps"`}},
+		"fractions":         {yaml: "send: {attempts: 1.5}", want: []string{"send.attempts: must be a whole number, not 1.5"}},
+		"one error a value": {set: map[string]string{"ingest.sessionTimeout": "x"}, want: []string{"ingest.sessionTimeout: must be a duration"}},
+		"later versions": {
+			yaml: "endpoints: {store: kafka, topic: t, secretsKeyFile: f}\napi: {oidc: {issuer: i}, tls: {certFile: c}}\ndeadLetter: {backoff: false}",
+			want: []string{
+				"endpoints.store: kafka is not available in this version", "endpoints.topic: is not available in this version",
+				"endpoints.secretsKeyFile: is not available", "api.oidc.issuer: is not available", "api.tls.certFile: is not available",
+				"deadLetter.backoff: is not available",
+			},
+		},
+		"later versions, by the environment": {
+			environ: []string{"TWINEGRESS_API_OIDC_ISSUER=i", "TWINEGRESS_API_OIDC=i", "TWINEGRESS_DEADLETTER_BACKOFF=true"},
+			want:    []string{"api.oidc.issuer: is not available", "api.oidc: is not available", "deadLetter.backoff: is not available"},
+		},
+		"api without tokens":            {yaml: "api: {listen: 127.0.0.1:8080}", want: []string{"api.listen: is set, but nobody could call the API"}},
+		"api without tokens, by hand":   {environ: []string{"TWINEGRESS_API_LISTEN=:1"}, want: []string{"api.listen: (environment variable TWINEGRESS_API_LISTEN)"}},
+		"api with tokens that are none": {yaml: "api: {listen: ':1', tokens: [1]}", want: []string{"api.tokens: must be a list of {name"}},
+		"tokens with a wrong key":       {yaml: "api: {tokens: [{name: a, token: SECRET}]}", want: []string{`api.tokens: [0]: unknown key "token"`}},
+		"tokens as text":                {environ: []string{"TWINEGRESS_API_TOKENS=SECRET"}, want: []string{"api.tokens: as JSON"}},
+		"token in the clear": {
+			yaml: "api: {tokens: [{name: a, sha256: SECRET, role: admin}]}",
+			want: []string{"api.tokens[0].sha256: 64 hex digits", `api.tokens[0].role: must be one of read, write, not "admin"`},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load(t, tc.yaml, tc.environ, tc.set)
+			if len(tc.want) == 0 {
+				if err == nil || !strings.Contains(err.Error(), "twinegress.yaml: is not a YAML file") {
+					t.Errorf("error %v", err)
+				}
+				return
+			}
+			wantErrors(t, err, tc.want...)
+		})
+	}
+	if _, err := Load(Sources{File: "/does/not/exist.yaml", Environ: []string{}}); err == nil ||
+		!strings.Contains(err.Error(), "/does/not/exist.yaml: the configuration file can't be read") {
+		t.Errorf("missing file: %v", err)
+	}
+}
+
+func TestAPIIsOffWithoutTokens(t *testing.T) {
+	for name, tc := range map[string]struct {
+		yaml    string
+		enabled bool
+		notice  string
+	}{
+		"nothing said":   {"", false, "api.tokens is empty"},
+		"turned off":     {"api: {listen: ''}", false, "api.listen is empty"},
+		"tokens":         {"api: {tokens: [{name: a, sha256: " + hash + ", role: read}]}", true, ""},
+		"tokens, no API": {"api: {listen: '', tokens: [{name: a, sha256: " + hash + ", role: read}]}", false, "api.listen is empty"},
+	} {
+		cfg, err := load(t, tc.yaml, nil, nil)
+		if err != nil || cfg.API.Enabled() != tc.enabled {
+			t.Errorf("%s: enabled %t, %v", name, cfg.API.Enabled(), err)
+		}
+		if got := strings.Join(cfg.Notices(), "\n"); !strings.Contains(got, tc.notice) || (tc.notice == "") != (got == "") {
+			t.Errorf("%s: notices %q, want %q", name, got, tc.notice)
+		}
+	}
+}
+
+// A service called twinegress must not keep the pods beside it from starting.
+func TestEnvironmentOfKubernetesAndOthers(t *testing.T) {
+	cfg, err := Load(Sources{
+		Environ: []string{
+			"TWINEGRESS_SERVICE_HOST=10.0.0.1", "TWINEGRESS_SERVICE_PORT=8080", "TWINEGRESS_SERVICE_PORT_HTTP=8080",
+			"TWINEGRESS_PORT=tcp://10.0.0.1:8080", "TWINEGRESS_PORT_8080_TCP=tcp://10.0.0.1:8080",
+			"TWINEGRESS_PORT_8080_TCP_PROTO=tcp", "TWINEGRESS_PORT_8080_TCP_PORT=8080", "TWINEGRESS_PORT_8080_TCP_ADDR=10.0.0.1",
+			"TWINEGRESS_OPS_SERVICE_HOST=10.0.0.2", "TWINEGRESS_OPS_PORT_8081_TCP=tcp://10.0.0.2:8081",
+			"TWINEGRESS_TOKEN=SECRET", "TWINEGRESSION=1", "TWINEGRESS_INGEST_GROUP=g=1",
+		},
+		IgnoreEnv: []string{"TWINEGRESS_TOKEN"},
+	})
+	if err != nil || cfg.Ingest.Group != "g=1" {
+		t.Errorf("group %q, %v", cfg.Ingest.Group, err)
+	}
+	_, err = Load(Sources{Environ: []string{"TWINEGRESS_TOKEN=SECRET", "TWINEGRESS_OPS_PORT=8081"}})
+	wantErrors(t, err, "TWINEGRESS_TOKEN: unknown environment", "TWINEGRESS_OPS_PORT: unknown environment")
+}

@@ -1,0 +1,259 @@
+package config
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Validate reports everything that isn't allowed, as Errors, or nil. It only
+// looks at the values: whether a file or a broker is there shows when it's used.
+func (c Config) Validate() error { return c.check().err() }
+
+func (c Config) check() Errors {
+	c.canonical()
+	var e Errors
+	c.Ingest.check(&e)
+	c.Endpoints.check(&e)
+	c.API.check(&e)
+	listen(&e, "ops.listen", c.Ops.Listen)
+	if c.API.Enabled() && c.Ops.Listen == c.API.Listen && !strings.HasSuffix(c.Ops.Listen, ":0") {
+		e.add("ops.listen", "must not be the address of api.listen: metrics and health need no token")
+	}
+	between(&e, "batch.linger", c.Batch.Linger, 0, time.Minute)
+	atLeastOne(&e, "batch.maxEvents", c.Batch.MaxEvents)
+	c.Backoff.check(&e)
+	c.Send.check(&e, c.Ingest.RebalanceTimeout)
+	topic(&e, "deadLetter.topic", c.DeadLetter.Topic)
+	if slices.Contains(c.Ingest.Topics, c.DeadLetter.Topic) {
+		e.add("deadLetter.topic", "must not be one of ingest.topics: a dead letter would come back for ever")
+	}
+	positive(&e, "shutdown.timeout", c.Shutdown.Timeout)
+	return e
+}
+
+func (i Ingest) check(e *Errors) {
+	if len(i.Brokers) == 0 {
+		e.add("ingest.brokers", "must name at least one broker, as host:port")
+	}
+	for n, b := range i.Brokers {
+		at := fmt.Sprintf("ingest.brokers[%d]", n)
+		if host, err := hostPort(b, 1); err != nil {
+			e.add(at, "must be host:port, such as kafka:9092, not %q: %v", b, err)
+		} else if host == "" {
+			e.add(at, "must be host:port, such as kafka:9092, not %q: the host is missing", b)
+		}
+	}
+	if len(i.Topics) == 0 {
+		e.add("ingest.topics", "must name at least one topic")
+	}
+	for n, t := range i.Topics {
+		at := fmt.Sprintf("ingest.topics[%d]", n)
+		topic(e, at, t)
+		if slices.Contains(i.Topics[:n], t) {
+			e.add(at, "%q is listed more than once", t)
+		}
+	}
+	if strings.TrimSpace(i.Group) == "" {
+		e.add("ingest.group", "must not be empty")
+	}
+	oneOf(e, "ingest.start", i.Start, StartEarliest, StartLatest)
+	oneOf(e, "ingest.protocol", i.Protocol, ProtocolClassic, ProtocolConsumer)
+	if i.InstanceID != "" {
+		topic(e, "ingest.instanceId", i.InstanceID) // brokers hold it to the same rule
+	}
+	// Brokers allow 6s to 30m unless told otherwise; below 1s, one pause of the
+	// garbage collector or of the scheduler is a rebalance.
+	between(e, "ingest.sessionTimeout", i.SessionTimeout, time.Second, 30*time.Minute)
+	between(e, "ingest.rebalanceTimeout", i.RebalanceTimeout, time.Second, time.Hour)
+	if i.MaxInFlightBytes <= 0 {
+		e.add("ingest.maxInFlightBytes", "must be more than 0, such as 64MiB")
+	}
+	i.TLS.check(e)
+	i.SASL.check(e)
+}
+
+func (t TLS) check(e *Errors) {
+	files := []struct{ key, file string }{{"caFile", t.CAFile}, {"certFile", t.CertFile}, {"keyFile", t.KeyFile}}
+	for _, f := range files {
+		if f.file != "" && !t.Enabled {
+			e.add("ingest.tls."+f.key, "is set, but ingest.tls.enabled is false")
+		}
+	}
+	if t.CertFile != "" && t.KeyFile == "" {
+		e.add("ingest.tls.keyFile", "must be set along with ingest.tls.certFile")
+	}
+	if t.KeyFile != "" && t.CertFile == "" {
+		e.add("ingest.tls.certFile", "must be set along with ingest.tls.keyFile")
+	}
+}
+
+func (s SASL) check(e *Errors) {
+	if s.Mechanism == "" {
+		for _, f := range []struct{ key, value string }{{"username", s.Username}, {"password", s.Password.Reveal()}} {
+			if f.value != "" {
+				e.add("ingest.sasl."+f.key, "is set, but ingest.sasl.mechanism is empty")
+			}
+		}
+		return
+	}
+	if !oneOf(e, "ingest.sasl.mechanism", s.Mechanism, SASLPlain, SASLScram256, SASLScram512, SASLOAuthBearer) {
+		return
+	}
+	// A bearer token says itself whose it is.
+	if s.Username == "" && s.Mechanism != SASLOAuthBearer {
+		e.add("ingest.sasl.username", "is required for %s", s.Mechanism)
+	}
+	if s.Password == "" {
+		what := ""
+		if s.Mechanism == SASLOAuthBearer {
+			what = ": the token"
+		}
+		e.add("ingest.sasl.password", "is required for %s%s", s.Mechanism, what)
+	}
+}
+
+func (s Endpoints) check(e *Errors) {
+	if s.Store == "kafka" {
+		e.add("endpoints.store", "kafka %s; allowed are %s, %s", notAvailable, StoreFile, StoreMemory)
+		return
+	}
+	if oneOf(e, "endpoints.store", s.Store, StoreFile, StoreMemory) && s.Store == StoreFile && s.File == "" {
+		e.add("endpoints.file", "must not be empty with endpoints.store: file")
+	}
+}
+
+func (a API) check(e *Errors) {
+	listen(e, "api.listen", a.Listen)
+	for n, t := range a.Tokens {
+		at := fmt.Sprintf("api.tokens[%d].", n)
+		before := a.Tokens[:n]
+		switch {
+		case strings.TrimSpace(t.Name) == "":
+			e.add(at+"name", "must not be empty: it says in the log who did what")
+		case slices.ContainsFunc(before, func(o Token) bool { return o.Name == t.Name }):
+			e.add(at+"name", "%q is used more than once", t.Name)
+		}
+		// Neither message shows the value: it may be the token itself.
+		switch b, err := hex.DecodeString(t.SHA256); {
+		case err != nil || len(b) != 32:
+			e.add(at+"sha256", "must be the token's SHA-256, 64 hex digits, as from: printf %%s TOKEN | sha256sum")
+		case slices.ContainsFunc(before, func(o Token) bool { return o.SHA256 == t.SHA256 }):
+			e.add(at+"sha256", "is that of another token, too")
+		}
+		oneOf(e, at+"role", t.Role, RoleRead, RoleWrite)
+	}
+}
+
+func (b Backoff) check(e *Errors) {
+	positive(e, "backoff.initial", b.Initial)
+	positive(e, "backoff.max", b.Max)
+	if b.Max > MaxBackoff {
+		e.add("backoff.max", "must be at most 30m, not %s", b.Max)
+	} else if b.Max > 0 && b.Initial > b.Max {
+		e.add("backoff.initial", "must be at most backoff.max, %s, not %s", b.Max, b.Initial)
+	}
+}
+
+func (s Send) check(e *Errors, rebalance time.Duration) {
+	ok := positive(e, "send.timeout", s.Timeout)
+	ok = atLeastOne(e, "send.attempts", s.Attempts) && ok
+	positive(e, "send.throttleLimit", s.ThrottleLimit)
+	// A service that hangs fills its lanes and stalls the hand-off, a rebalance
+	// too, until its circuit opens. Past the group's patience that would cost
+	// us our partitions. Division, as a product may overflow.
+	if ok && rebalance > 0 && s.Timeout >= (rebalance+time.Duration(s.Attempts)-1)/time.Duration(s.Attempts) {
+		e.add("send.timeout", "times send.attempts must be less than ingest.rebalanceTimeout: %s × %d is not less than %s",
+			s.Timeout, s.Attempts, rebalance)
+	}
+}
+
+// Notices are remarks for the operator, to be logged at the start.
+func (c Config) Notices() []string {
+	var n []string
+	switch {
+	case c.API.Listen == "":
+		n = append(n, "the Management API is off: api.listen is empty")
+	case !c.API.Enabled():
+		n = append(n, "the Management API is off: api.tokens is empty, so nobody could call it")
+	}
+	if c.Ops.Listen == "" {
+		n = append(n, "metrics and health checks are off: ops.listen is empty")
+	}
+	if m := c.Ingest.SASL.Mechanism; (m == SASLPlain || m == SASLOAuthBearer) && !c.Ingest.TLS.Enabled {
+		n = append(n, "the Kafka password travels in the clear: ingest.sasl.mechanism is "+m+" and ingest.tls.enabled is false")
+	}
+	if c.Endpoints.AllowDevelopmentEmulator {
+		n = append(n, "endpoints may turn encryption off: endpoints.allowDevelopmentEmulator is true")
+	}
+	return n
+}
+
+func oneOf(e *Errors, key, value string, allowed ...string) bool {
+	if slices.Contains(allowed, value) {
+		return true
+	}
+	e.add(key, "must be one of %s, not %q", strings.Join(allowed, ", "), value)
+	return false
+}
+
+func positive(e *Errors, key string, d time.Duration) bool {
+	if d <= 0 {
+		e.add(key, "must be more than 0, not %s", d)
+	}
+	return d > 0
+}
+
+func atLeastOne(e *Errors, key string, n int) bool {
+	if n < 1 {
+		e.add(key, "must be at least 1, not %d", n)
+	}
+	return n >= 1
+}
+
+func between(e *Errors, key string, d, low, high time.Duration) {
+	if d < low || d > high {
+		e.add(key, "must be from %s to %s, not %s", low, high, d)
+	}
+}
+
+// topic is Kafka's own rule for names.
+func topic(e *Errors, key, name string) {
+	legal := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+	}
+	if name == "" || name == "." || name == ".." || len(name) > 249 ||
+		strings.ContainsFunc(name, func(r rune) bool { return !legal(r) }) {
+		e.add(key, "must be 1 to 249 letters, digits, dots, underscores or hyphens, not %q", name)
+	}
+}
+
+// listen takes "" (off), or an address to listen on: the host may be empty,
+// for all, and the port 0, for any.
+func listen(e *Errors, key, addr string) {
+	if addr == "" {
+		return
+	}
+	if _, err := hostPort(addr, 0); err != nil {
+		e.add(key, "must be host:port, or empty for off, not %q: %v", addr, err)
+	}
+}
+
+func hostPort(addr string, lowest int) (host string, err error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", errors.New("the port is missing, or an IPv6 address not in [ ]")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < lowest || n > 65535 {
+		return "", fmt.Errorf("the port must be a number from %d to 65535", lowest)
+	}
+	if strings.ContainsAny(host, " /@") {
+		return "", errors.New("the host must be a name or an address")
+	}
+	return host, nil
+}

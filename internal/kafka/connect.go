@@ -1,0 +1,86 @@
+// Package kafka says how to connect to the brokers: what the consumer and the
+// dead-letter producer have in common.
+package kafka
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/oauth"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"twinegress/internal/config"
+)
+
+// Connect gives the client options for the brokers, TLS and SASL of a
+// configuration that was validated. It reads the certificate files.
+func Connect(c config.Ingest) ([]kgo.Opt, error) {
+	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID("twinegress")}
+	if c.TLS.Enabled {
+		t, err := tlsConfig(c.TLS)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, kgo.DialTLSConfig(t))
+	}
+	if mechanism := saslMechanism(c.SASL); mechanism != nil {
+		opts = append(opts, kgo.SASL(mechanism))
+	}
+	return opts, nil
+}
+
+func tlsConfig(c config.TLS) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		roots, err := Roots(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ingest.tls.caFile: %w", err)
+		}
+		t.RootCAs = roots
+	}
+	if c.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("ingest.tls.certFile, ingest.tls.keyFile: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+// Roots gives the system's root certificates and those of a PEM file.
+func Roots(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a static image may have none
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, errors.New(file + " holds no PEM certificate")
+	}
+	return roots, nil
+}
+
+func saslMechanism(c config.SASL) sasl.Mechanism {
+	password := c.Password.Reveal()
+	switch c.Mechanism {
+	case config.SASLPlain:
+		return plain.Auth{User: c.Username, Pass: password}.AsMechanism()
+	case config.SASLScram256:
+		return scram.Auth{User: c.Username, Pass: password}.AsSha256Mechanism()
+	case config.SASLScram512:
+		return scram.Auth{User: c.Username, Pass: password}.AsSha512Mechanism()
+	case config.SASLOAuthBearer:
+		return oauth.Auth{Token: password}.AsMechanism()
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package ingest
+
+import (
+	"context"
+	"sync"
+
+	"twinegress/internal/event"
+)
+
+// Past maxWindow chunks behind an unresolved one, the partition is paused until
+// the window has shrunk to half. It only comes to that where one chunk is
+// stuck while others go on (a dead letter that can't be stored): everything
+// behind it would be repeated after a crash, so there must not be too much.
+const maxWindow = 1024
+
+// committer is what a tracker does to the consumer.
+type committer interface {
+	mark(topic string, partition, epoch int32, offset int64)
+	pause(topic string, partition int32, paused bool)
+	release(bytes int64)
+}
+
+// tracker keeps the watermark of one partition for as long as this copy owns
+// it. A new ownership gets a new tracker, so that the late outcome of a chunk
+// of the old one can't move anything.
+//
+// Chunks are tracked in poll order and resolved in any order; the watermark
+// moves over resolved chunks only, since Kafka's commit is one number:
+// committing chunk 7 would commit an unresolved chunk 6 with it.
+type tracker struct {
+	topic     string
+	partition int32
+	consumer  committer
+	settled   func(*event.Chunk) // resolve, bound once
+
+	mu      sync.Mutex
+	window  []entry // the first unresolved chunk and all behind it
+	base    uint64  // sequence number of window[0]
+	handed  int     // chunks that the dispatcher has and that aren't resolved
+	state   ownership
+	idle    chan struct{} // closed when draining and handed is 0
+	paused  bool
+	started bool
+	mark    int64 // the watermark: the offset after the last resolved chunk
+	end     int64 // the partition's high watermark, when last heard of
+}
+
+type entry struct {
+	last  int64
+	epoch int32
+	done  bool
+}
+
+type ownership uint8
+
+const (
+	owned    ownership = iota
+	draining           // being revoked: hands out nothing, still marks
+	gone               // marks nothing
+)
+
+func newTracker(topic string, partition int32, consumer committer) *tracker {
+	t := &tracker{topic: topic, partition: partition, consumer: consumer, idle: make(chan struct{})}
+	t.settled = t.resolve
+	return t
+}
+
+// track adds a chunk behind those that are tracked already. end is the
+// partition's high watermark as of the poll.
+func (t *tracker) track(c *event.Chunk, end int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.started {
+		t.started, t.mark = true, c.First
+	}
+	t.end = end
+	c.Seq = t.base + uint64(len(t.window))
+	t.window = append(t.window, entry{last: c.Last, epoch: c.Epoch})
+	if !t.paused && t.state == owned && len(t.window) >= maxWindow {
+		t.paused = true
+		t.consumer.pause(t.topic, t.partition, true)
+	}
+}
+
+// hand tells whether the dispatcher may have a tracked chunk: not once the
+// partition is being given up, when the chunk is its next owner's to send.
+func (t *tracker) hand() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != owned {
+		return false
+	}
+	t.handed++
+	return true
+}
+
+// resolve is what a chunk does when it is settled: it moves the watermark if
+// it was the first of the window, and frees its memory.
+func (t *tracker) resolve(c *event.Chunk) {
+	t.mu.Lock()
+	t.handed--
+	if t.state == draining && t.handed == 0 {
+		close(t.idle)
+	}
+	t.window[c.Seq-t.base].done = true
+	n := 0
+	for n < len(t.window) && t.window[n].done {
+		n++
+	}
+	if n > 0 {
+		last := t.window[n-1]
+		t.window = t.window[n:]
+		t.base += uint64(n)
+		t.mark = last.last + 1
+		if t.state != gone {
+			// Under the lock that guards state: a mark that came after the
+			// revocation would be committed over the next owner's.
+			t.consumer.mark(t.topic, t.partition, last.epoch, t.mark)
+		}
+		if t.paused && t.state == owned && len(t.window) <= maxWindow/2 {
+			t.paused = false
+			t.consumer.pause(t.topic, t.partition, false)
+		}
+	}
+	t.mu.Unlock()
+
+	bytes := c.Bytes()
+	c.Free()
+	t.consumer.release(bytes)
+}
+
+// drain gives the partition up in order: nothing more is handed out, what is
+// with the senders may still get its outcome until ctx ends, and after that
+// nothing is marked any more.
+func (t *tracker) drain(ctx context.Context) {
+	t.mu.Lock()
+	if t.state == owned {
+		t.state = draining
+		if t.handed == 0 {
+			close(t.idle)
+		}
+	}
+	t.mu.Unlock()
+	select {
+	case <-t.idle:
+	case <-ctx.Done():
+	}
+	t.lose()
+}
+
+// lose gives the partition up at once: it is another copy's already.
+func (t *tracker) lose() {
+	t.mu.Lock()
+	t.state = gone
+	t.mu.Unlock()
+}
+
+// lag is the number of offsets between the watermark and the partition's end.
+func (t *tracker) lag() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(t.end-t.mark, 0)
+}
