@@ -1,0 +1,220 @@
+package endpoints
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+)
+
+// ConnectionString is a parsed connection string of Event Hubs or Service Bus.
+// Printing one masks its key and signature.
+type ConnectionString struct {
+	// Endpoint is the address as given, such as sb://ns.servicebus.windows.net/.
+	Endpoint string
+	// Host is the namespace, in lower case, with its port if one is given:
+	// what the SDKs call the fully qualified namespace.
+	Host string
+	// SharedAccessKeyName and SharedAccessKey come together, or
+	// SharedAccessSignature in their place.
+	SharedAccessKeyName   string
+	SharedAccessKey       string
+	SharedAccessSignature string
+	// EntityPath is the hub or topic; optional.
+	EntityPath string
+	// UseDevelopmentEmulator makes the SDKs speak plain text, whatever the
+	// host: see Options.AllowDevelopmentEmulator.
+	UseDevelopmentEmulator bool
+}
+
+// legacyParts are settings of the older .NET libraries that connection strings
+// in the wild still carry. They mean nothing here, nor to the SDKs.
+var legacyParts = map[string]bool{
+	"transporttype":    true,
+	"operationtimeout": true,
+}
+
+// ParseConnectionString reads a connection string in the form that the portal
+// shows. It takes nothing that the SDKs would refuse, and is stricter where
+// they'd quietly ignore a mistake (an unknown or repeated part).
+//
+// No error quotes the input: with a separator missing or two parts swapped,
+// any piece of it can be the key. Parts are named by their position.
+func ParseConnectionString(s string) (ConnectionString, error) {
+	var cs ConnectionString
+	seen := map[string]bool{}
+	for i, part := range strings.Split(s, ";") {
+		if part == "" {
+			continue // the usual ; at the end
+		}
+		name, value, ok := strings.Cut(part, "=")
+		if !ok {
+			return ConnectionString{}, fmt.Errorf("part %d is not of the form Name=value", i+1)
+		}
+		lower := strings.ToLower(name)
+		if legacyParts[lower] {
+			continue
+		}
+		if seen[lower] {
+			return ConnectionString{}, fmt.Errorf("part %d repeats a name that was given before", i+1)
+		}
+		seen[lower] = true
+		if err := cs.set(lower, value); err != nil {
+			return ConnectionString{}, fmt.Errorf("part %d: %w", i+1, err)
+		}
+	}
+	return cs, cs.complete()
+}
+
+// set takes one part. Errors are constants, for the reason given above.
+func (cs *ConnectionString) set(lowerName, value string) error {
+	switch lowerName {
+	case "endpoint":
+		host, ok := strings.CutPrefix(value, "sb://")
+		if !ok {
+			return errors.New("Endpoint must start with sb://")
+		}
+		host = strings.ToLower(strings.TrimSuffix(host, "/"))
+		if err := checkHost(host); err != nil {
+			return fmt.Errorf("Endpoint must be sb://host/ or sb://host:port/: %w", err)
+		}
+		cs.Endpoint, cs.Host = value, host
+	case "sharedaccesskeyname":
+		// A key ends in = as a rule, a key's name never does: this finds the
+		// two swapped, before the one that is printed holds the other.
+		if value == "" || strings.ContainsFunc(value, isSpaceOrControl) || strings.Contains(value, "=") {
+			return errors.New("SharedAccessKeyName must be a policy's name, without spaces or =")
+		}
+		cs.SharedAccessKeyName = value
+	case "sharedaccesskey":
+		if err := checkKey(value); err != nil {
+			return fmt.Errorf("SharedAccessKey %w", err)
+		}
+		cs.SharedAccessKey = value
+	case "sharedaccesssignature":
+		if strings.TrimSpace(value) == "" || strings.ContainsFunc(value, isControl) {
+			return errors.New("SharedAccessSignature must be a signature")
+		}
+		cs.SharedAccessSignature = value
+	case "entitypath":
+		if err := checkEntity(value); err != nil {
+			return fmt.Errorf("EntityPath %w", err)
+		}
+		cs.EntityPath = value
+	case "usedevelopmentemulator":
+		b, err := strconv.ParseBool(value)
+		if err != nil {
+			return errors.New("UseDevelopmentEmulator must be true or false")
+		}
+		cs.UseDevelopmentEmulator = b
+	default:
+		return errors.New("unknown name; known are Endpoint, SharedAccessKeyName, SharedAccessKey, " +
+			"SharedAccessSignature, EntityPath and UseDevelopmentEmulator")
+	}
+	return nil
+}
+
+// complete reports everything that is missing, at once.
+func (cs *ConnectionString) complete() error {
+	var errs []error
+	if cs.Host == "" {
+		errs = append(errs, errors.New("Endpoint is missing"))
+	}
+	switch {
+	case cs.SharedAccessSignature != "":
+		if cs.SharedAccessKey != "" || cs.SharedAccessKeyName != "" {
+			errs = append(errs, errors.New("SharedAccessSignature takes the place of SharedAccessKeyName and SharedAccessKey: give one or the other"))
+		}
+	case cs.SharedAccessKeyName == "" && cs.SharedAccessKey == "":
+		errs = append(errs, errors.New("SharedAccessKeyName and SharedAccessKey are missing"))
+	case cs.SharedAccessKeyName == "":
+		errs = append(errs, errors.New("SharedAccessKeyName is missing"))
+	case cs.SharedAccessKey == "":
+		errs = append(errs, errors.New("SharedAccessKey is missing"))
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	*cs = ConnectionString{}
+	msgs := make([]string, len(errs))
+	for i, err := range errs {
+		msgs[i] = err.Error()
+	}
+	return errors.New(strings.Join(msgs, "; "))
+}
+
+// checkHost takes host or host:port, nothing else. Errors don't quote it.
+func checkHost(s string) error {
+	host := s
+	if strings.HasPrefix(s, "[") || strings.Contains(s, ":") {
+		h, port, err := net.SplitHostPort(s)
+		if err != nil {
+			return errors.New("it is not of the form host or host:port")
+		}
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return errors.New("its port must be a number from 1 to 65535")
+		}
+		host = h
+		if strings.HasPrefix(s, "[") {
+			if net.ParseIP(host) == nil {
+				return errors.New("what is in [ ] must be an IPv6 address")
+			}
+			return nil
+		}
+	}
+	if host == "" {
+		return errors.New("the host is empty")
+	}
+	if len(host) > 253 {
+		return errors.New("the host is longer than 253 characters")
+	}
+	for _, label := range strings.Split(host, ".") {
+		if label == "" || len(label) > 63 {
+			return errors.New("each part of the host between dots must have 1 to 63 characters")
+		}
+	}
+	// The underscore is no part of a DNS name, but of the names of services in
+	// a compose file, and of the documented placeholders.
+	if strings.ContainsFunc(host, func(r rune) bool { return !isAlnum(r) && r != '-' && r != '.' && r != '_' }) {
+		return errors.New("a host has only letters, digits, dots and hyphens")
+	}
+	return nil
+}
+
+// checkEntity takes the name of a hub or of a Service Bus topic. It is no
+// stricter than it must be: the service knows its own rules best.
+func checkEntity(s string) error {
+	switch {
+	case s == "":
+		return errors.New("must not be empty")
+	case len(s) > 260:
+		return errors.New("must have at most 260 characters")
+	case strings.ContainsFunc(s, isSpaceOrControl):
+		return errors.New("must not have spaces")
+	case strings.ContainsAny(s, `?#@\*=;:`):
+		return errors.New("must have none of ? # @ \\ * = ; : in it")
+	case strings.HasPrefix(s, "/") || strings.HasSuffix(s, "/"):
+		return errors.New("must neither start nor end with /")
+	}
+	return nil
+}
+
+// checkKey takes base64, in its URL form too, which covers Event Grid's keys.
+func checkKey(s string) error {
+	switch {
+	case s == "":
+		return errors.New("must not be empty")
+	case strings.ContainsFunc(s, isSpaceOrControl):
+		return errors.New("must not have spaces")
+	case strings.ContainsFunc(s, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("+/=-_", r) }):
+		return errors.New("must be a key: letters, digits and + / = - _ only")
+	}
+	return nil
+}
+
+func isAlnum(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

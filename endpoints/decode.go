@@ -1,0 +1,187 @@
+package endpoints
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Decode reads one POST or PUT body: canonical, with defaults, valid, and
+// without an id, since an id in a body is read-only and ignored. What is wrong
+// comes back all at once, as ValidationErrors.
+func Decode(body []byte, o Options) (Endpoint, error) {
+	if err := checkSyntax(body); err != nil {
+		return Endpoint{}, err
+	}
+	e, known := decodeObject(body, false)
+	e = e.canonical()
+	if err := known.and(e.violations(o)).err(); err != nil {
+		return Endpoint{}, err
+	}
+	return e, nil
+}
+
+// DecodeSet reads an array of POST bodies, as the endpoints file holds it, in
+// which an id counts; and makes it fit for use, as Prepare does.
+func DecodeSet(data []byte, o Options) ([]Endpoint, error) {
+	// Some editors put a byte order mark before the text.
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if err := checkSyntax(data); err != nil {
+		return nil, err
+	}
+	var raw []json.RawMessage
+	if data = bytes.TrimSpace(data); data[0] != '[' || json.Unmarshal(data, &raw) != nil {
+		return nil, ValidationErrors{{Message: "must be an array of endpoints: [{…}, {…}]"}}
+	}
+	eps, known := make([]Endpoint, len(raw)), make([]ValidationErrors, len(raw))
+	for i, r := range raw {
+		eps[i], known[i] = decodeObject(r, true)
+	}
+	return prepare(eps, known, o)
+}
+
+// checkSyntax says where a document stops being JSON. The JSON package's own
+// message quotes one character at most.
+func checkSyntax(data []byte) error {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return ValidationErrors{{Message: "is empty, and is to be JSON"}}
+	}
+	var v json.RawMessage
+	err := json.Unmarshal(data, &v)
+	if err == nil {
+		return nil
+	}
+	msg := "is not valid JSON: " + err.Error()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		before := data[:min(max(syntax.Offset-1, 0), int64(len(data)))]
+		line := bytes.Count(before, []byte("\n")) + 1
+		column := len(before) - (bytes.LastIndexByte(before, '\n') + 1) + 1
+		msg = fmt.Sprintf("is not valid JSON: line %d, column %d: %s", line, column, err)
+	}
+	return ValidationErrors{{Message: msg}}
+}
+
+// fields are the keys of an endpoint's JSON and what each does.
+var fields = []struct {
+	name string
+	set  func(*Endpoint, json.RawMessage) error
+}{
+	{"id", text(func(e *Endpoint) *string { return &e.ID })},
+	{"name", text(func(e *Endpoint) *string { return &e.Name })},
+	{"type", text(func(e *Endpoint) *Type { return &e.Type })},
+	{"eventTypes", setEventTypes},
+	{"connectionString", text(func(e *Endpoint) *string { return &e.ConnectionString })},
+	{"secondaryConnectionString", text(func(e *Endpoint) *string { return &e.SecondaryConnectionString })},
+	{"path", text(func(e *Endpoint) *string { return &e.Path })},
+	{"body", text(func(e *Endpoint) *Body { return &e.Body })},
+	{"ordering", text(func(e *Endpoint) *Ordering { return &e.Ordering })},
+	{"overflow", text(func(e *Endpoint) *Overflow { return &e.Overflow })},
+	{"authentication", checkAuthentication},
+	{"filter", func(*Endpoint, json.RawMessage) error {
+		return errors.New("is not supported yet in this version")
+	}},
+	// What the service reports. A body that was read may be sent back as it is.
+	{"lastUpdatedUtc", ignore},
+	{"status", ignore},
+	{"properties", ignore},
+}
+
+func ignore(*Endpoint, json.RawMessage) error { return nil }
+
+func text[S ~string](at func(*Endpoint) *S) func(*Endpoint, json.RawMessage) error {
+	return func(e *Endpoint, raw json.RawMessage) error {
+		var s string
+		if json.Unmarshal(raw, &s) != nil {
+			return errNotString
+		}
+		*at(e) = S(s)
+		return nil
+	}
+}
+
+func setEventTypes(e *Endpoint, raw json.RawMessage) error {
+	var types []*string // a null among them would otherwise pass as ""
+	if json.Unmarshal(raw, &types) != nil {
+		return errors.New("must be an array of strings")
+	}
+	for _, t := range types {
+		if t == nil {
+			return errors.New("must be an array of strings, without null")
+		}
+		e.EventTypes = append(e.EventTypes, *t)
+	}
+	return nil
+}
+
+func checkAuthentication(_ *Endpoint, raw json.RawMessage) error {
+	var s string
+	if json.Unmarshal(raw, &s) != nil {
+		return errNotString
+	}
+	switch strings.ToLower(strings.TrimSpace(s)) {
+	case "keybased", "":
+		return nil
+	case "identitybased":
+		return errors.New("identityBased is not supported yet in this version; keyBased is")
+	}
+	return errors.New("unknown value" + quoted(s) + "; allowed is keyBased")
+}
+
+// decodeObject reads one valid JSON value. It goes key by key, and not through
+// a struct, to report all that is wrong instead of the first thing, and to
+// refuse a key that comes twice, of which a struct would take the last.
+func decodeObject(raw []byte, keepID bool) (Endpoint, ValidationErrors) {
+	var (
+		e    Endpoint
+		v    ValidationErrors
+		seen = map[string]bool{}
+		dec  = json.NewDecoder(bytes.NewReader(raw))
+	)
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		v.add("", "an endpoint must be a JSON object")
+		return e, v
+	}
+	for dec.More() {
+		t, err := dec.Token()
+		key, ok := t.(string)
+		var value json.RawMessage
+		if err != nil || !ok || dec.Decode(&value) != nil {
+			v.add("", "an endpoint must be a JSON object") // checkSyntax came before: can't be
+			return e, v
+		}
+		known := false
+		for _, f := range fields {
+			if !strings.EqualFold(f.name, key) {
+				continue
+			}
+			known = true
+			switch {
+			case seen[f.name]:
+				v.add(f.name, "is given more than once")
+			case f.name == "id" && !keepID, string(value) == "null":
+			default:
+				if err := f.set(&e, value); err != nil {
+					v.add(f.name, err.Error())
+				}
+			}
+			seen[f.name] = true
+			break
+		}
+		if !known {
+			v.add(quotableKey(key), "unknown field")
+		}
+	}
+	return e, v
+}
+
+// quotableKey returns key unless it can't be a field's name: a connection
+// string on the wrong side of a colon is not repeated.
+func quotableKey(key string) string {
+	if key == "" || len(key) > 64 || strings.ContainsAny(key, "=;") || strings.ContainsFunc(key, isControl) {
+		return "…"
+	}
+	return key
+}

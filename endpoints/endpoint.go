@@ -1,0 +1,180 @@
+package endpoints
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Type is the kind of service behind an endpoint.
+type Type string
+
+// The three types of endpoint, in their canonical spelling.
+const (
+	TypeEventHub   Type = "EventHub"
+	TypeServiceBus Type = "ServiceBus"
+	TypeEventGrid  Type = "EventGrid"
+)
+
+// The five event types, in their canonical spelling.
+const (
+	TopologyOperation = "TopologyOperation"
+	UdfCustom         = "UdfCustom"
+	SensorChange      = "SensorChange"
+	SpaceChange       = "SpaceChange"
+	DeviceMessage     = "DeviceMessage"
+)
+
+// Body says what of an event a message carries.
+type Body string
+
+const (
+	// BodyEnvelope sends the whole event. The default.
+	BodyEnvelope Body = "envelope"
+	// BodyData sends only the event's data, as the v1 service did to Event
+	// Hubs and Service Bus.
+	BodyData Body = "data"
+)
+
+// Ordering says whether the order of a Kafka partition is kept.
+type Ordering string
+
+const (
+	// OrderingPartition keeps the order of each Kafka partition. The default.
+	OrderingPartition Ordering = "partition"
+	// OrderingNone leaves the balancing to the service.
+	OrderingNone Ordering = "none"
+)
+
+// Overflow says what happens when an endpoint is slower than its events.
+type Overflow string
+
+const (
+	// OverflowBlock holds back the intake until there is room: nothing is
+	// lost, and everything else waits too. The default.
+	OverflowBlock Overflow = "block"
+	// OverflowDrop gives this endpoint's events up instead, and counts them.
+	OverflowDrop Overflow = "drop"
+)
+
+// Endpoint is one destination, as a user configured it.
+//
+// It is a value: copy it, but see [Endpoint.Clone] for its slice. The
+// connection strings are the user's own bytes, in the clear; everything that
+// prints an Endpoint masks them.
+type Endpoint struct {
+	// ID is a UUID in its canonical form. It labels metrics and dead letters
+	// and must therefore survive restarts: see Prepare.
+	ID string
+	// Name is optional and, without an explicit ID, what the ID is made of.
+	Name string
+	Type Type
+	// EventTypes is never empty and holds no repeats.
+	EventTypes []string
+	// ConnectionString is the primary: for EventHub and ServiceBus what
+	// ParseConnectionString reads, for EventGrid the bare key.
+	ConnectionString string
+	// SecondaryConnectionString is optional: what to try once the primary's
+	// key is refused. It names the same place.
+	SecondaryConnectionString string
+	// Path is the hub's or the Service Bus topic's name; for EventGrid the
+	// topic's host name.
+	Path     string
+	Body     Body
+	Ordering Ordering
+	Overflow Overflow
+	// LastUpdated is when this process's store first held the endpoint in
+	// this form, in UTC. It is no part of the endpoint's identity.
+	LastUpdated time.Time
+}
+
+// EventTypes returns the five event types that an endpoint can subscribe to.
+func EventTypes() []string {
+	return []string{TopologyOperation, UdfCustom, SensorChange, SpaceChange, DeviceMessage}
+}
+
+// Types returns the three endpoint types.
+func Types() []Type { return []Type{TypeEventHub, TypeServiceBus, TypeEventGrid} }
+
+// Host is where the endpoint lives, with the port if one is given: the host of
+// the primary connection string, or the path of an Event Grid topic. It is
+// empty for an endpoint that isn't valid.
+func (e Endpoint) Host() string {
+	if e.Type == TypeEventGrid {
+		return strings.ToLower(e.Path)
+	}
+	cs, err := ParseConnectionString(e.ConnectionString)
+	if err != nil {
+		return ""
+	}
+	return cs.Host
+}
+
+// Equal reports whether two endpoints mean the same: everything but
+// LastUpdated, and the order of their event types.
+func (e Endpoint) Equal(o Endpoint) bool {
+	if len(e.EventTypes) != len(o.EventTypes) {
+		return false
+	}
+	for _, t := range e.EventTypes {
+		if !slices.Contains(o.EventTypes, t) {
+			return false
+		}
+	}
+	return e.ID == o.ID && e.Name == o.Name && e.Type == o.Type &&
+		e.ConnectionString == o.ConnectionString &&
+		e.SecondaryConnectionString == o.SecondaryConnectionString &&
+		e.Path == o.Path && e.Body == o.Body && e.Ordering == o.Ordering && e.Overflow == o.Overflow
+}
+
+// Clone returns a copy that shares nothing with e.
+func (e Endpoint) Clone() Endpoint {
+	e.EventTypes = slices.Clone(e.EventTypes)
+	return e
+}
+
+// Clone returns a deep copy of a set, so that its receiver may keep and change it.
+func Clone(eps []Endpoint) []Endpoint {
+	out := make([]Endpoint, len(eps))
+	for i, e := range eps {
+		out[i] = e.Clone()
+	}
+	return out
+}
+
+// canonical returns e with canonical spellings and defaults filled in. A value
+// that matches nothing stays as it is, for the validation to name.
+func (e Endpoint) canonical() Endpoint {
+	e = e.Clone()
+	// White space around a pasted value, a secret file's final newline above
+	// all, is never part of it.
+	for _, s := range []*string{&e.ID, &e.Name, &e.ConnectionString, &e.SecondaryConnectionString, &e.Path} {
+		*s = strings.TrimSpace(*s)
+	}
+	e.ID = strings.ToLower(e.ID)
+	e.Type = fold(e.Type, Types()...)
+	for i, t := range e.EventTypes {
+		e.EventTypes[i] = fold(t, EventTypes()...)
+	}
+	e.Body = fold(orDefault(e.Body, BodyEnvelope), BodyEnvelope, BodyData)
+	e.Ordering = fold(orDefault(e.Ordering, OrderingPartition), OrderingPartition, OrderingNone)
+	e.Overflow = fold(orDefault(e.Overflow, OverflowBlock), OverflowBlock, OverflowDrop)
+	return e
+}
+
+// fold returns the canonical value that s spells, or s.
+func fold[S ~string](s S, canonical ...S) S {
+	for _, c := range canonical {
+		if strings.EqualFold(strings.TrimSpace(string(s)), string(c)) {
+			return c
+		}
+	}
+	return s
+}
+
+func orDefault[S ~string](s, def S) S {
+	if s == "" {
+		return def
+	}
+	return s
+}

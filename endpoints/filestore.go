@@ -1,0 +1,158 @@
+package endpoints
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// FileOptions configure a FileStore. The zero value works.
+type FileOptions struct {
+	Options
+	// Logger gets an error with every violation of a broken edit. Default: none.
+	Logger *zap.Logger
+	// OnReload, if set, is called after every attempt to take over a changed
+	// file: with nil if the set was taken over, else with what was wrong.
+	// It is called from the goroutine that runs Watch, before apply.
+	OnReload func(err error)
+	// Debounce is how long the file must be quiet before it is read, so that
+	// a write in several steps is read once. Default 100ms.
+	Debounce time.Duration
+	// Recheck is how often the file is read without a sign of a change: some
+	// file systems (NFS, bind mounts of a desktop's VM) give none. Default 30s.
+	Recheck time.Duration
+}
+
+// FileStore reads endpoints from a file, an array of POST bodies, and follows
+// it. It is safe for use by several goroutines.
+type FileStore struct {
+	path string
+	o    FileOptions
+	log  *zap.Logger
+
+	mu   sync.Mutex
+	seen []byte     // the file's content at the last attempt, good or bad; nil: none
+	gone string     // the error of the last attempt, if the file couldn't be read
+	set  []Endpoint // the last good set
+	good bool       // there is a last good set
+}
+
+// NewFileStore returns a store of the file at path, without reading it.
+func NewFileStore(path string, o FileOptions) *FileStore {
+	if o.Debounce <= 0 {
+		o.Debounce = 100 * time.Millisecond
+	}
+	if o.Recheck <= 0 {
+		o.Recheck = 30 * time.Second
+	}
+	log := o.Logger
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return &FileStore{path: path, o: o, log: log}
+}
+
+// Load reads the file. An error names the file and what to do; it wraps
+// fs.ErrNotExist where the file is missing and ValidationErrors where it is
+// there and wrong.
+func (s *FileStore) Load() ([]Endpoint, error) {
+	set, _, err := s.read(true)
+	return set, err
+}
+
+// read takes the file over if it changed since the last read, or if always is
+// true. It reports whether there is anything new to tell: a set, or an error.
+func (s *FileStore) read(always bool) (set []Endpoint, news bool, err error) {
+	data, err := os.ReadFile(s.path)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		err = s.unreadable(err)
+		// One and the same failure is told once, however often it's looked at.
+		news = s.gone != err.Error()
+		s.gone = err.Error()
+		return nil, news, err
+	}
+	// A file that comes back as it was has nothing new in it; but that it is
+	// back is news to whoever was told that it's gone.
+	back := s.gone != ""
+	s.gone = ""
+	if !always && !back && s.seen != nil && bytes.Equal(data, s.seen) {
+		return nil, false, nil
+	}
+	s.seen = data
+	next, err := DecodeSet(data, s.o.Options)
+	if err != nil {
+		return nil, true, fmt.Errorf("endpoints file %s:\n%w", s.path, err)
+	}
+	stamp(next, s.set, s.timeOfChange())
+	s.set, s.good = next, true
+	return Clone(next), true, nil
+}
+
+// timeOfChange is now; but for the first set of this process the file's own
+// time, so that a restart doesn't make every endpoint look new to a client
+// that asks for what changed since. Only the first time: a file moved into
+// place may well carry an old date, and its change would be missed.
+func (s *FileStore) timeOfChange() time.Time {
+	now := time.Now()
+	if s.good {
+		return now
+	}
+	if info, err := os.Stat(s.path); err == nil && info.ModTime().Before(now) {
+		return info.ModTime()
+	}
+	return now
+}
+
+func (s *FileStore) unreadable(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("endpoints file %s does not exist: create it, holding an array of endpoints ([] for none), "+
+			"or set endpoints.file to where it is: %w", s.path, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("endpoints file %s must not be read by this user: allow it to: %w", s.path, err)
+	}
+	return fmt.Errorf("endpoints file %s can't be read: %w", s.path, err)
+}
+
+// reload takes over a changed file, if it did change, and tells everyone.
+func (s *FileStore) reload(apply func([]Endpoint)) {
+	set, news, err := s.read(false)
+	if !news {
+		return
+	}
+	if err != nil {
+		s.refused(err)
+	} else {
+		s.log.Info("endpoints file taken over", zap.String("file", s.path), zap.Int("endpoints", len(set)))
+	}
+	if s.o.OnReload != nil {
+		s.o.OnReload(err)
+	}
+	if err == nil {
+		apply(set)
+	}
+}
+
+// refused logs a broken edit, every violation of it.
+func (s *FileStore) refused(err error) {
+	s.mu.Lock()
+	inForce := len(s.set)
+	s.mu.Unlock()
+	fields := []zap.Field{zap.String("file", s.path), zap.Int("endpointsInForce", inForce)}
+	var v ValidationErrors
+	if errors.As(err, &v) {
+		fields = append(fields, zap.Array("violations", v))
+	} else {
+		fields = append(fields, zap.Error(err))
+	}
+	s.log.Error("endpoints file refused: the last good endpoints stay in force until it is corrected", fields...)
+}

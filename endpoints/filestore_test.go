@@ -1,0 +1,318 @@
+package endpoints
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// set is an endpoints file with one endpoint for each path.
+func set(paths ...string) string {
+	var all []string
+	for _, p := range paths {
+		all = append(all, strings.Replace(body(`,"name":"`+p+`"`), `"path":"hub"`, `"path":"`+p+`"`, 1))
+	}
+	return "[" + strings.Join(all, ",\n") + "]"
+}
+
+func pathsOf(eps []Endpoint) string {
+	var all []string
+	for _, e := range eps {
+		all = append(all, e.Path)
+	}
+	return strings.Join(all, " ")
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	s := NewFileStore(path, FileOptions{})
+
+	_, err := s.Load()
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "create it") {
+		t.Errorf("missing file: %v", err)
+	}
+
+	write(t, path, set("a", "b"))
+	born := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := os.Chtimes(path, born, born); err != nil {
+		t.Fatal(err)
+	}
+	first, err := s.Load()
+	if err != nil || pathsOf(first) != "a b" {
+		t.Fatalf("loaded %v, %v", first, err)
+	}
+	if !first[0].LastUpdated.Equal(born) {
+		t.Errorf("first LastUpdated is %s, want the file's time %s", first[0].LastUpdated, born)
+	}
+	first[1].EventTypes[0] = "scribble" // the caller's own: the store doesn't see it
+
+	// A file moved into place may be an old one. What it changes is new here.
+	write(t, path, strings.Replace(set("a", "b"), "SensorChange", "SpaceChange", 1))
+	if err := os.Chtimes(path, born, born.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	second, err := s.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second[0].LastUpdated.Before(start) || !second[1].LastUpdated.Equal(born) {
+		t.Errorf("LastUpdated %s and %s: want that of the changed one only to move from %s",
+			second[0].LastUpdated, second[1].LastUpdated, born)
+	}
+
+	write(t, path, "[{}]")
+	_, err = s.Load()
+	var v ValidationErrors
+	if !errors.As(err, &v) || len(v) != 4 || !strings.Contains(err.Error(), path) {
+		t.Errorf("broken file: %v", err)
+	}
+	if _, err := NewFileStore(t.TempDir(), FileOptions{}).Load(); err == nil || !strings.Contains(err.Error(), "can't be read") {
+		t.Errorf("a directory: %v", err)
+	}
+	write(t, path, set("a")[:20])
+	if _, err := s.Load(); err == nil {
+		t.Errorf("half a file is taken")
+	}
+}
+
+// following is a store under test, with follow running in a synctest bubble.
+type following struct {
+	path    string
+	signals chan struct{}
+	logs    *observer.ObservedLogs
+
+	mu   sync.Mutex // the bubble orders what happens, but the race detector can't see timers do it
+	sets []string   // paths of each set applied
+	errs []error    // each call of OnReload
+}
+
+func (w *following) reloads() []error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.errs)
+}
+
+// follow runs f in a bubble against a followed file that holds set("a") and
+// was loaded before. Only reads and time are real here; signals are f's.
+func follow(t *testing.T, f func(t *testing.T, w *following)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	write(t, path, set("a"))
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		w := &following{path: path, signals: make(chan struct{}, 1), logs: logs}
+		s := NewFileStore(path, FileOptions{
+			Logger: zap.New(core), Debounce: 100 * time.Millisecond, Recheck: time.Minute,
+			OnReload: func(err error) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.errs = append(w.errs, err)
+			},
+		})
+		if _, err := s.Load(); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.follow(ctx, w.signals, func() {}, func(eps []Endpoint) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.sets = append(w.sets, pathsOf(eps))
+			})
+		}()
+		synctest.Wait()
+		f(t, w)
+		cancel()
+		<-done
+	})
+}
+
+func (w *following) signal() {
+	w.signals <- struct{}{}
+	synctest.Wait()
+}
+
+// after lets d pass in the bubble and the follower act.
+func after(d time.Duration) {
+	time.Sleep(d) // the bubble's clock: no time passes outside
+	synctest.Wait()
+}
+
+func (w *following) want(t *testing.T, sets ...string) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if got := strings.Join(w.sets, "; "); got != strings.Join(sets, "; ") {
+		t.Fatalf("applied %q, want %q", got, sets)
+	}
+}
+
+func TestFollowReadsOnceTheFileIsQuiet(t *testing.T) {
+	follow(t, func(t *testing.T, w *following) {
+		w.want(t) // unchanged since Load
+		write(t, w.path, "[")
+		w.signal()
+		after(99 * time.Millisecond)
+		write(t, w.path, set("a", "b"))
+		w.signal()
+		after(99 * time.Millisecond)
+		w.want(t)
+		after(time.Millisecond)
+		w.want(t, "a b")
+		if len(w.reloads()) != 1 || w.reloads()[0] != nil {
+			t.Errorf("half a write was read: %v", w.reloads())
+		}
+		w.signal() // somebody else's file in the same directory
+		after(time.Second)
+		w.want(t, "a b")
+	})
+}
+
+func TestFollowReadsInABusyDirectoryToo(t *testing.T) {
+	follow(t, func(t *testing.T, w *following) {
+		write(t, w.path, set("b"))
+		for range 19 {
+			w.signal()
+			after(50 * time.Millisecond)
+		}
+		w.want(t)
+		w.signal()
+		after(50 * time.Millisecond)
+		w.want(t, "b")
+	})
+}
+
+func TestFollowRechecksWithoutASignal(t *testing.T) {
+	follow(t, func(t *testing.T, w *following) {
+		write(t, w.path, set("b"))
+		after(time.Minute - time.Nanosecond)
+		w.want(t)
+		after(time.Nanosecond)
+		w.want(t, "b")
+	})
+}
+
+func TestFollowKeepsTheLastGoodSet(t *testing.T) {
+	follow(t, func(t *testing.T, w *following) {
+		write(t, w.path, strings.Replace(set("a", "b"), "EventHub", "Hub", 2))
+		w.signal()
+		after(time.Second)
+		w.want(t)
+		var v ValidationErrors
+		if len(w.reloads()) != 1 || !errors.As(w.reloads()[0], &v) || len(v) != 2 {
+			t.Fatalf("reloads %v, want one with two violations", w.reloads())
+		}
+		logged := w.logs.FilterLevelExact(zap.ErrorLevel).TakeAll()
+		if len(logged) != 1 {
+			t.Fatalf("%d errors logged, want 1", len(logged))
+		}
+		fields := logged[0].ContextMap()
+		if all, _ := fields["violations"].([]any); len(all) != 2 || fields["endpointsInForce"] != int64(1) || fields["file"] != w.path {
+			t.Errorf("logged %v", fields)
+		}
+
+		w.signal() // nothing new: not told again
+		after(time.Hour)
+		if len(w.reloads()) != 1 {
+			t.Errorf("one broken edit reported %d times", len(w.reloads()))
+		}
+
+		write(t, w.path, set("a", "c"))
+		w.signal()
+		after(time.Second)
+		w.want(t, "a c")
+	})
+}
+
+func TestFollowSurvivesTheFilesAbsence(t *testing.T) {
+	follow(t, func(t *testing.T, w *following) {
+		if err := os.Remove(w.path); err != nil {
+			t.Fatal(err)
+		}
+		w.signal()
+		after(time.Hour)
+		if len(w.reloads()) != 1 || !errors.Is(w.reloads()[0], fs.ErrNotExist) {
+			t.Fatalf("reloads %v, want one absence", w.reloads())
+		}
+		w.want(t)
+		write(t, w.path, set("a", "d"))
+		w.signal()
+		after(time.Second)
+		w.want(t, "a d")
+	})
+}
+
+func TestFollowEndsInTheMiddleOfABurst(t *testing.T) {
+	follow(t, func(t *testing.T, w *following) {
+		write(t, w.path, set("b"))
+		w.signal() // and the end comes before it's quiet
+	})
+}
+
+func TestMemoryStore(t *testing.T) {
+	if _, err := NewMemoryStore([]Endpoint{{}}, Options{}); err == nil {
+		t.Error("an invalid set is taken")
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m, err := NewMemoryStore([]Endpoint{hub()}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := m.Load()
+		if err != nil || pathsOf(first) != "hub" || first[0].ID == "" || first[0].LastUpdated.IsZero() {
+			t.Fatalf("loaded %v, %v", first, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		var got []Endpoint
+		applied := 0
+		go func() {
+			done <- m.Watch(ctx, func(eps []Endpoint) { got = eps; applied++ })
+		}()
+		synctest.Wait()
+		if applied != 0 {
+			t.Error("what Load returned is delivered again")
+		}
+		after(time.Second)
+		if err := m.Set([]Endpoint{hub(), grid()}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if applied != 1 || len(got) != 2 || !got[0].LastUpdated.Equal(first[0].LastUpdated) ||
+			!got[1].LastUpdated.After(first[0].LastUpdated) {
+			t.Errorf("applied %d: %v", applied, got)
+		}
+		if err := m.Set([]Endpoint{{}}); err == nil {
+			t.Error("an invalid set is taken")
+		}
+		synctest.Wait()
+		if applied != 1 {
+			t.Error("an invalid set is delivered")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Watch ends with %v", err)
+		}
+	})
+}

@@ -1,0 +1,249 @@
+package endpoints
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// watched is a store that watches a real directory. Every set and every error
+// arrives on a channel, so that no test waits for time to pass.
+type watched struct {
+	sets chan string
+	errs chan error
+}
+
+// watch starts Watch, which ends with the test. Recheck is out of reach: what
+// arrives was noticed.
+func watch(t *testing.T, path string) *watched {
+	t.Helper()
+	w := &watched{sets: make(chan string, 100), errs: make(chan error, 100)}
+	s := NewFileStore(path, FileOptions{
+		Debounce: time.Millisecond, Recheck: time.Hour,
+		OnReload: func(err error) {
+			if err != nil {
+				w.errs <- err
+			}
+		},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Watch(ctx, func(eps []Endpoint) { w.sets <- pathsOf(eps) }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Watch ends with %v", err)
+		}
+	})
+	return w
+}
+
+func (w *watched) want(t *testing.T, paths string) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case got := <-w.sets:
+			if got == paths {
+				return
+			}
+			t.Logf("passing over %q", got)
+		case <-timeout:
+			t.Fatalf("the set %q never came", paths)
+		}
+	}
+}
+
+func (w *watched) wantErr(t *testing.T, is func(error) bool) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case err := <-w.errs:
+			if is(err) {
+				return
+			}
+			t.Logf("passing over %v", err)
+		case <-timeout:
+			t.Fatal("the error never came")
+		}
+	}
+}
+
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// rename puts content into place as careful editors do.
+func rename(t *testing.T, path, content string) {
+	t.Helper()
+	write(t, path+".tmp", content)
+	must(t, os.Rename(path+".tmp", path))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	for name, f := range map[string]func(t *testing.T, dir string){
+		"written in place": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "e.json")
+			write(t, path, set("a"))
+			w := watch(t, path)
+			w.want(t, "a")
+			write(t, path, set("b"))
+			w.want(t, "b")
+		},
+		"renamed over, again and again": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "e.json")
+			write(t, path, set("a"))
+			w := watch(t, path)
+			w.want(t, "a")
+			for _, p := range []string{"b", "c", "d"} {
+				rename(t, path, set(p))
+				w.want(t, p)
+			}
+		},
+		"old one moved away, as vim does": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "e.json")
+			write(t, path, set("a"))
+			w := watch(t, path)
+			w.want(t, "a")
+			must(t, os.Rename(path, path+"~"))
+			write(t, path, set("b"))
+			must(t, os.Remove(path+"~"))
+			w.want(t, "b")
+		},
+		"broken, then corrected": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "e.json")
+			write(t, path, set("a"))
+			w := watch(t, path)
+			w.want(t, "a")
+			rename(t, path, "[{}]")
+			w.wantErr(t, func(err error) bool { var v ValidationErrors; return errors.As(err, &v) })
+			rename(t, path, set("b"))
+			w.want(t, "b")
+		},
+		"created after the start, its directory too": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "x", "y", "e.json")
+			w := watch(t, path)
+			w.wantErr(t, missing)
+			must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+			write(t, path, set("a"))
+			w.want(t, "a")
+			rename(t, path, set("b"))
+			w.want(t, "b")
+		},
+		"directory replaced": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "x", "e.json")
+			must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
+			write(t, path, set("a"))
+			w := watch(t, path)
+			w.want(t, "a")
+			must(t, os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, "old")))
+			w.wantErr(t, missing)
+			must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
+			write(t, path, set("b"))
+			w.want(t, "b")
+			rename(t, path, set("c")) // and the new directory is followed
+			w.want(t, "c")
+		},
+		"directory swapped for another": func(t *testing.T, dir string) {
+			x, next := filepath.Join(dir, "x"), filepath.Join(dir, "next")
+			path := filepath.Join(x, "e.json")
+			must(t, os.Mkdir(x, 0o700))
+			must(t, os.Mkdir(next, 0o700))
+			write(t, path, set("a"))
+			write(t, filepath.Join(next, "e.json"), set("b"))
+			w := watch(t, path)
+			w.want(t, "a")
+			must(t, os.Rename(x, filepath.Join(dir, "old")))
+			must(t, os.Rename(next, x))
+			w.want(t, "b")
+			rename(t, path, set("c"))
+			w.want(t, "c")
+		},
+		// As the kubelet mounts a ConfigMap: e.json -> ..data/e.json, and
+		// ..data -> ..<time>, swapped by a rename; then the old directory goes.
+		"Kubernetes ConfigMap": func(t *testing.T, dir string) {
+			path := filepath.Join(dir, "e.json")
+			data := filepath.Join(dir, "..data")
+			publish := func(version, content string) {
+				at := filepath.Join(dir, ".."+version)
+				must(t, os.Mkdir(at, 0o700))
+				write(t, filepath.Join(at, "e.json"), content)
+				must(t, os.Symlink(".."+version, data+"_tmp"))
+				old, _ := os.Readlink(data)
+				must(t, os.Rename(data+"_tmp", data))
+				if old != "" {
+					must(t, os.RemoveAll(filepath.Join(dir, old)))
+				}
+			}
+			publish("1", set("a"))
+			must(t, os.Symlink(filepath.Join("..data", "e.json"), path))
+			w := watch(t, path)
+			w.want(t, "a")
+			publish("2", set("b"))
+			w.want(t, "b")
+			publish("3", set("c"))
+			w.want(t, "c")
+		},
+		"symlinks into other directories": func(t *testing.T, dir string) {
+			for _, d := range []string{"conf", "releases", "releases/1", "releases/2"} {
+				must(t, os.Mkdir(filepath.Join(dir, d), 0o700))
+			}
+			write(t, filepath.Join(dir, "releases/1/e.json"), set("a"))
+			write(t, filepath.Join(dir, "releases/2/e.json"), set("c"))
+			current := filepath.Join(dir, "current")
+			must(t, os.Symlink(filepath.Join(dir, "releases/1"), current))
+			path := filepath.Join(dir, "conf", "e.json")
+			must(t, os.Symlink("../current/e.json", path))
+			w := watch(t, path)
+			w.want(t, "a")
+			rename(t, filepath.Join(dir, "releases/1/e.json"), set("b")) // at the far end
+			w.want(t, "b")
+			must(t, os.Symlink(filepath.Join(dir, "releases/2"), current+".tmp"))
+			must(t, os.Rename(current+".tmp", current)) // in the middle
+			w.want(t, "c")
+			rename(t, filepath.Join(dir, "releases/2/e.json"), set("d"))
+			w.want(t, "d")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f(t, t.TempDir())
+		})
+	}
+}
+
+func TestDirsOf(t *testing.T) {
+	// The temporary directory may itself lie behind a symlink.
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, err)
+	at := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
+	must(t, os.MkdirAll(at("a", "b"), 0o700))
+	write(t, at("a", "b", "f"), "")
+	must(t, os.Symlink("b", at("a", "link")))
+	must(t, os.Symlink(at("a", "link", "f"), at("f")))
+	must(t, os.Symlink("round", at("round")))
+	for path, want := range map[string][]string{
+		at("a", "b", "f"):       {at("a", "b")},
+		at("a", "link", "f"):    {at("a"), at("a", "b")},
+		at("f"):                 {dir, at("a"), at("a", "b")},
+		at("a", "none"):         {at("a")},
+		at("none", "deep", "f"): {dir},
+		at("round"):             {dir},
+		at("a", "b", "f", "x"):  {at("a", "b", "f")},
+	} {
+		if got := dirsOf(path); strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("dirsOf(%s)\n got %v\nwant %v", path, got, want)
+		}
+	}
+}

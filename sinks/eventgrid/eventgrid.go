@@ -1,0 +1,155 @@
+// Package eventgrid sends events to an Azure Event Grid topic.
+//
+// It uses azcore's HTTP pipeline rather than the azeventgrid client, which
+// would decode and encode every event once more.
+package eventgrid
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+)
+
+const (
+	// maxBytes is what Event Grid takes in one request, and in one event.
+	maxBytes = 1 << 20
+	// busyWait is for a 429 that doesn't say how long to wait.
+	busyWait = 10 * time.Second
+	// maxReply is how much of a refusal's text is kept.
+	maxReply = 512
+)
+
+// Sink is a sinks.Sink for one topic and key.
+type Sink struct {
+	url       string
+	pipeline  runtime.Pipeline
+	transport *http.Transport
+}
+
+// New makes the sink. roots are further root certificates, or nil.
+func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
+	secret := endpoint.ConnectionString
+	if key == sinks.Secondary {
+		secret = endpoint.SecondaryConnectionString
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
+	if roots != nil {
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	return &Sink{
+		url:       "https://" + endpoint.Path + "/api/events?api-version=2018-01-01",
+		transport: transport,
+		pipeline: runtime.NewPipeline("twinegress", "v1", runtime.PipelineOptions{
+			PerRetry: []policy.Policy{runtime.NewKeyCredentialPolicy(azcore.NewKeyCredential(secret), "aeg-sas-key", nil)},
+		}, &policy.ClientOptions{
+			Retry:     policy.RetryOptions{MaxRetries: -1}, // the tries are the sender's
+			Transport: &http.Client{Transport: transport},
+		}),
+	}, nil
+}
+
+// Send posts as many events as one request takes, as a JSON array.
+func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	body, n := build(events)
+	if len(body) > maxBytes {
+		return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the %d that Event Grid takes", len(events[0].Body), maxBytes)}
+	}
+	request, err := runtime.NewRequest(ctx, http.MethodPost, s.url)
+	if err != nil {
+		return n, err
+	}
+	if err := request.SetBody(streaming.NopCloser(bytes.NewReader(body)), "application/json; charset=utf-8"); err != nil {
+		return n, err
+	}
+	response, err := s.pipeline.Do(request)
+	if err != nil {
+		return n, &sinks.Error{Kind: sinks.Unreachable, Err: err}
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
+	// What is left is read to its end, so that the connection is used again.
+	_, drained := io.Copy(io.Discard, io.LimitReader(response.Body, maxBytes))
+	if err := errors.Join(err, drained, response.Body.Close()); err != nil {
+		return n, &sinks.Error{Kind: sinks.Unreachable, Err: err}
+	}
+	if response.StatusCode == http.StatusOK {
+		return n, nil
+	}
+	return n, classify(response, text)
+}
+
+// build gives the request's body and how many events it holds: at least one,
+// however large. It is made anew each time, since net/http may still read it
+// when Do has returned with an error.
+func build(events []*event.Event) (body []byte, n int) {
+	size := 2
+	for _, ev := range events {
+		size += len(ev.Body) + 1
+	}
+	body = make([]byte, 1, min(size, maxBytes))
+	body[0] = '['
+	for i, ev := range events {
+		end := len(body)
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = appendEvent(body, ev.Body)
+		if len(body)+1 > maxBytes && i > 0 {
+			return append(body[:end], ']'), i
+		}
+	}
+	return append(body, ']'), len(events)
+}
+
+// classify says what an answer means; see the table of Event Grid's status
+// codes in "Troubleshoot Azure Event Grid errors".
+func classify(response *http.Response, text []byte) *sinks.Error {
+	err := fmt.Errorf("HTTP %s: %s", response.Status, text)
+	switch code := response.StatusCode; {
+	case code == http.StatusUnauthorized:
+		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+	case code == http.StatusBadRequest:
+		return &sinks.Error{Kind: sinks.Rejected, Err: err}
+	case code == http.StatusRequestEntityTooLarge:
+		return &sinks.Error{Kind: sinks.TooLarge, Err: err}
+	case code == http.StatusTooManyRequests:
+		return &sinks.Error{Kind: sinks.Throttled, Wait: retryAfter(response, busyWait), Err: err}
+	case code == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "":
+		return &sinks.Error{Kind: sinks.Throttled, Wait: retryAfter(response, busyWait), Err: err}
+	}
+	return &sinks.Error{Kind: sinks.Unreachable, Err: err}
+}
+
+// retryAfter reads the header in both of its forms (RFC 9110, section 10.2.3).
+func retryAfter(response *http.Response, otherwise time.Duration) time.Duration {
+	value := response.Header.Get("Retry-After")
+	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(time.Until(at), 0)
+	}
+	return otherwise
+}
+
+// Close gives up the idle connections.
+func (s *Sink) Close(context.Context) error {
+	s.transport.CloseIdleConnections()
+	return nil
+}

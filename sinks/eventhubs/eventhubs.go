@@ -1,0 +1,159 @@
+// Package eventhubs sends events to an Azure event hub.
+package eventhubs
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/sinks/azamqp"
+)
+
+// busyWait is what Event Hubs asks for when it throttles, should it not say.
+const busyWait = 4 * time.Second
+
+// Sink is a sinks.Sink for one event hub and key.
+type Sink struct {
+	endpoint endpoints.Endpoint
+	client   *azeventhubs.ProducerClient
+
+	mu         sync.Mutex
+	partitions []string // of the hub; asked for once
+
+	messages sync.Pool // of *batchMessages
+}
+
+// batchMessages are the messages that a batch is built with. The SDK keeps the
+// first message's properties as those of the batch, so only from the second on
+// can one map serve them all.
+type batchMessages struct{ first, rest azamqp.Message }
+
+// New makes the sink. roots are further root certificates, or nil.
+func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
+	connection := endpoint.ConnectionString
+	if key == sinks.Secondary {
+		connection = endpoint.SecondaryConnectionString
+	}
+	parsed, err := endpoints.ParseConnectionString(connection)
+	if err != nil {
+		return nil, err
+	}
+	hub := endpoint.Path
+	if parsed.EntityPath != "" {
+		hub = "" // the SDK takes it from one place only
+	}
+	client, err := azeventhubs.NewProducerClientFromConnectionString(connection, hub, &azeventhubs.ProducerClientOptions{
+		ApplicationID: "twinegress",
+		TLSConfig:     azamqp.TLSConfig(roots, parsed),
+		// The tries are the sender's. One quick inner retry is what rebuilds
+		// a lost connection; with none the client would never recover.
+		RetryOptions: azeventhubs.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Sink{
+		endpoint: endpoint,
+		client:   client,
+		messages: sync.Pool{New: func() any { return new(batchMessages) }},
+	}, nil
+}
+
+// Send puts a leading run of events, all for the same partition of the hub, in
+// one batch as large as the link takes. Kafka partition p goes to hub
+// partition p mod n, so that a reader finds each Kafka partition in order.
+func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	var options azeventhubs.EventDataBatchOptions
+	if s.endpoint.Ordering != endpoints.OrderingNone {
+		partitions, err := s.hubPartitions(ctx)
+		if err != nil {
+			return 0, classify(err)
+		}
+		of := func(ev *event.Event) int { return int(ev.Chunk.Partition) % len(partitions) }
+		p := of(events[0])
+		for i, ev := range events {
+			if of(ev) != p {
+				events = events[:i]
+				break
+			}
+		}
+		options.PartitionID = &partitions[p]
+	}
+	batch, err := s.client.NewEventDataBatch(ctx, &options)
+	if err != nil {
+		return 0, classify(err)
+	}
+	n, err := s.fill(batch, events)
+	if err != nil {
+		return n, err
+	}
+	if err := s.client.SendEventDataBatch(ctx, batch, nil); err != nil {
+		return n, classify(err)
+	}
+	return n, nil
+}
+
+// fill adds events until the batch is full. An error is about the n-th event.
+func (s *Sink) fill(batch *azeventhubs.EventDataBatch, events []*event.Event) (n int, err error) {
+	messages := s.messages.Get().(*batchMessages)
+	defer s.messages.Put(messages)
+	messages.first.Properties = nil // the last batch's may still be referred to
+	m := &messages.first
+	for i, ev := range events {
+		m.Set(ev, s.endpoint.Body)
+		err := batch.AddEventData(&azeventhubs.EventData{
+			Body:        m.Body,
+			ContentType: &m.ContentType,
+			MessageID:   &m.ID,
+			Properties:  m.Properties,
+		}, nil)
+		switch {
+		case err == nil:
+		case i > 0:
+			return i, nil // full; what is wrong with this event the next batch tells
+		case errors.Is(err, azeventhubs.ErrEventDataTooLarge):
+			return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the hub's limit: %w", len(ev.Body), err)}
+		default:
+			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
+		}
+		m = &messages.rest
+	}
+	return len(events), nil
+}
+
+// hubPartitions asks the hub for its partitions, once. A hub that gets more
+// keeps being sent to the old ones until its endpoint is changed or the
+// process restarted: a running twin's order is worth more than the balance.
+func (s *Sink) hubPartitions(ctx context.Context) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.partitions == nil {
+		properties, err := s.client.GetEventHubProperties(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		if len(properties.PartitionIDs) == 0 {
+			return nil, errors.New("the hub says that it has no partitions")
+		}
+		s.partitions = properties.PartitionIDs
+	}
+	return s.partitions, nil
+}
+
+// Close closes the connection.
+func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
+
+func classify(err error) *sinks.Error {
+	if e, ok := errors.AsType[*azeventhubs.Error](err); ok && e.Code == azeventhubs.ErrorCodeUnauthorizedAccess {
+		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+	}
+	return azamqp.Classify(err, busyWait)
+}

@@ -1,0 +1,198 @@
+package sinks
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"twinegress/internal/event"
+)
+
+// lanesPerSender is how many sends an endpoint has in flight at most. A Kafka
+// partition always takes the lane of its number modulo this. More lanes would
+// cut the same flow into smaller batches, which cost more per event; fewer
+// would let a service's latency bound the throughput. Eight keeps a hub of 1,
+// 2, 4 or 8 partitions at one partition a lane, so that its batches fill.
+const lanesPerSender = 8
+
+const (
+	// laneBatches bounds a lane's queue, in full batches of events …
+	laneBatches = 4
+	// … and in bytes. A run of a chunk is let in whole, so a lane may stand one chunk above.
+	laneBytes = 8 << 20
+	// batchBytes ends the lingering: about what a service takes in one batch.
+	// The limit itself is the sink's, which knows its link's.
+	batchBytes = 1 << 20
+)
+
+// lane is an endpoint's ordered sub-queue with one send in flight. One
+// goroutine pushes (the dispatcher), one takes (the lane's own).
+//
+// The queue is two slices and two signals rather than a channel: a channel
+// operation per event would cost more than the rest of its way through here.
+type lane struct {
+	sender *Sender
+
+	mu    sync.Mutex
+	queue []*event.Event
+	bytes int       // of queue and work
+	count int       // of queue and work
+	since time.Time // when queue was last empty
+
+	wake  chan struct{} // something to take, or enough for a batch
+	space chan struct{} // room to push
+
+	started bool // the dispatcher's
+
+	// The lane's goroutine's own:
+	work []*event.Event // taken from queue, not sent yet
+}
+
+func newLane(s *Sender) *lane {
+	return &lane{sender: s, wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // there is one already
+	}
+}
+
+func (l *lane) full() bool {
+	return l.count >= laneBatches*l.sender.options.MaxEvents || l.bytes >= laneBytes
+}
+
+func (l *lane) enough() bool {
+	return l.count >= l.sender.options.MaxEvents || l.bytes >= batchBytes
+}
+
+// push appends a run of events. While the lane is full it waits for room: that
+// is the back-pressure that in the end stops polling. It reports false, and
+// has pushed nothing, if ctx ended, or at once if wait is false.
+func (l *lane) push(ctx context.Context, run []*event.Event, wait bool, holdsBack *atomic.Bool) bool {
+	bytes := bytesOf(run)
+	l.mu.Lock()
+	for l.full() {
+		l.mu.Unlock()
+		if !wait {
+			return false
+		}
+		holdsBack.Store(true)
+		select {
+		case <-l.space:
+		case <-ctx.Done():
+			holdsBack.Store(false)
+			return false
+		}
+		l.mu.Lock()
+	}
+	holdsBack.Store(false)
+	wasEmpty, wasEnough := l.count == 0, l.enough()
+	if len(l.queue) == 0 {
+		l.since = time.Now()
+	}
+	l.queue = append(l.queue, run...)
+	l.count += len(run)
+	l.bytes += bytes
+	wake := wasEmpty || !wasEnough && l.enough()
+	l.mu.Unlock()
+	if wake {
+		signal(l.wake)
+	}
+	return true
+}
+
+// run takes, batches and sends until the sender is closed and the queue empty,
+// or ctx ends.
+func (l *lane) run(ctx context.Context) {
+	linger := time.NewTimer(0)
+	defer linger.Stop()
+	for {
+		leftOver := len(l.work) > 0
+		for !l.take() {
+			select {
+			case <-l.wake:
+			case <-l.sender.draining:
+				if !l.take() {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+		if !leftOver { // what a full batch left over has waited long enough
+			l.linger(ctx, linger)
+		}
+		batch := l.work[:min(len(l.work), l.sender.options.MaxEvents)]
+		bytes := bytesOf(batch) // before the events are settled and may be gone
+		done := l.sender.deliver(ctx, batch)
+		l.shift(done, bytes)
+		if done < len(batch) {
+			return // stopped: what has no outcome stays where it is
+		}
+	}
+}
+
+// linger gives a batch that isn't full time to fill, counted from when its
+// first event came.
+func (l *lane) linger(ctx context.Context, timer *time.Timer) {
+	l.mu.Lock()
+	wait := time.Until(l.since.Add(l.sender.options.Linger))
+	l.mu.Unlock()
+	if wait <= 0 {
+		return
+	}
+	timer.Reset(wait)
+	for {
+		l.mu.Lock()
+		enough := l.enough()
+		l.mu.Unlock()
+		if enough {
+			break
+		}
+		select {
+		case <-l.wake:
+			continue
+		case <-timer.C:
+		case <-l.sender.draining:
+		case <-ctx.Done():
+		}
+		break
+	}
+	l.take()
+}
+
+// take moves what is queued behind what is at work, and reports whether there
+// is anything to send.
+func (l *lane) take() bool {
+	l.mu.Lock()
+	l.work = append(l.work, l.queue...)
+	clear(l.queue)
+	l.queue = l.queue[:0]
+	l.mu.Unlock()
+	return len(l.work) > 0
+}
+
+func bytesOf(events []*event.Event) (bytes int) {
+	for _, ev := range events {
+		bytes += len(ev.Body)
+	}
+	return bytes
+}
+
+// shift drops the first n events of the work, which have their outcome.
+func (l *lane) shift(n, bytes int) {
+	rest := copy(l.work, l.work[n:])
+	clear(l.work[rest:])
+	l.work = l.work[:rest]
+	l.mu.Lock()
+	l.count -= n
+	l.bytes -= bytes
+	room := !l.full()
+	l.mu.Unlock()
+	if room {
+		signal(l.space)
+	}
+}

@@ -1,0 +1,137 @@
+// Package servicebus sends events to an Azure Service Bus topic.
+package servicebus
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/sinks/azamqp"
+)
+
+// busyWait is what the Service Bus documentation advises when the service
+// throttles without saying for how long.
+const busyWait = 10 * time.Second
+
+// Sink is a sinks.Sink for one topic and key.
+type Sink struct {
+	endpoint endpoints.Endpoint
+	client   *azservicebus.Client
+
+	mu     sync.Mutex
+	sender *azservicebus.Sender
+
+	messages sync.Pool // of *batchMessages
+}
+
+// batchMessages are the messages that a batch is built with. The SDK keeps the
+// first message's properties as those of the batch, so only from the second on
+// can one map serve them all.
+type batchMessages struct{ first, rest azamqp.Message }
+
+// New makes the sink. roots are further root certificates, or nil.
+func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
+	connection := endpoint.ConnectionString
+	if key == sinks.Secondary {
+		connection = endpoint.SecondaryConnectionString
+	}
+	parsed, err := endpoints.ParseConnectionString(connection)
+	if err != nil {
+		return nil, err
+	}
+	client, err := azservicebus.NewClientFromConnectionString(connection, &azservicebus.ClientOptions{
+		ApplicationID: "twinegress",
+		TLSConfig:     azamqp.TLSConfig(roots, parsed),
+		// The tries are the sender's. One quick inner retry is what rebuilds
+		// a lost connection; with none the client would never recover.
+		RetryOptions: azservicebus.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Sink{
+		endpoint: endpoint,
+		client:   client,
+		messages: sync.Pool{New: func() any { return new(batchMessages) }},
+	}, nil
+}
+
+// Send puts a leading part of events in one batch as large as the link takes.
+func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	sender, err := s.openSender()
+	if err != nil {
+		return 0, classify(err)
+	}
+	batch, err := sender.NewMessageBatch(ctx, nil)
+	if err != nil {
+		return 0, classify(err)
+	}
+	n, err := s.fill(batch, events)
+	if err != nil {
+		return n, err
+	}
+	if err := sender.SendMessageBatch(ctx, batch, nil); err != nil {
+		return n, classify(err)
+	}
+	return n, nil
+}
+
+// openSender gives the one sender of all lanes. It connects to nothing.
+func (s *Sink) openSender() (*azservicebus.Sender, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sender == nil {
+		sender, err := s.client.NewSender(s.endpoint.Path, nil)
+		if err != nil {
+			return nil, err
+		}
+		s.sender = sender
+	}
+	return s.sender, nil
+}
+
+// fill adds events until the batch is full. An error is about the n-th event.
+func (s *Sink) fill(batch *azservicebus.MessageBatch, events []*event.Event) (n int, err error) {
+	messages := s.messages.Get().(*batchMessages)
+	defer s.messages.Put(messages)
+	messages.first.Properties = nil // the last batch's may still be referred to
+	m := &messages.first
+	for i, ev := range events {
+		m.Set(ev, s.endpoint.Body)
+		err := batch.AddMessage(&azservicebus.Message{
+			Body:                  m.Body,
+			ContentType:           &m.ContentType,
+			MessageID:             &m.ID,
+			ApplicationProperties: m.Properties,
+		}, nil)
+		switch {
+		case err == nil:
+		case i > 0:
+			return i, nil // full; what is wrong with this event the next batch tells
+		case errors.Is(err, azservicebus.ErrMessageTooLarge):
+			return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the topic's limit: %w", len(ev.Body), err)}
+		default:
+			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
+		}
+		m = &messages.rest
+	}
+	return len(events), nil
+}
+
+// Close closes the connection, and with it the sender.
+func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
+
+func classify(err error) *sinks.Error {
+	if e, ok := errors.AsType[*azservicebus.Error](err); ok && e.Code == azservicebus.CodeUnauthorizedAccess {
+		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+	}
+	return azamqp.Classify(err, busyWait)
+}

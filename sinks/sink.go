@@ -1,0 +1,109 @@
+// Package sinks delivers events to the endpoints that they were routed to.
+//
+// A Sender is an endpoint's running half. The way of an event through it:
+//
+//	Enqueue -> lane -> batch -> observe( breaker( failover( primary, secondary ) ) ) -> outcome -> Settle
+//
+// A lane is an ordered sub-queue with one send in flight, so a Kafka
+// partition, which always takes the same lane, stays in order. The sinks
+// proper, in the packages below this one, only map a batch to their service's
+// SDK and say in a few typed errors what became of it; queues, retries, keys,
+// back-off and counters are all here.
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+)
+
+// Sink sends to one endpoint with one of its keys. It is used by several
+// lanes at a time.
+type Sink interface {
+	// Send puts events on the service as one batch of the service's own kind:
+	// as many of them, from the front, as fit in one, which is at least one.
+	// It tells how many that were. Without an error they are all stored; with
+	// one none is, as far as can be known. An *Error says what to do about it,
+	// any other error means unreachable. Send keeps nothing of the events.
+	Send(ctx context.Context, events []*event.Event) (n int, err error)
+
+	// Close gives up the connection, within ctx.
+	Close(ctx context.Context) error
+}
+
+// Key says which of an endpoint's two keys a sink uses.
+type Key uint8
+
+// The keys of an endpoint. The secondary is optional.
+const (
+	Primary Key = iota
+	Secondary
+)
+
+func (k Key) String() string {
+	if k == Secondary {
+		return "secondary"
+	}
+	return "primary"
+}
+
+// Open makes the sink for one key of an endpoint. It connects to nothing: the
+// first Send does.
+type Open func(endpoint endpoints.Endpoint, key Key) (Sink, error)
+
+// Kind is what a sink's error means for the sender.
+type Kind uint8
+
+const (
+	// Unreachable is everything that may work later: tried again, then a back-off.
+	Unreachable Kind = iota
+	// Unauthorized: this key is refused. The other one is tried at once.
+	Unauthorized
+	// Throttled: the service asks to wait. The batch is kept.
+	Throttled
+	// Rejected: the service works, but does not take these events.
+	Rejected
+	// TooLarge is a rejection for the size of the batch or of its only event.
+	TooLarge
+)
+
+var kindReasons = [...]event.Reason{
+	Unreachable:  event.Unreachable,
+	Unauthorized: event.Unauthorized,
+	Throttled:    event.Throttled,
+	Rejected:     event.Rejected,
+	TooLarge:     event.TooLarge,
+}
+
+// Error is a failed Send, classified where the service's own errors are known.
+type Error struct {
+	Kind Kind
+	Wait time.Duration // Throttled: how long the service asks to wait
+	Err  error
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s: %v", kindReasons[e.Kind], e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// classified gives err as an *Error: what a sink did not classify is unreachable.
+func classified(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{Kind: Unreachable, Err: err}
+}
+
+// DeadLetters stores events that are set aside.
+type DeadLetters interface {
+	// Put takes one count of the event's chunk from the caller and settles it
+	// once the dead letter is stored. It does not give up: until the event is
+	// stored its chunk's offsets are not committed.
+	Put(ev *event.Event, reason event.Reason, detail, endpointID string)
+}
