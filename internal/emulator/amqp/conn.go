@@ -1,0 +1,292 @@
+package amqp
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	headerSize    = 8
+	writeTimeout  = 10 * time.Second // a peer that doesn't read must not hold the server
+	lingerTimeout = time.Second
+	frameAMQP     = 0
+	frameSASL     = 1
+)
+
+var errClosed = errors.New("amqp: connection closed")
+
+// Conn is a peer's connection.
+type Conn struct {
+	// Data is the backend's.
+	Data any
+
+	s    *Server
+	nc   net.Conn
+	br   *bufio.Reader
+	done chan struct{} // closed by Abort
+	once sync.Once
+	over atomic.Bool // set by Abort: cheaper to ask than done, once per frame
+	// frozen stops reading and writing for good: the peer is left with a silent connection.
+	frozen atomic.Bool
+
+	// PeerProperties are the ones of the peer's Open performative.
+	PeerProperties map[any]any
+	sessions       map[uint16]*session
+
+	tmu     sync.Mutex
+	pending map[*time.Timer]struct{} // delayed answers; nil at the end
+	timers  sync.WaitGroup
+
+	wmu       sync.Mutex // guards what follows, and the detached flag of links
+	out       []byte
+	peerFrame int
+	sent      time.Time
+	werr      error
+}
+
+func newConn(s *Server, nc net.Conn) *Conn {
+	return &Conn{
+		s: s, nc: nc, done: make(chan struct{}), sessions: map[uint16]*session{}, peerFrame: 512,
+		pending: map[*time.Timer]struct{}{},
+		// Whole frames are read in place, hence room for at least one.
+		br: bufio.NewReaderSize(nc, max(2*s.opts.MaxFrameBytes, 4096)),
+	}
+}
+
+// Abort drops the TCP connection.
+func (c *Conn) Abort() {
+	c.once.Do(func() {
+		c.over.Store(true)
+		close(c.done)
+		_ = c.nc.Close()
+	})
+}
+
+// Freeze stops reading and writing, for good, without closing.
+func (c *Conn) Freeze() { c.frozen.Store(true) }
+
+// serve runs the connection to its end.
+func (c *Conn) serve() error {
+	var alive sync.WaitGroup
+	defer func() {
+		c.Abort()
+		for _, ss := range c.sessions {
+			ss.end()
+		}
+		alive.Wait()
+		c.stopTimers()
+	}()
+	// A frozen connection isn't read, so not even its end would be noticed.
+	if c.frozen.Load() {
+		<-c.done
+		return errClosed
+	}
+	idle, err := c.handshake()
+	if err != nil {
+		return err
+	}
+	if idle > 0 {
+		alive.Go(func() { c.keepAlive(idle) })
+	}
+	for {
+		kind, channel, body, err := c.readFrame()
+		if err == nil && kind == frameAMQP && len(body) > 0 {
+			if err = c.handle(channel, body); err != nil && !errors.Is(err, errClosed) {
+				c.complain(err)
+			}
+		}
+		if err == nil && c.over.Load() {
+			err = errClosed // what else is in the buffer never arrived
+		}
+		if err != nil {
+			_ = c.flush()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// complain tells the peer what it did wrong, before the connection ends.
+func (c *Conn) complain(err error) {
+	c.write(frameAMQP, 0, func(b []byte) []byte {
+		b, at := beginComposite(b, perfClose, 1)
+		return endList(appendError(b, &Error{"amqp:decode-error", err.Error()}), at)
+	})
+}
+
+// readFrame returns the next frame; body is valid until the next call. Before it
+// would block it sends what has been answered so far, in one write.
+func (c *Conn) readFrame() (kind byte, channel uint16, body []byte, err error) {
+	h, err := c.peek(headerSize)
+	if err != nil {
+		return 0, 0, nil, err
+	}
+	size := int(binary.BigEndian.Uint32(h))
+	doff := int(h[4]) * 4
+	kind, channel = h[5], binary.BigEndian.Uint16(h[6:])
+	if size > c.s.opts.MaxFrameBytes || doff < headerSize || doff > size {
+		return 0, 0, nil, fmt.Errorf("amqp: frame of %d bytes, data at %d", size, doff)
+	}
+	frame, err := c.peek(size)
+	if err != nil {
+		return 0, 0, nil, err
+	}
+	_, _ = c.br.Discard(size) // it is buffered; the bytes stay until the next read
+	return kind, channel, frame[doff:], nil
+}
+
+func (c *Conn) peek(n int) ([]byte, error) {
+	for c.br.Buffered() < n {
+		if err := c.flush(); err != nil {
+			return nil, err
+		}
+		// Twice the time that peers were asked to keep, as the standard recommends.
+		_ = c.nc.SetReadDeadline(time.Now().Add(2 * c.s.opts.IdleTimeout))
+		_, err := c.br.Peek(n)
+		if c.frozen.Load() {
+			<-c.done
+			return nil, errClosed
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if c.frozen.Load() {
+		<-c.done
+		return nil, errClosed
+	}
+	return c.br.Peek(n)
+}
+
+// write appends a frame to the output; fn appends its body. It is sent by flush.
+func (c *Conn) write(kind byte, channel uint16, fn func([]byte) []byte) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.writeLocked(kind, channel, fn)
+}
+
+func (c *Conn) writeLocked(kind byte, channel uint16, fn func([]byte) []byte) {
+	b, at := beginFrame(c.out, kind, channel)
+	c.out = endFrame(fn(b), at)
+}
+
+func (c *Conn) flush() error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return c.flushLocked()
+}
+
+func (c *Conn) flushLocked() error {
+	if len(c.out) == 0 || c.werr != nil {
+		return c.werr
+	}
+	if c.frozen.Load() {
+		c.out = c.out[:0]
+		return nil
+	}
+	c.sent = time.Now()
+	_ = c.nc.SetWriteDeadline(c.sent.Add(writeTimeout))
+	_, c.werr = c.nc.Write(c.out)
+	if c.out = c.out[:0]; cap(c.out) > 1<<20 {
+		c.out = nil
+	}
+	return c.werr
+}
+
+// keepAlive sends empty frames within the time that the peer asked for.
+func (c *Conn) keepAlive(idle time.Duration) {
+	t := time.NewTicker(max(idle/3, time.Millisecond))
+	defer t.Stop()
+	for {
+		select {
+		case <-c.done:
+			return
+		case now := <-t.C:
+			c.wmu.Lock()
+			if now.Sub(c.sent) >= idle/3 {
+				c.writeLocked(frameAMQP, 0, func(b []byte) []byte { return b })
+				_ = c.flushLocked() // the reader finds out about a broken connection
+			}
+			c.wmu.Unlock()
+		}
+	}
+}
+
+// After runs fn after d and sends what it wrote, unless the connection ends before.
+func (c *Conn) After(d time.Duration, fn func()) {
+	c.tmu.Lock()
+	defer c.tmu.Unlock()
+	if c.pending == nil {
+		return
+	}
+	c.timers.Add(1)
+	var t *time.Timer
+	t = time.AfterFunc(d, func() {
+		defer c.timers.Done()
+		c.tmu.Lock()
+		delete(c.pending, t)
+		over := c.pending == nil
+		c.tmu.Unlock()
+		if !over {
+			fn()
+			_ = c.flush()
+		}
+	})
+	c.pending[t] = struct{}{}
+}
+
+// stopTimers ends the delays and waits for those that are already running.
+func (c *Conn) stopTimers() {
+	c.tmu.Lock()
+	for t := range c.pending {
+		if t.Stop() {
+			c.timers.Done()
+		}
+	}
+	c.pending = nil
+	c.tmu.Unlock()
+	c.timers.Wait()
+}
+
+// Flush sends what has been written so far.
+func (c *Conn) Flush() { _ = c.flush() }
+
+// CutAfter sends what has been written and then ends the connection in a way that
+// lets the peer read it: closing with unread input would reset the connection.
+func (c *Conn) CutAfter() {
+	_ = c.flush()
+	c.Freeze() // nothing more is answered
+	if hc, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		_ = hc.CloseWrite()
+		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
+		_, _ = io.Copy(io.Discard, c.nc)
+	}
+	c.Abort()
+}
+
+// CutDuring sends all but the last half of what has been written since the last
+// flush, and drops the connection.
+func (c *Conn) CutDuring() {
+	c.wmu.Lock()
+	c.out = c.out[:len(c.out)/2]
+	c.wmu.Unlock()
+	c.CutAfter()
+}
+
+// CloseWith sends a Close performative with an error, and drops the connection.
+func (c *Conn) CloseWith(e *Error) {
+	c.write(frameAMQP, 0, func(b []byte) []byte {
+		b, at := beginComposite(b, perfClose, 1)
+		return endList(appendError(b, e), at)
+	})
+	c.CutAfter()
+}

@@ -1,0 +1,436 @@
+package amqp
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+	"unicode/utf8"
+)
+
+// Symbol is an AMQP symbol. UUID is an AMQP uuid. Char is an AMQP char.
+type (
+	Symbol string
+	UUID   [16]byte
+	Char   rune
+)
+
+func (u UUID) String() string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
+// Described is a value with a descriptor that this package has no type for.
+type Described struct {
+	Descriptor any
+	Value      any
+}
+
+var (
+	errShort = errors.New("amqp: truncated value")
+	errDepth = errors.New("amqp: value nested too deeply")
+)
+
+// maxDepth bounds the nesting of decoded values: input decides it, and the stack pays.
+const maxDepth = 64
+
+// decoder reads values off a buffer. The first error sticks and every later read
+// returns zero, so that callers check once. Slices returned alias the buffer.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) fail(err error) {
+	if d.err == nil {
+		d.err = err
+	}
+	d.b = nil
+}
+
+func (d *decoder) next(n int) []byte {
+	if n < 0 || n > len(d.b) {
+		d.fail(errShort)
+		return nil
+	}
+	v := d.b[:n:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) byte() byte {
+	if len(d.b) == 0 {
+		d.fail(errShort)
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
+	return v
+}
+
+func (d *decoder) u32() uint32 {
+	if b := d.next(4); b != nil {
+		return binary.BigEndian.Uint32(b)
+	}
+	return 0
+}
+
+// size reads the width-byte size in front of variable data.
+func (d *decoder) size(wide bool) int {
+	if !wide {
+		return int(d.byte())
+	}
+	n := d.u32()
+	if n > math.MaxInt32 {
+		d.fail(errShort)
+		return 0
+	}
+	return int(n)
+}
+
+// body returns the bytes behind a constructor. Its high nibble says how long they
+// are, whatever the type, which is what makes skipping cheap.
+func (d *decoder) body(ctor byte) []byte {
+	switch ctor >> 4 {
+	case 0x4:
+		return d.next(0)
+	case 0x5:
+		return d.next(1)
+	case 0x6:
+		return d.next(2)
+	case 0x7:
+		return d.next(4)
+	case 0x8:
+		return d.next(8)
+	case 0x9:
+		return d.next(16)
+	case 0xa, 0xc, 0xe:
+		return d.next(d.size(false))
+	case 0xb, 0xd, 0xf:
+		return d.next(d.size(true))
+	}
+	d.fail(fmt.Errorf("amqp: unknown constructor 0x%02x", ctor))
+	return nil
+}
+
+// raw returns the next value as it is encoded.
+func (d *decoder) raw() []byte {
+	start := d.b
+	for n := 0; ; n++ {
+		if n > maxDepth {
+			d.fail(errDepth)
+			return nil
+		}
+		ctor := d.byte()
+		if ctor != 0 {
+			d.body(ctor)
+			break
+		}
+		d.raw1() // the descriptor; then the value itself
+	}
+	if d.err != nil {
+		return nil
+	}
+	return start[:len(start)-len(d.b)]
+}
+
+// raw1 skips a descriptor, which can't be described itself.
+func (d *decoder) raw1() {
+	ctor := d.byte()
+	if ctor == 0 {
+		d.fail(errors.New("amqp: a descriptor can't be described"))
+		return
+	}
+	d.body(ctor)
+}
+
+// descriptor reads the descriptor of a described value, which follows.
+func (d *decoder) descriptor() uint64 {
+	if c := d.byte(); c != 0 {
+		d.fail(fmt.Errorf("amqp: 0x%02x where a described value belongs", c))
+		return 0
+	}
+	switch c := d.byte(); c {
+	case 0x53:
+		return uint64(d.byte())
+	case 0x44:
+		return 0
+	case 0x80:
+		if b := d.next(8); b != nil {
+			return binary.BigEndian.Uint64(b)
+		}
+	case 0xa3, 0xb3:
+		return descriptorNames[string(d.body(c))]
+	default:
+		d.fail(fmt.Errorf("amqp: descriptor of type 0x%02x", c))
+	}
+	return 0
+}
+
+// composite reads a described list: its code, and a decoder for its fields.
+func (d *decoder) composite() (code uint64, fields decoder, n int) {
+	code = d.descriptor()
+	fields, n = d.list()
+	return code, fields, n
+}
+
+// list reads a list's header and returns its content. null is an empty list.
+func (d *decoder) list() (decoder, int) {
+	c := d.byte()
+	switch c {
+	case 0x45, 0x40:
+		return decoder{}, 0
+	case 0xc0, 0xd0:
+		return d.compound(c)
+	}
+	d.fail(fmt.Errorf("amqp: 0x%02x where a list belongs", c))
+	return decoder{err: d.err}, 0
+}
+
+// compound reads the size and count of a list or map.
+func (d *decoder) compound(ctor byte) (decoder, int) {
+	wide := ctor>>4 == 0xd
+	in := decoder{b: d.body(ctor), err: d.err}
+	n := in.size(wide)
+	// Every element takes at least a byte: a larger count is a lie that would cost memory.
+	if n > len(in.b) {
+		in.fail(errShort)
+	}
+	if in.err != nil {
+		d.fail(in.err)
+		return in, 0
+	}
+	return in, n
+}
+
+// null consumes a null, if one is next.
+func (d *decoder) null() bool {
+	if len(d.b) > 0 && d.b[0] == 0x40 {
+		d.b = d.b[1:]
+		return true
+	}
+	return false
+}
+
+// uint reads any unsigned integer; absent and null are not ok.
+func (d *decoder) uint() (v uint64, ok bool) {
+	if len(d.b) == 0 || d.null() {
+		return 0, false
+	}
+	c := d.byte()
+	switch c {
+	case 0x43, 0x44:
+		return 0, true
+	case 0x50, 0x52, 0x53, 0x60, 0x70, 0x80:
+		for _, b := range d.body(c) {
+			v = v<<8 | uint64(b)
+		}
+		return v, d.err == nil
+	}
+	d.fail(fmt.Errorf("amqp: 0x%02x where an unsigned integer belongs", c))
+	return 0, false
+}
+
+func (d *decoder) bool() bool {
+	if len(d.b) == 0 || d.null() {
+		return false
+	}
+	switch c := d.byte(); c {
+	case 0x41:
+		return true
+	case 0x42:
+		return false
+	case 0x56:
+		return d.byte() != 0
+	default:
+		d.fail(fmt.Errorf("amqp: 0x%02x where a boolean belongs", c))
+		return false
+	}
+}
+
+// bytes reads binary, a string or a symbol.
+func (d *decoder) bytes() []byte {
+	if len(d.b) == 0 || d.null() {
+		return nil
+	}
+	switch c := d.byte(); c {
+	case 0xa0, 0xb0, 0xa1, 0xb1, 0xa3, 0xb3:
+		return d.body(c)
+	default:
+		d.fail(fmt.Errorf("amqp: 0x%02x where bytes or text belong", c))
+		return nil
+	}
+}
+
+func (d *decoder) string() string { return string(d.bytes()) }
+
+// value decodes the next value into the matching Go type.
+func (d *decoder) value(depth int) any {
+	if depth > maxDepth {
+		d.fail(errDepth)
+		return nil
+	}
+	c := d.byte()
+	switch c {
+	case 0x00:
+		desc := d.value(depth + 1)
+		return Described{desc, d.value(depth + 1)}
+	case 0xc0, 0xd0:
+		in, n := d.compound(c)
+		out := make([]any, 0, min(n, 64))
+		for range n {
+			if in.err != nil {
+				break
+			}
+			out = append(out, in.value(depth+1))
+		}
+		d.adopt(&in)
+		return out
+	case 0x45:
+		return []any{}
+	case 0xc1, 0xd1:
+		in, n := d.compound(c)
+		return d.mapOf(in, n, depth)
+	case 0xe0, 0xf0:
+		return d.array(c, depth)
+	}
+	b := d.body(c)
+	if d.err != nil {
+		return nil
+	}
+	return d.scalar(c, b)
+}
+
+// adopt takes over the error of a decoder for a part.
+func (d *decoder) adopt(in *decoder) {
+	if in.err != nil {
+		d.fail(in.err)
+	}
+}
+
+func (d *decoder) mapOf(in decoder, n, depth int) map[any]any {
+	if n%2 != 0 {
+		d.fail(errors.New("amqp: map with an odd number of elements"))
+		return nil
+	}
+	m := make(map[any]any, min(n/2, 64))
+	for range n / 2 {
+		k := in.value(depth + 1)
+		v := in.value(depth + 1)
+		if in.err != nil {
+			break
+		}
+		switch k.(type) {
+		case []byte, []any, map[any]any, Described:
+			in.fail(fmt.Errorf("amqp: map key of type %T", k))
+		default:
+			m[k] = v
+		}
+	}
+	d.adopt(&in)
+	return m
+}
+
+// array decodes an array into a []any of its elements.
+func (d *decoder) array(ctor byte, depth int) any {
+	wide := ctor == 0xf0
+	in := decoder{b: d.body(ctor), err: d.err}
+	n := in.size(wide)
+	elem := in.byte()
+	if elem == 0 { // an array of described values: kept out, nobody sends them
+		in.fail(errors.New("amqp: array of described values"))
+	}
+	if in.err == nil && elem>>4 == 0x4 && n > 1<<16 || elem>>4 != 0x4 && n > len(in.b) {
+		in.fail(errShort)
+	}
+	out := []any{}
+	for i := 0; i < n && in.err == nil; i++ {
+		switch elem {
+		case 0x45:
+			out = append(out, []any{})
+		case 0xc0, 0xd0, 0xc1, 0xd1, 0xe0, 0xf0:
+			// The elements have no constructor of their own: lend them the array's.
+			one := decoder{b: append([]byte{elem}, in.elem(elem)...), err: in.err}
+			out = append(out, one.value(depth+1))
+			in.adopt(&one)
+		default:
+			b := in.body(elem)
+			if in.err == nil {
+				out = append(out, in.scalar(elem, b))
+			}
+		}
+	}
+	d.adopt(&in)
+	return out
+}
+
+// elem returns a compound element with its size in front.
+func (d *decoder) elem(ctor byte) []byte {
+	start := d.b
+	d.body(ctor)
+	if d.err != nil {
+		return nil
+	}
+	return start[:len(start)-len(d.b)]
+}
+
+func (d *decoder) scalar(c byte, b []byte) any {
+	var u uint64
+	if c>>4 <= 0x8 {
+		for _, x := range b {
+			u = u<<8 | uint64(x)
+		}
+	}
+	switch c {
+	case 0x40:
+		return nil
+	case 0x41:
+		return true
+	case 0x42:
+		return false
+	case 0x56:
+		return u != 0
+	case 0x50:
+		return uint8(u)
+	case 0x60:
+		return uint16(u)
+	case 0x43, 0x52, 0x70:
+		return uint32(u)
+	case 0x44, 0x53, 0x80:
+		return u
+	case 0x51:
+		return int8(u)
+	case 0x61:
+		return int16(u)
+	case 0x54:
+		return int32(int8(u))
+	case 0x71:
+		return int32(u)
+	case 0x55:
+		return int64(int8(u))
+	case 0x81:
+		return int64(u)
+	case 0x72:
+		return math.Float32frombits(uint32(u))
+	case 0x82:
+		return math.Float64frombits(u)
+	case 0x73:
+		return Char(u)
+	case 0x83:
+		return time.UnixMilli(int64(u)).UTC()
+	case 0x98:
+		return UUID(b)
+	case 0xa0, 0xb0:
+		return append([]byte{}, b...)
+	case 0xa1, 0xb1:
+		if !utf8.Valid(b) {
+			d.fail(errors.New("amqp: string that isn't UTF-8"))
+			return nil
+		}
+		return string(b)
+	case 0xa3, 0xb3:
+		return Symbol(b)
+	}
+	d.fail(fmt.Errorf("amqp: unsupported type 0x%02x", c))
+	return nil
+}

@@ -1,0 +1,258 @@
+package amqp
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+)
+
+// Link is a link that a peer attached.
+type Link struct {
+	// Source and Target are the addresses; the one that is ours depends on the direction.
+	Name, Source, Target string
+
+	// For Backend.Attach to set. RPC is a link of a request-response pair.
+	RPC             bool
+	MaxMessageBytes int
+	Credit          int // 0 gives none, see GrantCredit
+	Properties      map[Symbol]any
+	// Data is the backend's.
+	Data any
+
+	c        *Conn
+	ss       *session
+	handle   uint32
+	receiver bool // the peer receives
+	attached bool
+
+	detached atomic.Bool   // set under the connection's write lock; nothing is written about the link after
+	count    atomic.Uint32 // deliveries taken
+	left     atomic.Int32  // credit that the peer has left
+
+	// as a receiver
+	peerCredit int
+	waiting    []*Message
+
+	// the delivery that is coming in
+	open    bool
+	current Delivery
+	buf     []byte
+}
+
+// Conn is the link's connection.
+func (l *Link) Conn() *Conn { return l.c }
+
+// Receiver tells that the peer receives on this link.
+func (l *Link) Receiver() bool { return l.receiver }
+
+// Address is the end of the link that is the server's.
+func (l *Link) Address() string {
+	if l.receiver {
+		return l.Source
+	}
+	return l.Target
+}
+
+var errNoDeliveryID = errors.New("amqp: delivery without delivery-id")
+
+// take adds a transfer frame to the delivery that it is part of.
+func (l *Link) take(t transfer, payload []byte) error {
+	if l.detached.Load() {
+		return nil // it was on its way when we detached
+	}
+	if !l.open {
+		if !t.hasID {
+			return errNoDeliveryID
+		}
+		l.open = true
+		l.current = Delivery{ID: t.id, Format: t.format}
+		l.buf = l.buf[:0]
+		if t.more {
+			l.c.s.backend.Arriving(l)
+		}
+	}
+	l.current.Settled = l.current.Settled || t.settled
+	// One byte more than allowed is enough to know; the rest needn't be kept.
+	if t.more || len(l.buf) > 0 {
+		if len(l.buf) <= l.MaxMessageBytes {
+			l.buf = append(l.buf, payload...)
+		}
+		payload = l.buf
+	}
+	if t.aborted {
+		l.open = false
+		return nil
+	}
+	if t.more {
+		return nil
+	}
+	l.open = false
+	l.count.Add(1)
+	if l.left.Add(-1) < int32(l.Credit/2) {
+		l.grant(l.Credit)
+	}
+	if len(payload) > l.MaxMessageBytes {
+		l.Detach(&Error{"amqp:link:message-size-exceeded", "The received message exceeds the limit of the link."})
+		return nil
+	}
+	l.current.Payload = payload
+	if !l.RPC {
+		l.c.s.backend.Deliver(l, l.current)
+	} else if err := l.request(); err != nil {
+		return err
+	}
+	l.current.Payload = nil
+	if cap(l.buf) > 4<<20 { // one huge message must not stay for the link's life
+		l.buf = nil
+	}
+	return nil
+}
+
+// request answers on the receiving link of the same session and address.
+func (l *Link) request() error {
+	m, err := DecodeMessage(l.current.Payload)
+	if err != nil {
+		return err
+	}
+	if !l.current.Settled {
+		l.Settle(l.current.ID, Accepted)
+	}
+	reply := l.c.s.backend.Request(l, m)
+	if reply == nil {
+		return nil
+	}
+	if m.Properties != nil {
+		if reply.Properties == nil {
+			reply.Properties = &Properties{}
+		}
+		reply.Properties.CorrelationID = m.Properties.MessageID
+		if m.Properties.CorrelationID != nil {
+			reply.Properties.CorrelationID = m.Properties.CorrelationID
+		}
+	}
+	for _, out := range l.ss.links {
+		if out.receiver && strings.EqualFold(out.Source, l.Target) {
+			// The request can overtake the flow frame with the credit for its reply.
+			out.waiting = append(out.waiting, reply)
+			return out.sendWaiting()
+		}
+	}
+	return nil // nobody to answer to
+}
+
+// sendWaiting sends as many replies as there is credit for.
+func (l *Link) sendWaiting() error {
+	for len(l.waiting) > 0 && l.peerCredit > 0 {
+		m := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		if err := l.send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send sends a settled message to a receiving peer.
+func (l *Link) send(m *Message) error {
+	payload, err := m.Append(nil)
+	if err != nil {
+		return err
+	}
+	l.peerCredit--
+	c, id := l.c, l.count.Add(1)-1
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	room := c.peerFrame - 64 // what the transfer itself takes, and some
+	for first := true; first || len(payload) > 0; first = false {
+		part := payload[:min(room, len(payload))]
+		payload = payload[len(part):]
+		deliveryID := l.ss.nextDelivery(first)
+		c.writeLocked(frameAMQP, l.ss.channel, func(b []byte) []byte {
+			b, at := beginComposite(b, perfTransfer, 6)
+			b = appendUint(b, l.handle)
+			if first {
+				b = appendUint(b, deliveryID)
+				b = appendVar(b, 0xa0, []byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)})
+				b = appendUint(b, 0)
+			} else {
+				b = append(b, 0x40, 0x40, 0x40)
+			}
+			b = appendBool(b, true) // settled
+			b = appendBool(b, len(payload) > 0)
+			return append(endList(b, at), part...)
+		})
+	}
+	return nil
+}
+
+// nextDelivery counts an outgoing frame and returns the delivery id for a first one.
+func (ss *session) nextDelivery(first bool) uint32 {
+	n := ss.nextOutgoing.Add(1) - 1
+	if first {
+		return n // frames are at least as many as deliveries, so their number does as an id
+	}
+	return 0
+}
+
+// Settle answers a delivery. It is sent with the connection's next flush.
+func (l *Link) Settle(id uint32, o Outcome) {
+	l.c.wmu.Lock()
+	defer l.c.wmu.Unlock()
+	if !l.detached.Load() {
+		l.c.writeLocked(frameAMQP, l.ss.channel, func(b []byte) []byte { return appendDisposition(b, id, o) })
+	}
+}
+
+// GrantCredit gives a link that has none its credit; others are left alone.
+func (l *Link) GrantCredit(n int) {
+	if l.left.Load() <= 0 {
+		l.grant(n)
+		_ = l.c.flush()
+	}
+}
+
+// grant tells the peer how many messages it may send from here on.
+func (l *Link) grant(credit int) {
+	c := l.c
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if l.detached.Load() {
+		return
+	}
+	l.left.Store(int32(credit))
+	c.writeLocked(frameAMQP, l.ss.channel, func(b []byte) []byte {
+		b, at := beginComposite(b, perfFlow, 7)
+		b = l.ss.appendWindow(b)
+		b = appendUint(b, l.handle)
+		b = appendUint(b, l.count.Load())
+		b = appendUint(b, uint32(credit))
+		return endList(b, at)
+	})
+}
+
+// Detach closes the link, with an error unless it is nil. It may be called from
+// any goroutine and more than once.
+func (l *Link) Detach(e *Error) {
+	c := l.c
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if l.detached.Swap(true) {
+		return
+	}
+	c.writeLocked(frameAMQP, l.ss.channel, func(b []byte) []byte {
+		b, at := beginComposite(b, perfDetach, 3)
+		b = appendBool(appendUint(b, l.handle), true)
+		return endList(appendError(b, e), at)
+	})
+}
+
+// gone tells the backend that the link is over.
+func (l *Link) gone() {
+	l.c.wmu.Lock()
+	l.detached.Store(true)
+	l.c.wmu.Unlock()
+	if l.attached {
+		l.attached = false
+		l.c.s.backend.Detached(l)
+	}
+}

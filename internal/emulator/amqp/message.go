@@ -1,0 +1,298 @@
+package amqp
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// BatchFormat is the message format of a batch: each data section holds one encoded message.
+const BatchFormat = 0x80013700
+
+// Section codes.
+const (
+	secHeader              = 0x70
+	secDeliveryAnnotations = 0x71
+	secMessageAnnotations  = 0x72
+	secProperties          = 0x73
+	secApplicationProps    = 0x74
+	secData                = 0x75
+	secSequence            = 0x76
+	secValue               = 0x77
+	secFooter              = 0x78
+)
+
+// Message is a decoded message.
+type Message struct {
+	Header                *Header
+	DeliveryAnnotations   map[any]any
+	Annotations           map[any]any
+	Properties            *Properties
+	ApplicationProperties map[string]any
+	Data                  [][]byte
+	Sequence              [][]any
+	Value                 any
+	Footer                map[any]any
+}
+
+// Header is a message's header section.
+type Header struct {
+	Durable       bool
+	Priority      uint8 // 4 where absent
+	TTL           time.Duration
+	FirstAcquirer bool
+	DeliveryCount uint32
+}
+
+// Properties is a message's properties section. Absent texts are empty and absent times zero.
+type Properties struct {
+	MessageID          any // string, uint64, UUID or []byte
+	UserID             []byte
+	To                 string
+	Subject            string
+	ReplyTo            string
+	CorrelationID      any
+	ContentType        string
+	ContentEncoding    string
+	AbsoluteExpiryTime time.Time
+	CreationTime       time.Time
+	GroupID            string
+	GroupSequence      uint32
+	ReplyToGroupID     string
+}
+
+// sections walks the sections of an encoded message; body is the encoded value
+// behind the section's descriptor. fn returns false to stop.
+func sections(b []byte, fn func(code uint64, body []byte) bool) error {
+	d := decoder{b: b}
+	for len(d.b) > 0 {
+		code := d.descriptor()
+		body := d.raw()
+		if d.err != nil {
+			return d.err
+		}
+		if code < secHeader || code > secFooter {
+			return fmt.Errorf("amqp: message section 0x%x", code)
+		}
+		if !fn(code, body) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// EachMessage calls fn for each message of a delivery: the ones in its data sections
+// when format is BatchFormat, else the delivery itself. The slices alias payload.
+func EachMessage(format uint32, payload []byte, fn func(encoded []byte)) error {
+	if format != BatchFormat {
+		if len(payload) == 0 {
+			return errors.New("amqp: empty message")
+		}
+		fn(payload)
+		return nil
+	}
+	d := decoder{b: payload}
+	for len(d.b) > 0 {
+		code := d.descriptor()
+		if code == secData {
+			m := d.bytes()
+			if d.err == nil && len(m) > 0 {
+				fn(m)
+			}
+			continue
+		}
+		d.raw()
+	}
+	return d.err
+}
+
+// MessageID returns the bytes of a message's id without decoding anything else, nil
+// if there is none. A uint64 or UUID id comes as its encoded bytes.
+func MessageID(encoded []byte) ([]byte, error) {
+	d := decoder{b: encoded}
+	for len(d.b) > 0 {
+		code := d.descriptor()
+		if code < secProperties {
+			d.raw()
+			continue
+		}
+		if code != secProperties {
+			break // sections come in order: no properties
+		}
+		f, n := d.list()
+		if n == 0 || f.null() {
+			break
+		}
+		id := f.raw()
+		d.adopt(&f)
+		if d.err != nil {
+			break
+		}
+		v := decoder{b: id}
+		c := v.byte()
+		return v.body(c), v.err
+	}
+	return nil, d.err
+}
+
+// Body returns a message's data sections, joined, without decoding anything else.
+// An amqp-value of text or binary counts as data.
+func Body(encoded []byte) (body []byte, err error) {
+	err = sections(encoded, func(code uint64, raw []byte) bool {
+		if code == secData || code == secValue {
+			d := decoder{b: raw}
+			if v := d.bytes(); d.err == nil {
+				if body == nil {
+					body = v // the usual case: one section, no copy
+				} else {
+					body = append(body[:len(body):len(body)], v...)
+				}
+			}
+		}
+		return true
+	})
+	return body, err
+}
+
+// Annotation returns the text of one message annotation, "" if absent.
+func Annotation(encoded []byte, name string) (text string) {
+	d := decoder{b: encoded}
+	for len(d.b) > 0 {
+		code := d.descriptor()
+		if code < secMessageAnnotations {
+			d.raw()
+			continue
+		}
+		if code != secMessageAnnotations {
+			return ""
+		}
+		c := d.byte()
+		if c != 0xc1 && c != 0xd1 {
+			return ""
+		}
+		in, n := d.compound(c)
+		for range n / 2 {
+			k, v := in.raw(), in.raw()
+			if in.err != nil {
+				return ""
+			}
+			if kd := (decoder{b: k}); string(kd.bytes()) == name {
+				vd := decoder{b: v}
+				return string(vd.bytes())
+			}
+		}
+		return ""
+	}
+	return ""
+}
+
+// DecodeMessage decodes a message.
+func DecodeMessage(encoded []byte) (*Message, error) {
+	m := &Message{}
+	var bad error
+	err := sections(encoded, func(code uint64, body []byte) bool {
+		d := decoder{b: body}
+		switch code {
+		case secHeader:
+			m.Header = decodeHeader(&d)
+		case secDeliveryAnnotations:
+			m.DeliveryAnnotations, bad = asMap(d.value(0))
+		case secMessageAnnotations:
+			m.Annotations, bad = asMap(d.value(0))
+		case secProperties:
+			m.Properties = decodeProperties(&d)
+		case secApplicationProps:
+			var am map[any]any
+			am, bad = asMap(d.value(0))
+			m.ApplicationProperties = make(map[string]any, len(am))
+			for k, v := range am {
+				if s, ok := k.(string); ok {
+					m.ApplicationProperties[s] = v
+				} else {
+					bad = fmt.Errorf("amqp: application property with a key of type %T", k)
+				}
+			}
+		case secData:
+			m.Data = append(m.Data, append([]byte{}, d.bytes()...))
+		case secSequence:
+			seq, ok := d.value(0).([]any)
+			if !ok {
+				bad = errors.New("amqp: amqp-sequence section without a list")
+			}
+			m.Sequence = append(m.Sequence, seq)
+		case secValue:
+			m.Value = d.value(0)
+		case secFooter:
+			m.Footer, bad = asMap(d.value(0))
+		}
+		if d.err != nil {
+			bad = d.err
+		}
+		return bad == nil
+	})
+	if err == nil {
+		err = bad
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func asMap(v any) (map[any]any, error) {
+	m, ok := v.(map[any]any)
+	if !ok && v != nil {
+		return nil, fmt.Errorf("amqp: %T where a map belongs", v)
+	}
+	return m, nil
+}
+
+func decodeHeader(d *decoder) *Header {
+	f, _ := d.list()
+	h := &Header{Durable: f.bool(), Priority: 4}
+	if v, ok := f.uint(); ok {
+		h.Priority = uint8(v)
+	}
+	ttl, _ := f.uint()
+	h.TTL = time.Duration(uint32(ttl)) * time.Millisecond
+	h.FirstAcquirer = f.bool()
+	n, _ := f.uint()
+	h.DeliveryCount = uint32(n)
+	d.adopt(&f)
+	return h
+}
+
+func decodeProperties(d *decoder) *Properties {
+	f, _ := d.list()
+	value := func() any {
+		if len(f.b) == 0 {
+			return nil
+		}
+		return f.value(0)
+	}
+	moment := func() time.Time {
+		t, _ := value().(time.Time)
+		return t
+	}
+	p := &Properties{}
+	p.MessageID = value()
+	if b := f.bytes(); b != nil {
+		p.UserID = append([]byte{}, b...)
+	}
+	if to, ok := value().(string); ok { // the address type is *, texts in practice
+		p.To = to
+	}
+	p.Subject = f.string()
+	p.ReplyTo, _ = value().(string)
+	p.CorrelationID = value()
+	p.ContentType = f.string()
+	p.ContentEncoding = f.string()
+	p.AbsoluteExpiryTime = moment()
+	p.CreationTime = moment()
+	p.GroupID = f.string()
+	seq, _ := f.uint()
+	p.GroupSequence = uint32(seq)
+	p.ReplyToGroupID = f.string()
+	d.adopt(&f)
+	return p
+}

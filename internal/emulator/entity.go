@@ -1,0 +1,244 @@
+package emulator
+
+import (
+	"hash/maphash"
+	"strconv"
+	"sync"
+	"time"
+
+	"twinegress/internal/emulator/amqp"
+)
+
+// idSeed makes message ids comparable by hash within this process.
+var idSeed = maphash.MakeSeed()
+
+// entity is a hub, a topic or an Event Grid topic: its counts, its record, its fault.
+type entity struct {
+	name, kind string
+	maxBytes   int
+	keys       KeyPair
+	keep       int // messages recorded
+	trackIDs   bool
+	fault      faultSlot
+
+	mu         sync.Mutex
+	partitions []partition
+	next       int // partition of the next delivery that doesn't say
+	ids        map[uint64]struct{}
+	withoutID  int64
+	refused    int64
+	record     []recorded // a ring once it is full
+	oldest     int
+	links      map[*amqp.Link]linkKey
+}
+
+type partition struct{ count, bytes, batches int64 }
+
+// recorded is a message kept as it came; it is decoded when somebody looks.
+type recorded struct {
+	partition int
+	sequence  int64
+	received  time.Time
+	key       string
+	encoded   []byte
+}
+
+// linkKey is what a live link was authorized with.
+type linkKey struct {
+	key      Key
+	identity bool // a bearer token, which no key fault touches
+}
+
+func newEntity(cfg *Config, name, kind string, partitions, maxBytes int, keys *KeyPair) *entity {
+	e := &entity{
+		name: name, kind: kind, maxBytes: maxBytes, keys: cfg.Keys,
+		keep: cfg.Record, trackIDs: cfg.TrackIDs && kind != KindEventGrid,
+		partitions: make([]partition, partitions), links: map[*amqp.Link]linkKey{},
+	}
+	if keys != nil {
+		e.keys = *keys
+		e.keys.fill()
+	}
+	if maxBytes == 0 {
+		e.maxBytes = cfg.MaxMessageBytes
+	}
+	if e.trackIDs {
+		e.ids = map[uint64]struct{}{}
+	}
+	return e
+}
+
+// pick chooses the partition of a delivery: by its key, else each in turn.
+func (e *entity) pick(key string) int {
+	if len(e.partitions) == 1 {
+		return 0
+	}
+	if key != "" {
+		// The real service hashes otherwise; all that is promised is that equal keys meet.
+		return int(maphash.String(idSeed, key) % uint64(len(e.partitions)))
+	}
+	e.next = (e.next + 1) % len(e.partitions)
+	return e.next
+}
+
+// store counts a delivery and, where asked to, keeps its messages. part is -1 if
+// the sender left the partition to us. An error means a malformed delivery, of which
+// nothing is stored.
+func (e *entity) store(part int, format uint32, payload []byte) error {
+	key := ""
+	if part < 0 && len(e.partitions) > 1 {
+		key = amqp.Annotation(payload, "x-opt-partition-key")
+	}
+	if e.keep > 0 {
+		payload = append([]byte(nil), payload...) // the caller's buffer is used again
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var n, bytes, idless int64
+	var bad error
+	err := amqp.EachMessage(format, payload, func(m []byte) {
+		n++
+		bytes += int64(len(m))
+		if e.trackIDs && bad == nil {
+			var id []byte
+			if id, bad = amqp.MessageID(m); len(id) == 0 {
+				idless++
+			}
+		}
+	})
+	if err == nil {
+		err = bad
+	}
+	if err != nil {
+		e.refused++
+		return err
+	}
+	if part < 0 {
+		part = e.pick(key)
+	}
+	p := &e.partitions[part]
+	if e.keep > 0 || e.trackIDs {
+		now, sequence := time.Now(), p.count
+		_ = amqp.EachMessage(format, payload, func(m []byte) {
+			if e.trackIDs {
+				if id, _ := amqp.MessageID(m); len(id) > 0 {
+					e.ids[maphash.Bytes(idSeed, id)] = struct{}{}
+				}
+			}
+			e.remember(recorded{part, sequence, now, key, m})
+			sequence++
+		})
+	}
+	e.withoutID += idless
+	p.count += n
+	p.bytes += bytes
+	p.batches++
+	return nil
+}
+
+// remember keeps a message in place of the oldest.
+func (e *entity) remember(r recorded) {
+	switch {
+	case e.keep == 0:
+	case len(e.record) < e.keep:
+		e.record = append(e.record, r)
+	default:
+		e.record[e.oldest] = r
+		e.oldest = (e.oldest + 1) % e.keep
+	}
+}
+
+func (e *entity) refuse() {
+	e.mu.Lock()
+	e.refused++
+	e.mu.Unlock()
+}
+
+func (e *entity) reset() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	clear(e.partitions)
+	clear(e.ids)
+	e.record, e.oldest, e.withoutID, e.refused = nil, 0, 0, 0
+}
+
+func (e *entity) stats() EntityStats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := EntityStats{
+		Name: e.name, Kind: e.kind, Distinct: int64(len(e.ids)), WithoutID: e.withoutID,
+		Refused: e.refused, Links: len(e.links), Partitions: make([]PartitionStats, len(e.partitions)),
+	}
+	for i, p := range e.partitions {
+		s.Partitions[i] = PartitionStats{ID: strconv.Itoa(i), Count: p.count, Bytes: p.bytes, Batches: p.batches}
+		s.Count += p.count
+		s.Bytes += p.bytes
+		s.Batches += p.batches
+	}
+	if f := e.fault.get(); f != nil {
+		s.Fault = &f.Fault
+	}
+	return s
+}
+
+// messages decodes what was recorded, oldest first; limit 0 is all, else the last ones.
+func (e *entity) messages(limit int) []Message {
+	e.mu.Lock()
+	kept := make([]recorded, 0, len(e.record))
+	kept = append(append(kept, e.record[e.oldest:]...), e.record[:e.oldest]...)
+	e.mu.Unlock()
+	if limit > 0 && len(kept) > limit {
+		kept = kept[len(kept)-limit:]
+	}
+	out := make([]Message, len(kept))
+	for i, r := range kept {
+		out[i] = r.decode(e)
+	}
+	return out
+}
+
+func (r recorded) decode(e *entity) Message {
+	m := Message{
+		Entity: e.name, Partition: strconv.Itoa(r.partition), Sequence: r.sequence,
+		Received: r.received, PartitionKey: r.key, Body: r.encoded,
+	}
+	if e.kind == KindEventGrid {
+		return m
+	}
+	d, err := amqp.DecodeMessage(r.encoded)
+	if err != nil {
+		return m // the body is then the message as it came: better than hiding it
+	}
+	m.Body, _ = amqp.Body(r.encoded)
+	m.Properties = d.ApplicationProperties
+	if k, ok := d.Annotations[amqp.Symbol("x-opt-partition-key")].(string); ok {
+		m.PartitionKey = k
+	}
+	if p := d.Properties; p != nil {
+		m.ContentType = p.ContentType
+		switch id := p.MessageID.(type) {
+		case string:
+			m.MessageID = id
+		case uint64:
+			m.MessageID = strconv.FormatUint(id, 10)
+		case []byte:
+			m.MessageID = string(id)
+		case amqp.UUID:
+			m.MessageID = id.String()
+		}
+	}
+	return m
+}
+
+// liveLinks lists the links that match.
+func (e *entity) liveLinks(match func(linkKey) bool) []*amqp.Link {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []*amqp.Link
+	for l, k := range e.links {
+		if match == nil || match(k) {
+			out = append(out, l)
+		}
+	}
+	return out
+}

@@ -1,0 +1,137 @@
+package emulator
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Namespace is the name to give to SetFault for the AMQP namespace as a whole.
+const Namespace = "*"
+
+// Fault is a way to misbehave. It holds for one entity, or for Namespace, until
+// it is replaced or cleared. Fields may be combined; the first in the order below wins.
+// Delivery faults (Cut to Delay) can be thinned with Every and Times.
+type Fault struct {
+	// Down closes the listener and every connection, so that connecting is
+	// refused; clearing it opens the same port again. Only for Namespace and Event Grid topics.
+	Down bool `json:"down,omitempty"`
+	// Hang leaves new clients without an answer: for Namespace and Event Grid from
+	// the first byte, for a hub or topic from the moment the client names it (its token).
+	Hang bool `json:"hang,omitempty"`
+	// Silent freezes the connections that are open when it is switched on: they are
+	// neither read, written nor closed, and stay so after it is cleared, as after a
+	// lost route. New connections work. (Event Grid: the same as Hang.)
+	Silent bool `json:"silent,omitempty"`
+	// RejectKey is "primary", "secondary" or "both": such tokens get a 401, and live
+	// links that came with one are detached with amqp:unauthorized-access.
+	RejectKey string `json:"rejectKey,omitempty"`
+	// Refuse is the AMQP condition with which attaching is refused and live links are
+	// detached, e.g. amqp:not-found or com.microsoft:entity-disabled. Event Grid: 404.
+	Refuse string `json:"refuse,omitempty"`
+	// NoCredit gives new links no credit, so that senders wait. Clearing it grants it.
+	NoCredit bool `json:"noCredit,omitempty"`
+
+	// Cut drops the TCP connection around a delivery: "mid" while a transfer of
+	// several frames is coming in (nothing stored), "before" it is stored, "during" its
+	// settlement (stored, half of the disposition frame is sent), "after" its
+	// settlement; "close" sends the Close performative with amqp:connection:forced instead of storing it.
+	// Event Grid: "after" and "during" store the events, the others don't; none answers.
+	Cut string `json:"cut,omitempty"`
+	// Detach is the condition with which live links are detached at once, and then on each delivery, which isn't stored.
+	Detach string `json:"detach,omitempty"`
+	// Throttle rejects deliveries as an overloaded service does: server-busy with the
+	// service's own text, or 429 with Retry-After. Its value is the seconds to wait, shown in the text.
+	Throttle int `json:"throttle,omitempty"`
+	// Outcome of deliveries, which aren't stored: "rejected" (with Condition),
+	// "released" or "modified". AMQP only.
+	Outcome string `json:"outcome,omitempty"`
+	// Status is what Event Grid answers instead of storing, e.g. 503. With 429 and 503 goes Retry-After.
+	Status int `json:"status,omitempty"`
+	// RetryAfter is the Retry-After header, in seconds, that goes with Status; 0 is none.
+	RetryAfter int `json:"retryAfter,omitempty"`
+	// NeverSettle stores deliveries and leaves them unanswered.
+	NeverSettle bool `json:"neverSettle,omitempty"`
+	// Delay is how long each delivery waits for its answer; it is stored at once and holds nothing else up.
+	Delay Duration `json:"delay,omitempty"`
+
+	// Poison refuses any batch with a message whose body contains this text, as bad
+	// data: rejected with Condition (default amqp:not-allowed), or 400. Every and Times don't thin it.
+	Poison string `json:"poison,omitempty"`
+
+	// Condition and Description go with Outcome "rejected", Poison, Detach and Refuse; each has a default text.
+	Condition   string `json:"condition,omitempty"`
+	Description string `json:"description,omitempty"`
+
+	// Every applies the delivery faults to every Nth delivery only; 0 and 1 are each one.
+	Every int `json:"every,omitempty"`
+	// Times ends the delivery faults after so many were applied; 0 is no end.
+	Times int `json:"times,omitempty"`
+}
+
+func (f *Fault) validate() error {
+	switch strings.ToLower(f.RejectKey) {
+	case "", "primary", "secondary", "both":
+	default:
+		return fmt.Errorf("emulator: rejectKey %q is none of primary, secondary, both", f.RejectKey)
+	}
+	switch f.Cut {
+	case "", CutMid, CutBefore, CutDuring, CutAfter, CutClose:
+	default:
+		return fmt.Errorf("emulator: cut %q is none of mid, before, during, after, close", f.Cut)
+	}
+	switch f.Outcome {
+	case "", OutcomeRejected, OutcomeReleased, OutcomeModified:
+	default:
+		return fmt.Errorf("emulator: outcome %q is none of rejected, released, modified", f.Outcome)
+	}
+	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
+		return fmt.Errorf("emulator: status %d is no HTTP answer", f.Status)
+	}
+	if f.Every < 0 || f.Times < 0 || f.Throttle < 0 || f.Delay < 0 || f.RetryAfter < 0 {
+		return fmt.Errorf("emulator: every, times, throttle, retryAfter and delay can't be negative")
+	}
+	return nil
+}
+
+// Values of Fault.Cut and Fault.Outcome.
+const (
+	CutMid    = "mid"
+	CutBefore = "before"
+	CutDuring = "during"
+	CutAfter  = "after"
+	CutClose  = "close"
+
+	OutcomeRejected = "rejected"
+	OutcomeReleased = "released"
+	OutcomeModified = "modified"
+)
+
+// rejects tells whether tokens made with k are refused.
+func (f *Fault) rejects(k Key) bool {
+	return f != nil && f.RejectKey != "" &&
+		(strings.EqualFold(f.RejectKey, "both") || strings.EqualFold(f.RejectKey, k.String()))
+}
+
+// Duration is a time.Duration that reads and writes as "250ms" in JSON.
+type Duration time.Duration
+
+// MarshalJSON writes the duration's text.
+func (d Duration) MarshalJSON() ([]byte, error) {
+	return json.Marshal(time.Duration(d).String())
+}
+
+// UnmarshalJSON reads a duration's text.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("emulator: a duration is a text such as \"250ms\": %w", err)
+	}
+	v, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("emulator: %w", err)
+	}
+	*d = Duration(v)
+	return nil
+}

@@ -1,0 +1,342 @@
+package emulator_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"twinegress/internal/emulator"
+)
+
+func set(t *testing.T, e *emulator.Emulator, entity string, f emulator.Fault) {
+	t.Helper()
+	if err := e.SetFault(entity, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFaults runs the rows of the facts' error table: how each fault surfaces in
+// the SDKs, on a link that worked before, and that it ends.
+func TestFaults(t *testing.T) {
+	rejected := func(name string) func(*testing.T, string, error) {
+		return func(t *testing.T, _ string, err error) {
+			if condition(err) != name {
+				t.Errorf("want %s, got %v", name, err)
+			}
+		}
+	}
+	lost := func(t *testing.T, _ string, err error) {
+		if !isLost(err) {
+			t.Errorf("want connlost, got %v", err)
+		}
+	}
+	timeout := func(t *testing.T, _ string, err error) {
+		var ne net.Error
+		if !errors.Is(err, context.DeadlineExceeded) && !isLost(err) && !errors.As(err, &ne) {
+			t.Errorf("want a time-out, got %v", err)
+		}
+	}
+	silent := func(t *testing.T, _ string, err error) {
+		if err != nil {
+			t.Errorf("want the nil error of a released message, got %v", err)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		fault  emulator.Fault
+		check  func(*testing.T, string, error)
+		stored int64 // beyond the message before
+	}{
+		{"key", emulator.Fault{RejectKey: "both"}, func(t *testing.T, _ string, err error) {
+			if !isUnauthorized(err) {
+				t.Errorf("want unauthorized, got %v", err)
+			}
+		}, 0},
+		{"refuse", emulator.Fault{Refuse: "amqp:not-found"}, func(t *testing.T, kind string, err error) {
+			// The link is gone: Event Hubs calls that connlost, Service Bus shows the condition.
+			if !isLost(err) && condition(err) != "amqp:not-found" && !strings.Contains(err.Error(), "not-found") {
+				t.Errorf("got %v", err)
+			}
+		}, 0},
+		{"throttle", emulator.Fault{Throttle: 4}, func(t *testing.T, kind string, err error) {
+			rejected("com.microsoft:server-busy")(t, kind, err)
+			code := map[string]string{"hub": "50002", "topic": "50009"}[kind]
+			if !strings.Contains(err.Error(), code) || !strings.Contains(err.Error(), "Please wait 4 seconds") {
+				t.Errorf("text %v", err)
+			}
+		}, 0},
+		{"rejected", emulator.Fault{Outcome: "rejected", Condition: "amqp:not-allowed"}, rejected("amqp:not-allowed"), 0},
+		{"released", emulator.Fault{Outcome: "released"}, silent, 0},
+		{"modified", emulator.Fault{Outcome: "modified"}, silent, 0},
+		{"poison", emulator.Fault{Poison: "bad"}, rejected("amqp:not-allowed"), 0},
+		{"never settle", emulator.Fault{NeverSettle: true}, timeout, 1},
+		{"silent", emulator.Fault{Silent: true, Hang: true}, timeout, 0},
+		{"cut before", emulator.Fault{Cut: emulator.CutBefore}, lost, 0},
+		{"cut during", emulator.Fault{Cut: emulator.CutDuring}, lost, 2}, // the SDK tries twice
+		{"closed", emulator.Fault{Cut: emulator.CutClose}, lost, 0},
+		{"detach", emulator.Fault{Detach: "amqp:link:detach-forced"}, lost, 0},
+		{"slow", emulator.Fault{Delay: emulator.Duration(30 * time.Millisecond)}, silent, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
+				if err := s.send(within(t, 5*time.Second), "", "first"); err != nil {
+					t.Fatal(err)
+				}
+				set(t, e, entity, c.fault)
+				ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+				defer cancel()
+				c.check(t, entity, s.send(ctx, "", "a bad thing"))
+				if n := e.Stats().Entity(entity).Count; n != 1+c.stored {
+					t.Errorf("%d messages stored, want %d", n, 1+c.stored)
+				}
+				if err := e.ClearFault(entity); err != nil {
+					t.Fatal(err)
+				}
+				// A new client finds the entity well again, whatever became of the old one.
+				again := connect(t, entity, e.ConnectionString(emulator.Primary))
+				if err := again.send(within(t, 5*time.Second), "", "again"); err != nil {
+					t.Errorf("after the fault: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// An attach refused shows its condition raw in both SDKs.
+func TestRefuseNew(t *testing.T) {
+	both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
+		set(t, e, entity, emulator.Fault{Refuse: "com.microsoft:entity-disabled"})
+		if err := s.send(within(t, 5*time.Second), "", "a"); condition(err) != "com.microsoft:entity-disabled" {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// One revoked key leaves the other in force, on live links too.
+func TestRevokePrimary(t *testing.T) {
+	both(t, func(t *testing.T, e *emulator.Emulator, entity string, primary sender) {
+		ctx := within(t, 5*time.Second)
+		secondary := connect(t, entity, e.ConnectionString(emulator.Secondary))
+		for _, s := range []sender{primary, secondary} {
+			if err := s.send(ctx, "", "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(t, e, entity, emulator.Fault{RejectKey: "primary"})
+		if err := primary.send(ctx, "", "b"); !isUnauthorized(err) {
+			t.Errorf("primary: %v", err)
+		}
+		if err := secondary.send(ctx, "", "c"); err != nil {
+			t.Errorf("secondary: %v", err)
+		}
+	})
+}
+
+// A connection cut once is recovered from within one send, and a lost
+// acknowledgement duplicates: that is what at-least-once has to cope with.
+func TestCutOnce(t *testing.T) {
+	for cut, stored := range map[string]int64{
+		emulator.CutMid: 2, emulator.CutBefore: 2, emulator.CutDuring: 3, emulator.CutClose: 2,
+	} {
+		t.Run(cut, func(t *testing.T) {
+			t.Parallel()
+			both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
+				ctx := within(t, 5*time.Second)
+				if err := s.send(ctx, "", "first"); err != nil {
+					t.Fatal(err)
+				}
+				set(t, e, entity, emulator.Fault{Cut: cut, Times: 1})
+				if err := s.send(ctx, "", strings.Repeat("long", 50000)); err != nil {
+					t.Errorf("not recovered: %v", err)
+				}
+				if st := e.Stats().Entity(entity); st.Count != stored || st.Distinct != 2 {
+					t.Errorf("%d messages, %d different; want %d and 2", st.Count, st.Distinct, stored)
+				}
+			})
+		})
+	}
+}
+
+// Cut after the settlement: the send succeeds, and the next one finds a new connection.
+func TestCutAfter(t *testing.T) {
+	both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
+		ctx := within(t, 5*time.Second)
+		set(t, e, entity, emulator.Fault{Cut: emulator.CutAfter, Every: 2})
+		for i := range 6 {
+			if err := s.send(ctx, "", fmt.Sprint("message ", i)); err != nil {
+				t.Errorf("send %d: %v", i, err)
+			}
+		}
+		if st := e.Stats().Entity(entity); st.Count != 6 || st.Distinct != 6 {
+			t.Errorf("%d messages, %d different", st.Count, st.Distinct)
+		}
+	})
+}
+
+// Many senders, faults switched all the while, and a Close in the middle of it: for the race detector.
+func TestTurmoil(t *testing.T) {
+	e := start(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i := range 4 {
+		s := connect(t, []string{"hub", "topic"}[i%2], e.ConnectionString(emulator.Key(i/2)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				one, stop := context.WithTimeout(ctx, 100*time.Millisecond)
+				_ = s.send(one, "", "a", "b") // faults are on: any outcome will do
+				stop()
+			}
+		})
+	}
+	for round := range 3 {
+		for _, f := range []emulator.Fault{
+			{RejectKey: "primary"}, {Refuse: "amqp:not-found"}, {Cut: emulator.CutDuring, Every: 2}, {Detach: "amqp:link:detach-forced"},
+			{NoCredit: true}, {Delay: emulator.Duration(time.Millisecond)}, {Throttle: 1}, {Silent: true}, {Hang: true}, {Down: true},
+		} {
+			name := []string{"hub", "topic", emulator.Namespace}[round]
+			if f.Down {
+				name = emulator.Namespace
+			}
+			set(t, e, name, f)
+			before := e.Stats().Entity("hub").Batches + e.Stats().Entity("topic").Refused
+			short, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+			_ = e.Wait(short, func(s emulator.Stats) bool { return s.Entity("hub").Batches+s.Entity("topic").Refused > before+10 })
+			stop()
+			if err := e.ClearFault(name); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := e.Stats().Entity("hub").Links + e.Stats().Entity("topic").Links; n != 0 {
+		t.Errorf("%d links after Close", n)
+	}
+	if err := e.SetFault("hub", emulator.Fault{Hang: true}); err == nil {
+		t.Error("a closed emulator took a fault")
+	}
+	cancel()
+	wg.Wait()
+}
+
+// Every and Times thin a fault out.
+func TestEveryAndTimes(t *testing.T) {
+	e := start(t)
+	s := hub(t, e.ConnectionString(emulator.Primary), "hub")
+	ctx := within(t, 5*time.Second)
+	set(t, e, "hub", emulator.Fault{Outcome: "rejected", Condition: "amqp:not-allowed", Every: 3, Times: 2})
+	var failed []int
+	for i := range 12 {
+		if err := s.send(ctx, "", "a"); err != nil {
+			failed = append(failed, i)
+		}
+	}
+	if len(failed) != 2 || failed[0] != 2 || failed[1] != 5 {
+		t.Errorf("failed: %v", failed)
+	}
+}
+
+func TestNoCredit(t *testing.T) {
+	e := start(t)
+	set(t, e, "hub", emulator.Fault{NoCredit: true})
+	s := hub(t, e.ConnectionString(emulator.Primary), "hub")
+	done := make(chan error, 1)
+	ctx := within(t, 5*time.Second)
+	go func() { done <- s.send(ctx, "", "a") }()
+	// Attached, and waiting for credit.
+	if err := e.Wait(ctx, func(s emulator.Stats) bool { return s.Entity("hub").Links == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.ClearFault("hub"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// One slow answer doesn't hold other links up.
+func TestSlowIsAlone(t *testing.T) {
+	e := start(t)
+	ctx := within(t, 10*time.Second)
+	s := hub(t, e.ConnectionString(emulator.Primary), "hub")
+	other := topic(t, e.ConnectionString(emulator.Primary), "topic")
+	for _, s := range []sender{s, other} {
+		if err := s.send(ctx, "", "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(t, e, "hub", emulator.Fault{Delay: emulator.Duration(400 * time.Millisecond)})
+	begin, done := time.Now(), make(chan error, 1)
+	go func() { done <- s.send(ctx, "", "b") }()
+	for range 20 {
+		if err := other.send(ctx, "", "b"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fast := time.Since(begin)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if slow := time.Since(begin); slow < 400*time.Millisecond || fast > slow {
+		t.Errorf("20 fast sends took %v, the slow one %v", fast, slow)
+	}
+}
+
+// The namespace goes down and comes back on the same port.
+func TestDown(t *testing.T) {
+	both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
+		ctx := within(t, 10*time.Second)
+		if err := s.send(ctx, "", "a"); err != nil {
+			t.Fatal(err)
+		}
+		addr := e.AMQPAddr()
+		set(t, e, emulator.Namespace, emulator.Fault{Down: true})
+		if err := s.send(ctx, "", "b"); !isLost(err) {
+			t.Errorf("down: %v", err)
+		}
+		if err := e.ClearFault(emulator.Namespace); err != nil {
+			t.Fatal(err)
+		}
+		if e.AMQPAddr() != addr {
+			t.Errorf("moved from %s to %s", addr, e.AMQPAddr())
+		}
+		if err := s.send(ctx, "", "c"); err != nil {
+			t.Errorf("up again: %v", err)
+		}
+	})
+}
+
+func TestHang(t *testing.T) {
+	both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
+		set(t, e, emulator.Namespace, emulator.Fault{Hang: true})
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		defer cancel()
+		if err := s.send(ctx, "", "a"); err == nil || ctx.Err() == nil {
+			t.Errorf("got %v before the deadline", err)
+		}
+	})
+}
+
+func TestBadFaults(t *testing.T) {
+	e := start(t)
+	for name, f := range map[string]emulator.Fault{
+		"no entity": {Hang: true}, "hub": {Down: true}, "topic": {RejectKey: "third"}, "grid": {Status: 99},
+	} {
+		if err := e.SetFault(name, f); err == nil {
+			t.Errorf("%s took %+v", name, f)
+		}
+	}
+	for _, f := range []emulator.Fault{{Cut: "x"}, {Outcome: "x"}, {Every: -1}} {
+		if err := e.SetFault("hub", f); err == nil {
+			t.Errorf("hub took %+v", f)
+		}
+	}
+}

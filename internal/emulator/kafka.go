@@ -1,0 +1,89 @@
+package emulator
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// KafkaConfig describes the embedded broker.
+type KafkaConfig struct {
+	// Listen is the broker's address, 127.0.0.1 and a port; "" is an ephemeral port.
+	Listen string
+	// Topics maps each topic to its number of partitions; 0 is one.
+	Topics map[string]int
+	// MaxMessageBytes is the largest produce batch; 0 is Kafka's 1 MiB.
+	MaxMessageBytes int
+	// AutoCreateTopics lets clients create topics by asking for them.
+	AutoCreateTopics bool
+	// DataDir keeps the log on disk, so that it survives a restart; "" is memory.
+	DataDir string
+	// RetentionBytes bounds each partition of the Topics. Without it the log grows
+	// without end: kfake deletes nothing by itself.
+	RetentionBytes int64
+}
+
+// Kafka is a running embedded broker.
+type Kafka struct {
+	// Cluster gives tests access to kfake's own controls.
+	Cluster *kfake.Cluster
+}
+
+// StartKafka starts a broker. Stop it with Close.
+func StartKafka(cfg KafkaConfig) (*Kafka, error) {
+	port := 0
+	if cfg.Listen != "" {
+		_, p, err := net.SplitHostPort(cfg.Listen)
+		if err != nil {
+			return nil, fmt.Errorf("emulator: kafka address %q: %w", cfg.Listen, err)
+		}
+		if port, err = strconv.Atoi(p); err != nil {
+			return nil, fmt.Errorf("emulator: kafka address %q: the port is no number", cfg.Listen)
+		}
+	}
+	broker := map[string]string{}
+	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port)}
+	if cfg.AutoCreateTopics {
+		opts = append(opts, kfake.AllowAutoTopicCreation())
+	}
+	topicConfig := map[string]string{}
+	if cfg.MaxMessageBytes > 0 {
+		broker["message.max.bytes"] = strconv.Itoa(cfg.MaxMessageBytes)
+		// A real broker shows the inherited value in the topic's own description; kfake doesn't.
+		topicConfig["max.message.bytes"] = broker["message.max.bytes"]
+	}
+	if cfg.RetentionBytes > 0 {
+		// kfake looks after retention only where a topic says so itself, and then
+		// every log.cleaner.backoff.ms, whose default of an hour would let the log grow meanwhile.
+		broker["log.cleaner.backoff.ms"] = "1000"
+		topicConfig["retention.bytes"] = strconv.FormatInt(cfg.RetentionBytes, 10)
+		// Only whole segments go, so a segment has to be small against what is kept.
+		topicConfig["segment.bytes"] = strconv.FormatInt(max(cfg.RetentionBytes/8, 64<<10), 10)
+	}
+	if cfg.DataDir != "" {
+		opts = append(opts, kfake.DataDir(cfg.DataDir))
+	}
+	opts = append(opts, kfake.BrokerConfigs(broker))
+	c, err := kfake.NewCluster(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("emulator: start kafka on %q: %w", cfg.Listen, err)
+	}
+	for topic, n := range cfg.Topics {
+		if c.TopicInfo(topic) != nil {
+			continue // it came with the DataDir
+		}
+		if err := c.CreateTopic(topic, int32(max(n, 1)), topicConfig); err != nil {
+			c.Close()
+			return nil, fmt.Errorf("emulator: create kafka topic %q: %w", topic, err)
+		}
+	}
+	return &Kafka{Cluster: c}, nil
+}
+
+// Addrs are the broker's addresses, for ingest.brokers.
+func (k *Kafka) Addrs() []string { return k.Cluster.ListenAddrs() }
+
+// Close stops the broker.
+func (k *Kafka) Close() { k.Cluster.Close() }

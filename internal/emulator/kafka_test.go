@@ -1,0 +1,72 @@
+package emulator_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/internal/emulator"
+)
+
+func produce(t *testing.T, k *emulator.Kafka, topic string, values ...string) error {
+	t.Helper()
+	c, err := kgo.NewClient(kgo.SeedBrokers(k.Addrs()...), kgo.ProducerBatchMaxBytes(16<<20),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, v := range values {
+		if err := c.ProduceSync(within(t, 5*time.Second), &kgo.Record{Topic: topic, Value: []byte(v)}).FirstErr(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestKafka(t *testing.T) {
+	cfg := emulator.KafkaConfig{Topics: map[string]int{"events": 8}, MaxMessageBytes: 4 << 20, DataDir: t.TempDir()}
+	k, err := emulator.StartKafka(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := produce(t, k, "events", "a", strings.Repeat("b", 3<<20)); err != nil {
+		t.Error(err)
+	}
+	if err := produce(t, k, "events", strings.Repeat("b", 5<<20)); err == nil {
+		t.Error("5 MiB were taken")
+	}
+	cfg.Listen = k.Addrs()[0]
+	k.Close()
+
+	// The data directory brings the log back, on the address that was asked for.
+	if k, err = emulator.StartKafka(cfg); err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if n := len(k.Cluster.PartitionInfos("events")); n != 8 || k.Addrs()[0] != cfg.Listen {
+		t.Errorf("%d partitions at %v", n, k.Addrs())
+	}
+	if p := k.Cluster.PartitionInfo("events", 0); p == nil || p.HighWatermark != 2 {
+		t.Errorf("partition %+v", p)
+	}
+}
+
+func TestKafkaRetention(t *testing.T) {
+	k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: map[string]int{"events": 1}, RetentionBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	for range 16 {
+		if err := produce(t, k, "events", strings.Repeat("b", 500_000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.Cluster.ApplyRetention()
+	if p := k.Cluster.PartitionInfo("events", 0); p.LogStartOffset < 12 {
+		t.Errorf("the log starts at %d of %d", p.LogStartOffset, p.HighWatermark)
+	}
+}
