@@ -1,0 +1,118 @@
+// Command twinegress moves the events of a Digital Twins graph from Kafka to
+// Azure Event Hubs, Service Bus and Event Grid.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a mistake in the command line or the configuration.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	err := rootCommand().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "twinegress:", err)
+	if _, ok := errors.AsType[usageError](err); ok || isCobraUsage(err) {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailed)
+}
+
+// isCobraUsage recognises cobra's own complaints, which have no type.
+func isCobraUsage(err error) bool {
+	for _, start := range []string{"unknown command", "accepts ", "requires "} {
+		if strings.HasPrefix(err.Error(), start) {
+			return true
+		}
+	}
+	return false
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "twinegress",
+		Short:         "Digital Twins events from Kafka to Event Hubs, Service Bus and Event Grid",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+	})
+	root.AddCommand(runCommand(), emulateCommand(), versionCommand())
+	return root
+}
+
+// outputFlag adds --output to a command that prints a result.
+func outputFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "output", "text", "how to print the result: text or json")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if *to != "text" && *to != "json" {
+			return usageError{fmt.Errorf("--output %s: must be text or json", *to)}
+		}
+		return nil
+	}
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func versionCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version",
+		Example: "  twinegress version --output json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+			if build, ok := debug.ReadBuildInfo(); ok {
+				for _, s := range build.Settings {
+					if s.Key == "vcs.revision" {
+						info["commit"] = s.Value
+					}
+				}
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), info)
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "twinegress %s (%s, %s)\n", info["version"], info["go"], info["platform"])
+			return err
+		},
+	}
+	outputFlag(cmd, &output)
+	return cmd
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/plugin/kprom"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/internal/kafka"
+	"twinegress/pipeline"
+	"twinegress/sinks"
+	"twinegress/sinks/deadletter"
+	"twinegress/sinks/eventgrid"
+	"twinegress/sinks/eventhubs"
+	"twinegress/sinks/servicebus"
+	"twinegress/stages/ingest"
+)
+
+func runCommand() *cobra.Command {
+	var file, level string
+	var set map[string]string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Move events until stopped",
+		Long: "Consumes the ingest topics as a member of a consumer group and delivers each event to the endpoints that\n" +
+			"subscribed to its type. SIGTERM or Ctrl-C stops in order, within shutdown.timeout.",
+		Example: "  twinegress run --config twinegress.yaml\n" +
+			"  TWINEGRESS_INGEST_BROKERS=kafka:9092 twinegress run --set endpoints.file=/etc/twinegress/endpoints.json",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(config.Sources{File: file, Overrides: set, IgnoreEnv: otherEnvironment})
+			if err != nil {
+				return usageError{err}
+			}
+			log, err := newLogger(level)
+			if err != nil {
+				return usageError{err}
+			}
+			defer func() { _ = log.Sync() }() // a terminal can't be synced
+			for _, notice := range cfg.Notices() {
+				log.Warn(notice)
+			}
+			store, err := openStore(cfg, log)
+			if err != nil {
+				return err
+			}
+			s, err := newServer(cmd.Context(), cfg, store, log)
+			if err != nil {
+				return err
+			}
+			return s.run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML); without one, the defaults and TWINEGRESS_… variables")
+	cmd.Flags().StringToStringVar(&set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
+	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// otherEnvironment are variables that are ours but no configuration keys.
+var otherEnvironment = []string{"TWINEGRESS_TOKEN", "TWINEGRESS_SERVER"}
+
+func newLogger(level string) (*zap.Logger, error) {
+	at, err := zapcore.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
+	}
+	c := zap.NewProductionConfig()
+	c.Level = zap.NewAtomicLevelAt(at)
+	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	c.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
+	c.DisableStacktrace = true
+	c.DisableCaller = true
+	return c.Build()
+}
+
+func openStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
+	options := endpoints.Options{AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator}
+	if cfg.Endpoints.Store == config.StoreMemory {
+		return endpoints.NewMemoryStore(nil, options)
+	}
+	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Logger: log}), nil
+}
+
+// server is a pipeline with what can be seen of it from outside.
+type server struct {
+	cfg      config.Config
+	pipeline *pipeline.Pipeline
+	registry *prometheus.Registry
+	api, ops listener
+	log      *zap.Logger
+}
+
+// newServer builds everything that a configuration asks for. It connects to
+// Kafka to make sure of the dead-letter topic, and listens.
+func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, log *zap.Logger) (_ *server, err error) {
+	s := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.api.close(), s.ops.close())
+		}
+	}()
+	if s.api, err = listen("api.listen", apiAddress(cfg)); err != nil {
+		return nil, err
+	}
+	if s.ops, err = listen("ops.listen", cfg.Ops.Listen); err != nil {
+		return nil, err
+	}
+	var roots *x509.CertPool
+	if cfg.Send.CAFile != "" {
+		if roots, err = kafka.Roots(cfg.Send.CAFile); err != nil {
+			return nil, fmt.Errorf("send.caFile: %w", err)
+		}
+	}
+	connect, err := kafka.Connect(cfg.Ingest)
+	if err != nil {
+		return nil, err
+	}
+	kafkaMetrics := kprom.NewMetrics("twinegress_kafka", kprom.Registry(s.registry))
+	deadLetters, err := deadletter.Open(ctx, cfg.DeadLetter.Topic, cfg.Ingest.Topics, connect, log)
+	if err != nil {
+		return nil, err
+	}
+	source, err := ingest.New(cfg.Ingest, connect, kafkaMetrics, log)
+	if err != nil {
+		return nil, errors.Join(err, deadLetters.Close(ctx))
+	}
+	instance := cfg.Ingest.InstanceID
+	if instance == "" {
+		instance, _ = os.Hostname() // "" says so as well
+	}
+	s.pipeline = pipeline.New(pipeline.Options{
+		Source:      source,
+		DeadLetters: deadLetters,
+		Endpoints:   store,
+		Open: map[endpoints.Type]sinks.Open{
+			endpoints.TypeEventHub: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+				return eventhubs.New(e, k, roots)
+			},
+			endpoints.TypeServiceBus: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+				return servicebus.New(e, k, roots)
+			},
+			endpoints.TypeEventGrid: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+				return eventgrid.New(e, k, roots)
+			},
+		},
+		Sender: sinks.Options{
+			Linger: cfg.Batch.Linger, MaxEvents: cfg.Batch.MaxEvents,
+			BackoffInitial: cfg.Backoff.Initial, BackoffMax: cfg.Backoff.Max,
+			Timeout: cfg.Send.Timeout, Attempts: cfg.Send.Attempts, ThrottleLimit: cfg.Send.ThrottleLimit,
+		},
+		ShutdownTimeout: cfg.Shutdown.Timeout,
+		Version:         version,
+		Instance:        instance,
+		Log:             log,
+	})
+	s.registry.MustRegister(s.pipeline, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return s, nil
+}
+
+// apiAddress is "" where nobody could call the API.
+func apiAddress(cfg config.Config) string {
+	if !cfg.API.Enabled() {
+		return ""
+	}
+	return cfg.API.Listen
+}
+
+// run serves and moves events until ctx ends. Health and metrics are served
+// to the very end, so that a slow stop can be watched.
+func (s *server) run(ctx context.Context) error {
+	s.api.serve(s.apiHandler())
+	s.ops.serve(s.opsHandler())
+	s.log.Info("twinegress runs", zap.String("version", version), zap.Strings("brokers", s.cfg.Ingest.Brokers),
+		zap.Strings("topics", s.cfg.Ingest.Topics), zap.String("group", s.cfg.Ingest.Group),
+		zap.String("api", s.api.address()), zap.String("ops", s.ops.address()))
+	err := s.pipeline.Run(ctx)
+	err = errors.Join(err, s.api.close(), s.ops.close())
+	if err == nil {
+		s.log.Info("stopped: every event that was read has its outcome or comes again")
+	}
+	return err
+}

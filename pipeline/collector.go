@@ -1,0 +1,133 @@
+package pipeline
+
+import (
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"twinegress/internal/event"
+	"twinegress/internal/metrics"
+	"twinegress/sinks"
+)
+
+// Descriptions of all metrics. Every label is bounded: endpoint ids, our own
+// words, and the five event types; never a value off the wire.
+var (
+	descRecords  = desc("ingest_records_total", "Kafka records read.")
+	descLag      = desc("ingest_lag_records", "Offsets not committed yet, up to the end of this copy's partitions.")
+	descInFlight = desc("ingest_in_flight_bytes", "Bytes of events without an outcome; polling waits while they are over ingest.maxInFlightBytes.")
+	descEvents   = desc("events_total", "Events decoded and classified, by type.", "event_type")
+	descUnrouted = desc("events_unrouted_total", "Events of a type that no endpoint subscribed to.")
+	descRejected = desc("events_rejected_total", "Records or array elements set aside in the dead-letter topic before routing.", "reason")
+	descWaiting  = desc("dead_letters_waiting", "Dead letters that are not stored yet; their partitions can't commit past them.")
+
+	descRouted    = desc("endpoint_routed_events_total", "Events routed to the endpoint.", "endpoint", "endpoint_type")
+	descOutcomes  = desc("endpoint_events_total", "Outcomes: delivered, or dropped with a reason.", "endpoint", "endpoint_type", "outcome", "reason")
+	descPending   = desc("endpoint_pending_events", "Events without an outcome yet.", "endpoint", "endpoint_type")
+	descState     = desc("endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
+	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint is tried again; 0 if it isn't backing off.", "endpoint")
+	descHoldsBack = desc("endpoint_holds_back", "1 while the intake waits for room in the endpoint's lanes.", "endpoint")
+	descBatch     = desc("endpoint_batch_events", "Events a send, failed ones included.", "endpoint")
+	descSend      = desc("endpoint_send_seconds", "Time a send took, failed ones included.", "endpoint")
+	descLatency   = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("twinegress_"+name, help, labels, nil)
+}
+
+// Describe is prometheus.Collector's.
+func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descRecords, descLag, descInFlight, descEvents, descUnrouted, descRejected, descWaiting,
+		descRouted, descOutcomes, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency,
+	} {
+		ch <- d
+	}
+}
+
+// Collect is prometheus.Collector's. It reads the same snapshots as the status
+// does, so that the two never disagree.
+func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	source := p.Source.Status()
+	counter(descRecords, float64(source.Records))
+	gauge(descLag, float64(source.Lag))
+	gauge(descInFlight, float64(source.InFlight))
+	for t := event.TopologyOperation; t < event.NumTypes; t++ {
+		counter(descEvents, float64(p.events[t].Load()), t.String())
+	}
+	counter(descUnrouted, float64(p.unrouted.Load()))
+	for _, r := range inputReasons {
+		counter(descRejected, float64(p.rejected[r].Load()), r.String())
+	}
+	gauge(descWaiting, float64(p.DeadLetters.Waiting()))
+
+	latency := make(map[string]*metrics.Histogram)
+	for _, snap := range p.Snapshots() {
+		id, typ := snap.Endpoint.ID, string(snap.Endpoint.Type)
+		counter(descRouted, float64(snap.Counts.Routed), id, typ)
+		counter(descOutcomes, float64(snap.Counts.Delivered), id, typ, "delivered", "")
+		for _, r := range outcomeReasons {
+			counter(descOutcomes, float64(snap.Counts.Dropped[r]), id, typ, "dropped", r.String())
+		}
+		gauge(descPending, float64(snap.Counts.Pending), id, typ)
+		for _, s := range sinks.States {
+			gauge(descState, oneIf(s == snap.State), id, string(s))
+		}
+		gauge(descBackoff, backoffSeconds(snap), id)
+		gauge(descHoldsBack, oneIf(snap.HoldsBack), id)
+		ch <- batchHistogram(&snap.Counts, id)
+		ch <- histogram(descSend, &snap.Counts.Sends, id)
+		if latency[typ] == nil {
+			latency[typ] = new(metrics.Histogram)
+		}
+		latency[typ].Add(&snap.Counts.Latency)
+	}
+	for typ, h := range latency {
+		ch <- histogram(descLatency, h, typ)
+	}
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func backoffSeconds(snap sinks.Snapshot) float64 {
+	if snap.BackOffUntil.IsZero() {
+		return 0
+	}
+	return math.Max(0, time.Until(snap.BackOffUntil).Seconds())
+}
+
+// histogram shows the even powers of two: 1 ms, 4 ms, … 17 min. The finer
+// buckets in memory are for the quantiles of the status; a scrape of many
+// endpoints should stay small.
+func histogram(d *prometheus.Desc, h *metrics.Histogram, labels ...string) prometheus.Metric {
+	buckets := make(map[float64]uint64)
+	for bound := 1024 * time.Microsecond; bound < 20*time.Minute; bound *= 4 {
+		buckets[bound.Seconds()] = h.AtMost(bound)
+	}
+	return prometheus.MustNewConstHistogram(d, h.Count(), h.Sum().Seconds(), buckets, labels...)
+}
+
+func batchHistogram(c *sinks.Counts, labels ...string) prometheus.Metric {
+	buckets := make(map[float64]uint64)
+	var cumulative uint64
+	for i, n := range c.BatchEvents {
+		cumulative += n
+		if i%2 == 0 {
+			buckets[math.Exp2(float64(i))] = cumulative
+		}
+	}
+	return prometheus.MustNewConstHistogram(descBatch, cumulative, float64(c.SentEvents), buckets, labels...)
+}

@@ -1,0 +1,229 @@
+// Package pipeline is the way of an event, on this page from top to bottom:
+//
+//	ingest    polls Kafka and cuts what it reads into chunks
+//	emit      gives a chunk the route table of this moment and a worker
+//	prepare   on the worker: decode, classify, look up (pure)
+//	dispatch  in order again: each event into the lanes of its endpoints,
+//	          what can't be routed to the dead letters
+//	sinks     batch and send; outcomes settle the chunk
+//	ingest    commits the offsets of settled chunks
+//
+// Between ingest and the lanes there is one hand-off a chunk, none an event.
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sourcegraph/conc/stream"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/sinks/deadletter"
+	"twinegress/stages"
+	"twinegress/stages/ingest"
+)
+
+// Options are a pipeline's parts. It owns the source and the dead letters, and
+// closes them when it ends.
+type Options struct {
+	Source          *ingest.Source
+	DeadLetters     *deadletter.Topic
+	Endpoints       endpoints.Store
+	Open            map[endpoints.Type]sinks.Open
+	Sender          sinks.Options
+	ShutdownTimeout time.Duration
+	Version         string
+	Instance        string
+	Log             *zap.Logger
+}
+
+// Pipeline moves events from the ingest topics to the endpoints.
+type Pipeline struct {
+	Options
+	started time.Time
+	loaded  atomic.Bool
+	workers *stream.Stream
+
+	handOff context.Context // ends when a stop can't wait for full lanes any longer
+	dirty   []*sinks.Sender // dispatch's own: senders with a staged run
+	jobs    sync.Pool       // of *job
+
+	events   [event.NumTypes]atomic.Uint64
+	rejected [event.NumReasons]atomic.Uint64
+	unrouted atomic.Uint64
+
+	mu         sync.Mutex
+	senders    map[string]*sinks.Sender
+	leaving    map[*sinks.Sender]bool // removed, still draining
+	routes     *routes
+	background sync.WaitGroup // drains of removed senders, closes of old connections
+}
+
+// New makes a pipeline. Nothing moves before Run.
+func New(o Options) *Pipeline {
+	return &Pipeline{
+		Options: o,
+		started: time.Now(),
+		workers: stream.New(),
+		jobs:    sync.Pool{New: func() any { return new(job) }},
+		senders: make(map[string]*sinks.Sender),
+		leaving: make(map[*sinks.Sender]bool),
+	}
+}
+
+// Run loads the endpoints and moves events until ctx ends; then it stops
+// within the shutdown time-out: polling first, then what is in flight gets its
+// outcome, the offsets are committed and the group is left.
+func (p *Pipeline) Run(ctx context.Context) error {
+	set, err := p.Endpoints.Load()
+	if err != nil {
+		return errors.Join(err, p.DeadLetters.Close(ctx), p.Source.Close(ctx))
+	}
+	handOff, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer giveUp(nil)
+	p.handOff = handOff
+	p.apply(set)
+	p.loaded.Store(true)
+
+	running, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		if err := p.Endpoints.Watch(running, p.apply); err != nil {
+			stop(fmt.Errorf("following the endpoints: %w", err))
+		}
+	})
+
+	p.Source.Run(running, p.emit)
+	watcher.Wait()
+	if ctx.Err() == nil {
+		err = context.Cause(running)
+	}
+	return errors.Join(err, p.shutdown(giveUp))
+}
+
+// emit puts a chunk on the way. Order is kept by the stream: the tasks run in
+// parallel, their callbacks one after the other in the order of the calls.
+func (p *Pipeline) emit(c *event.Chunk) {
+	routes := p.acquireRoutes()
+	p.workers.Go(func() stream.Callback {
+		j := p.prepare(c, routes.table)
+		return func() {
+			p.dispatch(c, j)
+			routes.users.Done()
+		}
+	})
+}
+
+// job is a chunk's result of prepare: for each event who gets it.
+type job struct {
+	targets [][]*sinks.Sender
+}
+
+// prepare decodes, classifies and looks up the events of one chunk, against
+// one and the same table. It is pure.
+func (p *Pipeline) prepare(c *event.Chunk, table *stages.Table[*sinks.Sender]) *job {
+	stages.Decode(c)
+	j := p.jobs.Get().(*job)
+	for i := range c.Events {
+		j.targets = append(j.targets, table.Lookup(c.Events[i].Type))
+	}
+	return j
+}
+
+// dispatch hands the events of one chunk, in order, to the senders of their
+// endpoints, and what was rejected to the dead letters. It waits while a lane
+// is full. In the end it gives up the count that the chunk came with.
+func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
+	var byType [event.NumTypes]uint64
+	var unrouted uint64
+	for i := range c.Events {
+		ev := &c.Events[i]
+		byType[ev.Type]++
+		if len(j.targets[i]) == 0 {
+			unrouted++
+		}
+		for _, sender := range j.targets[i] {
+			if sender.Stage(ev) {
+				p.dirty = append(p.dirty, sender)
+			}
+		}
+	}
+	p.count(&byType, unrouted)
+
+	handedOff := true
+	for _, sender := range p.dirty {
+		if err := sender.Enqueue(p.handOff, c); err != nil {
+			handedOff = false
+		}
+	}
+	for i := range c.Rejected {
+		r := &c.Rejected[i]
+		p.rejected[r.Reason].Add(1)
+		c.Hold(1)
+		p.DeadLetters.Put(&r.Event, r.Reason, r.Detail, "")
+	}
+
+	clear(p.dirty)
+	p.dirty = p.dirty[:0]
+	clear(j.targets)
+	j.targets = j.targets[:0]
+	p.jobs.Put(j)
+	if handedOff {
+		c.Settle(1) // otherwise we are stopping, and the chunk comes again after the restart
+	}
+}
+
+func (p *Pipeline) count(byType *[event.NumTypes]uint64, unrouted uint64) {
+	for t, n := range byType {
+		if n > 0 {
+			p.events[t].Add(n)
+		}
+	}
+	p.unrouted.Add(unrouted)
+}
+
+// shutdown gives what is in flight three quarters of the time to get its
+// outcome; the rest is for committing and for leaving the group. What has no
+// outcome by then stays uncommitted and comes again after the restart.
+func (p *Pipeline) shutdown(giveUp context.CancelCauseFunc) error {
+	ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
+	defer cancel()
+	draining, cancelDraining := context.WithTimeout(ctx, p.ShutdownTimeout*3/4)
+	defer cancelDraining()
+	defer context.AfterFunc(draining, func() { giveUp(errors.New("the shutdown time-out is nearly over")) })()
+
+	p.workers.Wait()
+	p.mu.Lock()
+	senders := make([]*sinks.Sender, 0, len(p.senders))
+	for _, s := range p.senders {
+		senders = append(senders, s)
+	}
+	p.mu.Unlock()
+	errs := make([]error, len(senders))
+	var drains sync.WaitGroup
+	for i, s := range senders {
+		drains.Go(func() { errs[i] = s.Close(draining) })
+	}
+	drains.Wait()
+	p.background.Wait()
+
+	for _, s := range senders {
+		if snap := s.Snapshot(); snap.Counts.Pending > 0 {
+			p.Log.Warn("stopped before every event had its outcome: these come again after the restart",
+				zap.String("endpoint", snap.Endpoint.ID), zap.Int("events", snap.Counts.Pending))
+		}
+	}
+	return errors.Join(errors.Join(errs...), p.DeadLetters.Close(ctx), p.Source.Close(ctx))
+}
+
+// Ready reports whether events can flow: the group is joined and the endpoints
+// are loaded.
+func (p *Pipeline) Ready() bool { return p.loaded.Load() && p.Source.Joined() }

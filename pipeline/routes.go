@@ -1,0 +1,100 @@
+package pipeline
+
+import (
+	"context"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/stages"
+)
+
+// routes is a route table with the chunks that were given it. Only when the
+// last of them is dispatched may a sender that the next table lacks be drained.
+type routes struct {
+	table *stages.Table[*sinks.Sender]
+	users sync.WaitGroup // Add under Pipeline.mu, and not once the table is replaced
+}
+
+func (p *Pipeline) acquireRoutes() *routes {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.routes.users.Add(1)
+	return p.routes
+}
+
+// apply makes the running senders those of this set: new ones are started,
+// changed ones updated, then the table is swapped, then removed ones drained.
+// An event of an endpoint that did not change notices nothing.
+func (p *Pipeline) apply(set []endpoints.Endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	senders := make(map[string]*sinks.Sender, len(set))
+	inOrder := make([]*sinks.Sender, 0, len(set))
+	types := make(map[*sinks.Sender][]event.Type, len(set))
+	for _, endpoint := range set {
+		s := p.senders[endpoint.ID]
+		switch {
+		case s == nil:
+			s = sinks.NewSender(endpoint, p.Sender, p.open, p.DeadLetters, p.Log)
+			p.Log.Info("endpoint added", zap.Object("endpoint", endpoint))
+		case !s.Endpoint().Equal(endpoint):
+			p.update(s, endpoint)
+		}
+		senders[endpoint.ID] = s
+		inOrder = append(inOrder, s)
+		for _, name := range endpoint.EventTypes {
+			types[s] = append(types[s], event.TypeOf(name))
+		}
+	}
+	old, before := p.routes, p.senders
+	p.routes = &routes{table: stages.NewTable(inOrder, func(s *sinks.Sender) []event.Type { return types[s] })}
+	p.senders = senders
+	for id, s := range before {
+		if senders[id] == nil {
+			p.remove(s, old)
+		}
+	}
+}
+
+// open opens an endpoint's sink by its type: an update may change it.
+func (p *Pipeline) open(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
+	return p.Open[endpoint.Type](endpoint, key)
+}
+
+func (p *Pipeline) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
+	p.Log.Info("endpoint changed", zap.Object("endpoint", endpoint))
+	closeOld := s.Update(endpoint)
+	if closeOld == nil {
+		return
+	}
+	p.background.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
+		defer cancel()
+		if err := closeOld(ctx); err != nil {
+			p.Log.Warn("closing an endpoint's old connection failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
+		}
+	})
+}
+
+// remove drains a sender once the last chunk that was given its table is
+// dispatched.
+func (p *Pipeline) remove(s *sinks.Sender, from *routes) {
+	endpoint := s.Endpoint()
+	p.Log.Info("endpoint removed: draining", zap.Object("endpoint", endpoint))
+	p.leaving[s] = true
+	p.background.Go(func() {
+		from.users.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
+		defer cancel()
+		if err := s.Remove(ctx); err != nil {
+			p.Log.Warn("closing a removed endpoint failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
+		}
+		p.mu.Lock()
+		delete(p.leaving, s)
+		p.mu.Unlock()
+	})
+}

@@ -1,0 +1,118 @@
+package pipeline
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"twinegress/internal/event"
+	"twinegress/sinks"
+)
+
+// Status is the state of this copy, as `GET …/status` shows it. Counts are
+// since start.
+type Status struct {
+	Version   string           `json:"version"`
+	Instance  string           `json:"instance"`
+	StartedAt time.Time        `json:"startedAt"`
+	Ingest    IngestStatus     `json:"ingest"`
+	Endpoints []EndpointStatus `json:"endpoints"`
+}
+
+// IngestStatus counts records, and the events in them that were classified.
+type IngestStatus struct {
+	Records    int64             `json:"records"`
+	Events     uint64            `json:"events"`
+	Unrouted   uint64            `json:"unrouted" doc:"events of a type that no endpoint subscribed to"`
+	Rejected   map[string]uint64 `json:"rejected" doc:"set aside in the dead-letter topic, by reason"`
+	Lag        int64             `json:"lag" doc:"offsets that are not committed yet, up to the end of this copy's partitions"`
+	Partitions []int32           `json:"partitions"`
+}
+
+// EndpointStatus is one endpoint. At any moment
+// routed = delivered + the sum of dropped + pending.
+type EndpointStatus struct {
+	ID           string            `json:"id"`
+	Type         string            `json:"type"`
+	Path         string            `json:"path"`
+	EventTypes   []string          `json:"eventTypes"`
+	State        sinks.State       `json:"state" enum:"provisioning,ready,throttled,backing_off,probing,stopped,deleting"`
+	Routed       uint64            `json:"routed"`
+	Delivered    uint64            `json:"delivered"`
+	Dropped      map[string]uint64 `json:"dropped"`
+	Pending      int               `json:"pending"`
+	Key          string            `json:"key" enum:"primary,secondary"`
+	BackOffUntil *time.Time        `json:"backOffUntil"`
+	LastError    string            `json:"lastError"`
+	HoldsBack    bool              `json:"holdsBack" doc:"the intake waits for room in this endpoint's lanes"`
+}
+
+// inputReasons set input aside before it is routed; outcomeReasons drop an
+// event at an endpoint.
+var (
+	inputReasons   = []event.Reason{event.Undecodable, event.UnknownType}
+	outcomeReasons = []event.Reason{
+		event.Backoff, event.Unreachable, event.Unauthorized, event.Throttled,
+		event.Rejected, event.TooLarge, event.Overflow, event.Removed,
+	}
+)
+
+// Status gives the state of this moment.
+func (p *Pipeline) Status() Status {
+	source := p.Source.Status()
+	st := Status{
+		Version: p.Version, Instance: p.Instance, StartedAt: p.started.UTC(),
+		Ingest: IngestStatus{
+			Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
+			Unrouted: p.unrouted.Load(), Rejected: make(map[string]uint64),
+		},
+		Endpoints: []EndpointStatus{},
+	}
+	for t := range p.events {
+		st.Ingest.Events += p.events[t].Load()
+	}
+	for _, r := range inputReasons {
+		st.Ingest.Rejected[r.String()] = p.rejected[r].Load()
+	}
+	for _, snap := range p.Snapshots() {
+		st.Endpoints = append(st.Endpoints, statusOf(snap))
+	}
+	return st
+}
+
+func statusOf(snap sinks.Snapshot) EndpointStatus {
+	e := EndpointStatus{
+		ID: snap.Endpoint.ID, Type: string(snap.Endpoint.Type), Path: snap.Endpoint.Path,
+		EventTypes: snap.Endpoint.EventTypes, State: snap.State,
+		Routed: snap.Counts.Routed, Delivered: snap.Counts.Delivered, Pending: snap.Counts.Pending,
+		Dropped: make(map[string]uint64, len(outcomeReasons)),
+		Key:     snap.Key.String(), LastError: snap.LastError, HoldsBack: snap.HoldsBack,
+	}
+	for _, r := range outcomeReasons {
+		e.Dropped[r.String()] = snap.Counts.Dropped[r]
+	}
+	if !snap.BackOffUntil.IsZero() {
+		until := snap.BackOffUntil.UTC()
+		e.BackOffUntil = &until
+	}
+	return e
+}
+
+// Snapshots gives every sender's, ordered by endpoint id. A removed endpoint
+// is among them while it drains, unless its id is in use again.
+func (p *Pipeline) Snapshots() []sinks.Snapshot {
+	p.mu.Lock()
+	byID := make(map[string]*sinks.Sender, len(p.senders)+len(p.leaving))
+	for s := range p.leaving {
+		byID[s.Endpoint().ID] = s
+	}
+	maps.Copy(byID, p.senders)
+	p.mu.Unlock()
+	snaps := make([]sinks.Snapshot, 0, len(byID))
+	for _, s := range byID {
+		snaps = append(snaps, s.Snapshot())
+	}
+	slices.SortFunc(snaps, func(a, b sinks.Snapshot) int { return cmp.Compare(a.Endpoint.ID, b.Endpoint.ID) })
+	return snaps
+}
