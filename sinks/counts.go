@@ -103,6 +103,7 @@ func (s *Sender) Snapshot() Snapshot {
 		snap.State = StateProvisioning
 	default:
 		snap.State = StateReady
+		snap.LastError = "" // a throttling that is over: nothing is wrong now
 	}
 	return snap
 }

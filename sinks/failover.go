@@ -22,72 +22,89 @@ type failover struct {
 	current Key
 	closed  bool
 
-	users sync.WaitGroup // sends in flight; Add under mu, and not once closed
+	users    sync.WaitGroup // sends in flight; Add under mu, and not once closed
+	replaced chan struct{}  // closed once the endpoint has another way; see Sender.Update
 }
 
 func newFailover(endpoint endpoints.Endpoint, open Open) *failover {
-	return &failover{endpoint: endpoint, open: open}
+	return &failover{endpoint: endpoint, open: open, replaced: make(chan struct{})}
+}
+
+// isReplaced reports whether the endpoint was changed, and so has another way now.
+func (f *failover) isReplaced() bool {
+	select {
+	case <-f.replaced:
+		return true
+	default:
+		return false
+	}
 }
 
 // errClosed: the endpoint was changed while the batch was on its way here.
 var errClosed = errors.New("the endpoint's connection was replaced")
 
 // Send is Sink's, over both keys. A probe starts with the primary again.
-func (f *failover) Send(ctx context.Context, events []*event.Event, probe bool) (n int, err error) {
+func (f *failover) Send(ctx context.Context, events []*event.Event, probe bool) (int, error) {
 	if probe {
 		f.mu.Lock()
 		f.current = Primary
 		f.mu.Unlock()
 	}
-	var refused [2]error
-	for {
-		sink, key, err := f.use()
-		if err != nil {
-			return 0, err
-		}
-		if refused[key] != nil {
-			// Another lane switched back meanwhile: this batch has tried both.
-			f.users.Done()
-			return 0, bothRefused(refused)
-		}
-		n, err := sink.Send(ctx, events)
-		f.users.Done()
-		if e, ok := errors.AsType[*Error](err); !ok || e.Kind != Unauthorized {
-			return n, err
-		}
-		refused[key] = err
-		if f.endpoint.SecondaryConnectionString == "" {
-			return n, &Error{Kind: Unauthorized, Err: fmt.Errorf("primary key: %w (and there is no secondary)", err)}
-		}
-		if refused[1-key] != nil {
-			return n, bothRefused(refused)
-		}
-		f.switchFrom(key)
+	key := f.key()
+	n, err := f.sendWith(ctx, key, events)
+	switch {
+	case !isUnauthorized(err):
+		return n, err
+	case f.endpoint.SecondaryConnectionString == "":
+		return n, &Error{Kind: Unauthorized, Err: fmt.Errorf("primary key: %w (and there is no secondary)", err)}
 	}
+	// The other key itself, not whichever is current: another lane may have
+	// switched, and so may a probe, but this batch tries each key once.
+	f.switchFrom(key)
+	var refused [2]error
+	refused[key] = err
+	if n, err = f.sendWith(ctx, 1-key, events); !isUnauthorized(err) {
+		return n, err
+	}
+	refused[1-key] = err
+	return n, bothRefused(refused)
+}
+
+func (f *failover) sendWith(ctx context.Context, key Key, events []*event.Event) (int, error) {
+	sink, err := f.use(key)
+	if err != nil {
+		return 0, err
+	}
+	defer f.users.Done()
+	return sink.Send(ctx, events)
+}
+
+func isUnauthorized(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Kind == Unauthorized
 }
 
 func bothRefused(refused [2]error) error {
 	return &Error{Kind: Unauthorized, Err: fmt.Errorf("both keys are refused: primary: %w; secondary: %w", refused[Primary], refused[Secondary])}
 }
 
-// use gives the sink of the current key, opened if need be. The caller must
-// call users.Done when its send is over.
-func (f *failover) use() (Sink, Key, error) {
+// use gives the sink of a key, opened if need be. The caller must call
+// users.Done when its send is over.
+func (f *failover) use(key Key) (Sink, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	key := f.current
 	if f.closed {
-		return nil, key, errClosed
+		return nil, errClosed
 	}
 	if f.sinks[key] == nil {
 		sink, err := f.open(f.endpoint, key)
 		if err != nil {
-			return nil, key, fmt.Errorf("%s key: %w", key, err)
+			return nil, fmt.Errorf("%s key: %w", key, err)
 		}
 		f.sinks[key] = sink
 	}
 	f.users.Add(1)
-	return f.sinks[key], key, nil
+	return f.sinks[key], nil
 }
 
 // switchFrom changes to the other key, unless another lane has done so already.

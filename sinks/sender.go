@@ -2,7 +2,6 @@ package sinks
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -27,8 +26,13 @@ type Options struct {
 	ThrottleLimit  time.Duration // of all waits of one batch
 }
 
-// retryDelay comes before the second try of a batch, and doubles from there.
-const retryDelay = 100 * time.Millisecond
+const (
+	// retryDelay comes before the second try of a batch, and doubles from there.
+	retryDelay = 100 * time.Millisecond
+	// minThrottle is the least that a throttled batch waits: a service may say
+	// "0 seconds", or a moment that is past, and must not be asked in a tight loop.
+	minThrottle = time.Second
+)
 
 // Sender is an endpoint's running half: it owns the lanes, their goroutines
 // and the connections, and gives every event that it takes exactly one
@@ -144,27 +148,46 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 
 // deliver gives every event of a batch its outcome, and tells how many have
 // one: fewer than all only if the sender was stopped before that.
+//
+// A batch that is refused for what is in it is halved until the bad event is
+// alone. What is known to hold it is remembered from send to send, so that k
+// bad events among n cost O(k log n) sends, and the others arrive, in order.
 func (s *Sender) deliver(ctx context.Context, all []*event.Event) (done int) {
+	suspects := 0 // among the first so many of the batch is a bad event
 	for batch := all; len(batch) > 0; {
 		permit, ok := s.breaker.Acquire(time.Now())
 		if !ok {
 			s.drop(batch, event.Backoff)
 			return len(all)
 		}
-		n, err := s.send(ctx, permit, batch)
+		part := batch
+		if suspects > 0 {
+			part = batch[:(suspects+1)/2]
+		}
+		link := s.currentLink()
+		n, err := s.send(ctx, link, permit, part)
 		switch {
 		case err == nil:
-			s.healthy(permit)
+			s.healthy(permit, link)
 			s.delivered(batch[:n])
 			batch = batch[n:]
+			suspects = max(suspects-n, 0)
 		case ctx.Err() != nil:
 			s.breaker.Cancel(permit)
 			return len(all) - len(batch)
+		case link.isReplaced():
+			// The endpoint was changed under the batch, which goes the new way.
+			s.breaker.Cancel(permit)
+			suspects = 0
 		case err.Kind == Rejected || err.Kind == TooLarge:
-			// The service works, only this one event is bad.
-			s.healthy(permit)
+			s.healthy(permit, link) // the service works, only an event is bad
+			if n > 1 {
+				suspects = n
+				continue
+			}
 			s.setAside(batch[0], kindReasons[err.Kind], err.Err.Error())
 			batch = batch[1:]
+			suspects = 0
 		default:
 			s.backOff(permit, err)
 			s.drop(batch, kindReasons[err.Kind])
@@ -175,24 +198,25 @@ func (s *Sender) deliver(ctx context.Context, all []*event.Event) (done int) {
 }
 
 // send puts a leading part of the batch on the service and tells how long it
-// was. A Rejected or TooLarge error that comes back is about the first event
-// alone: until it is, the batch is halved, so that k bad events among n cost
-// O(k log n) sends and the others arrive, in order.
-func (s *Sender) send(ctx context.Context, permit breaker.Permit, batch []*event.Event) (int, *Error) {
+// was. While the service throttles it waits, up to ThrottleLimit in all.
+func (s *Sender) send(ctx context.Context, link *failover, permit breaker.Permit, batch []*event.Event) (int, *Error) {
 	var waited time.Duration
 	for {
-		n, err := s.try(ctx, permit, batch)
+		n, err := s.try(ctx, link, permit, batch)
 		if err == nil {
 			return n, nil
 		}
-		switch e := classified(err); {
-		case ctx.Err() != nil:
+		e := classified(err)
+		wait := max(e.Wait, minThrottle)
+		switch {
+		case ctx.Err() != nil || link.isReplaced():
 			return 0, e
-		case (e.Kind == Rejected || e.Kind == TooLarge) && n > 1:
-			batch = batch[:(n+1)/2]
-		case e.Kind == Throttled && waited+e.Wait <= s.options.ThrottleLimit:
-			waited += e.Wait
-			s.throttle(ctx, e)
+		case e.Kind == Throttled && waited+wait <= s.options.ThrottleLimit:
+			waited += wait
+			s.throttle(ctx, link, e, wait)
+		case (e.Kind == Rejected || e.Kind == TooLarge) && n < 1:
+			// Refused before any event was looked at: no event is to blame.
+			return 0, &Error{Kind: Unreachable, Err: e.Err}
 		default:
 			return n, e
 		}
@@ -202,27 +226,22 @@ func (s *Sender) send(ctx context.Context, permit breaker.Permit, batch []*event
 // try sends, up to Attempts times within Timeout while the service can't be
 // reached. The batch and its order stay the same, so a try whose
 // acknowledgement was lost repeats message ids that the reader knows.
-func (s *Sender) try(ctx context.Context, permit breaker.Permit, batch []*event.Event) (n int, err error) {
+func (s *Sender) try(ctx context.Context, link *failover, permit breaker.Permit, batch []*event.Event) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	delay := retryDelay
 	for attempt := 1; ; attempt++ {
 		start := time.Now()
-		link := s.currentLink()
 		n, err = link.Send(ctx, batch, permit.Probe && attempt == 1)
-		s.observe(batch[:n], time.Since(start))
-		switch {
-		case err == nil:
-			return n, nil
-		case errors.Is(err, errClosed) && link != s.currentLink():
-			attempt-- // the endpoint was changed under the batch: not a try
-			continue
-		case classified(err).Kind != Unreachable || attempt >= s.options.Attempts:
+		s.observe(n, time.Since(start))
+		if err == nil || classified(err).Kind != Unreachable || attempt >= s.options.Attempts {
 			return n, err
 		}
 		select {
 		case <-time.After(delay):
 			delay *= 2
+		case <-link.replaced:
+			return n, err
 		case <-ctx.Done():
 			return n, err
 		}
@@ -235,26 +254,27 @@ func (s *Sender) currentLink() *failover {
 	return s.link
 }
 
-// throttle waits as long as the service asked.
-func (s *Sender) throttle(ctx context.Context, e *Error) {
+// throttle waits as long as the service asked, unless the endpoint is changed.
+func (s *Sender) throttle(ctx context.Context, link *failover, e *Error, wait time.Duration) {
 	if s.throttled.Add(1) == 1 {
-		s.log.Warn("the service throttles: waiting as told, events are kept", zap.Duration("wait", e.Wait), zap.Error(e.Err))
+		s.log.Warn("the service throttles: waiting as told, events are kept", zap.Duration("wait", wait), zap.Error(e.Err))
 	}
 	defer s.throttled.Add(-1)
 	s.mu.Lock()
 	s.lastErr = e.Error()
 	s.mu.Unlock()
 	select {
-	case <-time.After(e.Wait):
+	case <-time.After(wait):
+	case <-link.replaced:
 	case <-ctx.Done():
 	}
 }
 
 // healthy notes that the service answered.
-func (s *Sender) healthy(permit breaker.Permit) {
+func (s *Sender) healthy(permit breaker.Permit, link *failover) {
 	closed := s.breaker.Success(permit)
 	s.mu.Lock()
-	first := s.life == provisioning
+	first := s.life == provisioning && s.link == link
 	if first {
 		s.life = connected
 	}
@@ -270,13 +290,14 @@ func (s *Sender) healthy(permit breaker.Permit) {
 // backOff opens the breaker.
 func (s *Sender) backOff(permit breaker.Permit, e *Error) {
 	retryAt, opened := s.breaker.Failure(permit, time.Now(), e.Wait)
+	if !opened {
+		return // another lane's failure did, or the endpoint works again
+	}
 	s.mu.Lock()
 	s.lastErr = e.Error()
 	s.mu.Unlock()
-	if opened {
-		s.log.Warn("endpoint backs off: its events are dropped until it is tried again",
-			zap.Stringer("reason", kindReasons[e.Kind]), zap.Time("until", retryAt), zap.Error(e.Err))
-	}
+	s.log.Warn("endpoint backs off: its events are dropped until it is tried again",
+		zap.Stringer("reason", kindReasons[e.Kind]), zap.Time("until", retryAt), zap.Error(e.Err))
 }
 
 // delivered and drop are the two outcomes. The count comes before the settling,
@@ -323,13 +344,15 @@ func settle(events []*event.Event) {
 	}
 }
 
-// observe measures one send.
-func (s *Sender) observe(events []*event.Event, took time.Duration) {
+// observe measures one send, and its size unless it ended before it had one.
+func (s *Sender) observe(events int, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.counts.Sends.Observe(took)
-	s.counts.BatchEvents[batchBucket(len(events))]++
-	s.counts.SentEvents += uint64(len(events))
+	if events > 0 {
+		s.counts.BatchEvents[batchBucket(events)]++
+		s.counts.SentEvents += uint64(events)
+	}
 }
 
 // Update changes the endpoint under the sender: queued events and counts stay.
@@ -350,8 +373,10 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	if s.life == connected {
 		s.life = provisioning
 	}
-	s.mu.Unlock()
+	// All under the lock: a lane that sees the new way finds the breaker closed.
 	s.breaker.Reset()
+	close(old.replaced)
+	s.mu.Unlock()
 	return old.close
 }
 

@@ -61,11 +61,11 @@ type Kind uint8
 const (
 	// Unreachable is everything that may work later: tried again, then a back-off.
 	Unreachable Kind = iota
-	// Unauthorized: this key is refused. The other one is tried at once.
+	// Unauthorized means that this key is refused. The other one is tried at once.
 	Unauthorized
-	// Throttled: the service asks to wait. The batch is kept.
+	// Throttled means that the service asks to wait. The batch is kept.
 	Throttled
-	// Rejected: the service works, but does not take these events.
+	// Rejected means that the service works, but does not take these events.
 	Rejected
 	// TooLarge is a rejection for the size of the batch or of its only event.
 	TooLarge

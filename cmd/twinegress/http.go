@@ -8,12 +8,15 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"twinegress/endpoints/api"
 	"twinegress/internal/config"
+	"twinegress/pipeline"
 )
 
 // listener is an HTTP server; the zero value is one that is switched off.
@@ -24,11 +27,11 @@ type listener struct {
 }
 
 // listen opens the address of a configuration key; "" is off.
-func listen(key, address string) (listener, error) {
+func listen(ctx context.Context, key, address string) (listener, error) {
 	if address == "" {
 		return listener{}, nil
 	}
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", address)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return listener{}, fmt.Errorf("%s: %w", key, err)
 	}
@@ -83,13 +86,14 @@ func (s *server) apiHandler() http.Handler {
 	return api.New(version, tokens, s.pipeline.Status)
 }
 
-// opsHandler serves what holds no secrets and needs no token.
-func (s *server) opsHandler() http.Handler {
+// opsHandler serves what holds no secrets and needs no token. running is nil
+// until there is a pipeline.
+func opsHandler(registry *prometheus.Registry, running *atomic.Pointer[pipeline.Pipeline]) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{Registry: s.registry}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !s.pipeline.Ready() {
+		if p := running.Load(); p == nil || !p.Ready() {
 			http.Error(w, "not ready: the consumer group is not joined, or the endpoints are not loaded", http.StatusServiceUnavailable)
 			return
 		}

@@ -6,14 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/plugin/kprom"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"twinegress/endpoints"
 	"twinegress/internal/config"
@@ -102,8 +102,9 @@ type server struct {
 	log      *zap.Logger
 }
 
-// newServer builds everything that a configuration asks for. It connects to
-// Kafka to make sure of the dead-letter topic, and listens.
+// newServer builds everything that a configuration asks for. It waits for
+// Kafka, to make sure of the dead-letter topic; until then and from then on
+// health can be asked for.
 func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, log *zap.Logger) (_ *server, err error) {
 	s := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
 	defer func() {
@@ -111,23 +112,38 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 			err = errors.Join(err, s.api.close(), s.ops.close())
 		}
 	}()
-	if s.api, err = listen("api.listen", apiAddress(cfg)); err != nil {
+	// What can be wrong without a broker is found before one is waited for.
+	if _, err := store.Load(); err != nil {
 		return nil, err
 	}
-	if s.ops, err = listen("ops.listen", cfg.Ops.Listen); err != nil {
+	if s.api, err = listen(ctx, "api.listen", apiAddress(cfg)); err != nil {
 		return nil, err
 	}
+	if s.ops, err = listen(ctx, "ops.listen", cfg.Ops.Listen); err != nil {
+		return nil, err
+	}
+	var running atomic.Pointer[pipeline.Pipeline]
+	s.ops.serve(opsHandler(s.registry, &running))
+	if s.pipeline, err = newPipeline(ctx, cfg, store, s.registry, log); err != nil {
+		return nil, err
+	}
+	running.Store(s.pipeline)
+	return s, nil
+}
+
+func newPipeline(ctx context.Context, cfg config.Config, store endpoints.Store, registry *prometheus.Registry, log *zap.Logger) (*pipeline.Pipeline, error) {
 	var roots *x509.CertPool
 	if cfg.Send.CAFile != "" {
+		var err error
 		if roots, err = kafka.Roots(cfg.Send.CAFile); err != nil {
 			return nil, fmt.Errorf("send.caFile: %w", err)
 		}
 	}
-	connect, err := kafka.Connect(cfg.Ingest)
+	connect, err := kafka.Connect(cfg.Ingest, log)
 	if err != nil {
 		return nil, err
 	}
-	kafkaMetrics := kprom.NewMetrics("twinegress_kafka", kprom.Registry(s.registry))
+	kafkaMetrics := kprom.NewMetrics("twinegress_kafka", kprom.Registry(registry))
 	deadLetters, err := deadletter.Open(ctx, cfg.DeadLetter.Topic, cfg.Ingest.Topics, connect, log)
 	if err != nil {
 		return nil, err
@@ -140,7 +156,7 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 	if instance == "" {
 		instance, _ = os.Hostname() // "" says so as well
 	}
-	s.pipeline = pipeline.New(pipeline.Options{
+	p := pipeline.New(pipeline.Options{
 		Source:      source,
 		DeadLetters: deadLetters,
 		Endpoints:   store,
@@ -165,9 +181,9 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 		Instance:        instance,
 		Log:             log,
 	})
-	s.registry.MustRegister(s.pipeline, collectors.NewGoCollector(),
+	registry.MustRegister(p, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return s, nil
+	return p, nil
 }
 
 // apiAddress is "" where nobody could call the API.
@@ -182,7 +198,6 @@ func apiAddress(cfg config.Config) string {
 // to the very end, so that a slow stop can be watched.
 func (s *server) run(ctx context.Context) error {
 	s.api.serve(s.apiHandler())
-	s.ops.serve(s.opsHandler())
 	s.log.Info("twinegress runs", zap.String("version", version), zap.Strings("brokers", s.cfg.Ingest.Brokers),
 		zap.Strings("topics", s.cfg.Ingest.Topics), zap.String("group", s.cfg.Ingest.Group),
 		zap.String("api", s.api.address()), zap.String("ops", s.ops.address()))

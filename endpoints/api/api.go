@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -41,8 +42,8 @@ func (e *Error) GetStatus() int { return e.status }
 func newError(status int, message string, details ...error) huma.StatusError {
 	e := &Error{status: status}
 	e.Detail.Code = strings.ReplaceAll(http.StatusText(status), " ", "")
-	for _, detail := range details {
-		message += "; " + detail.Error()
+	if err := errors.Join(details...); err != nil {
+		message += ": " + strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	e.Detail.Message = message
 	return e

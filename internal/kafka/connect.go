@@ -14,14 +14,21 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+	"github.com/twmb/franz-go/plugin/kzap"
+	"go.uber.org/zap"
 
 	"twinegress/internal/config"
 )
 
 // Connect gives the client options for the brokers, TLS and SASL of a
-// configuration that was validated. It reads the certificate files.
-func Connect(c config.Ingest) ([]kgo.Opt, error) {
-	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID("twinegress")}
+// configuration that was validated. It reads the certificate files. The
+// clients' warnings go to log: that is where it shows that no broker answers.
+func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(c.Brokers...),
+		kgo.ClientID("twinegress"),
+		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))),
+	}
 	if c.TLS.Enabled {
 		t, err := tlsConfig(c.TLS)
 		if err != nil {

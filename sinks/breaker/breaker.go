@@ -17,6 +17,7 @@ import (
 // State is what the breaker does with a batch.
 type State uint8
 
+// The states of a breaker.
 const (
 	Closed     State = iota // batches go out
 	BackingOff              // until RetryAt, nothing goes out

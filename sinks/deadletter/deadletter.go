@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -37,17 +38,17 @@ const (
 type Topic struct {
 	name   string
 	client *kgo.Client
-	single *kgo.Client // for letters that are larger than the topic said it takes
-	one    sync.Mutex  // one letter at a time goes through single
+	large  *kgo.Client // one by one, letters that are larger than the topic said it takes
 	log    *zap.Logger
 
-	ctx    context.Context
-	cancel context.CancelFunc
+	ctx     context.Context
+	cancel  context.CancelFunc
+	retrier sync.WaitGroup
+	retry   chan struct{} // there are refused letters
 
 	mu      sync.Mutex
-	closed  bool
-	retries sync.WaitGroup // Add under mu, and not once closed
-	waiting atomic.Int64   // dead letters that are not stored yet
+	refused []letter
+	waiting atomic.Int64 // dead letters that are not stored yet
 }
 
 // Open connects, creates the topic if it is missing, and learns how large a
@@ -77,13 +78,14 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 	if err != nil {
 		return nil, err
 	}
-	single, err := producer(maxRequestBytes)
+	large, err := producer(maxRequestBytes)
 	if err != nil {
 		client.Close()
 		return nil, err
 	}
-	t := &Topic{name: name, client: client, single: single, log: log}
+	t := &Topic{name: name, client: client, large: large, log: log, retry: make(chan struct{}, 1)}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.retrier.Go(t.retryRefused)
 	return t, nil
 }
 
@@ -102,11 +104,10 @@ func prepare(ctx context.Context, name string, ingestTopics []string, connect []
 			want = max(want, n)
 		}
 	}
-	want += headroom
+	want = min(want, math.MaxInt32-headroom) + headroom
 	value := strconv.Itoa(int(want))
 	response, err := admin.CreateTopic(ctx, -1, -1, map[string]*string{"max.message.bytes": &value}, name)
-	switch {
-	case err == nil:
+	if err == nil {
 		err = response.Err
 	}
 	switch {
@@ -171,56 +172,74 @@ func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID str
 		headers = append(headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
 	}
 	t.waiting.Add(1)
-	t.produce(c, &kgo.Record{Key: r.Key, Value: ev.Body, Headers: headers})
+	t.produce(letter{chunk: c, record: &kgo.Record{Key: r.Key, Value: ev.Body, Headers: headers}})
 }
 
 func header(key, value string) kgo.RecordHeader {
 	return kgo.RecordHeader{Key: key, Value: []byte(value)}
 }
 
-func (t *Topic) produce(c *event.Chunk, record *kgo.Record) {
-	t.client.TryProduce(t.ctx, record, func(record *kgo.Record, err error) {
-		if err == nil {
-			t.stored(c)
+// letter is a dead letter on its way, and the chunk that waits for it.
+type letter struct {
+	chunk  *event.Chunk
+	record *kgo.Record
+	err    error // of the last try
+}
+
+func (t *Topic) produce(l letter) {
+	// Not Produce, which would wait for room: the dispatcher comes this way.
+	t.client.TryProduce(t.ctx, l.record, func(_ *kgo.Record, err error) { t.done(l, err) })
+}
+
+// done settles a stored letter's chunk and queues a refused one again. The
+// queue is bounded by what may be in flight: every letter in it holds a chunk.
+func (t *Topic) done(l letter, err error) {
+	if err == nil {
+		t.waiting.Add(-1)
+		l.chunk.Settle(1)
+		return
+	}
+	l.err = err
+	t.mu.Lock()
+	t.refused = append(t.refused, l)
+	t.mu.Unlock()
+	select {
+	case t.retry <- struct{}{}:
+	default:
+	}
+}
+
+// retryRefused tries refused letters again, all of them every retryDelay, for
+// as long as it takes. A process that stops leaves their chunks unsettled.
+func (t *Topic) retryRefused() {
+	for {
+		select {
+		case <-t.retry:
+		case <-t.ctx.Done():
 			return
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if !t.closed {
-			t.retries.Go(func() { t.retry(c, record, err) })
-		}
-	})
-}
-
-func (t *Topic) stored(c *event.Chunk) {
-	t.waiting.Add(-1)
-	c.Settle(1)
-}
-
-// retry goes on with a letter that was refused, for as long as it takes.
-func (t *Topic) retry(c *event.Chunk, record *kgo.Record, err error) {
-	for t.ctx.Err() == nil { // a process that stops leaves the chunk unsettled: it comes again
-		if !errors.Is(err, kgo.ErrMaxBuffered) {
-			t.log.Error("a dead letter can't be stored: its partition waits until it can",
-				zap.String("topic", t.name), zap.String("source", c.Topic), zap.Int32("partition", c.Partition), zap.Error(err))
 		}
 		select {
 		case <-time.After(retryDelay):
 		case <-t.ctx.Done():
 			return
 		}
-		// A fresh record: the client has set fields of the old one.
-		record = &kgo.Record{Key: record.Key, Value: record.Value, Headers: record.Headers}
-		if !errors.Is(err, kerr.MessageTooLarge) {
-			t.produce(c, record)
-			return
-		}
-		t.one.Lock()
-		err = t.single.ProduceSync(t.ctx, record).FirstErr()
-		t.one.Unlock()
-		if err == nil {
-			t.stored(c)
-			return
+		t.mu.Lock()
+		refused := t.refused
+		t.refused = nil
+		t.mu.Unlock()
+		for i, l := range refused {
+			if i == 0 { // one line a round says enough
+				t.log.Error("dead letters can't be stored: their partitions wait until they can",
+					zap.String("topic", t.name), zap.Int("letters", len(refused)),
+					zap.String("source", l.chunk.Topic), zap.Int32("partition", l.chunk.Partition), zap.Error(l.err))
+			}
+			// A fresh record: the client has set fields of the old one.
+			l.record = &kgo.Record{Key: l.record.Key, Value: l.record.Value, Headers: l.record.Headers}
+			if errors.Is(l.err, kerr.MessageTooLarge) {
+				t.done(l, t.large.ProduceSync(t.ctx, l.record).FirstErr())
+			} else {
+				t.produce(l)
+			}
 		}
 	}
 }
@@ -232,13 +251,10 @@ func (t *Topic) Waiting() int64 { return t.waiting.Load() }
 // then stay uncommitted.
 func (t *Topic) Close(ctx context.Context) error {
 	err := t.client.Flush(ctx)
-	t.mu.Lock()
-	t.closed = true
-	t.mu.Unlock()
 	t.cancel()
+	t.retrier.Wait()
 	t.client.Close()
-	t.retries.Wait()
-	t.single.Close()
+	t.large.Close()
 	if n := t.waiting.Load(); n > 0 {
 		return errors.Join(err, fmt.Errorf("%d dead letters were not stored; their events come again after the restart", n))
 	}

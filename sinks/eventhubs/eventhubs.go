@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -28,13 +29,8 @@ type Sink struct {
 	mu         sync.Mutex
 	partitions []string // of the hub; asked for once
 
-	messages sync.Pool // of *batchMessages
+	messages sync.Pool // of *azamqp.Message
 }
-
-// batchMessages are the messages that a batch is built with. The SDK keeps the
-// first message's properties as those of the batch, so only from the second on
-// can one map serve them all.
-type batchMessages struct{ first, rest azamqp.Message }
 
 // New makes the sink. roots are further root certificates, or nil.
 func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
@@ -63,7 +59,7 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 	return &Sink{
 		endpoint: endpoint,
 		client:   client,
-		messages: sync.Pool{New: func() any { return new(batchMessages) }},
+		messages: sync.Pool{New: func() any { return new(azamqp.Message) }},
 	}, nil
 }
 
@@ -103,10 +99,11 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 
 // fill adds events until the batch is full. An error is about the n-th event.
 func (s *Sink) fill(batch *azeventhubs.EventDataBatch, events []*event.Event) (n int, err error) {
-	messages := s.messages.Get().(*batchMessages)
-	defer s.messages.Put(messages)
-	messages.first.Properties = nil // the last batch's may still be referred to
-	m := &messages.first
+	rest := s.messages.Get().(*azamqp.Message)
+	defer s.messages.Put(rest)
+	// The SDK keeps what the first message refers to until the batch is sent,
+	// as the batch's own; the others it encodes at once, so that one serves all.
+	m := new(azamqp.Message)
 	for i, ev := range events {
 		m.Set(ev, s.endpoint.Body)
 		err := batch.AddEventData(&azeventhubs.EventData{
@@ -124,7 +121,7 @@ func (s *Sink) fill(batch *azeventhubs.EventDataBatch, events []*event.Event) (n
 		default:
 			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
 		}
-		m = &messages.rest
+		m = rest
 	}
 	return len(events), nil
 }
@@ -153,6 +150,13 @@ func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
 
 func classify(err error) *sinks.Error {
 	if e, ok := errors.AsType[*azeventhubs.Error](err); ok && e.Code == azeventhubs.ErrorCodeUnauthorizedAccess {
+		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+	}
+	// What the SDK's request for the hub's properties fails with has no exported type.
+	if e, ok := errors.AsType[interface {
+		error
+		RPCCode() int
+	}](err); ok && e.RPCCode() == http.StatusUnauthorized {
 		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
 	}
 	return azamqp.Classify(err, busyWait)

@@ -29,13 +29,8 @@ type Sink struct {
 	mu     sync.Mutex
 	sender *azservicebus.Sender
 
-	messages sync.Pool // of *batchMessages
+	messages sync.Pool // of *azamqp.Message
 }
-
-// batchMessages are the messages that a batch is built with. The SDK keeps the
-// first message's properties as those of the batch, so only from the second on
-// can one map serve them all.
-type batchMessages struct{ first, rest azamqp.Message }
 
 // New makes the sink. roots are further root certificates, or nil.
 func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
@@ -60,7 +55,7 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 	return &Sink{
 		endpoint: endpoint,
 		client:   client,
-		messages: sync.Pool{New: func() any { return new(batchMessages) }},
+		messages: sync.Pool{New: func() any { return new(azamqp.Message) }},
 	}, nil
 }
 
@@ -100,10 +95,11 @@ func (s *Sink) openSender() (*azservicebus.Sender, error) {
 
 // fill adds events until the batch is full. An error is about the n-th event.
 func (s *Sink) fill(batch *azservicebus.MessageBatch, events []*event.Event) (n int, err error) {
-	messages := s.messages.Get().(*batchMessages)
-	defer s.messages.Put(messages)
-	messages.first.Properties = nil // the last batch's may still be referred to
-	m := &messages.first
+	rest := s.messages.Get().(*azamqp.Message)
+	defer s.messages.Put(rest)
+	// The SDK keeps what the first message refers to until the batch is sent,
+	// as the batch's own; the others it encodes at once, so that one serves all.
+	m := new(azamqp.Message)
 	for i, ev := range events {
 		m.Set(ev, s.endpoint.Body)
 		err := batch.AddMessage(&azservicebus.Message{
@@ -121,7 +117,7 @@ func (s *Sink) fill(batch *azservicebus.MessageBatch, events []*event.Event) (n 
 		default:
 			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
 		}
-		m = &messages.rest
+		m = rest
 	}
 	return len(events), nil
 }

@@ -13,12 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/plugin/kzap"
 	"go.uber.org/zap"
 
 	"twinegress/internal/config"
@@ -58,6 +58,13 @@ type Source struct {
 	trackers map[partition]*tracker // of the partitions that are ours
 	queue    []polled               // not handed to the pipeline yet
 	more     chan struct{}
+}
+
+// partitions prints what a rebalance is about.
+type partitions map[string][]int32
+
+func (p partitions) String() string {
+	return strings.TrimPrefix(fmt.Sprint(map[string][]int32(p)), "map")
 }
 
 type partition struct {
@@ -102,7 +109,6 @@ func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*S
 		kgo.OnPartitionsAssigned(s.assigned),
 		kgo.OnPartitionsRevoked(s.revoked),
 		kgo.OnPartitionsLost(s.lost),
-		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))),
 		kgo.WithHooks(hook),
 	}, connect...)
 	if c.Protocol == config.ProtocolConsumer {
@@ -271,7 +277,7 @@ func (s *Source) assigned(_ context.Context, client *kgo.Client, added map[strin
 	s.mu.Unlock()
 	client.ResumeFetchPartitions(added) // an earlier ownership may have ended in a pause
 	if len(added) > 0 {
-		s.log.Info("partitions assigned", zap.Any("partitions", added))
+		s.log.Info("partitions assigned", zap.Stringer("partitions", partitions(added)))
 	}
 }
 
@@ -289,7 +295,7 @@ func (s *Source) revoked(ctx context.Context, client *kgo.Client, gone map[strin
 		s.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
 	}
 	if len(gone) > 0 {
-		s.log.Info("partitions revoked", zap.Any("partitions", gone))
+		s.log.Info("partitions revoked", zap.Stringer("partitions", partitions(gone)))
 	}
 }
 
@@ -299,7 +305,7 @@ func (s *Source) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32)
 		t.lose()
 	}
 	if len(gone) > 0 {
-		s.log.Warn("partitions lost: the group has given them to others", zap.Any("partitions", gone))
+		s.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitions(gone)))
 	}
 }
 
@@ -316,6 +322,17 @@ func (s *Source) forget(gone map[string][]int32) (forgotten []*tracker) {
 		}
 	}
 	return forgotten
+}
+
+// forgetAll makes leaving the group quick: what has no outcome by now gets
+// none, so that revoked has nothing to wait for.
+func (s *Source) forgetAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.trackers {
+		t.lose()
+	}
+	clear(s.trackers)
 }
 
 func (s *Source) mark(topic string, number, epoch int32, offset int64) {
@@ -365,6 +382,7 @@ func (s *Source) Joined() bool {
 // Close commits what is resolved, leaves the group and disconnects. Run must
 // have returned, and everything that will be settled must be.
 func (s *Source) Close(ctx context.Context) error {
+	s.forgetAll()
 	err := s.client.CommitMarkedOffsets(ctx)
 	if err != nil {
 		err = fmt.Errorf("the last commit failed, so the next start repeats some events: %w", err)

@@ -1,0 +1,337 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var defaults = Options{
+	Linger: 5 * time.Millisecond, MaxEvents: 100,
+	BackoffInitial: time.Second, BackoffMax: 30 * time.Minute,
+	Timeout: 10 * time.Second, Attempts: 3, ThrottleLimit: 2 * time.Minute,
+}
+
+var hub = endpoints.Endpoint{
+	ID: "4f2d1a5e-0000-4000-8000-000000000001", Type: endpoints.TypeEventHub, Path: "twins",
+	ConnectionString: "primary", SecondaryConnectionString: "secondary",
+	EventTypes: []string{endpoints.SensorChange}, Overflow: endpoints.OverflowBlock,
+}
+
+// call is one Send, as the service saw it.
+type call struct {
+	at      time.Duration // since the harness was made
+	way     string        // the connection string that it came with
+	offsets []int64
+	part    int32
+	err     error
+}
+
+// service is a scripted sink, of any endpoint and key.
+type service struct {
+	h       *harness
+	respond func(ctx context.Context, way string, events []*event.Event) (int, error)
+
+	mu       sync.Mutex
+	calls    []call
+	stored   map[int32][]int64 // offsets by partition
+	inFlight map[int32]int     // by lane
+	peak     int               // of lanes with a send in flight
+	closed   []string
+}
+
+type way struct {
+	*service
+	name string
+}
+
+func (s *service) open(e endpoints.Endpoint, key Key) (Sink, error) {
+	if key == Secondary {
+		return way{s, e.SecondaryConnectionString}, nil
+	}
+	return way{s, e.ConnectionString}, nil
+}
+
+func (w way) Send(ctx context.Context, events []*event.Event) (int, error) {
+	c := call{at: time.Since(w.h.start), way: w.name, part: events[0].Chunk.Partition}
+	for _, ev := range events {
+		c.offsets = append(c.offsets, ev.Record.Offset)
+	}
+	lane := c.part % lanesPerSender
+	w.mu.Lock()
+	if w.inFlight[lane]++; w.inFlight[lane] > 1 {
+		w.h.t.Errorf("lane %d has %d sends in flight", lane, w.inFlight[lane])
+	}
+	w.peak = max(w.peak, len(w.inFlight))
+	w.mu.Unlock()
+
+	n, err := len(events), error(nil)
+	if w.respond != nil {
+		n, err = w.respond(ctx, w.name, events)
+	}
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.inFlight, lane)
+	c.err = err
+	c.offsets = c.offsets[:n]
+	w.calls = append(w.calls, c)
+	if err == nil {
+		for _, ev := range events[:n] {
+			p := ev.Chunk.Partition
+			w.stored[p] = append(w.stored[p], ev.Record.Offset)
+		}
+	}
+	return n, err
+}
+
+func (w way) Close(context.Context) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = append(w.closed, w.name)
+	return nil
+}
+
+// letter is a dead letter; letters stores them at once.
+type letter struct {
+	offset int64
+	reason event.Reason
+	detail string
+}
+
+type letters struct {
+	mu  sync.Mutex
+	got []letter
+}
+
+func (l *letters) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
+	l.mu.Lock()
+	l.got = append(l.got, letter{ev.Record.Offset, reason, detail})
+	l.mu.Unlock()
+	if endpointID != hub.ID {
+		panic("a dead letter of endpoint " + endpointID)
+	}
+	ev.Chunk.Settle(1)
+}
+
+// harness is a sender with a scripted service behind it and a dispatcher before it.
+type harness struct {
+	t       *testing.T
+	start   time.Time
+	service *service
+	letters letters
+	*Sender
+
+	mu   sync.Mutex
+	open int             // chunks that aren't settled
+	next map[int32]int64 // the partition's next offset
+}
+
+// newHarness makes one; at the end of the test every chunk must be settled.
+func newHarness(t *testing.T, endpoint endpoints.Endpoint, options Options) *harness {
+	t.Helper()
+	h := &harness{t: t, start: time.Now(), next: make(map[int32]int64)}
+	h.service = &service{h: h, stored: make(map[int32][]int64), inFlight: make(map[int32]int)}
+	h.Sender = NewSender(endpoint, options, h.service.open, &h.letters, zap.NewNop())
+	return h
+}
+
+// chunk makes a chunk of n events of that many bytes. Its count of one is the caller's.
+func (h *harness) chunk(partition int32, n, bytes int) *event.Chunk {
+	h.mu.Lock()
+	h.open++
+	h.mu.Unlock()
+	once := false
+	c := event.NewChunk("twins", partition, n, n*bytes, func(c *event.Chunk) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if once {
+			h.t.Error("a chunk was settled twice")
+		}
+		once = true
+		h.open--
+		c.Free()
+	})
+	for range n {
+		c.Add(h.next[partition], time.Now().UnixMilli(), 0, nil, make([]byte, bytes))
+		h.next[partition]++
+	}
+	for i := range c.Records {
+		r := &c.Records[i]
+		c.Events = append(c.Events, event.Event{Chunk: c, Record: r, Index: event.NoIndex, Type: event.SensorChange, Body: r.Value})
+	}
+	return c
+}
+
+// dispatch does with a chunk what the pipeline does.
+func (h *harness) dispatch(ctx context.Context, c *event.Chunk) error {
+	for i := range c.Events {
+		h.Stage(&c.Events[i])
+	}
+	err := h.Enqueue(ctx, c)
+	if err == nil {
+		c.Settle(1)
+	}
+	return err
+}
+
+// put dispatches one chunk of n small events.
+func (h *harness) put(partition int32, n int) {
+	h.t.Helper()
+	if err := h.dispatch(h.t.Context(), h.chunk(partition, n, 10)); err != nil {
+		h.t.Errorf("dispatch: %v", err)
+	}
+}
+
+// advance lets virtual time pass, and everything happen that happens then.
+func advance(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// snapshot checks the equation, always.
+func (h *harness) snapshot() Snapshot {
+	h.t.Helper()
+	snap := h.Snapshot()
+	c := &snap.Counts
+	if c.Pending < 0 || c.Routed != c.Delivered+c.DroppedTotal()+uint64(c.Pending) {
+		h.t.Errorf("routed %d != delivered %d + dropped %v + pending %d", c.Routed, c.Delivered, c.Dropped, c.Pending)
+	}
+	return snap
+}
+
+// unsettled is the number of chunks without an outcome.
+func (h *harness) unsettled() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.open
+}
+
+// finish closes the sender and checks that nothing is left.
+func (h *harness) finish() {
+	h.t.Helper()
+	if err := h.Close(h.t.Context()); err != nil {
+		h.t.Errorf("Close: %v", err)
+	}
+	if n := h.unsettled(); n != 0 {
+		h.t.Errorf("%d chunks are not settled", n)
+	}
+	if n := h.snapshot().Counts.Pending; n != 0 {
+		h.t.Errorf("%d events are pending", n)
+	}
+}
+
+type counts map[string]int // "delivered", or a reason
+
+func (h *harness) counted() counts {
+	h.t.Helper()
+	c := h.snapshot().Counts
+	got := counts{}
+	for r, n := range c.Dropped {
+		if n > 0 {
+			got[event.Reason(r).String()] = int(n)
+		}
+	}
+	if c.Delivered > 0 {
+		got["delivered"] = int(c.Delivered)
+	}
+	if c.Pending > 0 {
+		got["pending"] = c.Pending
+	}
+	return got
+}
+
+func (h *harness) expect(want counts) {
+	h.t.Helper()
+	got := h.counted()
+	if len(got) != len(want) {
+		h.t.Errorf("counts are %v, want %v", got, want)
+		return
+	}
+	for k, n := range want {
+		if got[k] != n {
+			h.t.Errorf("counts are %v, want %v", got, want)
+			return
+		}
+	}
+}
+
+// expectCalls checks when sends went out, and of how many events.
+func (h *harness) expectCalls(want ...call) {
+	h.t.Helper()
+	h.service.mu.Lock()
+	defer h.service.mu.Unlock()
+	same := slices.EqualFunc(h.service.calls, want, func(a, b call) bool {
+		return a.at == b.at && len(a.offsets) == len(b.offsets) && (b.way == "" || a.way == b.way)
+	})
+	if !same {
+		h.t.Errorf("sends are\n%v, want\n%v", show(h.service.calls), show(want))
+	}
+}
+
+func show(calls []call) (out []string) {
+	for _, c := range calls {
+		out = append(out, c.at.String()+" "+c.way+" ×"+string(rune('0'+len(c.offsets)%10)))
+	}
+	return out
+}
+
+func sent(at time.Duration, n int, way ...string) call {
+	c := call{at: at, offsets: make([]int64, n)}
+	if len(way) > 0 {
+		c.way = way[0]
+	}
+	return c
+}
+
+// inOrder checks that a partition's offsets only rise.
+func (h *harness) inOrder() {
+	h.t.Helper()
+	for p, offsets := range h.service.stored {
+		if !slices.IsSorted(offsets) {
+			h.t.Errorf("partition %d was stored out of order: %v", p, offsets)
+		}
+	}
+}
+
+var errTest = errors.New("test")
+
+func refusal(kind Kind, wait time.Duration) error { return &Error{Kind: kind, Wait: wait, Err: errTest} }
+
+// script answers each Send with the next error, and takes everything after the last.
+func script(errs ...error) func(context.Context, string, []*event.Event) (int, error) {
+	var mu sync.Mutex
+	return func(_ context.Context, _ string, events []*event.Event) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(errs) == 0 {
+			return len(events), nil
+		}
+		err := errs[0]
+		errs = errs[1:]
+		return len(events), err
+	}
+}
+
+var nopLogger = zap.NewNop()
+
+// taker takes everything at once.
+type taker struct{}
+
+func discard(endpoints.Endpoint, Key) (Sink, error) { return taker{}, nil }
+
+func (taker) Send(_ context.Context, events []*event.Event) (int, error) { return len(events), nil }
+
+func (taker) Close(context.Context) error { return nil }

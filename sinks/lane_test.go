@@ -1,0 +1,256 @@
+package sinks
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"twinegress/internal/event"
+)
+
+const ms = time.Millisecond
+
+// What makes a batch: each case puts chunks at its times and says which sends
+// go out when.
+func TestBatching(t *testing.T) {
+	type put struct {
+		at       time.Duration
+		n, bytes int
+	}
+	tests := map[string]struct {
+		puts  []put
+		takes int           // of each Send; 0 is all
+		delay time.Duration // of each Send
+		want  []call
+	}{
+		"count: at once when full":                 {puts: []put{{0, 10, 1}}, want: []call{sent(0, 10)}},
+		"count: full by two chunks":                {puts: []put{{0, 6, 1}, {2 * ms, 4, 1}}, want: []call{sent(2*ms, 10)}},
+		"count: what is left over lingers no more": {puts: []put{{0, 25, 1}}, want: []call{sent(0, 10), sent(0, 10), sent(0, 5)}},
+		"bytes":                          {puts: []put{{0, 1, 600 << 10}, {1 * ms, 1, 600 << 10}}, want: []call{sent(1*ms, 2)}},
+		"linger":                         {puts: []put{{0, 1, 1}}, want: []call{sent(5*ms, 1)}},
+		"linger counts from the first":   {puts: []put{{0, 1, 1}, {4 * ms, 1, 1}}, want: []call{sent(5*ms, 2)}},
+		"linger anew for the next batch": {puts: []put{{0, 1, 1}, {6 * ms, 1, 1}}, want: []call{sent(5*ms, 1), sent(11*ms, 1)}},
+		"what waited behind a send goes at once": {
+			puts: []put{{0, 10, 1}, {3 * ms, 1, 1}, {19 * ms, 1, 1}}, delay: 20 * ms,
+			want: []call{sent(0, 10), sent(20*ms, 2)},
+		},
+		"what came late behind a send lingers from its coming": {
+			puts: []put{{0, 10, 1}, {18 * ms, 1, 1}}, delay: 20 * ms,
+			want: []call{sent(0, 10), sent(23*ms, 1)},
+		},
+		"a Send that takes a part is called again at once": {puts: []put{{0, 10, 1}}, takes: 4, want: []call{sent(0, 4), sent(0, 4), sent(0, 2)}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				options := defaults
+				options.MaxEvents = 10
+				h := newHarness(t, hub, options)
+				h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+					if test.delay > 0 {
+						<-time.After(test.delay)
+					}
+					if test.takes > 0 {
+						return min(test.takes, len(events)), nil
+					}
+					return len(events), nil
+				}
+				for _, p := range test.puts {
+					advance(p.at - time.Since(h.start))
+					if err := h.dispatch(t.Context(), h.chunk(3, p.n, p.bytes)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				advance(time.Second)
+				h.expectCalls(test.want...)
+				h.inOrder()
+				h.finish()
+			})
+		})
+	}
+}
+
+// A lane has one send in flight and keeps its partitions' order; lanes don't
+// wait for each other.
+func TestLanesKeepOrderInParallel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			<-time.After(rand.N(20 * ms))
+			return 1 + rand.IntN(len(events)), nil
+		}
+		for range 500 {
+			h.put(rand.Int32N(2*lanesPerSender), 1+rand.IntN(20))
+		}
+		advance(time.Minute)
+		h.inOrder()
+		if h.service.peak != lanesPerSender {
+			t.Errorf("at most %d sends were in flight at a time, want %d", h.service.peak, lanesPerSender)
+		}
+		for p, next := range h.next {
+			if got := len(h.service.stored[p]); got != int(next) {
+				t.Errorf("partition %d: %d events stored of %d", p, got, next)
+			}
+		}
+		h.finish()
+	})
+}
+
+// k bad events among n cost O(k log n) sends; the others arrive, in order.
+func TestPoison(t *testing.T) {
+	tests := map[string]struct {
+		n   int
+		bad []int64
+	}{
+		"one of one":           {1, []int64{0}},
+		"the first":            {1000, []int64{0}},
+		"the last":             {1000, []int64{999}},
+		"one in the middle":    {1000, []int64{531}},
+		"both ends":            {1000, []int64{0, 999}},
+		"neighbours":           {1000, []int64{498, 499, 500, 501, 502}},
+		"scattered":            {2000, []int64{7, 200, 201, 1000, 1111, 1999}},
+		"all":                  {16, []int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
+		"two, all but one bad": {3, []int64{0, 2}},
+	}
+	for _, kind := range []Kind{Rejected, TooLarge} {
+		for name, test := range tests {
+			t.Run(fmt.Sprint(kindReasons[kind], "/", name), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					options := defaults
+					options.MaxEvents = test.n
+					h := newHarness(t, hub, options)
+					h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+						for _, ev := range events {
+							if slices.Contains(test.bad, ev.Record.Offset) {
+								return len(events), refusal(kind, 0)
+							}
+						}
+						return len(events), nil
+					}
+					h.put(0, test.n)
+					advance(time.Second)
+
+					k := len(test.bad)
+					if limit := 1 + k*2*(1+bits.Len(uint(test.n))); len(h.service.calls) > limit {
+						t.Errorf("%d sends for %d bad of %d, want at most %d", len(h.service.calls), k, test.n, limit)
+					}
+					h.inOrder()
+					want := counts{kindReasons[kind].String(): k}
+					if test.n > k {
+						want["delivered"] = test.n - k
+					}
+					h.expect(want)
+					var bad []int64
+					for _, l := range h.letters.got {
+						if l.reason != kindReasons[kind] || l.detail != errTest.Error() {
+							t.Errorf("dead letter %+v", l)
+						}
+						bad = append(bad, l.offset)
+					}
+					if !slices.Equal(bad, test.bad) {
+						t.Errorf("dead letters of %v, want %v", bad, test.bad)
+					}
+					if s := h.snapshot().State; s != StateReady {
+						t.Errorf("the state is %s: a bad event must not move the breaker", s)
+					}
+					h.finish()
+				})
+			})
+		}
+	}
+}
+
+// A refusal before any event was looked at (attaching the link is not allowed,
+// say) blames no event: it is the endpoint's trouble.
+func TestRefusalOfNoEvent(t *testing.T) {
+	for _, kind := range []Kind{Rejected, TooLarge} {
+		t.Run(kindReasons[kind].String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, hub, defaults)
+				h.service.respond = func(context.Context, string, []*event.Event) (int, error) { return 0, refusal(kind, 0) }
+				h.put(0, 5)
+				advance(100 * ms)
+				h.expect(counts{"unreachable": 5})
+				if len(h.letters.got) > 0 {
+					t.Errorf("events were set aside: %v", h.letters.got)
+				}
+				h.finish()
+			})
+		})
+	}
+}
+
+// Enqueue and the outcome are on the way of every event: neither allocates.
+func TestEnqueueAllocatesNothing(t *testing.T) {
+	h := newHarness(t, hub, defaults)
+	c := h.chunk(0, 256, 100)
+	l := h.lanes[0]
+	l.started = true // no goroutine: the test takes from the lane itself
+	allocs := testing.AllocsPerRun(200, func() {
+		for i := range c.Events {
+			h.Stage(&c.Events[i])
+		}
+		if err := h.Enqueue(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+		l.take()
+		bytes := bytesOf(l.work)
+		h.delivered(l.work)
+		l.shift(len(l.work), bytes)
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations for 256 events, want none", allocs)
+	}
+	c.Settle(1)
+	h.finish()
+}
+
+// take and shift must not keep events alive: their chunks are reused.
+func TestShiftForgets(t *testing.T) {
+	h := newHarness(t, hub, defaults)
+	c := h.chunk(0, 4, 10)
+	l := h.lanes[0]
+	l.work = []*event.Event{&c.Events[0], &c.Events[1], &c.Events[2]}
+	l.shift(2, 20)
+	if all := l.work[:3]; all[0] != &c.Events[2] || all[1] != nil || all[2] != nil {
+		t.Errorf("after a shift by two: %v", all)
+	}
+	c.Settle(1)
+}
+
+func BenchmarkLane(b *testing.B) {
+	for _, size := range []int{1, 32, 256} {
+		b.Run(fmt.Sprint("chunk", size), func(b *testing.B) {
+			s := NewSender(hub, Options{
+				Linger: 5 * ms, MaxEvents: 2000, BackoffInitial: time.Second, BackoffMax: time.Minute,
+				Timeout: time.Second, Attempts: 1, ThrottleLimit: time.Second,
+			}, discard, nil, nopLogger)
+			body := bytes.Repeat([]byte("x"), 500)
+			events := make([]event.Event, size)
+			c := event.NewChunk("twins", 0, 1, 0, func(*event.Chunk) {})
+			c.Add(0, 0, 0, nil, nil)
+			for i := range events {
+				events[i] = event.Event{Chunk: c, Record: &c.Records[0], Body: body, Type: event.SensorChange}
+			}
+			b.ReportAllocs()
+			b.SetBytes(int64(len(body)))
+			for n := 0; n < b.N; n += size {
+				for i := range events {
+					s.Stage(&events[i])
+				}
+				if err := s.Enqueue(context.Background(), c); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := s.Close(context.Background()); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
