@@ -155,24 +155,6 @@ func TestAttachWithoutToken(t *testing.T) {
 	}
 }
 
-// A peer that asks for frequent frames keeps its connection while nothing happens.
-func TestHeartbeat(t *testing.T) {
-	e := start(t)
-	ctx := within(t, 5*time.Second)
-	c, err := amqp.Dial(ctx, "amqp://"+e.AMQPAddr(), &amqp.ConnOptions{
-		SASLType: amqp.SASLTypeAnonymous(), IdleTimeout: 150 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	select {
-	case <-c.Done():
-		t.Errorf("the connection ended: %v", c.Err())
-	case <-time.After(600 * time.Millisecond):
-	}
-}
-
 // bearer is a credential with a fixed token, as Entra ID would issue.
 type bearer string
 

@@ -32,8 +32,8 @@ type Config struct {
 	Hubs            []Hub
 	Topics          []Topic
 	EventGridTopics []GridTopic
-	// AutoCreate makes a hub of an entity that nobody declared when it is first
-	// attached to, as a hub from an Event Hubs client and as a topic from a Service Bus one.
+	// AutoCreate creates an entity that nobody declared when it is first attached to:
+	// a hub when an Event Hubs client asks for it, a topic when a Service Bus one does.
 	AutoCreate bool
 	// Partitions of a hub that doesn't say itself; 0 is DefaultPartitions.
 	Partitions int

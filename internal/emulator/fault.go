@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -90,7 +91,7 @@ func (f *Fault) validate() error {
 		return fmt.Errorf("emulator: status %d is no HTTP answer", f.Status)
 	}
 	if f.Every < 0 || f.Times < 0 || f.Throttle < 0 || f.Delay < 0 || f.RetryAfter < 0 {
-		return fmt.Errorf("emulator: every, times, throttle, retryAfter and delay can't be negative")
+		return errors.New("emulator: every, times, throttle, retryAfter and delay can't be negative")
 	}
 	return nil
 }

@@ -89,7 +89,11 @@ func TestFaults(t *testing.T) {
 					t.Fatal(err)
 				}
 				set(t, e, entity, c.fault)
-				ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+				patience := 5 * time.Second
+				if c.fault.NeverSettle || c.fault.Silent {
+					patience = 200 * time.Millisecond
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
 				c.check(t, entity, s.send(ctx, "", "a bad thing"))
 				if n := e.Stats().Entity(entity).Count; n != 1+c.stored {
@@ -196,8 +200,16 @@ func TestTurmoil(t *testing.T) {
 	}
 	for round := range 3 {
 		for _, f := range []emulator.Fault{
-			{RejectKey: "primary"}, {Refuse: "amqp:not-found"}, {Cut: emulator.CutDuring, Every: 2}, {Detach: "amqp:link:detach-forced"},
-			{NoCredit: true}, {Delay: emulator.Duration(time.Millisecond)}, {Throttle: 1}, {Silent: true}, {Hang: true}, {Down: true},
+			{RejectKey: "primary"},
+			{Refuse: "amqp:not-found"},
+			{Cut: emulator.CutDuring, Every: 2},
+			{Detach: "amqp:link:detach-forced"},
+			{NoCredit: true},
+			{Delay: emulator.Duration(time.Millisecond)},
+			{Throttle: 1},
+			{Silent: true},
+			{Hang: true},
+			{Down: true},
 		} {
 			name := []string{"hub", "topic", emulator.Namespace}[round]
 			if f.Down {

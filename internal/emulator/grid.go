@@ -117,8 +117,7 @@ func (g *gridTopic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f != nil && (f.Hang || f.Silent) {
 		// A server notices the client's end only once the body is read.
 		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 2*GridMaxBytes))
-		<-r.Context().Done()
-		return
+		waitOut(r)
 	}
 	if f != nil && f.Refuse != "" {
 		g.deny(w, http.StatusNotFound, "ResourceNotFound", "The topic '"+g.name+"' could not be found.")
@@ -180,7 +179,7 @@ func (g *gridTopic) publish(w http.ResponseWriter, r *http.Request, a *activeFau
 		switch {
 		case f.Cut == CutMid, f.Cut == CutBefore, f.Cut == CutClose, f.Detach != "":
 			g.refuse()
-			panic(http.ErrAbortHandler) // net/http's way to drop the connection
+			abort()
 		case f.Throttle > 0:
 			w.Header().Set("Retry-After", strconv.Itoa(f.Throttle))
 			g.deny(w, http.StatusTooManyRequests, "TooManyRequests", "The topic is being throttled.")
@@ -202,11 +201,10 @@ func (g *gridTopic) publish(w http.ResponseWriter, r *http.Request, a *activeFau
 		return
 	}
 	if struck && f.Cut != "" {
-		panic(http.ErrAbortHandler)
+		abort()
 	}
 	if struck && f.NeverSettle {
-		<-r.Context().Done()
-		return
+		waitOut(r)
 	}
 	if struck && f.Delay > 0 {
 		t := time.NewTimer(time.Duration(f.Delay))
@@ -218,6 +216,13 @@ func (g *gridTopic) publish(w http.ResponseWriter, r *http.Request, a *activeFau
 		}
 	}
 	w.WriteHeader(http.StatusOK)
+}
+
+// waitOut leaves a request without an answer. It doesn't return: a handler that does
+// answers 200, which can still reach a client that has half closed its connection.
+func waitOut(r *http.Request) {
+	<-r.Context().Done()
+	abort()
 }
 
 func (g *gridTopic) deny(w http.ResponseWriter, status int, code, message string) {
@@ -268,3 +273,6 @@ func (h *hangListener) release() {
 	}
 	h.kept = nil
 }
+
+// abort drops the connection without an answer, in the one way that net/http has.
+func abort() { panic(http.ErrAbortHandler) } //nolint:forbidigo // see above

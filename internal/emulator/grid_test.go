@@ -158,7 +158,7 @@ func TestGridAuth(t *testing.T) {
 		key, _ := base64.StdEncoding.DecodeString(e.EventGridKey("grid", emulator.Secondary))
 		text := "r=" + url.QueryEscape("https://grid/api/events") + "&e=" + url.QueryEscape(expires.UTC().Format("1/2/2006 3:04:05 PM"))
 		h := hmac.New(sha256.New, key)
-		io.WriteString(h, text)
+		h.Write([]byte(text))
 		return text + "&s=" + url.QueryEscape(base64.StdEncoding.EncodeToString(h.Sum(nil)))
 	}
 	good := token(time.Now().Add(time.Hour))
@@ -225,8 +225,8 @@ func TestGridFaults(t *testing.T) {
 		g.c.Timeout = 100 * time.Millisecond
 		set(t, e, "grid", f)
 		var ue *url.Error
-		if _, err := g.post(body); !errors.As(err, &ue) || !ue.Timeout() {
-			t.Errorf("%+v: %v", f, err)
+		if resp, err := g.post(body); !errors.As(err, &ue) || !ue.Timeout() {
+			t.Errorf("%+v: %v, %v", f, resp, err)
 		}
 	}
 }

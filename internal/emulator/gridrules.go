@@ -12,8 +12,26 @@ import (
 
 // gridFields are the properties that an event may have, as bits of what was seen.
 var gridFields = map[string]int{
-	"id": 1, "subject": 2, "eventtype": 4, "eventtime": 8, "dataversion": 16,
-	"data": 32, "metadataversion": 64, "topic": 128,
+	"id": 1, "subject": 2, "eventType": 4, "eventTime": 8, "dataVersion": 16,
+	"data": 32, "metadataVersion": 64, "topic": 128,
+}
+
+// gridField finds a property by its key as written, or else whatever its case.
+func gridField(key []byte) (bit int, ok bool) {
+	if bit, ok = gridFields[string(key)]; ok { // the usual case, which allocates nothing
+		return bit, true
+	}
+	name := string(key)
+	if bytes.IndexByte(key, '\\') >= 0 {
+		// Rare enough for the slow way. It can't fail: the scanner has checked it.
+		_ = json.Unmarshal(append(append([]byte{'"'}, key...), '"'), &name)
+	}
+	for field, bit := range gridFields {
+		if strings.EqualFold(field, name) {
+			return bit, true
+		}
+	}
+	return 0, false
 }
 
 const gridRequired = 1 | 2 | 4 | 8 | 16
@@ -58,14 +76,9 @@ func (g *gridTopic) take(f *Fault, body []byte) (status int, err error) {
 func (s *scanner) gridEvent() error {
 	seen := 0
 	err := s.object(func(key []byte) error {
-		name := string(key)
-		if bytes.IndexByte(key, '\\') >= 0 {
-			// Rare enough for the slow way. It can't fail: the scanner has checked it.
-			_ = json.Unmarshal(append(append([]byte{'"'}, key...), '"'), &name)
-		}
-		bit, known := gridFields[strings.ToLower(name)]
+		bit, known := gridField(key)
 		if !known {
-			return fmt.Errorf("the property '%s' is not part of the EventGridEvent schema", name)
+			return fmt.Errorf("the property '%s' is not part of the EventGridEvent schema", key)
 		}
 		s.space()
 		from := s.i
@@ -73,7 +86,7 @@ func (s *scanner) gridEvent() error {
 			return err
 		}
 		seen |= bit
-		return checkGridField(bit, name, s.b[from:s.i])
+		return checkGridField(bit, key, s.b[from:s.i])
 	})
 	if err != nil {
 		return err
@@ -88,7 +101,7 @@ func (s *scanner) gridEvent() error {
 	return nil
 }
 
-func checkGridField(bit int, name string, raw []byte) error {
+func checkGridField(bit int, name, raw []byte) error {
 	switch bit {
 	case 1, 2, 4:
 		if len(raw) <= 2 || raw[0] != '"' {

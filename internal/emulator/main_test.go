@@ -67,7 +67,7 @@ func hub(t testing.TB, connectionString, name string) hubSender {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_ = c.Close(ctx) // faults keep some from closing in order
 	})
@@ -111,7 +111,7 @@ func topic(t testing.TB, connectionString, name string) topicSender {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		_ = c.Close(ctx)
 	})

@@ -14,11 +14,11 @@ import (
 
 // Reasons for a 401, in the services' words where those are known.
 var (
-	errTokenMalformed = errors.New("InvalidSignature: The token is malformed.")
-	errTokenSignature = errors.New("InvalidSignature: The token has an invalid signature.")
-	errTokenExpired   = errors.New("ExpiredToken: The token is expired.")
-	errTokenAudience  = errors.New("InvalidAudience: The token's resource doesn't cover the audience.")
-	errTokenIssuer    = errors.New("InvalidIssuer: The token was not issued for this namespace.")
+	errTokenMalformed = errors.New("InvalidSignature: The token is malformed")
+	errTokenSignature = errors.New("InvalidSignature: The token has an invalid signature")
+	errTokenExpired   = errors.New("ExpiredToken: The token is expired")
+	errTokenAudience  = errors.New("InvalidAudience: The token's resource doesn't cover the audience")
+	errTokenIssuer    = errors.New("InvalidIssuer: The token was not issued for this namespace")
 )
 
 // verifySAS checks a shared access signature for an audience and returns which of

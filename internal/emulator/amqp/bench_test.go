@@ -76,8 +76,7 @@ func BenchmarkWalk(b *testing.B) {
 // stream is a connection whose input is prepared: it costs the client nothing.
 type stream struct {
 	net.Conn
-	in   *bytes.Reader
-	done chan struct{}
+	in *bytes.Reader
 }
 
 func (s *stream) Read(b []byte) (int, error)       { return s.in.Read(b) }
