@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 
+	"go.uber.org/zap"
+
 	"twinegress/endpoints"
 	"twinegress/internal/event"
 )
@@ -16,6 +18,7 @@ import (
 type failover struct {
 	endpoint endpoints.Endpoint
 	open     Open
+	log      *zap.Logger
 
 	mu      sync.Mutex
 	sinks   [2]Sink
@@ -26,8 +29,8 @@ type failover struct {
 	replaced chan struct{}  // closed once the endpoint has another way; see Sender.Update
 }
 
-func newFailover(endpoint endpoints.Endpoint, open Open) *failover {
-	return &failover{endpoint: endpoint, open: open, replaced: make(chan struct{})}
+func newFailover(endpoint endpoints.Endpoint, open Open, log *zap.Logger) *failover {
+	return &failover{endpoint: endpoint, open: open, log: log, replaced: make(chan struct{})}
 }
 
 // isReplaced reports whether the endpoint was changed, and so has another way now.
@@ -60,7 +63,7 @@ func (f *failover) Send(ctx context.Context, events []*event.Event, probe bool) 
 	}
 	// The other key itself, not whichever is current: another lane may have
 	// switched, and so may a probe, but this batch tries each key once.
-	f.switchFrom(key)
+	f.switchFrom(key, err)
 	var refused [2]error
 	refused[key] = err
 	if n, err = f.sendWith(ctx, 1-key, events); !isUnauthorized(err) {
@@ -108,11 +111,12 @@ func (f *failover) use(key Key) (Sink, error) {
 }
 
 // switchFrom changes to the other key, unless another lane has done so already.
-func (f *failover) switchFrom(key Key) {
+func (f *failover) switchFrom(key Key, refusal error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.current == key {
 		f.current = 1 - key
+		f.log.Warn("key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", f.current), zap.Error(refusal))
 	}
 }
 

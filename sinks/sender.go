@@ -76,17 +76,18 @@ const (
 // NewSender makes an endpoint's sender. Nothing runs or connects until the
 // first event comes.
 func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLetters DeadLetters, log *zap.Logger) *Sender {
+	log = log.With(zap.String("endpoint", endpoint.ID),
+		zap.String("type", string(endpoint.Type)), zap.String("path", endpoint.Path))
 	s := &Sender{
 		id:          endpoint.ID,
 		options:     options,
 		open:        open,
 		deadLetters: deadLetters,
-		log: log.With(zap.String("endpoint", endpoint.ID),
-			zap.String("type", string(endpoint.Type)), zap.String("path", endpoint.Path)),
-		breaker:  breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64),
-		draining: make(chan struct{}),
-		endpoint: endpoint,
-		link:     newFailover(endpoint, open),
+		log:         log,
+		breaker:     breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64),
+		draining:    make(chan struct{}),
+		endpoint:    endpoint,
+		link:        newFailover(endpoint, open, log),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for i := range s.lanes {
@@ -368,7 +369,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 		s.mu.Unlock()
 		return nil
 	}
-	s.link = newFailover(endpoint, s.open)
+	s.link = newFailover(endpoint, s.open, s.log)
 	s.lastErr = ""
 	if s.life == connected {
 		s.life = provisioning

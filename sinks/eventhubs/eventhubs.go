@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -23,8 +24,9 @@ const busyWait = 4 * time.Second
 
 // Sink is a sinks.Sink for one event hub and key.
 type Sink struct {
-	endpoint endpoints.Endpoint
-	client   *azeventhubs.ProducerClient
+	endpoint    endpoints.Endpoint
+	client      *azeventhubs.ProducerClient
+	connections *azamqp.Connections
 
 	mu         sync.Mutex
 	partitions []string // of the hub; asked for once
@@ -46,9 +48,12 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 	if parsed.EntityPath != "" {
 		hub = "" // the SDK takes it from one place only
 	}
+	connections := azamqp.NewConnections(parsed, roots)
 	client, err := azeventhubs.NewProducerClientFromConnectionString(connection, hub, &azeventhubs.ProducerClientOptions{
 		ApplicationID: "twinegress",
-		TLSConfig:     azamqp.TLSConfig(roots, parsed),
+		NewWebSocketConn: func(ctx context.Context, _ azeventhubs.WebSocketConnParams) (net.Conn, error) {
+			return connections.Dial(ctx)
+		},
 		// The tries are the sender's. One quick inner retry is what rebuilds
 		// a lost connection; with none the client would never recover.
 		RetryOptions: azeventhubs.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
@@ -57,9 +62,10 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 		return nil, err
 	}
 	return &Sink{
-		endpoint: endpoint,
-		client:   client,
-		messages: sync.Pool{New: func() any { return new(azamqp.Message) }},
+		endpoint:    endpoint,
+		client:      client,
+		connections: connections,
+		messages:    sync.Pool{New: func() any { return new(azamqp.Message) }},
 	}, nil
 }
 
@@ -91,7 +97,8 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if err := s.client.SendEventDataBatch(ctx, batch, nil); err != nil {
+	err = s.connections.Watch(func() error { return s.client.SendEventDataBatch(ctx, batch, nil) })
+	if err != nil {
 		return n, classify(err)
 	}
 	return n, nil

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -23,8 +24,9 @@ const busyWait = 10 * time.Second
 
 // Sink is a sinks.Sink for one topic and key.
 type Sink struct {
-	endpoint endpoints.Endpoint
-	client   *azservicebus.Client
+	endpoint    endpoints.Endpoint
+	client      *azservicebus.Client
+	connections *azamqp.Connections
 
 	mu     sync.Mutex
 	sender *azservicebus.Sender
@@ -42,9 +44,12 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 	if err != nil {
 		return nil, err
 	}
+	connections := azamqp.NewConnections(parsed, roots)
 	client, err := azservicebus.NewClientFromConnectionString(connection, &azservicebus.ClientOptions{
 		ApplicationID: "twinegress",
-		TLSConfig:     azamqp.TLSConfig(roots, parsed),
+		NewWebSocketConn: func(ctx context.Context, _ azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+			return connections.Dial(ctx)
+		},
 		// The tries are the sender's. One quick inner retry is what rebuilds
 		// a lost connection; with none the client would never recover.
 		RetryOptions: azservicebus.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
@@ -53,9 +58,10 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 		return nil, err
 	}
 	return &Sink{
-		endpoint: endpoint,
-		client:   client,
-		messages: sync.Pool{New: func() any { return new(azamqp.Message) }},
+		endpoint:    endpoint,
+		client:      client,
+		connections: connections,
+		messages:    sync.Pool{New: func() any { return new(azamqp.Message) }},
 	}, nil
 }
 
@@ -73,7 +79,8 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if err := sender.SendMessageBatch(ctx, batch, nil); err != nil {
+	err = s.connections.Watch(func() error { return sender.SendMessageBatch(ctx, batch, nil) })
+	if err != nil {
 		return n, classify(err)
 	}
 	return n, nil

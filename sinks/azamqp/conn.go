@@ -1,0 +1,199 @@
+package azamqp
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync/atomic"
+
+	"twinegress/endpoints"
+)
+
+// ErrReturned is what a batch fails with that the service neither stored nor
+// refused: with the outcome released or modified (AMQP 1.0, part 3.4).
+var ErrReturned = errors.New("the service gave the batch back without storing it")
+
+// Connections opens the connections of one SDK client, through its hook for
+// web sockets, in order to listen in: go-amqp's Send reports an outcome of
+// released or modified as success, and the SDKs offer nothing to tell them
+// apart from it. It would be a loss that nobody counts.
+type Connections struct {
+	address string
+	tls     *tls.Config // nil: plain text
+	// returned counts deliveries that came back, on all connections.
+	returned atomic.Uint64
+}
+
+// NewConnections is for the host of a connection string. roots are further
+// root certificates, or nil.
+func NewConnections(to endpoints.ConnectionString, roots *x509.CertPool) *Connections {
+	host, port, err := net.SplitHostPort(to.Host)
+	if err != nil {
+		host, port = to.Host, "5671"
+		if to.UseDevelopmentEmulator {
+			port = "5672"
+		}
+	}
+	c := &Connections{address: net.JoinHostPort(host, port)}
+	if !to.UseDevelopmentEmulator {
+		c.tls = &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}
+	}
+	return c
+}
+
+// Dial opens a connection.
+func (c *Connections) Dial(ctx context.Context) (net.Conn, error) {
+	var conn net.Conn
+	var err error
+	if c.tls == nil {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", c.address)
+	} else {
+		conn, err = (&tls.Dialer{Config: c.tls}).DialContext(ctx, "tcp", c.address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &watchedConn{Conn: conn, returned: &c.returned}, nil
+}
+
+// Watch runs send, and fails with ErrReturned where it says that it succeeded
+// but a delivery came back meanwhile. That may have been another lane's: then
+// this batch is sent twice, which is allowed, and none is lost.
+func (c *Connections) Watch(send func() error) error {
+	before := c.returned.Load()
+	err := send()
+	if err == nil && c.returned.Load() != before {
+		return ErrReturned
+	}
+	return err
+}
+
+// watchedConn follows the frames that come in. The bytes are read here before
+// the library can act on them, so the count is right when Send returns.
+type watchedConn struct {
+	net.Conn
+	returned *atomic.Uint64
+
+	head [frameHead]byte // the beginning of the frame that is coming in
+	have int             // how many bytes of it
+	skip int             // how many bytes of the frame before are still to come
+}
+
+const (
+	frameHead   = 64 // enough of a frame for the state of a disposition
+	frameHeader = 8  // size, offset, type, channel; as long as a protocol header
+)
+
+func (c *watchedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.follow(p[:n])
+	return n, err
+}
+
+func (c *watchedConn) follow(p []byte) {
+	for len(p) > 0 {
+		if c.skip > 0 {
+			n := min(c.skip, len(p))
+			c.skip -= n
+			p = p[n:]
+			continue
+		}
+		n := copy(c.head[c.have:c.wanted()], p)
+		c.have += n
+		p = p[n:]
+		if c.have < c.wanted() { // which grows once the size is known
+			continue
+		}
+		if size := c.frameSize(); size > 0 {
+			if isReturned(c.head[:c.have]) {
+				c.returned.Add(1)
+			}
+			c.skip = max(size-c.have, 0)
+		}
+		c.have = 0
+	}
+}
+
+// wanted is how many bytes of a frame's beginning are looked at.
+func (c *watchedConn) wanted() int {
+	if c.have < frameHeader {
+		return frameHeader
+	}
+	return max(min(c.frameSize(), frameHead), frameHeader)
+}
+
+// frameSize is 0 for a protocol header, which is no frame.
+func (c *watchedConn) frameSize() int {
+	if string(c.head[:4]) == "AMQP" {
+		return 0
+	}
+	return int(binary.BigEndian.Uint32(c.head[:4]))
+}
+
+// The descriptors of AMQP 1.0 that matter here.
+const (
+	disposition = 0x15
+	released    = 0x26
+	modified    = 0x27
+)
+
+// isReturned tells whether a frame is a disposition with such an outcome.
+func isReturned(frame []byte) bool {
+	offset := int(frame[4]) * 4
+	if frame[5] != 0 || offset > len(frame) { // not an AMQP frame
+		return false
+	}
+	code, body := descriptor(frame[offset:])
+	if code != disposition {
+		return false
+	}
+	switch {
+	case len(body) > 3 && body[0] == 0xc0: // list8: size, count
+		body = body[3:]
+	case len(body) > 9 && body[0] == 0xd0: // list32
+		body = body[9:]
+	default:
+		return false
+	}
+	for range 4 { // role, first, last, settled
+		body = skipPrimitive(body)
+	}
+	code, _ = descriptor(body)
+	return code == released || code == modified
+}
+
+// descriptor reads the numeric descriptor of a described value; 0 is none.
+func descriptor(b []byte) (code uint64, rest []byte) {
+	switch {
+	case len(b) >= 3 && b[0] == 0 && b[1] == 0x53:
+		return uint64(b[2]), b[3:]
+	case len(b) >= 10 && b[0] == 0 && b[1] == 0x80:
+		return binary.BigEndian.Uint64(b[2:10]), b[10:]
+	}
+	return 0, nil
+}
+
+// skipPrimitive steps over a value of fixed width, which its code tells.
+func skipPrimitive(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	width := 1
+	switch b[0] >> 4 {
+	case 0x4:
+	case 0x5:
+		width += 1
+	case 0x6:
+		width += 2
+	case 0x7:
+		width += 4
+	case 0x8:
+		width += 8
+	default:
+		return nil
+	}
+	return b[min(width, len(b)):]
+}
