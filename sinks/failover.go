@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -21,13 +22,26 @@ type failover struct {
 	log      *zap.Logger
 
 	mu      sync.Mutex
-	sinks   [2]Sink
+	sinks   [2]*connection // by key; nil until needed
 	current Key
 	closed  bool
 
 	users    sync.WaitGroup // sends in flight; Add under mu, and not once closed
+	closing  sync.WaitGroup // connections that are being given up; as users
 	replaced chan struct{}  // closed once the endpoint has another way; see Sender.Update
 }
+
+// connection is an open sink. One that is retired takes no more sends, and is
+// closed when the last that it has is over.
+type connection struct {
+	sink    Sink
+	users   int
+	retired bool
+}
+
+// closeTimeout bounds the goodbye to a connection that is given up while the
+// endpoint goes on: its peer may be the one that doesn't answer.
+const closeTimeout = 5 * time.Second
 
 func newFailover(endpoint endpoints.Endpoint, open Open, log *zap.Logger) *failover {
 	return &failover{endpoint: endpoint, open: open, log: log, replaced: make(chan struct{})}
@@ -74,12 +88,15 @@ func (f *failover) Send(ctx context.Context, events []*event.Event, probe bool) 
 }
 
 func (f *failover) sendWith(ctx context.Context, key Key, events []*event.Event) (int, error) {
-	sink, err := f.use(key)
+	c, err := f.use(key)
 	if err != nil {
 		return 0, err
 	}
-	defer f.users.Done()
-	return sink.Send(ctx, events)
+	n, err := c.sink.Send(ctx, events)
+	// A peer that went silent leaves the SDKs' clients waiting long after it is
+	// back: after a time-out the next send gets a new connection.
+	f.release(c, err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded))
+	return n, err
 }
 
 func isUnauthorized(err error) bool {
@@ -91,9 +108,9 @@ func bothRefused(refused [2]error) error {
 	return &Error{Kind: Unauthorized, Err: fmt.Errorf("both keys are refused: primary: %w; secondary: %w", refused[Primary], refused[Secondary])}
 }
 
-// use gives the sink of a key, opened if need be. The caller must call
-// users.Done when its send is over.
-func (f *failover) use(key Key) (Sink, error) {
+// use gives the connection of a key, opened if need be. The caller must
+// release it when its send is over.
+func (f *failover) use(key Key) (*connection, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -104,19 +121,58 @@ func (f *failover) use(key Key) (Sink, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s key: %w", key, err)
 		}
-		f.sinks[key] = sink
+		f.sinks[key] = &connection{sink: sink}
 	}
 	f.users.Add(1)
+	f.sinks[key].users++
 	return f.sinks[key], nil
 }
 
-// switchFrom changes to the other key, unless another lane has done so already.
+func (f *failover) release(c *connection, silent bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.users--
+	if silent {
+		f.retire(c)
+	}
+	f.closeIfUnused(c)
+	f.users.Done() // last: close waits for it before it waits for what is closing
+}
+
+func (f *failover) retire(c *connection) {
+	c.retired = true
+	for key := range f.sinks {
+		if f.sinks[key] == c {
+			f.sinks[key] = nil
+		}
+	}
+}
+
+func (f *failover) closeIfUnused(c *connection) {
+	if !c.retired || c.users > 0 {
+		return
+	}
+	f.closing.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		if err := c.sink.Close(ctx); err != nil {
+			f.log.Debug("closing a connection that is given up", zap.Error(err))
+		}
+	})
+}
+
+// switchFrom changes to the other key, unless another lane has done so
+// already. The refused key's connection is of no use any more.
 func (f *failover) switchFrom(key Key, refusal error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.current == key {
 		f.current = 1 - key
 		f.log.Warn("key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", f.current), zap.Error(refusal))
+	}
+	if c := f.sinks[key]; c != nil && !f.closed { // close does it otherwise
+		f.retire(c)
+		f.closeIfUnused(c)
 	}
 }
 
@@ -134,10 +190,14 @@ func (f *failover) close(ctx context.Context) error {
 	f.closed = true
 	f.mu.Unlock()
 	f.users.Wait()
+	f.closing.Wait()
+	f.mu.Lock()
+	open := f.sinks
+	f.mu.Unlock()
 	var errs []error
-	for _, sink := range f.sinks {
-		if sink != nil {
-			errs = append(errs, sink.Close(ctx))
+	for _, c := range open {
+		if c != nil {
+			errs = append(errs, c.sink.Close(ctx))
 		}
 	}
 	return errors.Join(errs...)

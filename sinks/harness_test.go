@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -212,6 +213,13 @@ func (h *harness) snapshot() Snapshot {
 	return snap
 }
 
+// calls gives the sends that are over.
+func (h *harness) calls() []call {
+	h.service.mu.Lock()
+	defer h.service.mu.Unlock()
+	return slices.Clone(h.service.calls)
+}
+
 // unsettled is the number of chunks without an outcome.
 func (h *harness) unsettled() int {
 	h.mu.Lock()
@@ -271,19 +279,18 @@ func (h *harness) expect(want counts) {
 // expectCalls checks when sends went out, and of how many events.
 func (h *harness) expectCalls(want ...call) {
 	h.t.Helper()
-	h.service.mu.Lock()
-	defer h.service.mu.Unlock()
-	same := slices.EqualFunc(h.service.calls, want, func(a, b call) bool {
+	calls := h.calls()
+	same := slices.EqualFunc(calls, want, func(a, b call) bool {
 		return a.at == b.at && len(a.offsets) == len(b.offsets) && (b.way == "" || a.way == b.way)
 	})
 	if !same {
-		h.t.Errorf("sends are\n%v, want\n%v", show(h.service.calls), show(want))
+		h.t.Errorf("sends are\n%v, want\n%v", show(calls), show(want))
 	}
 }
 
 func show(calls []call) (out []string) {
 	for _, c := range calls {
-		out = append(out, c.at.String()+" "+c.way+" ×"+string(rune('0'+len(c.offsets)%10)))
+		out = append(out, c.at.String()+" "+c.way+" ×"+strconv.Itoa(len(c.offsets)))
 	}
 	return out
 }
@@ -308,7 +315,9 @@ func (h *harness) inOrder() {
 
 var errTest = errors.New("test")
 
-func refusal(kind Kind, wait time.Duration) error { return &Error{Kind: kind, Wait: wait, Err: errTest} }
+func refusal(kind Kind, wait time.Duration) error {
+	return &Error{Kind: kind, Wait: wait, Err: errTest}
+}
 
 // script answers each Send with the next error, and takes everything after the last.
 func script(errs ...error) func(context.Context, string, []*event.Event) (int, error) {

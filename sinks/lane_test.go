@@ -137,8 +137,8 @@ func TestPoison(t *testing.T) {
 					advance(time.Second)
 
 					k := len(test.bad)
-					if limit := 1 + k*2*(1+bits.Len(uint(test.n))); len(h.service.calls) > limit {
-						t.Errorf("%d sends for %d bad of %d, want at most %d", len(h.service.calls), k, test.n, limit)
+					if limit := 1 + k*2*(1+bits.Len(uint(test.n))); len(h.calls()) > limit {
+						t.Errorf("%d sends for %d bad of %d, want at most %d", len(h.calls()), k, test.n, limit)
 					}
 					h.inOrder()
 					want := counts{kindReasons[kind].String(): k}
@@ -184,6 +184,39 @@ func TestRefusalOfNoEvent(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A lane's bytes are given back: it doesn't fill up over time.
+func TestLaneBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		for range 12 {
+			if err := h.dispatch(t.Context(), h.chunk(0, 1, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		h.expect(counts{"delivered": 12})
+		l := h.lanes[0]
+		if l.count != 0 || l.bytes != 0 {
+			t.Errorf("an empty lane has %d events of %d bytes", l.count, l.bytes)
+		}
+		h.service.respond = func(ctx context.Context, _ string, events []*event.Event) (int, error) {
+			<-time.After(time.Second)
+			return len(events), nil
+		}
+		begun := time.Now()
+		for range 12 { // 8 MiB and one chunk fit, the others wait for a send each
+			if err := h.dispatch(t.Context(), h.chunk(0, 1, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		if took := time.Since(begun); took < time.Second {
+			t.Errorf("12 MiB were let in within %v", took)
+		}
+		h.finish()
+	})
 }
 
 // Enqueue and the outcome are on the way of every event: neither allocates.

@@ -24,6 +24,9 @@ type Options struct {
 	Timeout        time.Duration // of all tries of one batch
 	Attempts       int           // tries of one batch with one key
 	ThrottleLimit  time.Duration // of all waits of one batch
+	// KeepDropped makes dead letters also of what is dropped for no fault of
+	// its own: the endpoint backs off, is full or was removed.
+	KeepDropped bool
 }
 
 const (
@@ -129,7 +132,7 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 	s.mu.Unlock()
 
 	if s.breaker.Blocked(time.Now()) {
-		s.drop(run, event.Backoff)
+		s.drop(run, event.Backoff, "")
 		return nil
 	}
 	l := s.lanes[int(c.Partition)%lanesPerSender]
@@ -141,7 +144,7 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 		return nil
 	}
 	if !wait {
-		s.drop(run, event.Overflow)
+		s.drop(run, event.Overflow, "the endpoint's queue was full")
 		return nil
 	}
 	return context.Cause(ctx) // the run stays pending, and the chunk unsettled
@@ -158,7 +161,7 @@ func (s *Sender) deliver(ctx context.Context, all []*event.Event) (done int) {
 	for batch := all; len(batch) > 0; {
 		permit, ok := s.breaker.Acquire(time.Now())
 		if !ok {
-			s.drop(batch, event.Backoff)
+			s.drop(batch, event.Backoff, "")
 			return len(all)
 		}
 		part := batch
@@ -191,7 +194,7 @@ func (s *Sender) deliver(ctx context.Context, all []*event.Event) (done int) {
 			suspects = 0
 		default:
 			s.backOff(permit, err)
-			s.drop(batch, kindReasons[err.Kind])
+			s.drop(batch, kindReasons[err.Kind], err.Err.Error())
 			return len(all)
 		}
 	}
@@ -315,12 +318,21 @@ func (s *Sender) delivered(events []*event.Event) {
 	settle(events)
 }
 
-func (s *Sender) drop(events []*event.Event, reason event.Reason) {
+func (s *Sender) drop(events []*event.Event, reason event.Reason, detail string) {
 	s.mu.Lock()
 	s.counts.Dropped[reason] += uint64(len(events))
 	s.counts.Pending -= len(events)
+	if reason == event.Backoff {
+		detail = s.lastErr // what it backs off for
+	}
 	s.mu.Unlock()
-	settle(events)
+	if !s.options.KeepDropped {
+		settle(events)
+		return
+	}
+	for _, ev := range events {
+		s.deadLetters.Put(ev, reason, detail, s.id)
+	}
 }
 
 // setAside drops one event that its service does not take and keeps it as a
@@ -416,7 +428,7 @@ func (s *Sender) close(ctx context.Context) error {
 	if removed {
 		for _, l := range s.lanes {
 			l.take()
-			s.drop(l.work, event.Removed)
+			s.drop(l.work, event.Removed, "the endpoint was removed")
 			l.work = nil
 		}
 	}
