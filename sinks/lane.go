@@ -68,6 +68,13 @@ func (l *lane) enough() bool {
 	return l.count >= l.sender.options.MaxEvents || l.bytes >= batchBytes
 }
 
+// idle reports that every event that was pushed has its outcome.
+func (l *lane) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count == 0
+}
+
 // push appends a run of events. While the lane is full it waits for room: that
 // is the back-pressure that in the end stops polling. It reports false, and
 // has pushed nothing, if ctx ended, or at once if wait is false.

@@ -131,11 +131,15 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 	wait := s.endpoint.Overflow != endpoints.OverflowDrop
 	s.mu.Unlock()
 
+	l := s.lanes[int(c.Partition)%lanesPerSender]
 	if s.breaker.Blocked(time.Now()) {
-		s.drop(run, event.Backoff, "")
+		// What is kept is kept in order: behind what the lane has still to drop,
+		// unless that takes so long that the lane is full.
+		if !s.options.KeepDropped || l.idle() || !l.push(ctx, run, false, &s.holdsBack) {
+			s.drop(run, event.Backoff, "")
+		}
 		return nil
 	}
-	l := s.lanes[int(c.Partition)%lanesPerSender]
 	if !l.started {
 		l.started = true
 		s.running.Go(func() { l.run(s.ctx) })
@@ -282,9 +286,7 @@ func (s *Sender) healthy(permit breaker.Permit, link *failover) {
 	if first {
 		s.life = connected
 	}
-	if closed {
-		s.lastErr = ""
-	}
+	s.lastErr = "" // it works now; a lane that still waits says so again
 	s.mu.Unlock()
 	if first || closed {
 		s.log.Info("endpoint ready")

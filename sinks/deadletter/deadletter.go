@@ -30,6 +30,10 @@ const (
 	maxRequestBytes = 100<<20 - 64<<10
 	// retryDelay is the pause before a refused dead letter is tried again.
 	retryDelay = time.Second
+	// maxBuffered bounds what the client holds: a letter costs about a kilobyte
+	// there, a tenth of that in our own queue, which is bounded otherwise. It is
+	// far more than a broker needs to be kept busy.
+	maxBuffered = 10_000
 	// detailLimit keeps a codec's or a service's long text out of the headers.
 	detailLimit = 1000
 )
@@ -43,10 +47,14 @@ type Topic struct {
 
 	ctx     context.Context
 	cancel  context.CancelFunc
+	writer  sync.WaitGroup
+	more    chan struct{} // there are queued letters
+	closing chan struct{} // there won't be any more
 	retrier sync.WaitGroup
 	retry   chan struct{} // there are refused letters
 
 	mu      sync.Mutex
+	queue   []letter // in order, not with the client yet
 	refused []letter
 	waiting atomic.Int64 // dead letters that are not stored yet
 }
@@ -64,6 +72,8 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 			kgo.RequiredAcks(kgo.AllISRAcks()),
 			kgo.ProducerBatchMaxBytes(batchBytes),
 			kgo.ProducerLinger(0),
+			kgo.MaxBufferedRecords(maxBuffered),
+			kgo.RecordPartitioner(bySource),
 			kgo.RecordRetries(10), // then the promise hears of it, and says so loudly
 		}, connect...)...)
 		if err != nil {
@@ -83,11 +93,22 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 		client.Close()
 		return nil, err
 	}
-	t := &Topic{name: name, client: client, large: large, log: log, retry: make(chan struct{}, 1)}
+	t := &Topic{
+		name: name, client: client, large: large, log: log,
+		more: make(chan struct{}, 1), closing: make(chan struct{}), retry: make(chan struct{}, 1),
+	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.writer.Go(t.write)
 	t.retrier.Go(t.retryRefused)
 	return t, nil
 }
+
+// bySource puts the letters of one source partition, which is what a record's
+// Partition says on its way here, in one partition, so that they stay in
+// order. The key can't see to that: it is the source's own, and may be none.
+var bySource = kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
+	return func(r *kgo.Record, n int) int { return int(r.Partition) % n }
+})
 
 // prepare creates the topic if it is missing and gives its max.message.bytes.
 func prepare(ctx context.Context, name string, ingestTopics []string, connect []kgo.Opt, log *zap.Logger) (int32, error) {
@@ -149,46 +170,95 @@ func maxMessageBytes(ctx context.Context, admin *kadm.Client, topic string) (int
 // Put is sinks.DeadLetters': it takes one count of the event's chunk, and
 // settles it when the letter is stored on all in-sync replicas. Until then it
 // tries again and again, loudly; the event's bytes are the chunk's meanwhile.
+//
+// It never waits: lanes and the dispatcher come this way. The queue is bounded
+// by what may be in flight, since every letter in it holds a chunk: where the
+// topic is slower than what is dropped, polling waits for it in the end.
 func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
 	if len(detail) > detailLimit {
 		detail = detail[:detailLimit] + "…"
 	}
-	c, r := ev.Chunk, ev.Record
-	headers := []kgo.RecordHeader{
-		header("reason", reason.String()),
-		header("detail", detail),
+	t.waiting.Add(1)
+	t.mu.Lock()
+	t.queue = append(t.queue, letter{event: ev, reason: reason, detail: detail, endpoint: endpointID, time: time.Now()})
+	t.mu.Unlock()
+	signal(t.more)
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // there is one already
+	}
+}
+
+// letter is a dead letter on its way: small, and made a record only when it is
+// its turn.
+type letter struct {
+	event    *event.Event
+	reason   event.Reason
+	detail   string
+	endpoint string
+	time     time.Time
+	err      error // of the last try
+}
+
+// record gives the letter as it is stored. Ours are the headers up to `time`,
+// which always comes last of them; the source record's own are behind it.
+func (l *letter) record() *kgo.Record {
+	ev, c, r := l.event, l.event.Chunk, l.event.Record
+	headers := make([]kgo.RecordHeader, 0, 8+len(r.Headers))
+	headers = append(headers,
+		header("reason", l.reason.String()),
+		header("detail", l.detail),
 		header("topic", c.Topic),
 		header("partition", strconv.Itoa(int(c.Partition))),
 		header("offset", strconv.FormatInt(r.Offset, 10)),
-		header("time", time.Now().UTC().Format(time.RFC3339Nano)),
-	}
+	)
 	if ev.Index != event.NoIndex {
 		headers = append(headers, header("index", strconv.Itoa(int(ev.Index))))
 	}
-	if endpointID != "" {
-		headers = append(headers, header("endpoint", endpointID))
+	if l.endpoint != "" {
+		headers = append(headers, header("endpoint", l.endpoint))
 	}
+	headers = append(headers, header("time", l.time.UTC().Format(time.RFC3339Nano)))
 	for _, h := range r.Headers {
 		headers = append(headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
 	}
-	t.waiting.Add(1)
-	t.produce(letter{chunk: c, record: &kgo.Record{Key: r.Key, Value: ev.Body, Headers: headers}})
+	return &kgo.Record{Partition: c.Partition, Key: r.Key, Value: ev.Body, Headers: headers}
 }
 
 func header(key, value string) kgo.RecordHeader {
 	return kgo.RecordHeader{Key: key, Value: []byte(value)}
 }
 
-// letter is a dead letter on its way, and the chunk that waits for it.
-type letter struct {
-	chunk  *event.Chunk
-	record *kgo.Record
-	err    error // of the last try
+// write hands queued letters to the client, in order, until there won't be
+// any more.
+func (t *Topic) write() {
+	for {
+		t.mu.Lock()
+		queue := t.queue
+		t.queue = nil
+		t.mu.Unlock()
+		for _, l := range queue {
+			t.produce(l)
+		}
+		if len(queue) > 0 {
+			continue
+		}
+		select {
+		case <-t.more:
+		case <-t.closing:
+			return
+		case <-t.ctx.Done():
+			return
+		}
+	}
 }
 
+// produce waits while the client holds as much as it may.
 func (t *Topic) produce(l letter) {
-	// Not Produce, which would wait for room: the dispatcher comes this way.
-	t.client.TryProduce(t.ctx, l.record, func(_ *kgo.Record, err error) { t.done(l, err) })
+	t.client.Produce(t.ctx, l.record(), func(_ *kgo.Record, err error) { t.done(l, err) })
 }
 
 // done settles a stored letter's chunk and queues a refused one again. The
@@ -196,17 +266,14 @@ func (t *Topic) produce(l letter) {
 func (t *Topic) done(l letter, err error) {
 	if err == nil {
 		t.waiting.Add(-1)
-		l.chunk.Settle(1)
+		l.event.Chunk.Settle(1)
 		return
 	}
 	l.err = err
 	t.mu.Lock()
 	t.refused = append(t.refused, l)
 	t.mu.Unlock()
-	select {
-	case t.retry <- struct{}{}:
-	default:
-	}
+	signal(t.retry)
 }
 
 // retryRefused tries refused letters again, all of them every retryDelay, for
@@ -231,12 +298,10 @@ func (t *Topic) retryRefused() {
 			if i == 0 { // one line a round says enough
 				t.log.Error("dead letters can't be stored: their partitions wait until they can",
 					zap.String("topic", t.name), zap.Int("letters", len(refused)),
-					zap.String("source", l.chunk.Topic), zap.Int32("partition", l.chunk.Partition), zap.Error(l.err))
+					zap.String("source", l.event.Chunk.Topic), zap.Int32("partition", l.event.Chunk.Partition), zap.Error(l.err))
 			}
-			// A fresh record: the client has set fields of the old one.
-			l.record = &kgo.Record{Key: l.record.Key, Value: l.record.Value, Headers: l.record.Headers}
 			if errors.Is(l.err, kerr.MessageTooLarge) {
-				t.done(l, t.large.ProduceSync(t.ctx, l.record).FirstErr())
+				t.done(l, t.large.ProduceSync(t.ctx, l.record()).FirstErr())
 			} else {
 				t.produce(l)
 			}
@@ -248,8 +313,11 @@ func (t *Topic) retryRefused() {
 func (t *Topic) Waiting() int64 { return t.waiting.Load() }
 
 // Close stores what it can within ctx and gives up the rest, whose offsets
-// then stay uncommitted.
+// then stay uncommitted. Nothing may be Put any more.
 func (t *Topic) Close(ctx context.Context) error {
+	close(t.closing)
+	defer context.AfterFunc(ctx, t.cancel)() // else the writer may wait for room
+	t.writer.Wait()
 	err := t.client.Flush(ctx)
 	t.cancel()
 	t.retrier.Wait()

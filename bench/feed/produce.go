@@ -1,0 +1,166 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	// pace is how often a feed with a rate puts out what has become due:
+	// small against what anyone watches, large against a timer's cost.
+	pace = 5 * time.Millisecond
+	// maxDebt bounds what is made up for after the broker held the feed up:
+	// more would come as a burst.
+	maxDebt = 100 * time.Millisecond
+	// flushTime bounds the wait for the broker's answers in the end.
+	flushTime = 10 * time.Second
+	// burst is how many events a feed without a rate makes between two looks
+	// at whether it is to go on.
+	burst = 256
+)
+
+// Options say how a feed is produced.
+type Options struct {
+	Rate   float64 // events a second; 0 is as fast as possible
+	Events int     // ends after that many; 0 doesn't
+
+	// Acked, if set, is added to whenever the broker has stored events: for a
+	// progress view.
+	Acked *atomic.Int64
+	// Room, if set, is called again and again, before each few events: what
+	// it waits for holds the feed back. An error from it ends the feed.
+	Room func(context.Context) error
+}
+
+// Counts are what became of a feed.
+type Counts struct {
+	Produced int64 // stored by the broker
+	Failed   int64
+}
+
+// Connect makes a client that suits Produce.
+func Connect(brokers ...string) (*kgo.Client, error) {
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(brokers...),
+		kgo.ClientID("twinegress-feed"),
+		kgo.ProducerBatchCompression(kgo.NoCompression()), // it would cost more than the feed itself
+		kgo.ProducerLinger(2*time.Millisecond),
+		kgo.UnknownTopicRetries(0), // the topic is there, or never will be
+	)
+	if err != nil {
+		return nil, fmt.Errorf("feed: kafka producer: %w", err)
+	}
+	return client, nil
+}
+
+// Produce puts events on a topic until ctx ends or there are enough, and then
+// waits for the broker's answers. The client's buffer holds it back: at most
+// so much is unanswered. That ctx ended is no error.
+func Produce(ctx context.Context, client *kgo.Client, topic string, f *Feed, o Options) (Counts, error) {
+	// The end of ctx ends the making of events; those that are made are still
+	// stored, so that the counts say what is on the topic.
+	sending, abort := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer abort(nil)
+	stopWatching := context.AfterFunc(ctx, func() {
+		late := time.AfterFunc(flushTime, func() { abort(errors.New("the broker does not answer")) })
+		context.AfterFunc(sending, func() { late.Stop() })
+	})
+	defer stopWatching()
+
+	p := &production{acked: o.Acked}
+	err := p.makeEvents(ctx, sending, client, topic, f, o)
+	flushing, cancel := context.WithTimeout(sending, flushTime)
+	defer cancel()
+	if flushErr := client.Flush(flushing); flushErr != nil {
+		err = errors.Join(err, fmt.Errorf("feed: waiting for the broker's answers: %w", flushErr))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.first != nil {
+		err = errors.Join(err, fmt.Errorf("feed: producing to %s: %w", topic, p.first))
+	}
+	return Counts{Produced: p.produced, Failed: p.failed}, err
+}
+
+// production counts the broker's answers.
+type production struct {
+	acked *atomic.Int64
+
+	mu               sync.Mutex
+	produced, failed int64
+	first            error
+}
+
+func (p *production) answered(_ *kgo.Record, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		p.failed++
+		if p.first == nil {
+			p.first = err
+		}
+		return
+	}
+	p.produced++
+	if p.acked != nil {
+		p.acked.Add(1)
+	}
+}
+
+func (p *production) makeEvents(ctx, sending context.Context, client *kgo.Client, topic string, f *Feed, o Options) error {
+	answered := p.answered // one closure, not one an event
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	start, made := time.Now(), 0
+	for base := 0; o.Events == 0 || made < o.Events; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		if o.Room != nil {
+			if err := o.Room(ctx); err != nil {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return fmt.Errorf("feed: %w", err)
+			}
+		}
+		now := time.Now()
+		due, next := burst, time.Duration(0)
+		if o.Rate > 0 {
+			if behind := now.Sub(start) - time.Duration(float64(made-base)/o.Rate*float64(time.Second)); behind > maxDebt {
+				start, base = now.Add(-maxDebt), made
+			}
+			due = int(now.Sub(start).Seconds()*o.Rate) + 1 - (made - base)
+			next = max(pace, start.Add(time.Duration(float64(made-base+due)/o.Rate*float64(time.Second))).Sub(now))
+		}
+		if o.Events > 0 {
+			due = min(due, o.Events-made)
+		}
+		for range due {
+			r := f.Next(now)
+			client.Produce(sending, &kgo.Record{Topic: topic, Key: r.Key, Value: r.Value, Headers: kafkaHeaders(r.Headers)}, answered)
+		}
+		made += max(due, 0)
+		timer.Reset(next)
+	}
+	return nil
+}
+
+func kafkaHeaders(headers []Header) []kgo.RecordHeader {
+	if len(headers) == 0 {
+		return nil
+	}
+	out := make([]kgo.RecordHeader, len(headers))
+	for i, h := range headers {
+		out[i] = kgo.RecordHeader(h)
+	}
+	return out
+}

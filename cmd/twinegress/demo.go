@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
+
+	"twinegress/bench/feed"
+)
+
+// demoOptions are the command line's.
+type demoOptions struct {
+	rate     float64 // events a second; 0 is as fast as possible
+	events   int
+	duration time.Duration
+	plain    bool
+	output   string
+}
+
+const (
+	demoRate = 2000
+	demoSeed = 1 // the same building every time
+	// demoUnread is how many events the feed may be ahead of the pipeline's
+	// reading: without a bound, a feed without a rate would fill the broker,
+	// whose retention would in the end delete what nobody has read.
+	demoUnread = 10_000
+	// demoPatience is how long the demo waits, in the end, while nothing moves.
+	demoPatience = 15 * time.Second
+	// demoTrackedEvents is up to how many events the emulated services remember
+	// every message id, at 20 bytes each. A demo that goes on for ever can't.
+	demoTrackedEvents = 5_000_000
+)
+
+func demoCommand() *cobra.Command {
+	var o demoOptions
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See it work: embedded Kafka, emulated services, generated events",
+		Long: "Starts a Kafka broker, emulated Azure services and a feed of generated events inside this process, runs the\n" +
+			"same pipeline between them as `run` does, and shows it live. It needs nothing and leaves nothing behind.\n\n" +
+			"Ctrl-C, --events or --duration end it. Then every event that was produced gets its outcome, and a report tells\n" +
+			"whether routed = delivered + dropped + pending for every endpoint, and whether the emulated services counted the\n" +
+			"same. Exit 0 if so, else 1.",
+		Example: "  twinegress demo\n" +
+			"  twinegress demo --rate 20000 --duration 1m\n" +
+			"  twinegress demo --events 200000 --plain --output json",
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.Float64Var(&o.rate, "rate", demoRate, "events a second; 0 is as fast as possible, which is also the default with --events")
+	f.IntVar(&o.events, "events", 0, "end after this many events; 0 doesn't")
+	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 doesn't")
+	f.BoolVar(&o.plain, "plain", false, "a line a second instead of the live view, as without a terminal")
+	outputFlag(cmd, &o.output)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case !(o.rate >= 0) || math.IsInf(o.rate, 1):
+			return usageError{errors.New("--rate must be 0 or more")}
+		case o.events < 0:
+			return usageError{errors.New("--events must be 0 or more")}
+		case o.duration < 0:
+			return usageError{errors.New("--duration must be 0 or more")}
+		}
+		if o.events > 0 && !f.Changed("rate") {
+			o.rate = 0
+		}
+		return runDemo(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// tracked reports whether few enough events will come for their ids to be kept.
+func (o demoOptions) tracked() bool {
+	switch {
+	case o.events > 0:
+		return o.events <= demoTrackedEvents
+	case o.duration > 0 && o.rate > 0:
+		return o.rate*o.duration.Seconds() <= demoTrackedEvents
+	}
+	return false
+}
+
+// demo is one run of the demo.
+type demo struct {
+	demoOptions
+	parts   *demoParts
+	server  *server
+	view    demoView
+	window  demoWindow
+	acked   atomic.Int64 // events that are on the topic
+	started time.Time    // of the feed
+	ended   time.Time    // when everything had its outcome
+}
+
+// runDemo is the demo from start to end. With JSON output, out is for the
+// report alone.
+func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) (err error) {
+	progress := out
+	if o.output == "json" {
+		progress = errOut
+	}
+	// A terminal that is closed ends the demo in order too: there are files to remove.
+	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer cancel()
+	d := &demo{demoOptions: o, view: newDemoView(o, progress)}
+	log := d.view.logger(errOut, zapcore.WarnLevel)
+	if d.parts, err = startDemoParts(ctx, o.tracked(), log); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.parts.close()) }()
+	if d.server, err = newServer(ctx, d.parts.config, d.parts.store, log); err != nil {
+		return err
+	}
+	d.view.start(d.parts.hints(d.server))
+	report, err := d.play(ctx)
+	d.view.end()
+	if err != nil {
+		return err
+	}
+	if o.output == "json" {
+		err = printJSON(out, report)
+	} else {
+		err = report.print(out)
+	}
+	return errors.Join(err, report.err())
+}
+
+// play feeds the pipeline, waits for the last outcome, stops, and reports.
+func (d *demo) play(ctx context.Context) (*demoReport, error) {
+	// The pipeline outlives ctx: what ends the demo ends the feed first.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	stopped := make(chan error, 1)
+	go func() { stopped <- d.server.run(running) }()
+
+	feeding, stopFeed := context.WithCancel(ctx)
+	if d.duration > 0 {
+		feeding, stopFeed = context.WithTimeout(ctx, d.duration)
+	}
+	defer stopFeed()
+	fed := make(chan error, 1)
+	d.started = time.Now()
+	d.sample() // what the first frame is compared with
+	go func() { fed <- d.feed(feeding) }()
+
+	feedErr, err := d.watch(fed, stopped)
+	if err != nil {
+		stopFeed()
+		return nil, errors.Join(err, <-fed)
+	}
+	settled, err := d.settle(ctx, stopped)
+	if err != nil {
+		return nil, err
+	}
+	d.ended = time.Now()
+	if !settled {
+		d.show("giving up; stopping takes up to " + d.parts.config.Shutdown.Timeout.String())
+	}
+	before := d.server.pipeline.Status()
+	stop()
+	if err := <-stopped; err != nil {
+		return nil, fmt.Errorf("stopping the pipeline: %w", err)
+	}
+	return d.report(before, settled, feedErr), nil
+}
+
+// feed produces until ctx ends or there are enough events.
+func (d *demo) feed(ctx context.Context) error {
+	room := func(ctx context.Context) error {
+		tick := time.NewTicker(time.Millisecond) // the source has no signal for having read something
+		defer tick.Stop()
+		for d.acked.Load()-d.server.pipeline.Source.Status().Records > demoUnread {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	}
+	client, err := feed.Connect(d.parts.config.Ingest.Brokers...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	_, err = feed.Produce(ctx, client, d.parts.config.Ingest.Topics[0], feed.New(demoSeed),
+		feed.Options{Rate: d.rate, Events: d.events, Acked: &d.acked, Room: room})
+	return err
+}
+
+// watch shows what happens until the feed ends. An error is the pipeline's,
+// which ended before.
+func (d *demo) watch(fed, stopped <-chan error) (feedErr, err error) {
+	tick := time.NewTicker(d.view.period())
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			d.show("")
+		case feedErr := <-fed:
+			return feedErr, nil
+		case err := <-stopped:
+			return nil, endedEarly(err)
+		}
+	}
+}
+
+func endedEarly(err error) error {
+	return errors.Join(errors.New("the pipeline ended by itself"), err)
+}
+
+// settle waits until everything that was produced has its outcome and is
+// committed. It gives up when nothing has moved for a while, or at another
+// Ctrl-C. The pipeline tells of its state only when asked: hence the ticker.
+func (d *demo) settle(ctx context.Context, stopped <-chan error) (settled bool, err error) {
+	again, cancel := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	idle := time.NewTimer(demoPatience)
+	defer idle.Stop()
+	shown, last := time.Now(), int64(-1)
+	for {
+		left := d.unsettled()
+		if left == 0 {
+			d.show("all done, stopping")
+			return true, nil
+		}
+		if left != last {
+			last = left
+			idle.Reset(demoPatience)
+		}
+		if time.Since(shown) >= d.view.period() {
+			shown = time.Now()
+			d.show("the feed has ended; waiting for " + grouped(left) + " outcomes (Ctrl-C gives up)")
+		}
+		select {
+		case <-tick.C:
+		case err := <-stopped:
+			return false, endedEarly(err)
+		case <-idle.C:
+			return false, nil
+		case <-again.Done():
+			return false, nil
+		}
+	}
+}
+
+// unsettled counts what has yet to happen: records to read, offsets to settle
+// and outcomes to come in.
+func (d *demo) unsettled() int64 {
+	st := d.server.pipeline.Status()
+	left := max(0, d.acked.Load()-st.Ingest.Records) + st.Ingest.Lag
+	for _, e := range st.Endpoints {
+		left += int64(e.Pending)
+	}
+	return left
+}
+
+// show takes a sample and gives it to the view.
+func (d *demo) show(notice string) {
+	frame := d.sample()
+	frame.notice = notice
+	d.view.show(frame)
+}
+
+func (d *demo) sample() demoFrame {
+	now := time.Now()
+	p := d.server.pipeline
+	frame := d.window.add(demoSample{at: now, produced: d.acked.Load(), snapshots: p.Snapshots()})
+	frame.uptime = now.Sub(d.started)
+	frame.lag = p.Source.Status().Lag
+	return frame
+}

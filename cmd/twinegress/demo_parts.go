@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/api"
+	"twinegress/internal/config"
+	"twinegress/internal/emulator"
+)
+
+const (
+	demoPartitions = 8
+	// demoRetention bounds each partition of the embedded broker, on disk. It
+	// is far more than the feed may be ahead: see demoUnread.
+	demoRetention = 16 << 20
+)
+
+// demoEndpoints are what a user might set up. Each has an emulated hub or
+// topic of its own name, so that the counts of both can be compared.
+var demoEndpoints = []endpoints.Endpoint{
+	{Name: "twin-events", Type: endpoints.TypeEventHub, EventTypes: []string{
+		endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom,
+	}},
+	{Name: "sensor-values", Type: endpoints.TypeEventHub, EventTypes: []string{endpoints.SensorChange}, Body: endpoints.BodyData},
+	{Name: "device-telemetry", Type: endpoints.TypeEventHub, EventTypes: []string{endpoints.DeviceMessage}},
+	{Name: "twin-changes", Type: endpoints.TypeServiceBus, EventTypes: []string{endpoints.SpaceChange, endpoints.TopologyOperation}},
+	{Name: "twin-alerts", Type: endpoints.TypeEventGrid, EventTypes: []string{endpoints.SpaceChange, endpoints.UdfCustom}},
+}
+
+// demoParts is everything around the pipeline: both of its ends, and the
+// configuration by which it finds them, as it would find the real ones.
+type demoParts struct {
+	dir      string
+	kafka    *emulator.Kafka
+	services *emulator.Emulator
+	config   config.Config
+	store    endpoints.Store
+	token    string
+}
+
+func startDemoParts(ctx context.Context, trackIDs bool, log *zap.Logger) (_ *demoParts, err error) {
+	p := &demoParts{token: rand.Text()[:10]} // 50 bits, for a port on loopback
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.dir, err = os.MkdirTemp("", "twinegress-demo-"); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
+	}
+	p.config = config.Default()
+	if p.kafka, err = emulator.StartKafka(emulator.KafkaConfig{
+		Topics:  map[string]int{p.config.Ingest.Topics[0]: demoPartitions},
+		DataDir: filepath.Join(p.dir, "kafka"), RetentionBytes: demoRetention,
+	}); err != nil {
+		return nil, err
+	}
+	services := emulator.Config{StatsListen: "127.0.0.1:0", Record: 100, TrackIDs: trackIDs, Logger: log}
+	for _, e := range demoEndpoints {
+		switch e.Type {
+		case endpoints.TypeEventHub:
+			services.Hubs = append(services.Hubs, emulator.Hub{Name: e.Name, Partitions: 4})
+		case endpoints.TypeServiceBus:
+			services.Topics = append(services.Topics, emulator.Topic{Name: e.Name})
+		case endpoints.TypeEventGrid:
+			services.EventGridTopics = append(services.EventGridTopics, emulator.GridTopic{Name: e.Name})
+		}
+	}
+	if p.services, err = emulator.Start(ctx, services); err != nil {
+		return nil, err
+	}
+	if err := p.configure(); err != nil {
+		return nil, fmt.Errorf("demo: %w", err)
+	}
+	return p, nil
+}
+
+// configure writes the configuration and the endpoints. Nothing in them says
+// that the other side is emulated but the addresses, and the consent to speak
+// AMQP in the clear.
+func (p *demoParts) configure() error {
+	caFile := filepath.Join(p.dir, "ca.pem")
+	if err := os.WriteFile(caFile, p.services.CAPEM(), 0o600); err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(p.token))
+	c := &p.config
+	c.Ingest.Brokers = p.kafka.Addrs()
+	c.Endpoints.Store = config.StoreMemory
+	c.Endpoints.AllowDevelopmentEmulator = true
+	c.API.Listen, c.Ops.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	c.API.Tokens = []config.Token{{Name: "demo", SHA256: hex.EncodeToString(sum[:]), Role: config.RoleWrite}}
+	c.Send.CAFile = caFile
+	c.Shutdown.Timeout = 10 * time.Second
+	if err := c.Validate(); err != nil {
+		return err
+	}
+
+	set := endpoints.Clone(demoEndpoints)
+	for i := range set {
+		e := &set[i]
+		if e.Type == endpoints.TypeEventGrid {
+			e.Path = p.services.EventGridHost(e.Name)
+			e.ConnectionString = p.services.EventGridKey(e.Name, emulator.Primary)
+			e.SecondaryConnectionString = p.services.EventGridKey(e.Name, emulator.Secondary)
+			continue
+		}
+		e.Path = e.Name
+		e.ConnectionString = p.services.EntityConnectionString(e.Name, emulator.Primary)
+		e.SecondaryConnectionString = p.services.EntityConnectionString(e.Name, emulator.Secondary)
+	}
+	store, err := endpoints.NewMemoryStore(set, endpoints.Options{AllowDevelopmentEmulator: true})
+	p.store = store
+	return err
+}
+
+// hint is something to try while the demo runs.
+type hint struct{ what, command string }
+
+func (p *demoParts) hints(s *server) []hint {
+	return []hint{
+		{"status", "curl -s -H 'Authorization: Bearer " + p.token + "' \\\n  http://" + s.api.address() + api.Base + "/status"},
+		{"metrics", "curl -s http://" + s.ops.address() + "/metrics"},
+		{"arrived", "curl -s 'http://" + p.services.StatsAddr() + "/messages?entity=twin-events&limit=1'"},
+	}
+}
+
+func (p *demoParts) close() error {
+	var err error
+	if p.services != nil {
+		err = p.services.Close()
+	}
+	if p.kafka != nil {
+		p.kafka.Close()
+	}
+	if p.dir != "" {
+		err = errors.Join(err, os.RemoveAll(p.dir))
+	}
+	return err
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"twinegress/internal/emulator"
+	"twinegress/internal/metrics"
+	"twinegress/pipeline"
+)
+
+// demoReport is what the demo ends with: the pipeline's own status, and beside
+// each endpoint what its emulated service counted. docs/demo-report.md
+// describes it; change both.
+type demoReport struct {
+	OK              bool        `json:"ok"`
+	Problems        []string    `json:"problems"`
+	Produced        int64       `json:"produced"`
+	ElapsedSeconds  float64     `json:"elapsedSeconds"`
+	EventsPerSecond float64     `json:"eventsPerSecond"`
+	Latency         demoLatency `json:"latency"`
+	pipeline.Status
+	Endpoints []demoEndpoint `json:"endpoints"` // in place of the status's
+}
+
+type demoLatency struct {
+	P50Ms float64 `json:"p50Ms"`
+	P99Ms float64 `json:"p99Ms"`
+}
+
+type demoEndpoint struct {
+	Name string `json:"name"`
+	pipeline.EndpointStatus
+	Latency demoLatency `json:"latency"`
+	Service demoService `json:"service"`
+}
+
+// demoService is what the emulated service counted. Distinct and Repeats are
+// nil where message ids were not kept: for Event Grid, which has none, and in
+// a demo without a known end, which could keep them all only for so long.
+type demoService struct {
+	Count    int64  `json:"count"`
+	Distinct *int64 `json:"distinct"`
+	Repeats  *int64 `json:"repeats"`
+	Refused  int64  `json:"refused"`
+	Bytes    int64  `json:"bytes"`
+}
+
+// report compares what the pipeline counted with what the services did. before
+// is the status before the stop, which empties what is about the consumer.
+func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *demoReport {
+	r := &demoReport{Problems: []string{}, Produced: d.acked.Load(), Status: d.server.pipeline.Status()}
+	r.Ingest.Lag, r.Ingest.Partitions = before.Ingest.Lag, before.Ingest.Partitions
+	r.ElapsedSeconds = d.ended.Sub(d.started).Round(time.Millisecond).Seconds()
+	r.EventsPerSecond = math.Round(perSecond(r.Produced, d.ended.Sub(d.started)))
+	stats := d.parts.services.Stats()
+	var all metrics.Histogram
+	for i, snap := range d.server.pipeline.Snapshots() {
+		e := demoEndpoint{Name: snap.Endpoint.Name, EndpointStatus: r.Status.Endpoints[i], Latency: latencyOf(&snap.Counts.Latency)}
+		e.State = before.Endpoints[i].State // after it, all are stopped
+		e.Service = serviceOf(stats.Entity(e.Name), d.tracked())
+		all.Add(&snap.Counts.Latency)
+		r.Endpoints = append(r.Endpoints, e)
+	}
+	slices.SortStableFunc(r.Endpoints, func(a, b demoEndpoint) int { return demoRank(a.Name) - demoRank(b.Name) })
+	r.Latency = latencyOf(&all)
+	if feedErr != nil {
+		r.problem("%v", feedErr)
+	}
+	if !settled {
+		r.problem("gave up waiting for the last outcomes")
+	}
+	r.check()
+	return r
+}
+
+func latencyOf(h *metrics.Histogram) demoLatency {
+	ms := func(q float64) float64 { return float64(h.Quantile(q)) / float64(time.Millisecond) }
+	return demoLatency{P50Ms: ms(.5), P99Ms: ms(.99)}
+}
+
+func serviceOf(e emulator.EntityStats, tracked bool) demoService {
+	s := demoService{Count: e.Count, Refused: e.Refused, Bytes: e.Bytes}
+	if tracked && e.Kind != emulator.KindEventGrid {
+		distinct := e.Distinct + e.WithoutID
+		repeats := e.Count - distinct
+		s.Distinct, s.Repeats = &distinct, &repeats
+	}
+	return s
+}
+
+// stored is how many events the service has: different ones, if that is known.
+func (s demoService) stored() int64 {
+	if s.Distinct != nil {
+		return *s.Distinct
+	}
+	return s.Count
+}
+
+func (r *demoReport) problem(format string, args ...any) {
+	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+}
+
+// check holds every count against another.
+func (r *demoReport) check() {
+	var rejected uint64
+	for reason, n := range r.Ingest.Rejected {
+		if rejected += n; n > 0 {
+			r.problem("%s of the feed's events were set aside as %s", grouped(n), reason)
+		}
+	}
+	if got := r.Ingest.Events + rejected; got < uint64(r.Produced) {
+		r.problem("%s events were produced, and only %s were read", grouped(r.Produced), grouped(got))
+	}
+	for i := range r.Endpoints {
+		e := &r.Endpoints[i]
+		dropped := e.dropped()
+		if sum := e.Delivered + dropped + uint64(e.Pending); e.Routed != sum {
+			r.problem("%s: routed %s, but delivered %s + dropped %s + pending %s = %s", e.Name,
+				grouped(e.Routed), grouped(e.Delivered), grouped(dropped), grouped(e.Pending), grouped(sum))
+		}
+		if e.Pending > 0 {
+			r.problem("%s: %s events have no outcome", e.Name, grouped(e.Pending))
+		}
+		// A drop does not prove that the service has not stored the event: the
+		// acknowledgement may have been lost. So it may have that many more;
+		// and any number, where repeats can't be told apart.
+		got := e.Service.stored()
+		if got < int64(e.Delivered) || e.Service.Distinct != nil && got > int64(e.Delivered+dropped) {
+			r.problem("%s: delivered %s, but the service counted %s", e.Name, grouped(e.Delivered), grouped(got))
+		}
+	}
+	r.OK = len(r.Problems) == 0
+}
+
+func (e *demoEndpoint) dropped() (n uint64) {
+	for _, d := range e.Dropped {
+		n += d
+	}
+	return n
+}
+
+// err is what the demo's exit code is made of.
+func (r *demoReport) err() error {
+	if r.OK {
+		return nil
+	}
+	return errors.New("the counts disagree: " + strings.Join(r.Problems, "; "))
+}
+
+// print writes the report for a person.
+func (r *demoReport) print(w io.Writer) error {
+	var b strings.Builder
+	var deliveries uint64
+	for _, e := range r.Endpoints {
+		deliveries += e.Delivered
+	}
+	fmt.Fprintf(&b, "\n%s events in %.1f s (%s/s), %s deliveries, latency p50 %s p99 %s\n\n", grouped(r.Produced), r.ElapsedSeconds,
+		rounded(r.EventsPerSecond), grouped(deliveries), inMillis(r.Latency.P50Ms), inMillis(r.Latency.P99Ms))
+	const row = "%-16s %9s = %9s + %7s + %7s %9s %5s %5s\n" // 80 columns
+	fmt.Fprintf(&b, row, "ENDPOINT", "ROUTED", "DELIVERED", "DROPPED", "PENDING", "SERVICE", "P50", "P99")
+	for i := range r.Endpoints {
+		e := &r.Endpoints[i]
+		fmt.Fprintf(&b, row, e.Name, grouped(e.Routed), grouped(e.Delivered), grouped(e.dropped()), grouped(e.Pending),
+			grouped(e.Service.Count), inMillis(e.Latency.P50Ms), inMillis(e.Latency.P99Ms))
+	}
+	b.WriteByte('\n')
+	for i := range r.Endpoints {
+		r.Endpoints[i].remark(&b)
+	}
+	if r.OK {
+		b.WriteString("OK: every event has its outcome, and each service counted what was delivered.\n")
+	}
+	for _, p := range r.Problems {
+		fmt.Fprintf(&b, "NOT OK: %s\n", p)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// remark says what has no column.
+func (e *demoEndpoint) remark(b *strings.Builder) {
+	if n := e.Service.Repeats; n != nil && *n > 0 {
+		fmt.Fprintf(b, "%s: %s of what the service got were repeats (delivery is at least once)\n", e.Name, grouped(*n))
+	}
+	if n := e.Service.stored() - int64(e.Delivered); n > 0 {
+		why := "their acknowledgement was lost"
+		if e.Service.Repeats == nil {
+			why = "repeats, or " + why
+		}
+		fmt.Fprintf(b, "%s: the service got %s more than were delivered: %s\n", e.Name, grouped(n), why)
+	}
+	var reasons []string
+	for reason, n := range e.Dropped {
+		if n > 0 {
+			reasons = append(reasons, reason+" "+grouped(n))
+		}
+	}
+	if len(reasons) > 0 {
+		slices.Sort(reasons)
+		fmt.Fprintf(b, "%s: dropped: %s\n", e.Name, strings.Join(reasons, ", "))
+	}
+}
+
+func inMillis(ms float64) string { return latencyText(time.Duration(ms * float64(time.Millisecond))) }

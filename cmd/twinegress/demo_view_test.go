@@ -1,0 +1,203 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/pipeline"
+	"twinegress/sinks"
+)
+
+func snapshot(name string, delivered uint64, latencies ...time.Duration) sinks.Snapshot {
+	s := sinks.Snapshot{Endpoint: endpoints.Endpoint{ID: "id of " + name, Name: name, Type: endpoints.TypeEventHub}, State: sinks.StateReady}
+	s.Counts.Delivered = delivered
+	for _, l := range latencies {
+		s.Counts.Latency.Observe(l)
+	}
+	return s
+}
+
+func TestDemoWindow(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var w demoWindow
+	slow := []time.Duration{time.Second, time.Second, time.Second}
+	w.add(demoSample{at: start, snapshots: []sinks.Snapshot{snapshot("twin-events", 0)}})
+	f := w.add(demoSample{at: start.Add(time.Second), produced: 1000, snapshots: []sinks.Snapshot{
+		snapshot("twin-alerts", 50), snapshot("twin-events", 700, slow...), // the first is new
+	}})
+	if f.rateIn != 1000 || f.rows[0].name != "twin-events" || f.rows[0].rate != 700 || f.rows[1].rate != 50 || f.rows[0].p50 != "1.0s" {
+		t.Errorf("%+v", f)
+	}
+	for i := range 8 { // what is older than the span no longer counts
+		at := start.Add(time.Duration(i+2) * time.Second)
+		f = w.add(demoSample{at: at, produced: 1000, snapshots: []sinks.Snapshot{
+			snapshot("twin-alerts", 50), snapshot("twin-events", 700, append(slow, 3*time.Millisecond)...),
+		}})
+	}
+	if f.rateIn != 0 || f.rows[0].rate != 0 || f.rows[0].p50 != "-" || f.rows[0].delivered != 700 {
+		t.Errorf("%+v", f)
+	}
+	if len(w.samples) > 5 {
+		t.Errorf("%d samples are kept", len(w.samples))
+	}
+}
+
+func TestDemoWords(t *testing.T) {
+	for got, want := range map[string]string{
+		grouped(0):                           "0",
+		grouped(999):                         "999",
+		grouped(1000):                        "1,000",
+		grouped(uint64(1234567)):             "1,234,567",
+		grouped(-123456):                     "-123,456",
+		rounded(0.25):                        "0.2",
+		rounded(1999.6):                      "2,000",
+		clockOf(65 * time.Second):            "1:05",
+		clockOf(7384 * time.Second):          "2:03:04",
+		latencyText(0):                       "-",
+		latencyText(2 * time.Microsecond):    "<1ms",
+		latencyText(24 * time.Millisecond):   "24ms",
+		latencyText(1200 * time.Millisecond): "1.2s",
+		latencyText(2 * time.Minute):         "2min",
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+var escapes = regexp.MustCompile(`\x1b\[[?0-9;]*[a-zA-Z]`)
+
+// frameLines are what a terminal shows of a frame.
+func frameLines(s string) []string {
+	s = strings.TrimSuffix(escapes.ReplaceAllString(s, ""), "\r\n")
+	return strings.Split(s, "\r\n")
+}
+
+func TestScreenViewFitsTheTerminal(t *testing.T) {
+	bad := snapshot("twin-changes", 1234567)
+	bad.State, bad.LastError, bad.BackOffUntil = sinks.StateBackingOff, "unreachable: dial tcp\r\n\x1b[2Jrefused "+strings.Repeat("x", 300), time.Now().Add(time.Hour)
+	bad.Counts.Dropped[event.Backoff], bad.Counts.Dropped[event.Unreachable] = 1200, 14
+	var w demoWindow
+	frame := w.add(demoSample{at: time.Now(), produced: 12, snapshots: []sinks.Snapshot{snapshot("twin-events", 12, time.Millisecond), bad}})
+	for _, size := range [][2]int{{80, 24}, {200, 50}, {40, 10}, {3, 2}, {1, 1}} {
+		for _, colour := range []bool{true, false} {
+			var out bytes.Buffer
+			v := &screenView{out: &out, size: func() (int, int, error) { return size[0], size[1], nil }, style: styles(colour)}
+			v.logger(&out, zapcore.WarnLevel).Warn(strings.Repeat("a long warning ", 20), zap.String("path", "twin-changes"))
+			v.start([]hint{{"status", "curl -s \\\n  http://127.0.0.1:1/"}})
+			out.Reset()
+			v.show(frame)
+			lines := frameLines(out.String())
+			if most := max(size[1]-1, 1); len(lines) > most {
+				t.Errorf("%v: %d lines", size, len(lines))
+			}
+			for _, l := range lines {
+				if n := utf8.RuneCountInString(l); n > size[0] {
+					t.Errorf("%v: a line of %d: %q", size, n, l)
+				}
+			}
+			if !colour && strings.Contains(out.String(), "m") && regexp.MustCompile(`\x1b\[[0-9;]*m`).MatchString(out.String()) {
+				t.Errorf("%v: colour", size)
+			}
+			if size[0] < 80 {
+				continue
+			}
+			text := strings.Join(lines, "\n")
+			for _, want := range []string{
+				"backing_off", "1,234,567", "1,214", "dropped: backoff 1,200, unreachable 14", "next try in", "refused", "a long warning", "curl -s \\\n", "P99",
+			} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%v: %q is not in\n%s", size, want, text)
+				}
+			}
+		}
+	}
+}
+
+func TestScreenViewWithoutASizeAndAfterItsEnd(t *testing.T) {
+	var out, errOut bytes.Buffer
+	v := &screenView{out: &out, size: func() (int, int, error) { return 0, 0, errors.New("no terminal") }}
+	log := v.logger(&errOut, zapcore.WarnLevel)
+	v.start(nil)
+	v.show(demoFrame{notice: "over"})
+	if !strings.Contains(out.String(), "over") {
+		t.Errorf("%q", out.String())
+	}
+	log.Warn("during")
+	v.end()
+	log.Warn("after")
+	if got := errOut.String(); strings.Contains(got, "during") || !strings.Contains(got, "after") {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestPlainView(t *testing.T) {
+	bad := snapshot("twin-changes", 5)
+	bad.State, bad.Counts.Pending, bad.Counts.Dropped[event.Backoff] = sinks.StateBackingOff, 3, 7
+	var w demoWindow
+	frame := w.add(demoSample{at: time.Now(), snapshots: []sinks.Snapshot{snapshot("twin-events", 1200), bad}})
+	frame.uptime, frame.lag, frame.notice = time.Minute, 9, "over"
+	var out bytes.Buffer
+	(&plainView{out: &out}).show(frame)
+	want := "1:00 in 0/s lag 9 | twin-events 0/s 1,200 delivered p50 - p99 - |" +
+		" twin-changes 0/s 5 delivered 3 pending dropped backoff 7 backing_off p50 - p99 - | over\n"
+	if out.String() != want {
+		t.Errorf("got  %swant %s", out.String(), want)
+	}
+}
+
+func TestReportNamesWhatDisagrees(t *testing.T) {
+	count := func(n int64) *int64 { return &n }
+	for name, test := range map[string]struct {
+		change func(*demoReport)
+		want   string // part of the problem; "" is none
+	}{
+		"all agree": {func(*demoReport) {}, ""},
+		"the equation": {
+			func(r *demoReport) { r.Endpoints[0].Routed++ },
+			"hub: routed 1,001, but delivered 900 + dropped 100 + pending 0 = 1,000",
+		},
+		"no outcome":              {func(r *demoReport) { r.Endpoints[0].Pending++; r.Endpoints[0].Routed++ }, "hub: 1 events have no outcome"},
+		"lost":                    {func(r *demoReport) { r.Endpoints[0].Service.Distinct = count(899) }, "hub: delivered 900, but the service counted 899"},
+		"made up":                 {func(r *demoReport) { r.Endpoints[0].Service.Distinct = count(1001) }, "hub: delivered 900, but the service counted 1,001"},
+		"stored though dropped":   {func(r *demoReport) { r.Endpoints[0].Service.Distinct = count(1000) }, ""},
+		"repeats":                 {func(r *demoReport) { r.Endpoints[0].Service.Count, r.Endpoints[0].Service.Repeats = 950, count(50) }, ""},
+		"lost, without ids":       {func(r *demoReport) { r.Endpoints[0].Service = demoService{Count: 899} }, "but the service counted 899"},
+		"repeats, without ids":    {func(r *demoReport) { r.Endpoints[0].Service = demoService{Count: 5000} }, ""},
+		"not everything was read": {func(r *demoReport) { r.Produced++ }, "1,001 events were produced, and only 1,000 were read"},
+		"set aside":               {func(r *demoReport) { r.Ingest.Rejected["undecodable"] = 2 }, "2 of the feed's events were set aside as undecodable"},
+		"another problem":         {func(r *demoReport) { r.problem("the feed: %s", "x") }, "the feed: x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &demoReport{Produced: 1000, Status: pipeline.Status{Ingest: pipeline.IngestStatus{Events: 1000, Rejected: map[string]uint64{"undecodable": 0}}}}
+			r.Endpoints = []demoEndpoint{{Name: "hub", EndpointStatus: pipeline.EndpointStatus{
+				Routed: 1000, Delivered: 900, Dropped: map[string]uint64{"backoff": 90, "unreachable": 10},
+			}, Service: demoService{Count: 900, Distinct: count(900), Repeats: count(0)}}}
+			test.change(r)
+			r.check()
+			var out bytes.Buffer
+			if err := r.print(&out); err != nil {
+				t.Fatal(err)
+			}
+			if test.want == "" {
+				if !r.OK || r.err() != nil || !strings.Contains(out.String(), "OK: every") {
+					t.Errorf("%v\n%s", r.Problems, out.String())
+				}
+				return
+			}
+			if err := r.err(); r.OK || err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(out.String(), "NOT OK: "+r.Problems[0]) {
+				t.Errorf("%v\n%s", err, out.String())
+			}
+		})
+	}
+}
