@@ -22,8 +22,10 @@ func dispositionOf(state ...byte) []byte {
 }
 
 func TestReturnedDeliveriesAreSeen(t *testing.T) {
-	large := []byte{0, 0x80, 0, 0, 0, 0, 0, 0, 0, disposition, 0xd0, 0, 0, 0, 20, 0, 0, 0, 5,
-		0x56, 1, 0x70, 0, 0, 1, 0, 0x70, 0, 0, 1, 9, 0x56, 1, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, modified, 0x45}
+	large := []byte{
+		0, 0x80, 0, 0, 0, 0, 0, 0, 0, disposition, 0xd0, 0, 0, 0, 20, 0, 0, 0, 5,
+		0x56, 1, 0x70, 0, 0, 1, 0, 0x70, 0, 0, 1, 9, 0x56, 1, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, modified, 0x45,
+	}
 	stream := slices.Concat(
 		[]byte("AMQP\x03\x01\x00\x00"),
 		[]byte("AMQP\x00\x01\x00\x00"),
