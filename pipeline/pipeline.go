@@ -51,7 +51,7 @@ type Pipeline struct {
 	loaded  atomic.Bool
 	workers *stream.Stream
 
-	handOff context.Context // ends when a stop can't wait for full lanes any longer
+	handOff context.Context // ends when a stop can't wait for lanes and drains any longer
 	dirty   []*sinks.Sender // dispatch's own: senders with a staged run
 	jobs    sync.Pool       // of *job
 
@@ -101,12 +101,19 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		}
 	})
 
-	p.Source.Run(running, p.emit)
-	watcher.Wait()
+	// Beside this goroutine, not in it: the time for a stop runs from ctx's
+	// end, also while a full lane holds the source in emit.
+	var source sync.WaitGroup
+	source.Go(func() { p.Source.Run(running, p.emit) })
+	<-running.Done()
 	if ctx.Err() == nil {
 		err = context.Cause(running)
 	}
-	return errors.Join(err, p.shutdown(giveUp))
+	return errors.Join(err, p.shutdown(giveUp, func() {
+		source.Wait()
+		watcher.Wait()
+		p.workers.Wait()
+	}))
 }
 
 // emit puts a chunk on the way. Order is kept by the stream: the tasks run in
@@ -191,16 +198,18 @@ func (p *Pipeline) count(byType *[event.NumTypes]uint64, unrouted uint64) {
 }
 
 // shutdown gives what is in flight three quarters of the time to get its
-// outcome; the rest is for committing and for leaving the group. What has no
-// outcome by then stays uncommitted and comes again after the restart.
-func (p *Pipeline) shutdown(giveUp context.CancelCauseFunc) error {
+// outcome, half of the rest to the dead letters, and what is left then to
+// committing and to leaving the group. What has no outcome by then stays
+// uncommitted and comes again after the restart. handedOff waits until no more
+// chunks are read and all that were are with the senders, which giveUp hastens.
+func (p *Pipeline) shutdown(giveUp context.CancelCauseFunc, handedOff func()) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
 	defer cancel()
 	draining, cancelDraining := context.WithTimeout(ctx, p.ShutdownTimeout*3/4)
 	defer cancelDraining()
 	defer context.AfterFunc(draining, func() { giveUp(errors.New("the shutdown time-out is nearly over")) })()
 
-	p.workers.Wait()
+	handedOff()
 	p.mu.Lock()
 	senders := make([]*sinks.Sender, 0, len(p.senders))
 	for _, s := range p.senders {
@@ -221,7 +230,9 @@ func (p *Pipeline) shutdown(giveUp context.CancelCauseFunc) error {
 				zap.String("endpoint", snap.Endpoint.ID), zap.Int("events", snap.Counts.Pending))
 		}
 	}
-	return errors.Join(errors.Join(errs...), p.DeadLetters.Close(ctx), p.Source.Close(ctx))
+	storing, cancelStoring := context.WithTimeout(ctx, p.ShutdownTimeout/8)
+	defer cancelStoring()
+	return errors.Join(errors.Join(errs...), p.DeadLetters.Close(storing), p.Source.Close(ctx))
 }
 
 // Ready reports whether events can flow: the group is joined and the endpoints

@@ -16,7 +16,10 @@ import (
 // last of them is dispatched may a sender that the next table lacks be drained.
 type routes struct {
 	table *stages.Table[*sinks.Sender]
-	users sync.WaitGroup // Add under Pipeline.mu, and not once the table is replaced
+	// users are those chunks, and the table before while that has users: chunks
+	// may still be under way with a table that was replaced several times over.
+	// Add under Pipeline.mu, and not once the table is replaced.
+	users sync.WaitGroup
 }
 
 func (p *Pipeline) acquireRoutes() *routes {
@@ -52,6 +55,14 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 	}
 	old, before := p.routes, p.senders
 	p.routes = &routes{table: stages.NewTable(inOrder, func(s *sinks.Sender) []event.Type { return types[s] })}
+	if old != nil {
+		next := p.routes
+		next.users.Add(1)
+		p.background.Go(func() {
+			old.users.Wait()
+			next.users.Done()
+		})
+	}
 	p.senders = senders
 	for id, s := range before {
 		if senders[id] == nil {
@@ -72,7 +83,7 @@ func (p *Pipeline) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
 		return
 	}
 	p.background.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
+		ctx, cancel := context.WithTimeout(p.handOff, p.ShutdownTimeout)
 		defer cancel()
 		if err := closeOld(ctx); err != nil {
 			p.Log.Warn("closing an endpoint's old connection failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
@@ -88,7 +99,7 @@ func (p *Pipeline) remove(s *sinks.Sender, from *routes) {
 	p.leaving[s] = true
 	p.background.Go(func() {
 		from.users.Wait()
-		ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
+		ctx, cancel := context.WithTimeout(p.handOff, p.ShutdownTimeout)
 		defer cancel()
 		if err := s.Remove(ctx); err != nil {
 			p.Log.Warn("closing a removed endpoint failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
