@@ -1,0 +1,157 @@
+package kafka
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"twinegress/internal/config"
+)
+
+// certificate makes a self-signed one for 127.0.0.1 and writes it and its key
+// as PEM files.
+func certificate(t *testing.T) (pair tls.Certificate, certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:        true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyBytes, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, b []byte) string {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	certFile, keyFile = write("cert.pem", "CERTIFICATE", cert), write("key.pem", "PRIVATE KEY", keyBytes)
+	if pair, err = tls.LoadX509KeyPair(certFile, keyFile); err != nil {
+		t.Fatal(err)
+	}
+	return pair, certFile, keyFile
+}
+
+func TestConnect(t *testing.T) {
+	server, serverFile, _ := certificate(t)
+	_, clientFile, clientKey := certificate(t)
+	clients, err := Roots(clientFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serverTLS := &tls.Config{Certificates: []tls.Certificate{server}, MinVersion: tls.VersionTLS12}
+	mutualTLS := serverTLS.Clone()
+	mutualTLS.ClientAuth, mutualTLS.ClientCAs = tls.RequireAndVerifyClientCert, clients
+	login := func(mechanism, password string) config.SASL {
+		return config.SASL{Mechanism: mechanism, Username: "user", Password: config.Secret(password)}
+	}
+	user := func(mechanism string) []kfake.Opt {
+		return []kfake.Opt{kfake.EnableSASL(), kfake.Superuser(mechanism, "user", "pass")}
+	}
+	trusted := config.TLS{Enabled: true, CAFile: serverFile}
+	tests := map[string]struct {
+		broker []kfake.Opt
+		ingest config.Ingest
+		fails  bool
+	}{
+		"plain text":             {},
+		"SASL PLAIN":             {user("PLAIN"), config.Ingest{SASL: login(config.SASLPlain, "pass")}, false},
+		"SASL SCRAM-SHA-256":     {user("SCRAM-SHA-256"), config.Ingest{SASL: login(config.SASLScram256, "pass")}, false},
+		"SASL SCRAM-SHA-512":     {user("SCRAM-SHA-512"), config.Ingest{SASL: login(config.SASLScram512, "pass")}, false},
+		"a wrong password":       {user("PLAIN"), config.Ingest{SASL: login(config.SASLPlain, "wrong")}, true},
+		"TLS":                    {[]kfake.Opt{kfake.TLS(serverTLS)}, config.Ingest{TLS: trusted}, false},
+		"TLS that isn't trusted": {[]kfake.Opt{kfake.TLS(serverTLS)}, config.Ingest{TLS: config.TLS{Enabled: true}}, true},
+		"a client certificate": {
+			[]kfake.Opt{kfake.TLS(mutualTLS)},
+			config.Ingest{TLS: config.TLS{Enabled: true, CAFile: serverFile, CertFile: clientFile, KeyFile: clientKey}},
+			false,
+		},
+		"no client certificate": {[]kfake.Opt{kfake.TLS(mutualTLS)}, config.Ingest{TLS: trusted}, true},
+		"SASL over TLS": {
+			append(user("PLAIN"), kfake.TLS(serverTLS)), config.Ingest{TLS: trusted, SASL: login(config.SASLPlain, "pass")}, false,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			broker, err := kfake.NewCluster(append(tt.broker, kfake.NumBrokers(1))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer broker.Close()
+			tt.ingest.Brokers = broker.ListenAddrs()
+			opts, err := Connect(tt.ingest, zap.NewNop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := kgo.NewClient(append(opts, kgo.RequestRetries(0))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := client.Ping(ctx); (err != nil) != tt.fails {
+				t.Errorf("connecting: %v", err)
+			}
+		})
+	}
+}
+
+// The embedded broker doesn't speak OAUTHBEARER; what is sent is the library's
+// own, so it is enough that it is chosen and gets the token.
+func TestOAuthBearer(t *testing.T) {
+	m := saslMechanism(config.SASL{Mechanism: config.SASLOAuthBearer, Password: "token"})
+	if m == nil || m.Name() != "OAUTHBEARER" {
+		t.Fatalf("the mechanism is %v", m)
+	}
+	_, first, err := m.Authenticate(t.Context(), "broker")
+	if err != nil || !strings.Contains(string(first), "auth=Bearer token") {
+		t.Errorf("it sends %q, %v", first, err)
+	}
+}
+
+func TestCertificateFilesThatAreWrong(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tls := range map[string]config.TLS{
+		"ingest.tls.caFile":   {Enabled: true, CAFile: empty},
+		"none.pem":            {Enabled: true, CAFile: "none.pem"},
+		"ingest.tls.certFile": {Enabled: true, CertFile: empty, KeyFile: empty},
+	} {
+		if _, err := Connect(config.Ingest{TLS: tls}, zap.NewNop()); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%+v: %v, want an error that names %s", tls, err, name)
+		}
+	}
+}
