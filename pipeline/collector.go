@@ -24,6 +24,7 @@ var (
 
 	descRouted    = desc("endpoint_routed_events_total", "Events routed to the endpoint.", "endpoint", "endpoint_type")
 	descOutcomes  = desc("endpoint_events_total", "Outcomes: delivered, or dropped with a reason.", "endpoint", "endpoint_type", "outcome", "reason")
+	descDropped   = desc("endpoint_dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint", "endpoint_type", "event_type", "reason")
 	descPending   = desc("endpoint_pending_events", "Events without an outcome yet.", "endpoint", "endpoint_type")
 	descState     = desc("endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
 	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint is tried again; 0 if it isn't backing off.", "endpoint")
@@ -41,7 +42,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRecords, descLag, descInFlight, descEvents, descUnrouted, descRejected, descWaiting,
-		descRouted, descOutcomes, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency,
+		descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency,
 	} {
 		ch <- d
 	}
@@ -76,6 +77,11 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 		counter(descOutcomes, float64(snap.Counts.Delivered), id, typ, "delivered", "")
 		for _, r := range outcomeReasons {
 			counter(descOutcomes, float64(snap.Counts.Dropped[r]), id, typ, "dropped", r.String())
+			for t := event.TopologyOperation; t < event.NumTypes; t++ {
+				if n := snap.Counts.DroppedTypes[t][r]; n > 0 {
+					counter(descDropped, float64(n), id, typ, t.String(), r.String())
+				}
+			}
 		}
 		gauge(descPending, float64(snap.Counts.Pending), id, typ)
 		for _, s := range sinks.States {

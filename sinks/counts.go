@@ -21,6 +21,9 @@ type Counts struct {
 	Dropped   [event.NumReasons]uint64
 	Pending   int
 
+	// DroppedTypes is Dropped once more, by event type.
+	DroppedTypes [event.NumTypes][event.NumReasons]uint64
+
 	Latency metrics.Histogram // from Kafka's append to the delivery
 
 	// Of each send, failed ones too:

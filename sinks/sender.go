@@ -323,6 +323,9 @@ func (s *Sender) delivered(events []*event.Event) {
 func (s *Sender) drop(events []*event.Event, reason event.Reason, detail string) {
 	s.mu.Lock()
 	s.counts.Dropped[reason] += uint64(len(events))
+	for _, ev := range events {
+		s.counts.DroppedTypes[ev.Type][reason]++
+	}
 	s.counts.Pending -= len(events)
 	if reason == event.Backoff {
 		detail = s.lastErr // what it backs off for
@@ -342,6 +345,7 @@ func (s *Sender) drop(events []*event.Event, reason event.Reason, detail string)
 func (s *Sender) setAside(ev *event.Event, reason event.Reason, detail string) {
 	s.mu.Lock()
 	s.counts.Dropped[reason]++
+	s.counts.DroppedTypes[ev.Type][reason]++
 	s.counts.Pending--
 	s.mu.Unlock()
 	s.deadLetters.Put(ev, reason, detail, s.id)

@@ -259,6 +259,10 @@ func TestFailuresStayWhereTheyAre(t *testing.T) {
 			}
 		}
 	}
+	_, metrics := get(t, "http://"+r.ops.address()+"/metrics", "")
+	if !strings.Contains(metrics, `endpoint_type="ServiceBus",event_type="SensorChange",reason="unauthorized"}`) {
+		t.Error("the metrics don't say which event types were dropped")
+	}
 	// The keys are right again: the next probe finds out.
 	if err := w.services.ClearFault("topic"); err != nil {
 		t.Fatal(err)
