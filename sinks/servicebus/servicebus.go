@@ -28,8 +28,12 @@ type Sink struct {
 	client      *azservicebus.Client
 	connections *azamqp.Connections
 
-	mu     sync.Mutex
-	sender *azservicebus.Sender
+	// connecting is held while the SDK may connect. Two sends that find no link
+	// would each make one, and the SDK would forget the first: it and the
+	// goroutine that renews its token would stay for good (v1.11.0, Get of
+	// AMQPLinksImpl).
+	connecting chan struct{}
+	sender     *azservicebus.Sender
 
 	messages sync.Pool // of *azamqp.Message
 }
@@ -61,17 +65,14 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 		endpoint:    endpoint,
 		client:      client,
 		connections: connections,
+		connecting:  make(chan struct{}, 1),
 		messages:    sync.Pool{New: func() any { return new(azamqp.Message) }},
 	}, nil
 }
 
 // Send puts a leading part of events in one batch as large as the link takes.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
-	sender, err := s.openSender()
-	if err != nil {
-		return 0, classify(err)
-	}
-	batch, err := sender.NewMessageBatch(ctx, nil)
+	sender, batch, err := s.newBatch(ctx)
 	if err != nil {
 		return 0, classify(err)
 	}
@@ -86,18 +87,24 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	return n, nil
 }
 
-// openSender gives the one sender of all lanes. It connects to nothing.
-func (s *Sink) openSender() (*azservicebus.Sender, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// newBatch gives the one sender of all lanes, connected, and a batch of its
+// link's size.
+func (s *Sink) newBatch(ctx context.Context) (*azservicebus.Sender, *azservicebus.MessageBatch, error) {
+	select {
+	case s.connecting <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	defer func() { <-s.connecting }()
 	if s.sender == nil {
 		sender, err := s.client.NewSender(s.endpoint.Path, nil)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		s.sender = sender
 	}
-	return s.sender, nil
+	batch, err := s.sender.NewMessageBatch(ctx, nil)
+	return s.sender, batch, err
 }
 
 // fill adds events until the batch is full. An error is about the n-th event.
