@@ -228,7 +228,7 @@ func numbered(n int, partitions int32) []*kgo.Record {
 }
 
 // place reads back what numbered wrote.
-func place(t *testing.T, m emulator.Message) (partition, n int) {
+func place(t testing.TB, m emulator.Message) (partition, n int) {
 	t.Helper()
 	var e struct{ Data struct{ P, N int } }
 	if err := json.Unmarshal(m.Body, &e); err != nil {

@@ -45,7 +45,7 @@ const (
 
 // world is everything around twinegress: a broker, the services, a directory.
 type world struct {
-	t        *testing.T
+	t        testing.TB
 	services *emulator.Emulator
 	kafka    *emulator.Kafka
 	client   *kgo.Client
@@ -57,16 +57,20 @@ type world struct {
 // topic "topic" and the Event Grid topic "grid", all of which record.
 func newWorld(t *testing.T, partitions int) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
-	var err error
-	w.services, err = emulator.Start(t.Context(), emulator.Config{
+	return newWorldFor(t, partitions, emulator.Config{
 		Hubs:            []emulator.Hub{{Name: "hub", Partitions: 4}, {Name: "devices", Partitions: 2}},
 		Topics:          []emulator.Topic{{Name: "topic"}},
 		EventGridTopics: []emulator.GridTopic{{Name: "grid"}},
 		Record:          1 << 20,
 		TrackIDs:        true,
 	})
-	if err != nil {
+}
+
+func newWorldFor(t testing.TB, partitions int, services emulator.Config) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir()}
+	var err error
+	if w.services, err = emulator.Start(t.Context(), services); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -172,7 +176,7 @@ func (w *world) config() config.Config {
 // running is a server in this process.
 type running struct {
 	*server
-	t      *testing.T
+	t      testing.TB
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -221,7 +225,7 @@ func (r *running) stop() error {
 }
 
 // eventually asks until the answer is true.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()

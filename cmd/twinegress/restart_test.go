@@ -37,7 +37,7 @@ send: {caFile: %q}
 }
 
 // start starts this test binary as twinegress, and makes sure that it ends.
-func start(t *testing.T, args ...string) *program {
+func start(t testing.TB, args ...string) *program {
 	t.Helper()
 	p := &program{Cmd: exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], args...)}
 	p.Env = append(os.Environ(), asProgram+"=1")

@@ -38,7 +38,8 @@ const (
 	fetchBytes          = 8 << 20
 	fetchPartitionBytes = 1 << 20
 
-	commitInterval = time.Second
+	commitInterval    = time.Second
+	heartbeatInterval = 3 * time.Second // Kafka's default
 	// drainTimeout bounds the wait for outcomes when partitions are revoked:
 	// well under the rebalance time-out, after which the group would expel us.
 	drainTimeout = 10 * time.Second
@@ -51,7 +52,8 @@ type Source struct {
 	log     *zap.Logger
 	records atomic.Int64
 
-	inFlight atomic.Int64 // bytes of all chunks that aren't settled
+	span     map[partition]extent // of a bounded source; nil: no end
+	inFlight atomic.Int64         // bytes of all chunks that aren't settled
 	room     chan struct{}
 
 	mu       sync.Mutex
@@ -80,16 +82,20 @@ type polled struct {
 // New makes the consumer. connect are the options for the brokers; hook sees
 // the client's traffic. The group is joined when Run polls.
 func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*Source, error) {
+	start := kgo.NewOffset().AtStart()
+	if c.Start == config.StartLatest {
+		start = kgo.NewOffset().AtEnd()
+	}
+	return newSource(c, start, append([]kgo.Opt{kgo.WithHooks(hook)}, connect...), log)
+}
+
+func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
 	s := &Source{
 		config:   c,
 		log:      log,
 		room:     make(chan struct{}, 1),
 		more:     make(chan struct{}, 1),
 		trackers: make(map[partition]*tracker),
-	}
-	start := kgo.NewOffset().AtStart()
-	if c.Start == config.StartLatest {
-		start = kgo.NewOffset().AtEnd()
 	}
 	opts := append([]kgo.Opt{
 		kgo.ConsumerGroup(c.Group),
@@ -103,13 +109,14 @@ func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*S
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.SessionTimeout(c.SessionTimeout),
 		kgo.RebalanceTimeout(c.RebalanceTimeout),
+		// A member learns of a rebalance by a heartbeat: in time to take part.
+		kgo.HeartbeatInterval(min(heartbeatInterval, c.SessionTimeout/3, c.RebalanceTimeout/3)),
 		kgo.BlockRebalanceOnPoll(),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.OnPartitionsAssigned(s.assigned),
 		kgo.OnPartitionsRevoked(s.revoked),
 		kgo.OnPartitionsLost(s.lost),
-		kgo.WithHooks(hook),
 	}, connect...)
 	if c.Protocol == config.ProtocolConsumer {
 		// The brokers assign; the balancer named here only says in which way.
@@ -196,7 +203,7 @@ func signal(c chan struct{}) {
 
 // cut makes chunks of one partition's records and queues them.
 func (s *Source) cut(p kgo.FetchTopicPartition) {
-	records := p.Records
+	records := s.within(p)
 	if len(records) == 0 {
 		return
 	}
@@ -271,7 +278,7 @@ func (s *Source) assigned(_ context.Context, client *kgo.Client, added map[strin
 	s.mu.Lock()
 	for topic, numbers := range added {
 		for _, number := range numbers {
-			s.trackers[partition{topic, number}] = newTracker(topic, number, s)
+			s.trackers[partition{topic, number}] = newTracker(topic, number, s, maxWindow)
 		}
 	}
 	s.mu.Unlock()

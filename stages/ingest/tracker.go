@@ -9,9 +9,12 @@ import (
 
 // Past maxWindow chunks behind an unresolved one, the partition is paused until
 // the window has shrunk to half. It only comes to that where one chunk is
-// stuck while others go on (a dead letter that can't be stored): everything
-// behind it would be repeated after a crash, so there must not be too much.
-const maxWindow = 1024
+// stuck for minutes while others go on (a dead letter that can't be stored):
+// everything behind it would be repeated after a crash, so there must not be
+// too much. It must not come to that while a service that hangs is found out:
+// a chunk can be as small as a poll's few records, a hundred of them a second,
+// and stuck for send.timeout at every probe.
+const maxWindow = 16 << 10
 
 // committer is what a tracker does to the consumer.
 type committer interface {
@@ -31,6 +34,7 @@ type tracker struct {
 	topic     string
 	partition int32
 	consumer  committer
+	maxWindow int                // chunks
 	settled   func(*event.Chunk) // resolve, bound once
 
 	mu      sync.Mutex
@@ -59,8 +63,8 @@ const (
 	gone               // marks nothing
 )
 
-func newTracker(topic string, partition int32, consumer committer) *tracker {
-	t := &tracker{topic: topic, partition: partition, consumer: consumer, idle: make(chan struct{})}
+func newTracker(topic string, partition int32, consumer committer, maxWindow int) *tracker {
+	t := &tracker{topic: topic, partition: partition, consumer: consumer, maxWindow: maxWindow, idle: make(chan struct{})}
 	t.settled = t.resolve
 	return t
 }
@@ -76,7 +80,7 @@ func (t *tracker) track(c *event.Chunk, end int64) {
 	t.end = end
 	c.Seq = t.base + uint64(len(t.window))
 	t.window = append(t.window, entry{last: c.Last, epoch: c.Epoch})
-	if !t.paused && t.state == owned && len(t.window) >= maxWindow {
+	if !t.paused && t.state == owned && len(t.window) >= t.maxWindow {
 		t.paused = true
 		t.consumer.pause(t.topic, t.partition, true)
 	}
@@ -117,7 +121,7 @@ func (t *tracker) resolve(c *event.Chunk) {
 			// revocation would be committed over the next owner's.
 			t.consumer.mark(t.topic, t.partition, last.epoch, t.mark)
 		}
-		if t.paused && t.state == owned && len(t.window) <= maxWindow/2 {
+		if t.paused && t.state == owned && len(t.window) <= t.maxWindow/2 {
 			t.paused = false
 			t.consumer.pause(t.topic, t.partition, false)
 		}
