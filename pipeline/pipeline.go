@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,9 +52,10 @@ type Pipeline struct {
 	loaded  atomic.Bool
 	workers *stream.Stream
 
-	handOff context.Context // ends when a stop can't wait for lanes and drains any longer
-	dirty   []*sinks.Sender // dispatch's own: senders with a staged run
-	jobs    sync.Pool       // of *job
+	stop    context.CancelCauseFunc // of Run
+	handOff context.Context         // ends when a stop can't wait for lanes and drains any longer
+	dirty   []*sinks.Sender         // dispatch's own: senders with a staged run
+	jobs    sync.Pool               // of *job
 
 	events   [event.NumTypes]atomic.Uint64
 	rejected [event.NumReasons]atomic.Uint64
@@ -94,6 +96,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	p.stop = stop
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
 		if err := p.Endpoints.Watch(running, p.apply); err != nil {
@@ -120,13 +123,25 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // parallel, their callbacks one after the other in the order of the calls.
 func (p *Pipeline) emit(c *event.Chunk) {
 	routes := p.acquireRoutes()
-	p.workers.Go(func() stream.Callback {
+	p.workers.Go(func() (dispatch stream.Callback) {
+		dispatch = routes.users.Done // all that is left to do if prepare panics
+		defer p.rescue("preparing", c)
 		j := p.prepare(c, routes.table)
 		return func() {
+			defer routes.users.Done()
+			defer p.rescue("dispatching", c)
 			p.dispatch(c, j)
-			routes.users.Done()
 		}
 	})
+}
+
+// rescue ends the pipeline over a panic, which the stream would keep to itself
+// until it is waited for. The chunk stays unsettled: it comes again.
+func (p *Pipeline) rescue(doing string, c *event.Chunk) {
+	if r := recover(); r != nil {
+		p.stop(fmt.Errorf("BUG: %s a chunk of %s/%d, offsets %d to %d: %v\n%s",
+			doing, c.Topic, c.Partition, c.First, c.Last, r, debug.Stack()))
+	}
 }
 
 // job is a chunk's result of prepare: for each event who gets it.

@@ -1,0 +1,373 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/sinks/deadletter"
+	"twinegress/stages/ingest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const topic = "twins"
+
+// store hands out one set, and then what comes through the channel.
+type store struct {
+	set     []endpoints.Endpoint
+	changes chan []endpoints.Endpoint
+}
+
+func (s store) Load() ([]endpoints.Endpoint, error) { return s.set, nil }
+
+func (s store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) error {
+	for {
+		select {
+		case set := <-s.changes:
+			if set == nil {
+				return errWatch
+			}
+			apply(set)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+var errWatch = errors.New("the store is gone")
+
+// sink answers as a function says; nil takes everything.
+type sink func(context.Context, []*event.Event) (int, error)
+
+func (s sink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	if s == nil {
+		return len(events), nil
+	}
+	return s(ctx, events)
+}
+
+func (sink) Close(context.Context) error { return nil }
+
+func endpoint(id string, types ...string) endpoints.Endpoint {
+	return endpoints.Endpoint{ID: id, Type: endpoints.TypeEventHub, Path: id, ConnectionString: "x", EventTypes: types}
+}
+
+var senderOptions = sinks.Options{
+	Linger: time.Millisecond, MaxEvents: 10, BackoffInitial: time.Second, BackoffMax: time.Minute,
+	Timeout: time.Second, Attempts: 1, ThrottleLimit: time.Hour,
+}
+
+// running is a pipeline over an embedded broker.
+type running struct {
+	*Pipeline
+	broker *kfake.Cluster
+	stop   context.CancelFunc
+	done   chan error
+}
+
+func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink, values ...string) *running {
+	t.Helper()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	connect := []kgo.Opt{kgo.SeedBrokers(k.ListenAddrs()...)}
+	client, err := kgo.NewClient(append(connect, kgo.DefaultProduceTopic(topic))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	records := make([]*kgo.Record, 0, len(values))
+	for _, v := range values {
+		records = append(records, kgo.StringRecord(v))
+	}
+	if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config.Default().Ingest
+	cfg.Topics = []string{topic}
+	source, err := ingest.New(cfg, connect, hook{}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	letters, err := deadletter.Open(t.Context(), "dead", cfg.Topics, connect, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{broker: k, done: make(chan error, 1)}
+	r.Pipeline = New(Options{
+		Source: source, DeadLetters: letters, Endpoints: st, Sender: senderOptions, ShutdownTimeout: timeout, Log: zap.NewNop(),
+		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(e endpoints.Endpoint, _ sinks.Key) (sinks.Sink, error) {
+			return answers[e.ID], nil
+		}},
+	})
+	ctx, stop := context.WithCancel(t.Context())
+	r.stop = stop
+	go func() { r.done <- r.Run(ctx) }()
+	return r
+}
+
+type hook struct{}
+
+func (hook) OnNewClient(*kgo.Client) {}
+
+func (r *running) committed(t *testing.T) int64 {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(r.broker.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	offsets, err := kadm.NewClient(client).FetchOffsets(t.Context(), config.Default().Ingest.Group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, ok := offsets.Lookup(topic, 0)
+	if !ok {
+		return 0
+	}
+	return o.At
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(15 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("timed out: %s", what)
+		}
+	}
+}
+
+// balanced checks the equation of each endpoint.
+func balanced(t *testing.T, st Status) {
+	t.Helper()
+	for _, e := range st.Endpoints {
+		sum := e.Delivered + uint64(e.Pending)
+		for _, n := range e.Dropped {
+			sum += n
+		}
+		if e.Routed != sum {
+			t.Errorf("%s: routed %d, but delivered %d, dropped %v, pending %d", e.ID, e.Routed, e.Delivered, e.Dropped, e.Pending)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	sensor, space, odd := `{"eventType":"SensorChange"}`, `{"eventType":"SpaceChange"}`, `{"eventType":"Odd"}`
+	values := []string{sensor, space, "nonsense", "[" + sensor + "," + odd + "," + space + "]", `{"eventType":"UdfCustom"}`, sensor}
+	bad := sink(func(_ context.Context, events []*event.Event) (int, error) {
+		return len(events), &sinks.Error{Kind: sinks.Rejected, Err: errors.New("bad")}
+	})
+	r := run(t, 10*time.Second, store{set: []endpoints.Endpoint{
+		endpoint("a", endpoints.SensorChange, endpoints.SpaceChange), endpoint("b", endpoints.SpaceChange), endpoint("c", endpoints.SensorChange),
+	}}, map[string]sink{"b": bad}, values...)
+	eventually(t, "every event has its outcome", func() bool {
+		st := r.Status()
+		balanced(t, st)
+		return st.Ingest.Records == int64(len(values)) && st.Ingest.Lag == 0
+	})
+	if !r.Ready() {
+		t.Error("not ready")
+	}
+	st := r.Status()
+	if in := st.Ingest; in.Events != 6 || in.Unrouted != 1 || in.Rejected["undecodable"] != 1 || in.Rejected["unknown_type"] != 1 {
+		t.Errorf("ingest: %+v", in)
+	}
+	var got []string
+	for _, e := range st.Endpoints {
+		got = append(got, fmt.Sprint(e.ID, " ", e.Routed, " ", e.Delivered, " ", e.Dropped["rejected"], " ", e.State))
+	}
+	if want := "a 5 5 0 ready, b 2 0 2 ready, c 3 3 0 ready"; strings.Join(got, ", ") != want {
+		t.Errorf("endpoints: %s, want %s", strings.Join(got, ", "), want)
+	}
+	registry := prometheus.NewPedanticRegistry() // which looks for contradictions
+	if err := registry.Register(r.Pipeline); err != nil {
+		t.Error(err)
+	}
+	if metrics, err := registry.Gather(); err != nil || len(metrics) < 15 {
+		t.Errorf("%d metrics, %v", len(metrics), err)
+	}
+	r.stop()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+	if at := r.committed(t); at != int64(len(values)) {
+		t.Errorf("committed %d, want %d", at, len(values))
+	}
+}
+
+// A stop is bounded also while a lane is full and holds the dispatcher, the
+// workers and the source. What has no outcome is not committed.
+func TestStopWithAFullLane(t *testing.T) {
+	var sends atomic.Int32
+	throttled := sink(func(_ context.Context, events []*event.Event) (int, error) {
+		if sends.Add(1) == 1 {
+			return len(events), nil
+		}
+		return len(events), &sinks.Error{Kind: sinks.Throttled, Wait: time.Minute, Err: errors.New("busy")}
+	})
+	// Far more chunks than there are workers.
+	values := slices.Repeat([]string{`{"eventType":"SensorChange"}`}, 256*4*(1+runtime.GOMAXPROCS(0)))
+	r := run(t, time.Second, store{set: []endpoints.Endpoint{endpoint("a", endpoints.SensorChange)}}, map[string]sink{"a": throttled}, values...)
+	eventually(t, "the lane is full", func() bool {
+		st := r.Status()
+		return st.Ingest.Records == int64(len(values)) && st.Endpoints[0].HoldsBack
+	})
+	begun := time.Now()
+	r.stop()
+	err := <-r.done
+	if took := time.Since(begun); took > 1200*time.Millisecond {
+		t.Errorf("the stop took %v, of 1 s", took)
+	}
+	if err != nil {
+		t.Errorf("the stop says %v", err)
+	}
+	balanced(t, r.Status())
+	if at := r.committed(t); at >= int64(len(values)) {
+		t.Errorf("committed %d with events pending", at)
+	}
+}
+
+func TestRunEndsWithItsStore(t *testing.T) {
+	changes := make(chan []endpoints.Endpoint)
+	r := run(t, time.Second, store{changes: changes}, nil)
+	changes <- nil
+	if err := <-r.done; !errors.Is(err, errWatch) {
+		t.Errorf("Run says %v", err)
+	}
+	r.stop()
+}
+
+// A panic on the way of an event is said and ends the run; the stream alone
+// would keep it, and the chunk be stuck in silence.
+func TestPanicIsRescued(t *testing.T) {
+	for name, broken := range map[string]func(*Pipeline){
+		"preparing": func(p *Pipeline) { p.jobs.New = func() any { return nil } },
+		"dispatching": func(p *Pipeline) {
+			p.jobs.New = func() any { return &job{targets: make([][]*sinks.Sender, 0)} }
+			p.DeadLetters = nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := bare(t)
+			broken(p)
+			p.apply(nil)
+			stopped := make(chan error, 1)
+			p.stop = func(cause error) { stopped <- cause }
+			c := event.NewChunk(topic, 3, 1, 10, func(*event.Chunk) { t.Error("the chunk was settled") })
+			c.Add(7, 0, 0, nil, []byte("no JSON: a dead letter"))
+			p.emit(c)
+			p.workers.Wait()
+			p.routes.users.Wait() // the table is let go of
+			if err := <-stopped; !strings.Contains(err.Error(), "BUG: "+name+" a chunk of twins/3, offsets 7 to 7") {
+				t.Errorf("the run ends with %v", err)
+			}
+		})
+	}
+}
+
+// bare is a pipeline without anything before it.
+func bare(t *testing.T) *Pipeline {
+	p := New(Options{
+		Sender: senderOptions, ShutdownTimeout: time.Minute, Log: zap.NewNop(),
+		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) { return sink(nil), nil }},
+	})
+	p.handOff = t.Context()
+	return p
+}
+
+// A removed endpoint's sender is drained only when no chunk is left that was
+// given a table with it: not even one that was replaced twice since.
+func TestRemoveWaitsForEveryTable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := bare(t)
+		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)
+		p.apply([]endpoints.Endpoint{a})
+		first := p.acquireRoutes()
+		p.apply([]endpoints.Endpoint{a, b})
+		second := p.acquireRoutes()
+		p.apply([]endpoints.Endpoint{b, a})
+		p.apply([]endpoints.Endpoint{b})
+		synctest.Wait()
+		states := func() (s string) {
+			for _, snap := range p.Snapshots() {
+				s += snap.Endpoint.ID + " " + string(snap.State) + "; "
+			}
+			return s
+		}
+		const waiting = "a provisioning; b provisioning; "
+		if got := states(); got != waiting {
+			t.Errorf("with two tables in use: %s", got)
+		}
+		second.users.Done()
+		synctest.Wait()
+		if got := states(); got != waiting {
+			t.Errorf("with the first table in use: %s", got)
+		}
+		// The chunk that has the first table is dispatched now.
+		c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
+		c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
+		p.dispatch(c, p.prepare(c, first.table))
+		first.users.Done()
+		synctest.Wait()
+		if got := states(); got != "b provisioning; " {
+			t.Errorf("with no table in use: %s", got)
+		}
+		p.background.Wait()
+		p.workers.Wait()
+	})
+}
+
+// What an apply leaves alone goes on; what it changes is the same sender still.
+func TestApplyKeepsSenders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := bare(t)
+		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SpaceChange)
+		p.apply([]endpoints.Endpoint{a, b})
+		before := map[string]*sinks.Sender{"a": p.senders["a"], "b": p.senders["b"]}
+		changed := b
+		changed.ConnectionString, changed.EventTypes = "y", []string{endpoints.SensorChange}
+		p.apply([]endpoints.Endpoint{a, changed})
+		for id, s := range before {
+			if p.senders[id] != s {
+				t.Errorf("%s has another sender", id)
+			}
+		}
+		if got := p.routes.table.Lookup(event.SensorChange); len(got) != 2 || got[0] != before["a"] || got[1] != before["b"] {
+			t.Errorf("the table has %d senders", len(got))
+		}
+		if got := p.routes.table.Lookup(event.SpaceChange); len(got) != 0 {
+			t.Error("the old type is still routed")
+		}
+		if e := before["b"].Endpoint(); e.ConnectionString != "y" {
+			t.Error("the sender was not updated")
+		}
+		p.background.Wait()
+		p.workers.Wait()
+	})
+}
