@@ -83,6 +83,9 @@ var kindReasons = [...]event.Reason{
 type Error struct {
 	Kind Kind
 	Wait time.Duration // Throttled: how long the service asks to wait
+	// Lost says that the connection is of no more use, whatever the Kind: the
+	// next Send has to be a new sink's.
+	Lost bool
 	Err  error
 }
 

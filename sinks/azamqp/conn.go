@@ -23,9 +23,11 @@ var ErrReturned = errors.New("the service gave the batch back without storing it
 type Connections struct {
 	address string
 	tls     *tls.Config // nil: plain text
-	// returned counts deliveries that came back, on all connections.
-	returned atomic.Uint64
+	seen    outcomes
 }
+
+// outcomes counts the answers to deliveries that weren't stored, on all connections.
+type outcomes struct{ returned, refused atomic.Uint64 }
 
 // NewConnections is for the host of a connection string. roots are further
 // root certificates, or nil.
@@ -56,26 +58,40 @@ func (c *Connections) Dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watchedConn{Conn: conn, returned: &c.returned}, nil
+	return &watchedConn{Conn: conn, seen: &c.seen}, nil
 }
 
-// Watch runs send, and fails with ErrReturned where it says that it succeeded
-// but a delivery came back meanwhile. That may have been another lane's: then
-// this batch is sent twice, which is allowed, and none is lost.
+// Watch runs send and adds to its error what the SDKs don't tell.
+//
+// It fails with ErrReturned where send says that it succeeded but a delivery
+// came back meanwhile. That may have been another lane's: then this batch is
+// sent twice, which is allowed, and none is lost.
+//
+// An error while no delivery was refused is one of the link or the connection,
+// whatever its condition, and marked so for Classify: it says nothing against
+// the events.
 func (c *Connections) Watch(send func() error) error {
-	before := c.returned.Load()
+	returned, refused := c.seen.returned.Load(), c.seen.refused.Load()
 	err := send()
-	if err == nil && c.returned.Load() != before {
+	switch {
+	case err == nil && c.seen.returned.Load() != returned:
 		return ErrReturned
+	case err != nil && c.seen.refused.Load() == refused:
+		return linkError{err}
 	}
 	return err
 }
+
+// linkError is an error that was not the answer to a delivery.
+type linkError struct{ error }
+
+func (e linkError) Unwrap() error { return e.error }
 
 // watchedConn follows the frames that come in. The bytes are read here before
 // the library can act on them, so the count is right when Send returns.
 type watchedConn struct {
 	net.Conn
-	returned *atomic.Uint64
+	seen *outcomes
 
 	head [frameHead]byte // the beginning of the frame that is coming in
 	have int             // how many bytes of it
@@ -108,8 +124,11 @@ func (c *watchedConn) follow(p []byte) {
 			continue
 		}
 		if size := c.frameSize(); size > 0 {
-			if isReturned(c.head[:c.have]) {
-				c.returned.Add(1)
+			switch outcomeOf(c.head[:c.have]) {
+			case released, modified:
+				c.seen.returned.Add(1)
+			case rejected:
+				c.seen.refused.Add(1)
 			}
 			c.skip = max(size-c.have, 0)
 		}
@@ -136,19 +155,20 @@ func (c *watchedConn) frameSize() int {
 // The descriptors of AMQP 1.0 that matter here.
 const (
 	disposition = 0x15
+	rejected    = 0x25
 	released    = 0x26
 	modified    = 0x27
 )
 
-// isReturned tells whether a frame is a disposition with such an outcome.
-func isReturned(frame []byte) bool {
+// outcomeOf is the descriptor of a disposition's outcome; 0 is none, or another frame.
+func outcomeOf(frame []byte) uint64 {
 	offset := int(frame[4]) * 4
 	if frame[5] != 0 || offset > len(frame) { // not an AMQP frame
-		return false
+		return 0
 	}
 	code, body := descriptor(frame[offset:])
 	if code != disposition {
-		return false
+		return 0
 	}
 	switch {
 	case len(body) > 3 && body[0] == 0xc0: // list8: size, count
@@ -156,13 +176,13 @@ func isReturned(frame []byte) bool {
 	case len(body) > 9 && body[0] == 0xd0: // list32
 		body = body[9:]
 	default:
-		return false
+		return 0
 	}
 	for range 4 { // role, first, last, settled
 		body = skipPrimitive(body)
 	}
 	code, _ = descriptor(body)
-	return code == released || code == modified
+	return code
 }
 
 // descriptor reads the numeric descriptor of a described value; 0 is none.

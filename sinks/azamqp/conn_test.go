@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"slices"
-	"sync/atomic"
 	"testing"
 )
 
@@ -34,19 +33,18 @@ func TestReturnedDeliveriesAreSeen(t *testing.T) {
 		dispositionOf(0, 0x53, released, 0x45), // 1
 		frame(append([]byte{0, 0x53, 0x14, 0xc0, 200, 3}, make([]byte, 300)...)...), // a transfer, longer than is looked at
 		dispositionOf(0, 0x53, modified, 0xc0, 1, 0),                                // 2
-		dispositionOf(0, 0x53, 0x25, 0xc0, 1, 0),
+		dispositionOf(0, 0x53, rejected, 0xc0, 1, 0),
 		dispositionOf(), // no state
 		frame(large...), // 3
 		frame(0, 0x53, disposition, 0x45),
 	)
 	for step := 1; step <= len(stream); step++ {
-		var n atomic.Uint64
-		c := &watchedConn{returned: &n}
+		c := &watchedConn{seen: new(outcomes)}
 		for part := range slices.Chunk(stream, step) {
 			c.follow(part)
 		}
-		if n.Load() != 3 {
-			t.Fatalf("read %d bytes at a time, %d returned deliveries are seen, want 3", step, n.Load())
+		if returned, refused := c.seen.returned.Load(), c.seen.refused.Load(); returned != 3 || refused != 1 {
+			t.Fatalf("read %d bytes at a time, %d returned and %d refused deliveries are seen, want 3 and 1", step, returned, refused)
 		}
 	}
 }
@@ -55,13 +53,12 @@ func FuzzFollow(f *testing.F) {
 	f.Add(dispositionOf(0, 0x53, released, 0x45), 3)
 	f.Add([]byte("AMQP\x00\x01\x00\x00\x00\x00\x00\x00"), 1)
 	f.Fuzz(func(t *testing.T, stream []byte, step int) {
-		count := func(step int) uint64 {
-			var n atomic.Uint64
-			c := &watchedConn{returned: &n}
+		count := func(step int) [2]uint64 {
+			c := &watchedConn{seen: new(outcomes)}
 			for part := range slices.Chunk(stream, step) {
 				c.follow(part)
 			}
-			return n.Load()
+			return [...]uint64{c.seen.returned.Load(), c.seen.refused.Load()}
 		}
 		if whole, parts := count(len(stream)+1), count(max(step, 1)); whole != parts {
 			t.Fatalf("%d in one read, %d in reads of %d", whole, parts, step)
@@ -74,7 +71,7 @@ func TestWatch(t *testing.T) {
 	defer client.Close()
 	defer server.Close()
 	c := new(Connections)
-	watched := &watchedConn{Conn: client, returned: &c.returned}
+	watched := &watchedConn{Conn: client, seen: &c.seen}
 	go func() { _, _ = server.Write(dispositionOf(0, 0x53, released, 0x45)) }()
 	read := func() error {
 		_, err := watched.Read(make([]byte, 100))

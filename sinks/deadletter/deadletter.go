@@ -236,24 +236,29 @@ func header(key, value string) kgo.RecordHeader {
 // any more.
 func (t *Topic) write() {
 	for {
-		t.mu.Lock()
-		queue := t.queue
-		t.queue = nil
-		t.mu.Unlock()
+		queue := t.take(&t.queue)
+		if len(queue) == 0 {
+			select {
+			case <-t.more:
+				continue
+			case <-t.closing:
+			case <-t.ctx.Done():
+			}
+			if queue = t.take(&t.queue); len(queue) == 0 {
+				return
+			}
+		}
 		for _, l := range queue {
 			t.produce(l)
 		}
-		if len(queue) > 0 {
-			continue
-		}
-		select {
-		case <-t.more:
-		case <-t.closing:
-			return
-		case <-t.ctx.Done():
-			return
-		}
 	}
+}
+
+func (t *Topic) take(from *[]letter) (letters []letter) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	letters, *from = *from, nil
+	return letters
 }
 
 // produce waits while the client holds as much as it may.
@@ -261,8 +266,8 @@ func (t *Topic) produce(l letter) {
 	t.client.Produce(t.ctx, l.record(), func(_ *kgo.Record, err error) { t.done(l, err) })
 }
 
-// done settles a stored letter's chunk and queues a refused one again. The
-// queue is bounded by what may be in flight: every letter in it holds a chunk.
+// done settles a stored letter's chunk and queues a refused one again. By then
+// the client has tried for long: such a letter may come behind younger ones.
 func (t *Topic) done(l letter, err error) {
 	if err == nil {
 		t.waiting.Add(-1)
@@ -290,10 +295,7 @@ func (t *Topic) retryRefused() {
 		case <-t.ctx.Done():
 			return
 		}
-		t.mu.Lock()
-		refused := t.refused
-		t.refused = nil
-		t.mu.Unlock()
+		refused := t.take(&t.refused)
 		for i, l := range refused {
 			if i == 0 { // one line a round says enough
 				t.log.Error("dead letters can't be stored: their partitions wait until they can",

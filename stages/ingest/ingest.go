@@ -207,7 +207,6 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 	if len(records) == 0 {
 		return
 	}
-	s.records.Add(int64(len(records)))
 	s.mu.Lock()
 	t := s.trackers[partition{p.Topic, p.Partition}]
 	s.mu.Unlock()
@@ -226,6 +225,7 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 		}
 		records = records[n:]
 		t.track(c, p.HighWatermark)
+		s.records.Add(int64(n)) // once they are tracked: what counts as read shows in the lag
 		s.inFlight.Add(c.Bytes())
 		s.mu.Lock()
 		s.queue = append(s.queue, polled{t, c})

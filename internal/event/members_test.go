@@ -1,0 +1,175 @@
+package event
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+var docs = []string{
+	`{}`, `[]`, ` { } `, ` [ ] `, `null`, `"x"`, `-1.5e+3`, `true`,
+	`{"a":1,"b":[1,2,{"c":"}"}],"d":{"e":"]"}}`,
+	"\t{\n\"a\" :\r 1 ,\n \"b\":\t[ 1 , [ ] ] }\n",
+	`{"a\"b":"\\","\\":"\"","c":"\\\"{["}`,
+	`{"\u0061\u00e9":"\u0022","topic":1,"topic":2,"TOPIC":3,"t\u006fpic":4}`,
+	`{"":"","a":"","b":null,"c":true,"d":false}`,
+	`[1,"a,b",[2,[3]],{"x":[4]},null , "\\\\" ]`,
+	`[[[[]]],{"a":{"b":{}}}]`,
+	`{"\\u0074opic":1,"ſubject":2,"Kelvin":3}`,
+	`{"a":"` + strings.Repeat(`\\`, 99) + `\""}`,
+}
+
+type part struct{ key, value string }
+
+// parts are the members of an object or the elements of an array, as
+// encoding/json reads them.
+func parts(t *testing.T, doc []byte) (got []part) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.UseNumber()
+	open, err := d.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if open != json.Delim('{') && open != json.Delim('[') {
+		return nil
+	}
+	for d.More() {
+		var p part
+		if open == json.Delim('{') {
+			key, err := d.Token()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.key = key.(string)
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			t.Fatal(err)
+		}
+		p.value = string(raw)
+		got = append(got, p)
+	}
+	return got
+}
+
+// check compares everything that walks JSON with encoding/json.
+func check(t *testing.T, doc []byte) {
+	t.Helper()
+	want := parts(t, doc)
+	var members, elements []part
+	Members(doc, func(m Member) bool {
+		var key string
+		if err := json.Unmarshal(doc[m.KeyStart-1:m.KeyEnd+1], &key); err != nil {
+			t.Fatalf("%s: key %q: %v", doc, doc[m.KeyStart:m.KeyEnd], err)
+		}
+		members = append(members, part{key, string(doc[m.Start:m.End])})
+		return true
+	})
+	Elements(doc, func(start, end int) bool {
+		elements = append(elements, part{"", string(doc[start:end])})
+		return true
+	})
+	is := bytes.TrimLeft(doc, " \t\r\n")[0]
+	if is != '{' && len(members) > 0 || is != '[' && len(elements) > 0 {
+		t.Fatalf("%s: members %q and elements %q", doc, members, elements)
+	}
+	got := slices.Concat(members, elements)
+	if len(got) != len(want) {
+		t.Fatalf("%s: %q, want %q", doc, got, want)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Fatalf("%s: part %d is %q, want %q", doc, i, got[i], want[i])
+		}
+	}
+	if trimmed := Trim(doc); string(trimmed) != strings.Trim(string(doc), " \t\r\n") {
+		t.Fatalf("%q trimmed is %q", doc, trimmed)
+	}
+
+	if is != '{' {
+		return
+	}
+	var decoded struct {
+		Topic   json.RawMessage `json:"topic"`
+		Subject json.RawMessage `json:"subject"`
+		Data    json.RawMessage `json:"data"`
+		K       json.RawMessage `json:"kelvin"`
+	}
+	if err := json.Unmarshal(doc, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]byte{"topic": decoded.Topic, "subject": decoded.Subject, "data": decoded.Data, "kelvin": decoded.K} {
+		if got := FindMember(doc, name); string(got) != string(want) || (got == nil) != (want == nil) {
+			t.Fatalf("%s: %s is %s, want %s", doc, name, got, want)
+		}
+	}
+}
+
+func TestWalk(t *testing.T) {
+	for _, doc := range docs {
+		check(t, []byte(doc))
+	}
+}
+
+func FuzzWalk(f *testing.F) {
+	for _, doc := range docs {
+		f.Add([]byte(doc))
+	}
+	f.Fuzz(func(t *testing.T, doc []byte) {
+		if json.Valid(doc) && utf8.Valid(doc) {
+			check(t, doc)
+			return
+		}
+		// Not its business, but no reason to run on or to panic.
+		Members(doc, func(Member) bool { return true })
+		Elements(doc, func(int, int) bool { return true })
+	})
+}
+
+func TestWalkStops(t *testing.T) {
+	n := 0
+	Members([]byte(`{"a":1,"b":2,"c":3}`), func(Member) bool { n++; return n < 2 })
+	Elements([]byte(`[1,2,3]`), func(int, int) bool { n++; return n < 4 })
+	if n != 4 {
+		t.Errorf("yielded %d times, want two each", n)
+	}
+}
+
+func TestKeyIs(t *testing.T) {
+	tests := []struct {
+		key  string
+		want bool
+	}{
+		{"topic", true},
+		{"TOPIC", true},
+		{`t\u006fpic`, true},
+		{`\u0054OPIC`, true},
+		{"topics", false},
+		{"topi", false},
+		{"", false},
+		{`top\\ic`, false},
+		{`topic\n`, false},
+		{`\ud83d\ude00`, false},
+		{`\"\/\b\f\r\t`, false},
+	}
+	for _, test := range tests {
+		if got := KeyIs([]byte(test.key), "topic"); got != test.want {
+			t.Errorf("KeyIs(%q) is %v", test.key, got)
+		}
+	}
+	if !KeyIs([]byte("ſubject"), "subject") || !KeyIs([]byte("\u212aelvin"), "kelvin") {
+		t.Error("the two letters that fold to ASCII don't")
+	}
+}
+
+func TestFindMemberCannotGrowInto(t *testing.T) {
+	doc := []byte(`{"data":1,"x":2}`)
+	_ = append(FindMember(doc, "data"), "9"...)
+	if string(doc) != `{"data":1,"x":2}` {
+		t.Errorf("the document is now %s", doc)
+	}
+}

@@ -1,0 +1,263 @@
+package azamqp_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"twinegress/endpoints"
+	"twinegress/internal/emulator"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/sinks/azamqp"
+	"twinegress/sinks/eventhubs"
+	"twinegress/sinks/servicebus"
+)
+
+const maxMessage = 10_000
+
+func start(t *testing.T) *emulator.Emulator {
+	t.Helper()
+	e, err := emulator.Start(t.Context(), emulator.Config{
+		Hubs:            []emulator.Hub{{Name: "hub", Partitions: 3}},
+		Topics:          []emulator.Topic{{Name: "topic"}},
+		MaxMessageBytes: maxMessage,
+		Record:          1000,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// kind is one of the two services.
+type kind struct {
+	entity string
+	open   func(t *testing.T, connection, path string) sinks.Sink
+}
+
+var kinds = map[string]kind{
+	"eventhubs": {"hub", func(t *testing.T, connection, path string) sinks.Sink {
+		return opened(t)(eventhubs.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil))
+	}},
+	"servicebus": {"topic", func(t *testing.T, connection, path string) sinks.Sink {
+		return opened(t)(servicebus.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil))
+	}},
+}
+
+func opened(t *testing.T) func(sinks.Sink, error) sinks.Sink {
+	return func(s sinks.Sink, err error) sinks.Sink {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = s.Close(ctx)
+		})
+		return s
+	}
+}
+
+func both(t *testing.T, run func(t *testing.T, e *emulator.Emulator, k kind)) {
+	t.Helper()
+	for name, k := range kinds {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, start(t), k)
+		})
+	}
+}
+
+// eventsOf are events of one partition with these bodies, at offsets from 0 on.
+func eventsOf(partition int32, bodies ...string) (events []*event.Event) {
+	c := event.NewChunk("twins", partition, len(bodies), 0, func(*event.Chunk) {})
+	for i, b := range bodies {
+		c.Add(int64(i), 0, 0, nil, []byte(b))
+	}
+	for i := range c.Records {
+		r := &c.Records[i]
+		events = append(events, &event.Event{Chunk: c, Record: r, Index: event.NoIndex, Type: event.SensorChange, Body: r.Value, CorrelationID: "c", Subject: "s"})
+	}
+	return events
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func kindOf(err error) (sinks.Kind, time.Duration) {
+	e, ok := errors.AsType[*sinks.Error](err)
+	if !ok {
+		return sinks.Unreachable, 0
+	}
+	return e.Kind, e.Wait
+}
+
+func TestStored(t *testing.T) {
+	both(t, func(t *testing.T, e *emulator.Emulator, k kind) {
+		s := k.open(t, e.ConnectionString(emulator.Primary), k.entity)
+		events := eventsOf(4, `{"a":1}`, `{"b":2}`, "")
+		events[2].Raw, events[2].Type = true, event.DeviceMessage
+		n, err := s.Send(within(t, 10*time.Second), events)
+		if n != 3 || err != nil {
+			t.Fatalf("Send gives %d, %v", n, err)
+		}
+		got := e.Messages(k.entity)
+		if len(got) != 3 {
+			t.Fatalf("%d messages", len(got))
+		}
+		for i, want := range []string{
+			`twins/4/0 application/json {"a":1} map[ContentType:application/json CorrelationId:c Subject:s Type:SensorChange]`,
+			`twins/4/1 application/json {"b":2} map[ContentType:application/json CorrelationId:c Subject:s Type:SensorChange]`,
+			`twins/4/2 application/octet-stream  map[ContentType:application/octet-stream Type:DeviceMessage]`,
+		} {
+			m := got[i]
+			if is := fmt.Sprintf("%s %s %s %v", m.MessageID, m.ContentType, m.Body, m.Properties); is != want {
+				t.Errorf("message %d is\n%s, want\n%s", i, is, want)
+			}
+		}
+	})
+}
+
+func TestPrefixBySize(t *testing.T) {
+	large, small := strings.Repeat("x", 2*maxMessage), `{"small":1}`
+	part := strings.Repeat("y", 3000)
+	tests := map[string]struct {
+		bodies []string
+		n      int
+		kind   sinks.Kind
+		ok     bool
+	}{
+		"all fit":              {[]string{small, small}, 2, 0, true},
+		"as many as fit":       {[]string{part, part, part, part, part}, 3, 0, true},
+		"too large, first":     {[]string{large, small}, 1, sinks.TooLarge, false},
+		"too large, alone":     {[]string{large}, 1, sinks.TooLarge, false},
+		"too large, not first": {[]string{small, small, large, small}, 2, 0, true},
+	}
+	both(t, func(t *testing.T, e *emulator.Emulator, k kind) {
+		s := k.open(t, e.ConnectionString(emulator.Primary), k.entity)
+		for name, test := range tests {
+			e.Reset()
+			n, err := s.Send(within(t, 10*time.Second), eventsOf(0, test.bodies...))
+			if got, _ := kindOf(err); n != test.n || (err == nil) != test.ok || err != nil && got != test.kind {
+				t.Errorf("%s: Send gives %d, %v", name, n, err)
+			}
+			stored := 0
+			if test.ok {
+				stored = test.n
+			}
+			if got := len(e.Messages(k.entity)); got != stored {
+				t.Errorf("%s: %d messages stored, want %d", name, got, stored)
+			}
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	tests := map[string]struct {
+		entity string // "": the right one
+		key    string // in place of the right one
+		fault  emulator.Fault
+		n      int // -1: 0 or 2
+		kind   sinks.Kind
+		wait   time.Duration
+	}{
+		"wrong key":      {key: "d3Jvbmc=", n: 0, kind: sinks.Unauthorized},
+		"revoked key":    {fault: emulator.Fault{RejectKey: "both"}, n: 0, kind: sinks.Unauthorized},
+		"unknown entity": {entity: "missing", n: 0, kind: sinks.Unreachable},
+		"disabled":       {fault: emulator.Fault{Refuse: "com.microsoft:entity-disabled"}, n: -1, kind: sinks.Unreachable},
+		"server busy":    {fault: emulator.Fault{Throttle: 7}, n: 2, kind: sinks.Throttled, wait: 7 * time.Second},
+		"bad data":       {fault: emulator.Fault{Poison: "bad"}, n: 2, kind: sinks.Rejected},
+		"released":       {fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, n: 2, kind: sinks.Unreachable},
+		"modified":       {fault: emulator.Fault{Outcome: emulator.OutcomeModified}, n: 2, kind: sinks.Unreachable},
+		"no answer":      {fault: emulator.Fault{NeverSettle: true}, n: 2, kind: sinks.Unreachable},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			both(t, func(t *testing.T, e *emulator.Emulator, k kind) {
+				connection, entity := e.ConnectionString(emulator.Primary), k.entity
+				if test.key != "" {
+					before, rest, _ := strings.Cut(connection, "SharedAccessKey=")
+					_, rest, _ = strings.Cut(rest, ";")
+					connection = before + "SharedAccessKey=" + test.key + ";" + rest
+				}
+				if test.entity != "" {
+					entity = test.entity
+				}
+				if err := e.SetFault(k.entity, test.fault); err != nil {
+					t.Fatal(err)
+				}
+				s := k.open(t, connection, entity)
+				n, err := s.Send(within(t, time.Second), eventsOf(0, `{"good":1}`, `{"bad":1}`))
+				got, wait := kindOf(err)
+				if err == nil || got != test.kind || wait != test.wait {
+					t.Fatalf("Send gives %v and a wait of %v, want kind %d and %v", err, wait, test.kind, test.wait)
+				}
+				if n != test.n && (test.n >= 0 || n != 0 && n != 2) {
+					t.Errorf("Send gives %d events, want %d", n, test.n)
+				}
+				if released := test.fault.Outcome != ""; released != errors.Is(err, azamqp.ErrReturned) {
+					t.Errorf("the error is %v", err)
+				}
+			})
+		})
+	}
+}
+
+// Kafka partition p goes to the hub's partition p mod n, also from several
+// lanes at a time, and each batch holds events of one hub partition only.
+func TestHubPartitions(t *testing.T) {
+	e := start(t)
+	s := kinds["eventhubs"].open(t, e.ConnectionString(emulator.Primary), "hub")
+	ctx := within(t, 20*time.Second)
+	var lanes sync.WaitGroup
+	for p := range int32(8) {
+		lanes.Go(func() {
+			for range 5 {
+				events := append(eventsOf(p, `{"a":1}`, `{"a":2}`), eventsOf(p+8, `{"a":3}`)...) // as in one lane
+				for len(events) > 0 {
+					n, err := s.Send(ctx, events)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if p%3 != (p+8)%3 && n > 2 {
+						t.Errorf("%d events in a batch for two partitions", n)
+					}
+					events = events[n:]
+				}
+			}
+		})
+	}
+	lanes.Wait()
+	got := e.Messages("hub")
+	if len(got) != 8*5*3 {
+		t.Errorf("%d messages, want %d", len(got), 8*5*3)
+	}
+	var partitions []string
+	for _, m := range got {
+		var p, offset int
+		if _, err := fmt.Sscanf(m.MessageID, "twins/%d/%d", &p, &offset); err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprint(p % 3); m.Partition != want {
+			t.Errorf("%s is in partition %s, want %s", m.MessageID, m.Partition, want)
+		}
+		partitions = append(partitions, m.Partition)
+	}
+	slices.Sort(partitions)
+	if used := slices.Compact(partitions); len(used) != 3 {
+		t.Errorf("partitions used: %v", used)
+	}
+}

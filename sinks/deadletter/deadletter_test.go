@@ -1,0 +1,391 @@
+package deadletter
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"twinegress/internal/event"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const name = "dead"
+
+func cluster(t *testing.T) *kfake.Cluster {
+	t.Helper()
+	k, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	return k
+}
+
+func connect(k *kfake.Cluster) []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(k.ListenAddrs()...)} }
+
+// open opens the topic; a test that is not about Close leaves it to the end.
+func open(t *testing.T, k *kfake.Cluster, ingest ...string) *Topic {
+	t.Helper()
+	topic, err := Open(t.Context(), name, ingest, connect(k), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		select {
+		case <-topic.closing:
+		default:
+			_ = topic.Close(context.Background())
+		}
+	})
+	return topic
+}
+
+// newLetter is an event whose chunk tells how often it was settled.
+func newLetter(key, value []byte, index int32, headers ...event.Header) (*event.Event, *atomic.Int32) {
+	settled := new(atomic.Int32)
+	c := event.NewChunk("twins", 3, 1, 0, func(*event.Chunk) { settled.Add(1) })
+	c.Add(41, 0, 0, key, value)
+	for _, h := range headers {
+		c.AddHeader(h.Key, h.Value)
+	}
+	r := &c.Records[0]
+	return &event.Event{Chunk: c, Record: r, Index: index, Body: r.Value}, settled
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(15 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("timed out: %s", what)
+		}
+	}
+}
+
+// read gives the first n records of the topic.
+func read(t *testing.T, k *kfake.Cluster, n int) (records []*kgo.Record) {
+	t.Helper()
+	client, err := kgo.NewClient(append(connect(k), kgo.ConsumeTopics(name), kgo.FetchMaxPartitionBytes(16<<20))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for len(records) < n {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, fetches.Records()...)
+	}
+	return records
+}
+
+func maxBytes(t *testing.T, k *kfake.Cluster, topic string) string {
+	t.Helper()
+	client, err := kgo.NewClient(connect(k)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	n, ok := maxMessageBytes(t.Context(), kadm.NewClient(client), topic)
+	if !ok {
+		t.Fatal("the topic has no max.message.bytes")
+	}
+	return strconv.Itoa(int(n))
+}
+
+func TestTopicIsCreatedWithRoom(t *testing.T) {
+	tests := map[string]struct {
+		ingest   string // max.message.bytes of the ingest topic; "" is no topic
+		existing string // of the dead-letter topic
+		want     string
+	}{
+		"no ingest topic yet":             {want: strconv.Itoa(defaultMaxBytes + headroom)},
+		"the ingest topic takes more":     {ingest: "5000000", want: strconv.Itoa(5000000 + headroom)},
+		"the ingest topic takes less":     {ingest: "1000", want: strconv.Itoa(defaultMaxBytes + headroom)},
+		"the ingest topic takes anything": {ingest: "2147483647", want: "2147483647"},
+		"it is there already":             {ingest: "5000000", existing: "70000", want: "70000"},
+	}
+	for title, test := range tests {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			k := cluster(t)
+			create := func(topic, size string) {
+				if size == "" {
+					return
+				}
+				if err := k.CreateTopic(topic, 1, map[string]string{"max.message.bytes": size}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			create("twins", test.ingest)
+			create(name, test.existing)
+			open(t, k, "twins")
+			if got := maxBytes(t, k, name); got != test.want {
+				t.Errorf("max.message.bytes is %s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestLetterIntact(t *testing.T) {
+	t.Parallel()
+	own := event.Header{Key: "own", Value: []byte{0xff, 0}}
+	long := strings.Repeat("x", detailLimit+500)
+	tests := map[string]struct {
+		key, value []byte
+		index      int32
+		endpoint   string
+		detail     string
+		headers    []event.Header
+		want       []string
+	}{
+		"a whole record":           {[]byte("k"), []byte(" {not json\xff "), event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
+		"a tombstone":              {nil, nil, event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
+		"an empty value":           {[]byte{}, []byte{}, event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
+		"of an array, an endpoint": {nil, []byte("{}"), 7, "id-1", "why", []event.Header{own, own}, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "index=7", "endpoint=id-1", "time", "own=\xff\x00", "own=\xff\x00"}},
+		"a long detail":            {nil, []byte("{}"), event.NoIndex, "", long, nil, []string{"reason=rejected", "detail=" + long[:detailLimit] + "…", "topic=twins", "partition=3", "offset=41", "time"}},
+	}
+	for title, test := range tests {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			k := cluster(t)
+			topic := open(t, k)
+			ev, settled := newLetter(test.key, test.value, test.index, test.headers...)
+			topic.Put(ev, event.Rejected, test.detail, test.endpoint)
+			eventually(t, "stored", func() bool { return settled.Load() == 1 && topic.Waiting() == 0 })
+			got := read(t, k, 1)[0]
+			if fmt.Sprintf("%#v %#v", got.Key, got.Value) != fmt.Sprintf("%#v %#v", test.key, test.value) {
+				t.Errorf("key and value are %#v, %#v", got.Key, got.Value)
+			}
+			var headers []string
+			for _, h := range got.Headers {
+				if h.Key == "time" {
+					if at, err := time.Parse(time.RFC3339Nano, string(h.Value)); err != nil || time.Since(at) > time.Minute {
+						t.Errorf("time is %s", h.Value)
+					}
+					headers = append(headers, h.Key)
+					continue
+				}
+				headers = append(headers, h.Key+"="+string(h.Value))
+			}
+			if !slices.Equal(headers, test.want) {
+				t.Errorf("headers are %q, want %q", headers, test.want)
+			}
+		})
+	}
+}
+
+// refuse makes the broker refuse records while on says so.
+func refuse(k *kfake.Cluster, on *atomic.Bool, with *kerr.Error) *atomic.Int32 {
+	refused := new(atomic.Int32)
+	k.ControlKey(kmsg.Produce.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		if !on.Load() {
+			return nil, nil, false
+		}
+		refused.Add(1)
+		r := request.(*kmsg.ProduceRequest)
+		response := r.ResponseKind().(*kmsg.ProduceResponse)
+		for _, t := range r.Topics {
+			topic := kmsg.NewProduceResponseTopic()
+			topic.Topic, topic.TopicID = t.Topic, t.TopicID
+			for _, p := range t.Partitions {
+				partition := kmsg.NewProduceResponseTopicPartition()
+				partition.Partition, partition.ErrorCode = p.Partition, with.Code
+				topic.Partitions = append(topic.Partitions, partition)
+			}
+			response.Topics = append(response.Topics, topic)
+		}
+		return response, nil, true
+	})
+	return refused
+}
+
+// While the topic refuses it, the chunk is not settled; once it takes it, it
+// is stored and settled, once.
+func TestRefusedLetterIsTriedAgain(t *testing.T) {
+	for _, with := range []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.MessageTooLarge, kerr.InvalidRecord} {
+		t.Run(with.Message, func(t *testing.T) {
+			t.Parallel()
+			k := cluster(t)
+			var on atomic.Bool
+			on.Store(true)
+			refused := refuse(k, &on, with)
+			topic := open(t, k)
+			ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
+			topic.Put(ev, event.Undecodable, "why", "")
+			eventually(t, "it is refused twice", func() bool { return refused.Load() >= 2 })
+			if settled.Load() != 0 || topic.Waiting() != 1 {
+				t.Errorf("settled %d times, %d waiting, while it is refused", settled.Load(), topic.Waiting())
+			}
+			on.Store(false)
+			eventually(t, "it is stored", func() bool { return settled.Load() > 0 })
+			if err := topic.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if settled.Load() != 1 || topic.Waiting() != 0 {
+				t.Errorf("settled %d times, %d waiting", settled.Load(), topic.Waiting())
+			}
+			if got := read(t, k, 1); len(got) != 1 || string(got[0].Value) != "v" {
+				t.Errorf("stored are %d letters", len(got))
+			}
+		})
+	}
+}
+
+// A letter that is larger than the topic takes waits for the topic's limit to
+// be raised; smaller ones go past it.
+func TestLetterLargerThanTheTopicTakes(t *testing.T) {
+	t.Parallel()
+	k := cluster(t)
+	if err := k.CreateTopic(name, 1, map[string]string{"max.message.bytes": "5000"}); err != nil {
+		t.Fatal(err)
+	}
+	topic := open(t, k)
+	large, largeSettled := newLetter(nil, make([]byte, 20_000), event.NoIndex)
+	small, smallSettled := newLetter(nil, []byte("v"), event.NoIndex)
+	topic.Put(large, event.TooLarge, "", "")
+	topic.Put(small, event.TooLarge, "", "")
+	eventually(t, "the small one is stored", func() bool { return smallSettled.Load() == 1 })
+	if largeSettled.Load() != 0 {
+		t.Error("the large one is settled")
+	}
+	client, err := kgo.NewClient(connect(k)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	raised := "50000"
+	if _, err := kadm.NewClient(client).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &raised}}, name); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the large one is stored", func() bool { return largeSettled.Load() == 1 })
+	if got := read(t, k, 2); len(got[1].Value) != 20_000 {
+		t.Errorf("stored are %d bytes", len(got[1].Value))
+	}
+}
+
+// Close gives up within its time, says how many it leaves, and settles none of them.
+func TestCloseWithLettersWaiting(t *testing.T) {
+	hang := make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	tests := map[string]func(*kfake.Cluster){
+		"refused": func(k *kfake.Cluster) {
+			on := new(atomic.Bool)
+			on.Store(true)
+			refuse(k, on, kerr.TopicAuthorizationFailed)
+		},
+		"too large": func(k *kfake.Cluster) {
+			on := new(atomic.Bool)
+			on.Store(true)
+			refuse(k, on, kerr.MessageTooLarge)
+		},
+		"no leader": func(k *kfake.Cluster) {
+			on := new(atomic.Bool)
+			on.Store(true)
+			refuse(k, on, kerr.NotLeaderForPartition)
+		},
+		"the broker hangs": func(k *kfake.Cluster) {
+			k.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+				k.SleepControl(func() { <-hang })
+				return nil, nil, false
+			})
+		},
+		"the large one hangs": func(k *kfake.Cluster) {
+			var n atomic.Int32
+			on := new(atomic.Bool)
+			on.Store(true)
+			refuse(k, on, kerr.MessageTooLarge)
+			k.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+				k.KeepControl()
+				if n.Add(1) > 3 {
+					k.SleepControl(func() { <-hang })
+				}
+				return nil, nil, false
+			})
+		},
+	}
+	for title, break_ := range tests {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			k := cluster(t)
+			topic := open(t, k)
+			break_(k)
+			var all []*atomic.Int32
+			for range 3 {
+				ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
+				all = append(all, settled)
+				topic.Put(ev, event.Undecodable, "", "")
+			}
+			if title == "the large one hangs" {
+				<-time.After(retryDelay + 200*time.Millisecond)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			begun := time.Now()
+			err := topic.Close(ctx)
+			if took := time.Since(begun); took > time.Second {
+				t.Errorf("Close took %v", took)
+			}
+			if err == nil || !strings.Contains(err.Error(), "3 dead letters were not stored") {
+				t.Errorf("Close says %v", err)
+			}
+			for _, settled := range all {
+				if settled.Load() != 0 {
+					t.Error("a letter that was not stored is settled")
+				}
+			}
+		})
+	}
+}
+
+// More letters than the client takes, to a broker that hangs: the writer waits
+// for room, and Close ends that.
+func TestCloseWithAFullClient(t *testing.T) {
+	t.Parallel()
+	k := cluster(t)
+	topic := open(t, k)
+	hang := make(chan struct{})
+	defer close(hang)
+	k.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		k.SleepControl(func() { <-hang })
+		return nil, nil, false
+	})
+	ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
+	const n = maxBuffered + 100
+	ev.Chunk.Hold(n)
+	for range n {
+		topic.Put(ev, event.Undecodable, "", "")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	err := topic.Close(ctx)
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	if err == nil || !strings.Contains(err.Error(), strconv.Itoa(n)+" dead letters were not stored") || settled.Load() != 0 {
+		t.Errorf("Close says %v; settled %d", err, settled.Load())
+	}
+}

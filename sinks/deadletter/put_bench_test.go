@@ -1,0 +1,54 @@
+package deadletter
+
+import (
+	"context"
+	"runtime"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"go.uber.org/zap"
+
+	"twinegress/internal/event"
+)
+
+// What a dropped event costs with deadLetter.backoff, from Put until it is
+// stored, at full speed against an embedded broker that shares the processors.
+// "waiting" is how many letters were waiting at the most.
+func BenchmarkPut(b *testing.B) {
+	k, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer k.Close()
+	topic, err := Open(b.Context(), name, nil, connect(k), zap.NewNop())
+	if err != nil {
+		b.Fatal(err)
+	}
+	const perChunk = 256
+	value := make([]byte, 500)
+	most := int64(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		c := event.NewChunk("twins", 0, perChunk, perChunk*len(value), func(c *event.Chunk) { c.Free() })
+		for i := range perChunk {
+			c.Add(int64(i), 0, 0, nil, value)
+		}
+		c.Hold(perChunk)
+		for i := range c.Records {
+			c.Events = append(c.Events, event.Event{Chunk: c, Record: &c.Records[i], Index: event.NoIndex, Body: c.Records[i].Value})
+		}
+		for i := range c.Events {
+			topic.Put(&c.Events[i], event.Backoff, "unreachable: dial tcp: connection refused", "568fd394-380b-46fa-925a-ebb96f658cce")
+		}
+		c.Settle(1)
+		for topic.Waiting() > 100_000 { // about what ingest.maxInFlightBytes lets in
+			runtime.Gosched()
+		}
+		most = max(most, topic.Waiting())
+	}
+	if err := topic.Close(context.Background()); err != nil {
+		b.Error(err)
+	}
+	b.ReportMetric(perChunk*float64(b.N)/b.Elapsed().Seconds(), "letters/s")
+	b.ReportMetric(float64(most), "waiting")
+}

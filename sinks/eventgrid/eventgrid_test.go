@@ -1,0 +1,169 @@
+package eventgrid
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+)
+
+func eventsOf(bodies ...string) (events []*event.Event) {
+	for _, b := range bodies {
+		events = append(events, &event.Event{Body: []byte(b)})
+	}
+	return events
+}
+
+// sized is an event of exactly that many bytes.
+func sized(n int) string { return `{"a":"` + strings.Repeat("x", n-8) + `"}` }
+
+// How many events a request holds, by their sizes.
+func TestRequestSize(t *testing.T) {
+	topic := `{"topic":"` + strings.Repeat("t", 100) + `","a":1}` // 7 bytes in the request
+	tests := map[string]struct {
+		events []string
+		n      int
+		size   int // of the body; 0: not looked at
+	}{
+		"one":                              {[]string{"{}"}, 1, 4},
+		"two":                              {[]string{"{}", "{}"}, 2, 7},
+		"exactly full":                     {[]string{sized(1000), sized(maxBytes - 1003)}, 2, maxBytes},
+		"one byte over":                    {[]string{sized(1000), sized(maxBytes - 1002)}, 1, 1002},
+		"exactly full, and one behind":     {[]string{sized(1000), sized(maxBytes - 1003), "{}"}, 2, maxBytes},
+		"one event exactly full":           {[]string{sized(maxBytes - 2), "{}"}, 1, maxBytes},
+		"one event too large":              {[]string{sized(maxBytes - 1), "{}"}, 1, maxBytes + 1},
+		"what is taken out does not weigh": {[]string{sized(maxBytes - 10), topic}, 2, maxBytes},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			body, n := build(eventsOf(test.events...))
+			if n != test.n || len(body) != test.size {
+				t.Errorf("%d events in %d bytes, want %d in %d", n, len(body), test.n, test.size)
+			}
+		})
+	}
+}
+
+// topic is a sink whose topic answers so.
+func topic(t *testing.T, answer http.HandlerFunc) *Sink {
+	t.Helper()
+	server := httptest.NewTLSServer(answer)
+	t.Cleanup(server.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	s, err := New(endpoints.Endpoint{
+		Type: endpoints.TypeEventGrid, Path: strings.TrimPrefix(server.URL, "https://"),
+		ConnectionString: "one", SecondaryConnectionString: "two",
+	}, sinks.Secondary, roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close(context.Background()) })
+	return s.(*Sink)
+}
+
+func TestStatus(t *testing.T) {
+	const ok = sinks.Kind(200)
+	tests := map[string]struct {
+		status     int
+		retryAfter string
+		kind       sinks.Kind
+		wait       time.Duration
+		atMost     time.Duration // of the wait, if not the same
+	}{
+		"200":                            {status: 200, kind: ok},
+		"400":                            {status: 400, kind: sinks.Rejected},
+		"401":                            {status: 401, kind: sinks.Unauthorized},
+		"403":                            {status: 403, kind: sinks.Unreachable},
+		"404":                            {status: 404, kind: sinks.Unreachable},
+		"408":                            {status: 408, kind: sinks.Unreachable},
+		"413":                            {status: 413, kind: sinks.TooLarge},
+		"429":                            {status: 429, kind: sinks.Throttled, wait: busyWait},
+		"429, seconds":                   {status: 429, retryAfter: "17", kind: sinks.Throttled, wait: 17 * time.Second},
+		"429, a date":                    {status: 429, retryAfter: time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), kind: sinks.Throttled, wait: 59 * time.Minute, atMost: time.Hour},
+		"429, a date that is past":       {status: 429, retryAfter: "Mon, 02 Jan 2006 15:04:05 GMT", kind: sinks.Throttled},
+		"429, nonsense":                  {status: 429, retryAfter: "soon", kind: sinks.Throttled, wait: busyWait},
+		"429, a negative number":         {status: 429, retryAfter: "-5", kind: sinks.Throttled, wait: busyWait},
+		"500":                            {status: 500, kind: sinks.Unreachable},
+		"503":                            {status: 503, kind: sinks.Unreachable},
+		"503 that says how long to wait": {status: 503, retryAfter: "3", kind: sinks.Throttled, wait: 3 * time.Second},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			requests := 0
+			s := topic(t, func(w http.ResponseWriter, r *http.Request) {
+				requests++
+				body, err := io.ReadAll(r.Body)
+				if err != nil || string(body) != `[{"a":1},{"b":2}]` {
+					t.Errorf("body is %s, %v", body, err)
+				}
+				if r.Method != http.MethodPost || r.URL.String() != "/api/events?api-version=2018-01-01" || r.Header.Get("aeg-sas-key") != "two" {
+					t.Errorf("%s %s with key %s", r.Method, r.URL, r.Header.Get("aeg-sas-key"))
+				}
+				if ct := r.Header.Get("Content-Type"); !strings.HasPrefix(ct, "application/json") {
+					t.Errorf("content type is %s", ct)
+				}
+				if test.retryAfter != "" {
+					w.Header().Set("Retry-After", test.retryAfter)
+				}
+				w.WriteHeader(test.status)
+				_, _ = w.Write([]byte("said why" + strings.Repeat(".", 2*maxReply)))
+			})
+			n, err := s.Send(t.Context(), eventsOf(`{"a":1}`, `{"b":2}`))
+			if n != 2 || requests != 1 {
+				t.Errorf("%d events in %d requests", n, requests)
+			}
+			if test.kind == ok {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			e, isError := errors.AsType[*sinks.Error](err)
+			if !isError || e.Kind != test.kind {
+				t.Fatalf("got %v", err)
+			}
+			if !strings.Contains(err.Error(), "said why") || len(err.Error()) > maxReply+100 {
+				t.Errorf("the error does not say why, or too much: %d bytes", len(err.Error()))
+			}
+			if e.Wait < test.wait || e.Wait > max(test.wait, test.atMost) {
+				t.Errorf("wait is %v, want %v", e.Wait, test.wait)
+			}
+		})
+	}
+}
+
+func TestTooLargeIsNotSent(t *testing.T) {
+	s := topic(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
+	n, err := s.Send(t.Context(), eventsOf(sized(maxBytes), "{}"))
+	if e, ok := errors.AsType[*sinks.Error](err); n != 1 || !ok || e.Kind != sinks.TooLarge {
+		t.Errorf("got %d, %v", n, err)
+	}
+}
+
+// A topic that does not answer costs the time that the sender gives, no more.
+func TestSilentTopic(t *testing.T) {
+	hang := make(chan struct{})
+	s := topic(t, func(http.ResponseWriter, *http.Request) { <-hang })
+	t.Cleanup(func() { close(hang) }) // before the server is closed
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	begun := time.Now()
+	n, err := s.Send(ctx, eventsOf("{}"))
+	if e, ok := errors.AsType[*sinks.Error](err); n != 1 || !ok || e.Kind != sinks.Unreachable {
+		t.Errorf("got %d, %v", n, err)
+	}
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+}
