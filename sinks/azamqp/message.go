@@ -3,11 +3,15 @@
 package azamqp
 
 import (
+	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/sinks"
 )
 
 const (
@@ -38,6 +42,41 @@ var (
 )
 
 var null = []byte("null")
+
+var messages = sync.Pool{New: func() any { return new(Message) }}
+
+// Fill adds events to a batch until it is full: add fails with tooLarge then,
+// or with what else is wrong with a message. It tells how many the batch holds;
+// an error is about the first event, which fits no batch. Where a later event
+// is at fault, the next batch tells.
+//
+// The SDKs keep what a batch's first message refers to until the batch is
+// sent, as the batch's own; the others they encode at once. So only the first
+// is made anew.
+func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*Message) error) (n int, err error) {
+	rest := messages.Get().(*Message)
+	defer func() {
+		rest.Body = nil // the events' bytes go their own way
+		clear(rest.Properties)
+		messages.Put(rest)
+	}()
+	m := new(Message)
+	for i, ev := range events {
+		m.Set(ev, body)
+		err := add(m)
+		switch {
+		case err == nil:
+		case i > 0:
+			return i, nil
+		case errors.Is(err, tooLarge):
+			return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the service's limit: %w", len(ev.Body), err)}
+		default:
+			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
+		}
+		m = rest
+	}
+	return len(events), nil
+}
 
 // Set makes m the message of an event. The names of the application
 // properties are the v1 service's: Type, CorrelationId, ContentType, Subject.

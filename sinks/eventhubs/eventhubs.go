@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -30,8 +29,6 @@ type Sink struct {
 
 	mu         sync.Mutex
 	partitions []string // of the hub; asked for once
-
-	messages sync.Pool // of *azamqp.Message
 }
 
 // New makes the sink. roots are further root certificates, or nil.
@@ -65,7 +62,6 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 		endpoint:    endpoint,
 		client:      client,
 		connections: connections,
-		messages:    sync.Pool{New: func() any { return new(azamqp.Message) }},
 	}, nil
 }
 
@@ -93,7 +89,14 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err != nil {
 		return 0, classify(err)
 	}
-	n, err := s.fill(batch, events)
+	n, err := azamqp.Fill(events, s.endpoint.Body, azeventhubs.ErrEventDataTooLarge, func(m *azamqp.Message) error {
+		return batch.AddEventData(&azeventhubs.EventData{
+			Body:        m.Body,
+			ContentType: &m.ContentType,
+			MessageID:   &m.ID,
+			Properties:  m.Properties,
+		}, nil)
+	})
 	if err != nil {
 		return n, err
 	}
@@ -102,35 +105,6 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 		return n, classify(err)
 	}
 	return n, nil
-}
-
-// fill adds events until the batch is full. An error is about the n-th event.
-func (s *Sink) fill(batch *azeventhubs.EventDataBatch, events []*event.Event) (n int, err error) {
-	rest := s.messages.Get().(*azamqp.Message)
-	defer s.messages.Put(rest)
-	// The SDK keeps what the first message refers to until the batch is sent,
-	// as the batch's own; the others it encodes at once, so that one serves all.
-	m := new(azamqp.Message)
-	for i, ev := range events {
-		m.Set(ev, s.endpoint.Body)
-		err := batch.AddEventData(&azeventhubs.EventData{
-			Body:        m.Body,
-			ContentType: &m.ContentType,
-			MessageID:   &m.ID,
-			Properties:  m.Properties,
-		}, nil)
-		switch {
-		case err == nil:
-		case i > 0:
-			return i, nil // full; what is wrong with this event the next batch tells
-		case errors.Is(err, azeventhubs.ErrEventDataTooLarge):
-			return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the hub's limit: %w", len(ev.Body), err)}
-		default:
-			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
-		}
-		m = rest
-	}
-	return len(events), nil
 }
 
 // hubPartitions asks the hub for its partitions, once. A hub that gets more

@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
@@ -34,8 +32,6 @@ type Sink struct {
 	// AMQPLinksImpl).
 	connecting chan struct{}
 	sender     *azservicebus.Sender
-
-	messages sync.Pool // of *azamqp.Message
 }
 
 // New makes the sink. roots are further root certificates, or nil.
@@ -66,7 +62,6 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 		client:      client,
 		connections: connections,
 		connecting:  make(chan struct{}, 1),
-		messages:    sync.Pool{New: func() any { return new(azamqp.Message) }},
 	}, nil
 }
 
@@ -76,7 +71,14 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err != nil {
 		return 0, classify(err)
 	}
-	n, err := s.fill(batch, events)
+	n, err := azamqp.Fill(events, s.endpoint.Body, azservicebus.ErrMessageTooLarge, func(m *azamqp.Message) error {
+		return batch.AddMessage(&azservicebus.Message{
+			Body:                  m.Body,
+			ContentType:           &m.ContentType,
+			MessageID:             &m.ID,
+			ApplicationProperties: m.Properties,
+		}, nil)
+	})
 	if err != nil {
 		return n, err
 	}
@@ -105,35 +107,6 @@ func (s *Sink) newBatch(ctx context.Context) (*azservicebus.Sender, *azservicebu
 	}
 	batch, err := s.sender.NewMessageBatch(ctx, nil)
 	return s.sender, batch, err
-}
-
-// fill adds events until the batch is full. An error is about the n-th event.
-func (s *Sink) fill(batch *azservicebus.MessageBatch, events []*event.Event) (n int, err error) {
-	rest := s.messages.Get().(*azamqp.Message)
-	defer s.messages.Put(rest)
-	// The SDK keeps what the first message refers to until the batch is sent,
-	// as the batch's own; the others it encodes at once, so that one serves all.
-	m := new(azamqp.Message)
-	for i, ev := range events {
-		m.Set(ev, s.endpoint.Body)
-		err := batch.AddMessage(&azservicebus.Message{
-			Body:                  m.Body,
-			ContentType:           &m.ContentType,
-			MessageID:             &m.ID,
-			ApplicationProperties: m.Properties,
-		}, nil)
-		switch {
-		case err == nil:
-		case i > 0:
-			return i, nil // full; what is wrong with this event the next batch tells
-		case errors.Is(err, azservicebus.ErrMessageTooLarge):
-			return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the topic's limit: %w", len(ev.Body), err)}
-		default:
-			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
-		}
-		m = rest
-	}
-	return len(events), nil
 }
 
 // Close closes the connection, and with it the sender.
