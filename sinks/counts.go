@@ -80,9 +80,9 @@ type Snapshot struct {
 
 // Snapshot gives the sender's counts, all of the same moment, and its state.
 func (s *Sender) Snapshot() Snapshot {
-	open, until := s.breaker.State()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	open, until := s.breaker.State() // not from before the counts: what was dropped has its back-off
 	snap := Snapshot{
 		Endpoint:     s.endpoint,
 		Counts:       s.counts,

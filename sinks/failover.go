@@ -60,12 +60,10 @@ func (f *failover) isReplaced() bool {
 // errClosed: the endpoint was changed while the batch was on its way here.
 var errClosed = errors.New("the endpoint's connection was replaced")
 
-// Send is Sink's, over both keys. A probe starts with the primary again.
+// Send is Sink's, over both keys. A probe starts afresh, with the primary.
 func (f *failover) Send(ctx context.Context, events []*event.Event, probe bool) (int, error) {
 	if probe {
-		f.mu.Lock()
-		f.current = Primary
-		f.mu.Unlock()
+		f.renew()
 	}
 	key := f.key()
 	n, err := f.sendWith(ctx, key, events)
@@ -94,14 +92,39 @@ func (f *failover) sendWith(ctx context.Context, key Key, events []*event.Event)
 	}
 	n, err := c.sink.Send(ctx, events)
 	// A peer that went silent leaves the SDKs' clients waiting long after it is
-	// back: after a time-out the next send gets a new connection.
-	f.release(c, err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded))
+	// back: after a time-out the next send gets a new connection. So it does
+	// with a key that was refused and may be valid again some day.
+	silent := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
+	f.release(c, silent || isUnauthorized(err) || isLost(err))
 	return n, err
 }
 
 func isUnauthorized(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Kind == Unauthorized
+}
+
+func isLost(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Lost
+}
+
+// renew goes back to the primary, and gives up whatever connection there is:
+// what failed before a back-off must not be what fails after it. A client may
+// hold on to a link that has ended, or to what it once asked of the service.
+func (f *failover) renew() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current = Primary
+	if f.closed { // close gives them up
+		return
+	}
+	for _, c := range f.sinks {
+		if c != nil {
+			f.retire(c)
+			f.closeIfUnused(c)
+		}
+	}
 }
 
 func bothRefused(refused [2]error) error {
@@ -128,11 +151,11 @@ func (f *failover) use(key Key) (*connection, error) {
 	return f.sinks[key], nil
 }
 
-func (f *failover) release(c *connection, silent bool) {
+func (f *failover) release(c *connection, spent bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c.users--
-	if silent {
+	if spent {
 		f.retire(c)
 	}
 	f.closeIfUnused(c)
@@ -161,18 +184,13 @@ func (f *failover) closeIfUnused(c *connection) {
 	})
 }
 
-// switchFrom changes to the other key, unless another lane has done so
-// already. The refused key's connection is of no use any more.
+// switchFrom changes to the other key, unless another lane has done so already.
 func (f *failover) switchFrom(key Key, refusal error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.current == key {
 		f.current = 1 - key
 		f.log.Warn("key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", f.current), zap.Error(refusal))
-	}
-	if c := f.sinks[key]; c != nil && !f.closed { // close does it otherwise
-		f.retire(c)
-		f.closeIfUnused(c)
 	}
 }
 

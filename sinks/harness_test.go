@@ -107,9 +107,10 @@ func (w way) Close(context.Context) error {
 
 // letter is a dead letter; letters stores them at once.
 type letter struct {
-	offset int64
-	reason event.Reason
-	detail string
+	partition int32
+	offset    int64
+	reason    event.Reason
+	detail    string
 }
 
 type letters struct {
@@ -119,7 +120,7 @@ type letters struct {
 
 func (l *letters) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
 	l.mu.Lock()
-	l.got = append(l.got, letter{ev.Record.Offset, reason, detail})
+	l.got = append(l.got, letter{ev.Chunk.Partition, ev.Record.Offset, reason, detail})
 	l.mu.Unlock()
 	if endpointID != hub.ID {
 		panic("a dead letter of endpoint " + endpointID)

@@ -2,6 +2,8 @@ package sinks
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -35,6 +37,9 @@ const (
 	// minThrottle is the least that a throttled batch waits: a service may say
 	// "0 seconds", or a moment that is past, and must not be asked in a tight loop.
 	minThrottle = time.Second
+	// refusedInARow is how many events a service refuses, one by one and none
+	// taken between, before that looks like the endpoint's fault.
+	refusedInARow = 100
 )
 
 // Sender is an endpoint's running half: it owns the lanes, their goroutines
@@ -56,6 +61,7 @@ type Sender struct {
 	run       []*event.Event // the dispatcher's: see Stage
 	holdsBack atomic.Bool
 	throttled atomic.Int32 // lanes that wait as a service told them to
+	refused   atomic.Int32 // events set aside since the last delivery
 
 	mu       sync.Mutex
 	endpoint endpoints.Endpoint
@@ -133,8 +139,9 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 
 	l := s.lanes[int(c.Partition)%lanesPerSender]
 	if s.breaker.Blocked(time.Now()) {
-		// What is kept is kept in order: behind what the lane has still to drop,
-		// unless that takes so long that the lane is full.
+		// What is kept is kept in order: behind what the lane has still to drop.
+		// A lane that hangs in a send (a probe) fills up meanwhile, and then
+		// order gives way: no other endpoint may have to wait for this one.
 		if !s.options.KeepDropped || l.idle() || !l.push(ctx, run, false, &s.holdsBack) {
 			s.drop(run, event.Backoff, "")
 		}
@@ -238,10 +245,16 @@ func (s *Sender) try(ctx context.Context, link *failover, permit breaker.Permit,
 	ctx, cancel := context.WithTimeout(ctx, s.options.Timeout)
 	defer cancel()
 	delay := retryDelay
+	var before error // of the try before
 	for attempt := 1; ; attempt++ {
 		start := time.Now()
 		n, err = link.Send(ctx, batch, permit.Probe && attempt == 1)
 		s.observe(n, time.Since(start))
+		if err != nil && before != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			// The time was up amid this try, which says nothing; the one before does.
+			err = &Error{Kind: Unreachable, Err: fmt.Errorf("%w, after %w", classified(err).Err, classified(before).Err)}
+		}
+		before = err
 		if err == nil || classified(err).Kind != Unreachable || attempt >= s.options.Attempts {
 			return n, err
 		}
@@ -264,13 +277,14 @@ func (s *Sender) currentLink() *failover {
 
 // throttle waits as long as the service asked, unless the endpoint is changed.
 func (s *Sender) throttle(ctx context.Context, link *failover, e *Error, wait time.Duration) {
-	if s.throttled.Add(1) == 1 {
-		s.log.Warn("the service throttles: waiting as told, events are kept", zap.Duration("wait", wait), zap.Error(e.Err))
-	}
-	defer s.throttled.Add(-1)
 	s.mu.Lock()
 	s.lastErr = e.Error()
+	first := s.throttled.Add(1) == 1 // under the lock: a snapshot sees both
 	s.mu.Unlock()
+	defer s.throttled.Add(-1)
+	if first {
+		s.log.Warn("the service throttles: waiting as told, events are kept", zap.Duration("wait", wait), zap.Error(e.Err))
+	}
 	select {
 	case <-time.After(wait):
 	case <-link.replaced:
@@ -286,7 +300,11 @@ func (s *Sender) healthy(permit breaker.Permit, link *failover) {
 	if first {
 		s.life = connected
 	}
-	s.lastErr = "" // it works now; a lane that still waits says so again
+	// Under the lock: backOff says why only once the breaker is open, so this
+	// can't wipe out the reason of a back-off that another lane began meanwhile.
+	if open, _ := s.breaker.State(); open == breaker.Closed {
+		s.lastErr = "" // it works now; a lane that still waits says so again
+	}
 	s.mu.Unlock()
 	if first || closed {
 		s.log.Info("endpoint ready")
@@ -309,6 +327,7 @@ func (s *Sender) backOff(permit breaker.Permit, e *Error) {
 // delivered and drop are the two outcomes. The count comes before the settling,
 // so that a chunk that is committed is counted.
 func (s *Sender) delivered(events []*event.Event) {
+	s.refused.Store(0)
 	now := time.Now().UnixMilli()
 	s.mu.Lock()
 	s.counts.Delivered += uint64(len(events))
@@ -348,6 +367,10 @@ func (s *Sender) setAside(ev *event.Event, reason event.Reason, detail string) {
 	s.counts.DroppedTypes[ev.Type][reason]++
 	s.counts.Pending--
 	s.mu.Unlock()
+	if s.refused.Add(1) == refusedInARow {
+		s.log.Warn("the service refuses one event after the other and takes none: is it the endpoint's fault?",
+			zap.Stringer("reason", reason), zap.String("detail", detail))
+	}
 	s.deadLetters.Put(ev, reason, detail, s.id)
 }
 

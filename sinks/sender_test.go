@@ -290,3 +290,29 @@ func TestEnqueueGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// A success that was under way when another lane's failure opened the breaker
+// does not hide why the endpoint backs off.
+func TestLateSuccessHidesNoError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := defaults
+		options.Attempts = 1
+		h := newHarness(t, hub, options)
+		h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			if events[0].Chunk.Partition == 0 {
+				<-time.After(10 * ms)
+				return len(events), errTest
+			}
+			<-time.After(20 * ms)
+			return len(events), nil
+		}
+		h.put(0, 1)
+		h.put(1, 1)
+		advance(100 * ms)
+		h.expect(counts{"unreachable": 1, "delivered": 1})
+		if snap := h.snapshot(); snap.State != StateBackingOff || !strings.Contains(snap.LastError, errTest.Error()) {
+			t.Errorf("%s, because of %q", snap.State, snap.LastError)
+		}
+		h.finish()
+	})
+}

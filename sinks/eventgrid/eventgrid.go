@@ -130,7 +130,7 @@ func classify(response *http.Response, text []byte) *sinks.Error {
 		return &sinks.Error{Kind: sinks.TooLarge, Err: err}
 	case code == http.StatusTooManyRequests:
 		return &sinks.Error{Kind: sinks.Throttled, Wait: retryAfter(response, busyWait), Err: err}
-	case code == http.StatusServiceUnavailable && response.Header.Get("Retry-After") != "":
+	case (code == http.StatusRequestTimeout || code >= http.StatusInternalServerError) && response.Header.Get("Retry-After") != "":
 		return &sinks.Error{Kind: sinks.Throttled, Wait: retryAfter(response, busyWait), Err: err}
 	}
 	return &sinks.Error{Kind: sinks.Unreachable, Err: err}

@@ -1,0 +1,15 @@
+package eventgrid_test
+
+import (
+	"testing"
+
+	"twinegress/endpoints"
+	"twinegress/sinks/eventgrid"
+	"twinegress/sinks/sinktest"
+)
+
+var service = sinktest.Service{Type: endpoints.TypeEventGrid, New: eventgrid.New}
+
+func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
+
+func TestMatrix(t *testing.T) { sinktest.Run(t, service) }

@@ -1,0 +1,21 @@
+package eventhubs_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"twinegress/endpoints"
+	"twinegress/sinks/eventhubs"
+	"twinegress/sinks/sinktest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var service = sinktest.Service{Type: endpoints.TypeEventHub, New: eventhubs.New}
+
+func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
+
+func TestMatrix(t *testing.T) { sinktest.Run(t, service) }
+
+func TestShrunkHub(t *testing.T) { sinktest.RunShrunk(t, service) }

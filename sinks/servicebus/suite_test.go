@@ -1,0 +1,19 @@
+package servicebus_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"twinegress/endpoints"
+	"twinegress/sinks/servicebus"
+	"twinegress/sinks/sinktest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var service = sinktest.Service{Type: endpoints.TypeServiceBus, New: servicebus.New}
+
+func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
+
+func TestMatrix(t *testing.T) { sinktest.Run(t, service) }
