@@ -65,8 +65,13 @@ func TestConservation(t *testing.T) {
 	})
 	records := numbered(total, partitions)
 	faults := []emulator.Fault{
-		{RejectKey: "primary"}, {RejectKey: "both"}, {Cut: emulator.CutDuring, Every: 2}, {NeverSettle: true, Times: 2},
-		{Delay: emulator.Duration(30e6)}, {Throttle: 1, Times: 1}, {Outcome: "released", Every: 3},
+		{RejectKey: "primary"},
+		{RejectKey: "both"},
+		{Cut: emulator.CutDuring, Every: 2},
+		{NeverSettle: true, Times: 2},
+		{Delay: emulator.Duration(30e6)},
+		{Throttle: 1, Times: 1},
+		{Outcome: "released", Every: 3},
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	sets := [][]endpoints.Endpoint{{hub, grid}, {hub, topic}, {hub, topic, grid}}

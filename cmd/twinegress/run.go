@@ -132,12 +132,9 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 }
 
 func newPipeline(ctx context.Context, cfg config.Config, store endpoints.Store, registry *prometheus.Registry, log *zap.Logger) (*pipeline.Pipeline, error) {
-	var roots *x509.CertPool
-	if cfg.Send.CAFile != "" {
-		var err error
-		if roots, err = kafka.Roots(cfg.Send.CAFile); err != nil {
-			return nil, fmt.Errorf("send.caFile: %w", err)
-		}
+	open, err := openers(cfg)
+	if err != nil {
+		return nil, err
 	}
 	connect, err := kafka.Connect(cfg.Ingest, log)
 	if err != nil {
@@ -157,25 +154,11 @@ func newPipeline(ctx context.Context, cfg config.Config, store endpoints.Store, 
 		instance, _ = os.Hostname() // "" says so as well
 	}
 	p := pipeline.New(pipeline.Options{
-		Source:      source,
-		DeadLetters: deadLetters,
-		Endpoints:   store,
-		Open: map[endpoints.Type]sinks.Open{
-			endpoints.TypeEventHub: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-				return eventhubs.New(e, k, roots)
-			},
-			endpoints.TypeServiceBus: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-				return servicebus.New(e, k, roots)
-			},
-			endpoints.TypeEventGrid: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-				return eventgrid.New(e, k, roots)
-			},
-		},
-		Sender: sinks.Options{
-			Linger: cfg.Batch.Linger, MaxEvents: cfg.Batch.MaxEvents,
-			BackoffInitial: cfg.Backoff.Initial, BackoffMax: cfg.Backoff.Max,
-			Timeout: cfg.Send.Timeout, Attempts: cfg.Send.Attempts, ThrottleLimit: cfg.Send.ThrottleLimit,
-		},
+		Source:          source,
+		DeadLetters:     deadLetters,
+		Endpoints:       store,
+		Open:            open,
+		Sender:          senderOptions(cfg),
 		ShutdownTimeout: cfg.Shutdown.Timeout,
 		Version:         version,
 		Instance:        instance,
@@ -184,6 +167,37 @@ func newPipeline(ctx context.Context, cfg config.Config, store endpoints.Store, 
 	registry.MustRegister(p, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return p, nil
+}
+
+// openers are how to open the sinks of each type of endpoint.
+func openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
+	var roots *x509.CertPool
+	if cfg.Send.CAFile != "" {
+		var err error
+		if roots, err = kafka.Roots(cfg.Send.CAFile); err != nil {
+			return nil, fmt.Errorf("send.caFile: %w", err)
+		}
+	}
+	return map[endpoints.Type]sinks.Open{
+		endpoints.TypeEventHub: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+			return eventhubs.New(e, k, roots)
+		},
+		endpoints.TypeServiceBus: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+			return servicebus.New(e, k, roots)
+		},
+		endpoints.TypeEventGrid: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+			return eventgrid.New(e, k, roots)
+		},
+	}, nil
+}
+
+func senderOptions(cfg config.Config) sinks.Options {
+	return sinks.Options{
+		Linger: cfg.Batch.Linger, MaxEvents: cfg.Batch.MaxEvents,
+		BackoffInitial: cfg.Backoff.Initial, BackoffMax: cfg.Backoff.Max,
+		Timeout: cfg.Send.Timeout, Attempts: cfg.Send.Attempts, ThrottleLimit: cfg.Send.ThrottleLimit,
+		KeepDropped: cfg.DeadLetter.Backoff,
+	}
 }
 
 // apiAddress is "" where nobody could call the API.

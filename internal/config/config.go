@@ -140,9 +140,10 @@ type Send struct {
 	CAFile        string        `koanf:"caFile"` // further root certificates, PEM
 }
 
-// DeadLetter is where bad input goes.
+// DeadLetter is where bad input goes, and what endpoints refuse.
 type DeadLetter struct {
-	Topic string `koanf:"topic"`
+	Topic   string `koanf:"topic"`
+	Backoff bool   `koanf:"backoff"` // what an endpoint drops because it backs off, too
 }
 
 // Shutdown bounds how long stopping may take.

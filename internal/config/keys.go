@@ -28,7 +28,6 @@ var unavailable = []string{
 	"endpoints.topic", "endpoints.secretsKeyFile",
 	"api.oidc", "api.oidc.issuer", "api.oidc.audience",
 	"api.tls", "api.tls.certFile", "api.tls.keyFile",
-	"deadLetter.backoff",
 }
 
 const notAvailable = "is not available in this version of twinegress"

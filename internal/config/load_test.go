@@ -97,7 +97,7 @@ var everything = map[string]string{
 	"api.listen": ":2", "api.tokens": `[{"name":"n","sha256":"` + strings.ToUpper(hash) + `","role":"Write"}]`,
 	"ops.listen": ":3", "batch.linger": "1ms", "batch.maxEvents": "7", "backoff.initial": "2s", "backoff.max": "1m",
 	"send.timeout": "3s", "send.attempts": "4", "send.throttleLimit": "5s", "send.caFile": "c",
-	"deadLetter.topic": "d", "shutdown.timeout": "6s",
+	"deadLetter.topic": "d", "deadLetter.backoff": "true", "shutdown.timeout": "6s",
 }
 
 func wantEverything() Config {
@@ -115,7 +115,7 @@ func wantEverything() Config {
 		Batch:      Batch{Linger: time.Millisecond, MaxEvents: 7},
 		Backoff:    Backoff{Initial: 2 * time.Second, Max: time.Minute},
 		Send:       Send{Timeout: 3 * time.Second, Attempts: 4, ThrottleLimit: 5 * time.Second, CAFile: "c"},
-		DeadLetter: DeadLetter{Topic: "d"},
+		DeadLetter: DeadLetter{Topic: "d", Backoff: true},
 		Shutdown:   Shutdown{Timeout: 6 * time.Second},
 	}
 }
@@ -147,7 +147,7 @@ ops: {listen: ":3"}
 batch: {linger: 1ms, maxEvents: 7}
 backoff: {initial: 2s, max: 1m}
 send: {timeout: 3s, attempts: 4, throttleLimit: 5s, caFile: c}
-deadLetter: {topic: d}
+deadLetter: {topic: d, backoff: true}
 shutdown: {timeout: 6s}
 `
 	for name, read := range map[string]func() (Config, error){
@@ -196,16 +196,15 @@ func TestLoadErrors(t *testing.T) {
 		"fractions":         {yaml: "send: {attempts: 1.5}", want: []string{"send.attempts: must be a whole number, not 1.5"}},
 		"one error a value": {set: map[string]string{"ingest.sessionTimeout": "x"}, want: []string{"ingest.sessionTimeout: must be a duration"}},
 		"later versions": {
-			yaml: "endpoints: {store: kafka, topic: t, secretsKeyFile: f}\napi: {oidc: {issuer: i}, tls: {certFile: c}}\ndeadLetter: {backoff: false}",
+			yaml: "endpoints: {store: kafka, topic: t, secretsKeyFile: f}\napi: {oidc: {issuer: i}, tls: {certFile: c}}",
 			want: []string{
 				"endpoints.store: kafka is not available in this version", "endpoints.topic: is not available in this version",
 				"endpoints.secretsKeyFile: is not available", "api.oidc.issuer: is not available", "api.tls.certFile: is not available",
-				"deadLetter.backoff: is not available",
 			},
 		},
 		"later versions, by the environment": {
-			environ: []string{"TWINEGRESS_API_OIDC_ISSUER=i", "TWINEGRESS_API_OIDC=i", "TWINEGRESS_DEADLETTER_BACKOFF=true"},
-			want:    []string{"api.oidc.issuer: is not available", "api.oidc: is not available", "deadLetter.backoff: is not available"},
+			environ: []string{"TWINEGRESS_API_OIDC_ISSUER=i", "TWINEGRESS_API_OIDC=i"},
+			want:    []string{"api.oidc.issuer: is not available", "api.oidc: is not available"},
 		},
 		"api without tokens":            {yaml: "api: {listen: 127.0.0.1:8080}", want: []string{"api.listen: is set, but nobody could call the API"}},
 		"api without tokens, by hand":   {environ: []string{"TWINEGRESS_API_LISTEN=:1"}, want: []string{"api.listen: (environment variable TWINEGRESS_API_LISTEN)"}},

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/internal/kafka"
+	"twinegress/pipeline/replay"
+	"twinegress/stages/ingest"
+)
+
+// replayOptions are the command line's.
+type replayOptions struct {
+	endpoint string // id or name; "" is all
+	since    string
+	output   string
+	level    string
+}
+
+func replayCommand() *cobra.Command {
+	var o replayOptions
+	var file string
+	var set map[string]string
+	cmd := &cobra.Command{
+		Use:   "replay",
+		Short: "Send dead letters to their endpoints again",
+		Long: "Reads the dead-letter topic up to its end as of now, and sends each letter that has an endpoint to it again, with\n" +
+			"the message id that the event had. Ends by itself.\n\n" +
+			"It can be interrupted: the same command goes on where it was. While an endpoint still fails it stops with exit\n" +
+			"code 1, and the letters that were not delivered are kept for the next time. See docs/replay.md.",
+		Example: "  twinegress replay --config twinegress.yaml\n" +
+			"  twinegress replay --config twinegress.yaml --endpoint 568fd394-380b-46fa-925a-ebb96f658cce --since 2h",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(config.Sources{File: file, Overrides: set, IgnoreEnv: otherEnvironment})
+			if err != nil {
+				return usageError{err}
+			}
+			return runReplay(cmd.Context(), cfg, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "config", "", "configuration file (YAML); without one, the defaults and TWINEGRESS_… variables")
+	f.StringToStringVar(&set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
+	f.StringVar(&o.endpoint, "endpoint", "", "only the letters of this endpoint, by its id or its name")
+	f.StringVar(&o.since, "since", "", "only letters set aside since then: an RFC 3339 time, or how long ago, such as 2h")
+	f.StringVar(&o.level, "log-level", "warn", "debug, info, warn or error")
+	outputFlag(cmd, &o.output)
+	return cmd
+}
+
+// runReplay is the command, once its configuration is read.
+func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, errOut io.Writer) error {
+	since, err := parseSince(o.since, time.Now())
+	if err != nil {
+		return usageError{fmt.Errorf("--since %s: %w", o.since, err)}
+	}
+	view := newReplayView(errOut)
+	log, err := view.logger(o.level)
+	if err != nil {
+		return usageError{err}
+	}
+	store, err := openStore(cfg, log)
+	if err != nil {
+		return err
+	}
+	set, err := store.Load()
+	if err != nil {
+		return err
+	}
+	only, err := findEndpoint(set, o.endpoint)
+	if err != nil {
+		return usageError{fmt.Errorf("--endpoint %s: %w", o.endpoint, err)}
+	}
+	open, err := openers(cfg)
+	if err != nil {
+		return err
+	}
+	connect, err := kafka.Connect(cfg.Ingest, log)
+	if err != nil {
+		return err
+	}
+	from := cfg.Ingest
+	from.Topics = []string{cfg.DeadLetter.Topic}
+	from.Group = replay.Group(cfg.Ingest.Group, only, since)
+	from.InstanceID = "" // that of a copy of `run`
+	source, err := ingest.NewBounded(ctx, from, since, connect, log)
+	if err != nil {
+		return fmt.Errorf("dead-letter topic (deadLetter.topic): %w", err)
+	}
+	result, err := replay.New(replay.Options{
+		Source: source, Endpoints: set, Only: only, Open: open, Sender: senderOptions(cfg),
+		ShutdownTimeout: cfg.Shutdown.Timeout, Progress: view.show, Log: log,
+	}).Run(ctx)
+	view.end()
+	if printErr := printReplay(out, o.output, result); printErr != nil {
+		err = errors.Join(err, printErr)
+	}
+	return explainReplay(err, result, o, since)
+}
+
+// explainReplay says what to do about a replay that didn't complete.
+func explainReplay(err error, result replay.Result, o replayOptions, since time.Time) error {
+	if err == nil {
+		return nil
+	}
+	again := "run the same command again"
+	if o.since != "" && o.since != since.Format(time.RFC3339) {
+		again += ", with --since " + since.Format(time.RFC3339) + ","
+	}
+	left := grouped(result.Remaining) + " letters remain"
+	if _, failed := errors.AsType[*replay.FailedError](err); failed {
+		return fmt.Errorf("%w\n%s, nothing is lost: %s once it works; --endpoint replays another endpoint's letters meanwhile", err, left, again)
+	}
+	if errors.Is(err, replay.ErrInterrupted) {
+		return fmt.Errorf("%w: %s; to go on, %s", err, left, again)
+	}
+	return err
+}
+
+// parseSince reads a moment: a time, or how long ago it was. It is cut to the
+// second, so that it can be named; "" is the zero time.
+func parseSince(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		ago, err := time.ParseDuration(s)
+		if err != nil {
+			return time.Time{}, errors.New("must be a time such as 2026-01-31T08:00:00Z, or how long ago, such as 90m or 2h")
+		}
+		if ago <= 0 {
+			return time.Time{}, errors.New("must be more than 0: it is how long ago")
+		}
+		at = now.Add(-ago)
+	}
+	if at.After(now) {
+		return time.Time{}, errors.New("is in the future")
+	}
+	if at.Unix() < 0 {
+		return time.Time{}, errors.New("is before 1970, and so is no time of Kafka's")
+	}
+	return at.UTC().Truncate(time.Second), nil
+}
+
+// findEndpoint gives the id of the endpoint with that id or name; "" is none.
+func findEndpoint(set []endpoints.Endpoint, wanted string) (string, error) {
+	if wanted == "" {
+		return "", nil
+	}
+	known := make([]string, 0, len(set))
+	for _, e := range set {
+		if strings.EqualFold(e.ID, wanted) {
+			return e.ID, nil
+		}
+		known = append(known, strings.TrimSpace(e.ID+" "+e.Name))
+	}
+	named := slices.DeleteFunc(slices.Clone(set), func(e endpoints.Endpoint) bool { return e.Name != wanted })
+	switch {
+	case len(named) == 1:
+		return named[0].ID, nil
+	case len(named) > 1:
+		return "", fmt.Errorf("%d endpoints have that name: give the id", len(named))
+	}
+	return "", fmt.Errorf("no endpoint has that id or name; there are: %s", strings.Join(known, ", "))
+}
+
+func printReplay(w io.Writer, output string, r replay.Result) error {
+	if output == "json" {
+		return printJSON(w, r)
+	}
+	if r.Letters == 0 && r.Complete {
+		_, err := fmt.Fprintln(w, "nothing to replay: there are no letters that this selection has not replayed before")
+		return err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s letters: %s delivered, %s refused again, %s skipped", grouped(r.Letters),
+		grouped(r.Delivered), grouped(r.RefusedAgain), grouped(r.Skipped.Total()))
+	if r.Undelivered > 0 {
+		fmt.Fprintf(&b, ", %s not delivered", grouped(r.Undelivered))
+	}
+	b.WriteByte('\n')
+	for _, e := range r.Endpoints {
+		fmt.Fprintf(&b, "  %s %s: %s delivered", e.Type, e.Path, grouped(e.Delivered))
+		if e.RefusedAgain > 0 {
+			fmt.Fprintf(&b, ", %s refused again, the last: %s", grouped(e.RefusedAgain), e.LastRefusal)
+		}
+		b.WriteByte('\n')
+	}
+	for _, s := range []struct {
+		n    int64
+		what string
+	}{
+		{r.Skipped.NoEndpoint, "have no endpoint: input that could not be decoded or classified"},
+		{r.Skipped.OtherEndpoint, "are other endpoints'"},
+		{r.Skipped.UnknownEndpoint, "are of endpoints that are not configured any more"},
+		{r.Skipped.Unreadable, "are no dead letters of twinegress"},
+	} {
+		if s.n > 0 {
+			fmt.Fprintf(&b, "  skipped: %s %s\n", grouped(s.n), s.what)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,309 @@
+// Package replay sends dead letters to the endpoints that they were meant for:
+//
+//	ingest    reads the dead-letter topic up to where it ended at the start
+//	rebuild   makes of each letter the event that it was, at the place in
+//	          Kafka that it came from; skips what has no endpoint to go to
+//	sinks     the same senders as ever: lanes, batches, fail-over, halving
+//	ingest    commits the offsets of settled letters
+//
+// What differs from the pipeline is what becomes of an event that an endpoint
+// doesn't take. Here it lies safe in the dead-letter topic already. Where the
+// endpoint fails, the replay ends, and the letter is not committed. Where the
+// service refuses the event itself once more, the letter is counted and done
+// with: set aside again, it would come round for ever.
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/stages"
+	"twinegress/stages/ingest"
+)
+
+// Options are a replay's parts. It owns the source, and closes it when it ends.
+type Options struct {
+	Source          *ingest.Source // bounded
+	Endpoints       []endpoints.Endpoint
+	Only            string // the id of the one endpoint to send to; "" is all
+	Open            map[endpoints.Type]sinks.Open
+	Sender          sinks.Options
+	ShutdownTimeout time.Duration
+	Progress        func(Progress) // called now and then, from one goroutine; may be nil
+	Log             *zap.Logger
+}
+
+// Group is the consumer group of a selection of letters. Each selection has
+// its own, since a group is one position: the letters that a narrow selection
+// skips must not be skipped for the others.
+func Group(ingestGroup, only string, since time.Time) string {
+	group := ingestGroup + "-replay"
+	if only != "" {
+		group += "-" + only
+	}
+	if !since.IsZero() {
+		group += "-since-" + since.UTC().Format("20060102T150405Z")
+	}
+	return group
+}
+
+// Replay is one replay.
+type Replay struct {
+	Options
+	senders map[string]*sinks.Sender
+	handOff context.Context // ends when a stop can't wait for lanes any longer
+	stop    context.CancelCauseFunc
+	dirty   []*sinks.Sender // emit's own: senders with a staged run
+
+	mu      sync.Mutex
+	read    int64
+	skipped Skipped
+	refused map[string]*refusals // by endpoint
+}
+
+type refusals struct {
+	events uint64
+	last   string
+}
+
+var errComplete = errors.New("all letters have their outcome")
+
+// New makes a replay. Nothing moves before Run.
+func New(o Options) *Replay {
+	r := &Replay{Options: o, senders: make(map[string]*sinks.Sender), refused: make(map[string]*refusals)}
+	options := o.Sender
+	options.KeepDropped = true // they come to Put, which decides
+	// An endpoint that fails is not tried again by this process: what comes
+	// behind the events that it didn't take must not be there before them.
+	options.BackoffInitial, options.BackoffMax = config.MaxBackoff, config.MaxBackoff
+	// The sender's own warnings tell of drops, which there are none of here.
+	log := o.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))
+	for _, e := range o.Endpoints {
+		if o.Only != "" && o.Only != e.ID {
+			continue
+		}
+		e.Overflow = endpoints.OverflowBlock // nothing is in a hurry
+		r.refused[e.ID] = new(refusals)
+		r.senders[e.ID] = sinks.NewSender(e, options, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+			return o.Open[e.Type](e, k)
+		}, r, log)
+	}
+	return r
+}
+
+// Run sends until every letter that was there at the start has its outcome,
+// an endpoint fails, or ctx ends. The result is true in each case.
+func (r *Replay) Run(ctx context.Context) (Result, error) {
+	handOff, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer giveUp(nil)
+	r.handOff = handOff
+	running, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	r.stop = stop
+
+	var source sync.WaitGroup
+	left := r.Source.Total()
+	if left > 0 {
+		source.Go(func() { r.Source.Run(running, r.emit) })
+		left = r.follow(running, left)
+	}
+	if left == 0 {
+		stop(errComplete) // unless something else did before
+	}
+	err := context.Cause(running)
+	switch {
+	case errors.Is(err, errComplete):
+		err = nil
+	case ctx.Err() != nil:
+		err = ErrInterrupted
+	}
+
+	left, closeErr := r.shutdown(left, giveUp, source.Wait)
+	if left == 0 && errors.Is(err, ErrInterrupted) {
+		err = nil // what was in flight was all there was
+	}
+	return r.result(left), errors.Join(err, closeErr)
+}
+
+// ErrInterrupted is Run's where its context ended first.
+var ErrInterrupted = errors.New("the replay was interrupted")
+
+// askEvery is how often the brokers are asked what remains: it is up to this
+// long that a replay takes longer than it had to.
+const askEvery = 250 * time.Millisecond
+
+// follow waits until nothing remains, or ctx ends, and gives what remains then.
+func (r *Replay) follow(ctx context.Context, left int64) int64 {
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	r.progress(left)
+	for {
+		select {
+		case <-ctx.Done():
+			return left
+		case <-tick.C:
+		}
+		now, err := r.Source.Remaining(ctx)
+		if err != nil {
+			// The client tries for long before it says so, and warns meanwhile.
+			if ctx.Err() == nil {
+				r.Log.Warn("can't tell how much remains; it is asked again", zap.Error(err))
+			}
+			continue
+		}
+		left = now
+		r.progress(left)
+		if left == 0 {
+			return 0
+		}
+	}
+}
+
+// emit sends the letters of one chunk on their way, in order. It waits while
+// a lane is full.
+func (r *Replay) emit(c *event.Chunk) {
+	runs, order, skipped := r.sort(c)
+	for _, at := range order {
+		run := runs[at]
+		run.rebuild(at, c)
+		skipped.Unreadable += r.dispatch(run)
+	}
+	r.mu.Lock()
+	r.read += int64(len(c.Records))
+	r.skipped.add(skipped)
+	r.mu.Unlock()
+	c.Settle(1)
+}
+
+// sort gives the letters that are for our endpoints by where they came from,
+// and counts the others.
+func (r *Replay) sort(c *event.Chunk) (runs map[place]*run, order []place, skipped Skipped) {
+	runs = make(map[place]*run)
+	for i := range c.Records {
+		l, err := parse(c.Records[i].Headers)
+		switch {
+		case err != nil:
+			skipped.Unreadable++
+			r.Log.Warn("skipped what is no dead letter of twinegress", zap.String("topic", c.Topic),
+				zap.Int32("partition", c.Partition), zap.Int64("offset", c.Records[i].Offset), zap.Error(err))
+		case l.endpoint == "":
+			skipped.NoEndpoint++
+		case r.Only != "" && r.Only != l.endpoint:
+			skipped.OtherEndpoint++
+		case r.senders[l.endpoint] == nil:
+			skipped.UnknownEndpoint++
+		default:
+			at := place{l.topic, l.partition}
+			if runs[at] == nil {
+				runs[at] = new(run)
+				order = append(order, at)
+			}
+			runs[at].add(l, &c.Records[i])
+		}
+	}
+	return runs, order, skipped
+}
+
+// dispatch decodes a run's events and hands each to the sender of its letter's
+// endpoint. It counts what turns out to be no event.
+func (r *Replay) dispatch(run *run) (unreadable int64) {
+	c := run.chunk
+	stages.Decode(c)
+	i := 0
+	for e := range c.Events {
+		ev := &c.Events[e]
+		for &c.Records[i] != ev.Record {
+			i++
+		}
+		l := &run.letters[i]
+		if l.index != event.NoIndex {
+			ev.Index = l.index
+		}
+		if sender := r.senders[l.endpoint]; sender.Stage(ev) {
+			r.dirty = append(r.dirty, sender)
+		}
+	}
+	handedOff := true
+	for _, sender := range r.dirty {
+		if err := sender.Enqueue(r.handOff, c); err != nil {
+			handedOff = false
+		}
+	}
+	clear(r.dirty)
+	r.dirty = r.dirty[:0]
+	unreadable = int64(len(c.Rejected))
+	if handedOff {
+		c.Settle(1) // otherwise we are stopping, and the letters come again with the next replay
+	}
+	return unreadable
+}
+
+// Put is sinks.DeadLetters': what an endpoint didn't take.
+func (r *Replay) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
+	if reason == event.Rejected || reason == event.TooLarge {
+		r.mu.Lock()
+		refused := r.refused[endpointID]
+		refused.events++
+		refused.last = reason.String() + ": " + detail
+		r.mu.Unlock()
+		ev.Chunk.Settle(1)
+		return
+	}
+	// Not settled: the letter stays uncommitted.
+	r.stop(&FailedError{Endpoint: r.senders[endpointID].Endpoint(), Reason: reason, Detail: detail})
+}
+
+// FailedError is Run's where an endpoint doesn't take events.
+type FailedError struct {
+	Endpoint endpoints.Endpoint
+	Reason   event.Reason
+	Detail   string
+}
+
+func (e *FailedError) Error() string {
+	what := e.Detail
+	if e.Reason != event.Backoff { // whose detail is the reason for the back-off
+		what = e.Reason.String() + ": " + what
+	}
+	return fmt.Sprintf("the endpoint %s (%s %s) still fails: %s", e.Endpoint.ID, e.Endpoint.Type, e.Endpoint.Path, what)
+}
+
+// shutdown gives what is in flight three quarters of the time to get its
+// outcome, and what is left to committing and leaving the group. It tells how
+// much remains for the next replay.
+func (r *Replay) shutdown(left int64, giveUp context.CancelCauseFunc, handedOff func()) (int64, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), r.ShutdownTimeout)
+	defer cancel()
+	draining, cancelDraining := context.WithTimeout(ctx, r.ShutdownTimeout*3/4)
+	defer cancelDraining()
+	defer context.AfterFunc(draining, func() { giveUp(errors.New("the shutdown time-out is nearly over")) })()
+
+	handedOff()
+	var drains sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for _, s := range r.senders {
+		drains.Go(func() {
+			err := s.Close(draining)
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
+	}
+	drains.Wait()
+	if left > 0 {
+		if now, err := r.Source.Remaining(ctx); err == nil {
+			left = now
+		}
+	}
+	return left, errors.Join(errors.Join(errs...), r.Source.Close(ctx))
+}

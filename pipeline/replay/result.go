@@ -1,0 +1,99 @@
+package replay
+
+import (
+	"cmp"
+	"slices"
+
+	"twinegress/sinks"
+)
+
+// Result is what a replay did. Letters = Delivered + RefusedAgain + the sum of
+// Skipped + Undelivered.
+type Result struct {
+	Complete     bool             `json:"complete"`
+	Letters      int64            `json:"letters"`      // read
+	Delivered    uint64           `json:"delivered"`    //
+	RefusedAgain uint64           `json:"refusedAgain"` // by a service that works: done with
+	Skipped      Skipped          `json:"skipped"`      // not for us: done with
+	Undelivered  uint64           `json:"undelivered"`  // not committed: the next replay's
+	Remaining    int64            `json:"remaining"`    // not committed, those that weren't read included
+	Endpoints    []EndpointResult `json:"endpoints"`
+}
+
+// Skipped are letters that were read, but not sent, by the reason for it.
+type Skipped struct {
+	NoEndpoint      int64 `json:"noEndpoint"`      // input that could not be decoded or classified
+	OtherEndpoint   int64 `json:"otherEndpoint"`   // than the one that was asked for
+	UnknownEndpoint int64 `json:"unknownEndpoint"` // deleted since
+	Unreadable      int64 `json:"unreadable"`      // no dead letters of ours
+}
+
+// Total sums over the reasons.
+func (s Skipped) Total() int64 {
+	return s.NoEndpoint + s.OtherEndpoint + s.UnknownEndpoint + s.Unreadable
+}
+
+func (s *Skipped) add(o Skipped) {
+	s.NoEndpoint += o.NoEndpoint
+	s.OtherEndpoint += o.OtherEndpoint
+	s.UnknownEndpoint += o.UnknownEndpoint
+	s.Unreadable += o.Unreadable
+}
+
+// EndpointResult is one endpoint that letters were sent to.
+type EndpointResult struct {
+	ID           string `json:"id"`
+	Name         string `json:"name,omitempty"`
+	Type         string `json:"type"`
+	Path         string `json:"path"`
+	Delivered    uint64 `json:"delivered"`
+	RefusedAgain uint64 `json:"refusedAgain"`
+	LastRefusal  string `json:"lastRefusal,omitempty"`
+}
+
+func (r *Replay) result(left int64) Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	result := Result{
+		Complete: left == 0, Remaining: left, Letters: r.read, Skipped: r.skipped,
+		Endpoints: []EndpointResult{},
+	}
+	var routed uint64
+	for id, s := range r.senders {
+		snap, refused := s.Snapshot(), r.refused[id]
+		if snap.Counts.Routed == 0 {
+			continue
+		}
+		routed += snap.Counts.Routed
+		result.Delivered += snap.Counts.Delivered
+		result.RefusedAgain += refused.events
+		result.Endpoints = append(result.Endpoints, EndpointResult{
+			ID: id, Name: snap.Endpoint.Name, Type: string(snap.Endpoint.Type), Path: snap.Endpoint.Path,
+			Delivered: snap.Counts.Delivered, RefusedAgain: refused.events, LastRefusal: refused.last,
+		})
+	}
+	result.Undelivered = routed - result.Delivered - result.RefusedAgain
+	slices.SortFunc(result.Endpoints, func(a, b EndpointResult) int { return cmp.Compare(a.ID, b.ID) })
+	return result
+}
+
+// Progress is where a replay is.
+type Progress struct {
+	Done, Total int64
+	Waits       []string // paths of endpoints that throttle
+}
+
+func (r *Replay) progress(left int64) {
+	if r.Progress == nil {
+		return
+	}
+	p := Progress{Total: r.Source.Total()}
+	p.Done = p.Total - left
+	for _, s := range r.senders {
+		if snap := s.Snapshot(); snap.State == sinks.StateThrottled {
+			p.Waits = append(p.Waits, snap.Endpoint.Path)
+		}
+	}
+	slices.Sort(p.Waits)
+	r.Options.Progress(p)
+}
