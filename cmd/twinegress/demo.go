@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"twinegress/bench/feed"
+	"twinegress/sinks"
 )
 
 // demoOptions are the command line's.
@@ -23,6 +24,7 @@ type demoOptions struct {
 	rate     float64 // events a second; 0 is as fast as possible
 	events   int
 	duration time.Duration
+	fault    string // a scenario's name
 	plain    bool
 	output   string
 }
@@ -50,16 +52,20 @@ func demoCommand() *cobra.Command {
 			"same pipeline between them as `run` does, and shows it live. It needs nothing and leaves nothing behind.\n\n" +
 			"Ctrl-C, --events or --duration end it. Then every event that was produced gets its outcome, and a report tells\n" +
 			"whether routed = delivered + dropped + pending for every endpoint, and whether the emulated services counted the\n" +
-			"same. Exit 0 if so, else 1.",
+			"same. Exit 0 if so, else 1.\n\n" +
+			"--fault shows one endpoint's trouble: all is well, then something befalls its service, then that is over. The\n" +
+			"view tells what goes on. It takes " + demoStoryLength.String() + ", or as long as --duration says. SCENARIO is one of\n" + demoScenarioHelp(),
 		Example: "  twinegress demo\n" +
 			"  twinegress demo --rate 20000 --duration 1m\n" +
-			"  twinegress demo --events 200000 --plain --output json",
+			"  twinegress demo --events 200000 --plain --output json\n" +
+			"  twinegress demo --fault unauthorized",
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
-	f.Float64Var(&o.rate, "rate", demoRate, "events a second; 0 is as fast as possible, which is also the default with --events")
+	f.Float64Var(&o.rate, "rate", demoRate, "events a second; 0 is as fast as possible, which is also the default with --events, but not with --fault")
 	f.IntVar(&o.events, "events", 0, "end after this many events; 0 doesn't")
 	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 doesn't")
+	f.StringVar(&o.fault, "fault", "", "show one endpoint's trouble, `SCENARIO`: see above")
 	f.BoolVar(&o.plain, "plain", false, "a line a second instead of the live view, as without a terminal")
 	outputFlag(cmd, &o.output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -71,7 +77,15 @@ func demoCommand() *cobra.Command {
 		case o.duration < 0:
 			return usageError{errors.New("--duration must be 0 or more")}
 		}
-		if o.events > 0 && !f.Changed("rate") {
+		switch {
+		case f.Changed("fault"):
+			if _, err := demoScenarioNamed(o.fault); err != nil {
+				return usageError{err}
+			}
+			if o.events == 0 && o.duration == 0 {
+				o.duration = demoStoryLength
+			}
+		case o.events > 0 && !f.Changed("rate"):
 			o.rate = 0
 		}
 		return runDemo(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -90,9 +104,26 @@ func (o demoOptions) tracked() bool {
 	return false
 }
 
+// story is nil where no trouble is asked for.
+func (o demoOptions) story() *demoStory {
+	if o.fault == "" {
+		return nil
+	}
+	scenario, err := demoScenarioNamed(o.fault)
+	if err != nil {
+		panic("BUG: " + err.Error()) // the command line is checked
+	}
+	length := o.duration
+	if length == 0 {
+		length = demoStoryLength
+	}
+	return newDemoStory(scenario, length)
+}
+
 // demo is one run of the demo.
 type demo struct {
 	demoOptions
+	story   *demoStory // nil: no trouble
 	parts   *demoParts
 	server  *server
 	view    demoView
@@ -112,9 +143,9 @@ func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) (err err
 	// A terminal that is closed ends the demo in order too: there are files to remove.
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer cancel()
-	d := &demo{demoOptions: o, view: newDemoView(o, progress)}
+	d := &demo{demoOptions: o, story: o.story(), view: newDemoView(o, progress)}
 	log := d.view.logger(errOut, zapcore.WarnLevel)
-	if d.parts, err = startDemoParts(ctx, o.tracked(), log); err != nil {
+	if d.parts, err = startDemoParts(ctx, o, d.story, log); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.parts.close()) }()
@@ -144,7 +175,7 @@ func (d *demo) play(ctx context.Context) (*demoReport, error) {
 	go func() { stopped <- d.server.run(running) }()
 
 	feeding, stopFeed := context.WithCancel(ctx)
-	if d.duration > 0 {
+	if d.duration > 0 && d.story == nil { // a story has an end of its own
 		feeding, stopFeed = context.WithTimeout(ctx, d.duration)
 	}
 	defer stopFeed()
@@ -153,7 +184,7 @@ func (d *demo) play(ctx context.Context) (*demoReport, error) {
 	d.sample() // what the first frame is compared with
 	go func() { fed <- d.feed(feeding) }()
 
-	feedErr, err := d.watch(fed, stopped)
+	feedErr, err := d.watch(fed, stopped, stopFeed)
 	if err != nil {
 		stopFeed()
 		return nil, errors.Join(err, <-fed)
@@ -198,17 +229,36 @@ func (d *demo) feed(ctx context.Context) error {
 	return err
 }
 
-// watch shows what happens until the feed ends. An error is the pipeline's,
-// which ended before.
-func (d *demo) watch(fed, stopped <-chan error) (feedErr, err error) {
+// watch shows what happens until the feed ends, which it sees to when a story
+// is over. feedErr is what went wrong with either; err is the pipeline's, which
+// ended before.
+func (d *demo) watch(fed, stopped <-chan error, stopFeed func()) (feedErr, err error) {
 	tick := time.NewTicker(d.view.period())
 	defer tick.Stop()
+	var storyTick <-chan time.Time
+	if d.story != nil {
+		t := time.NewTicker(demoStoryTick)
+		defer t.Stop()
+		storyTick = t.C
+	}
+	var storyErr error
 	for {
 		select {
 		case <-tick.C:
 			d.show("")
+		case <-storyTick:
+			over, err := d.story.advance(d.moment())
+			d.tell()
+			if storyErr = err; err != nil || over && d.duration > 0 {
+				storyTick = nil
+				stopFeed()
+			}
 		case feedErr := <-fed:
-			return feedErr, nil
+			if d.story != nil && storyErr == nil {
+				storyErr = d.story.finish(d.moment())
+				d.tell()
+			}
+			return errors.Join(feedErr, storyErr), nil
 		case err := <-stopped:
 			return nil, endedEarly(err)
 		}
@@ -267,18 +317,37 @@ func (d *demo) unsettled() int64 {
 	return left
 }
 
+// moment is what a story goes by.
+func (d *demo) moment() (at time.Duration, all []sinks.Snapshot, lag int64) {
+	p := d.server.pipeline
+	return time.Since(d.started), p.Snapshots(), p.Source.Status().Lag
+}
+
+// tell passes on what is new of the story.
+func (d *demo) tell() {
+	if d.story == nil {
+		return
+	}
+	for _, line := range d.story.news(time.Since(d.started)) {
+		d.view.tell(line)
+	}
+}
+
 // show takes a sample and gives it to the view.
 func (d *demo) show(notice string) {
 	frame := d.sample()
 	frame.notice = notice
+	d.tell()
 	d.view.show(frame)
 }
 
 func (d *demo) sample() demoFrame {
-	now := time.Now()
-	p := d.server.pipeline
-	frame := d.window.add(demoSample{at: now, produced: d.acked.Load(), snapshots: p.Snapshots()})
-	frame.uptime = now.Sub(d.started)
-	frame.lag = p.Source.Status().Lag
+	at, all, lag := d.moment()
+	frame := d.window.add(demoSample{at: d.started.Add(at), produced: d.acked.Load(), snapshots: all})
+	frame.uptime, frame.lag = at, lag
+	if d.story != nil {
+		d.story.look(at, all, lag) // so that it says nothing else than the table
+		frame.story = d.story.lines()
+	}
 	return frame
 }

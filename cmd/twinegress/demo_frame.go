@@ -60,6 +60,7 @@ type demoFrame struct {
 	produced int64
 	rateIn   float64
 	lag      int64
+	story    []string // nil without one
 	rows     []demoRow
 	notice   string
 }
@@ -80,6 +81,7 @@ type demoRow struct {
 	reasons   string // of the drops: backoff 12, unreachable 5
 	pending   int
 	holdsBack bool
+	secondary bool   // the key in use
 	p50, p99  string // of the span
 	lastError string
 	until     time.Time
@@ -89,7 +91,7 @@ func rowOf(snap sinks.Snapshot, then demoSample, now time.Time) demoRow {
 	r := demoRow{
 		name: snap.Endpoint.Name, typ: string(snap.Endpoint.Type), state: snap.State,
 		delivered: snap.Counts.Delivered, dropped: snap.Counts.DroppedTotal(), reasons: reasonsOf(&snap.Counts),
-		pending: snap.Counts.Pending, holdsBack: snap.HoldsBack, lastError: snap.LastError, until: snap.BackOffUntil,
+		pending: snap.Counts.Pending, holdsBack: snap.HoldsBack, secondary: usesSecondary(&snap), lastError: snap.LastError, until: snap.BackOffUntil,
 	}
 	var old sinks.Counts // none yet, if there was no such endpoint
 	for i := range then.snapshots {
@@ -104,6 +106,12 @@ func rowOf(snap sinks.Snapshot, then demoSample, now time.Time) demoRow {
 	latency.Sub(&old.Latency)
 	r.p50, r.p99 = latencyText(latency.Quantile(.5)), latencyText(latency.Quantile(.99))
 	return r
+}
+
+// usesSecondary reports that the secondary key is in use. While neither works,
+// none is.
+func usesSecondary(snap *sinks.Snapshot) bool {
+	return snap.Key == sinks.Secondary && snap.State != sinks.StateBackingOff && snap.State != sinks.StateProbing
 }
 
 func reasonsOf(c *sinks.Counts) string {

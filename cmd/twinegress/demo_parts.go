@@ -49,7 +49,7 @@ type demoParts struct {
 	token    string
 }
 
-func startDemoParts(ctx context.Context, trackIDs bool, log *zap.Logger) (_ *demoParts, err error) {
+func startDemoParts(ctx context.Context, o demoOptions, story *demoStory, log *zap.Logger) (_ *demoParts, err error) {
 	p := &demoParts{token: rand.Text()[:10]} // 50 bits, for a port on loopback
 	defer func() {
 		if err != nil {
@@ -66,7 +66,7 @@ func startDemoParts(ctx context.Context, trackIDs bool, log *zap.Logger) (_ *dem
 	}); err != nil {
 		return nil, err
 	}
-	services := emulator.Config{StatsListen: "127.0.0.1:0", Record: 100, TrackIDs: trackIDs, Logger: log}
+	services := emulator.Config{StatsListen: "127.0.0.1:0", Record: 100, TrackIDs: o.tracked(), Logger: log}
 	for _, e := range demoEndpoints {
 		switch e.Type {
 		case endpoints.TypeEventHub:
@@ -79,6 +79,10 @@ func startDemoParts(ctx context.Context, trackIDs bool, log *zap.Logger) (_ *dem
 	}
 	if p.services, err = emulator.Start(ctx, services); err != nil {
 		return nil, err
+	}
+	if story != nil {
+		story.switches = p.services
+		story.configure(&p.config, o.rate)
 	}
 	if err := p.configure(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
@@ -134,6 +138,14 @@ func (p *demoParts) hints(s *server) []hint {
 		{"metrics", "curl -s http://" + s.ops.address() + "/metrics"},
 		{"arrived", "curl -s 'http://" + p.services.StatsAddr() + "/messages?entity=twin-events&limit=1'"},
 	}
+}
+
+// deadLetters is how many were ever stored.
+func (p *demoParts) deadLetters() (n int64) {
+	for _, partition := range p.kafka.Cluster.PartitionInfos(p.config.DeadLetter.Topic) {
+		n += partition.HighWatermark
+	}
+	return n
 }
 
 func (p *demoParts) close() error {

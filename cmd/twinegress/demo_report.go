@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"twinegress/internal/emulator"
+	"twinegress/internal/event"
 	"twinegress/internal/metrics"
 	"twinegress/pipeline"
+	"twinegress/sinks"
 )
 
 // demoReport is what the demo ends with: the pipeline's own status, and beside
@@ -20,12 +22,16 @@ import (
 type demoReport struct {
 	OK              bool        `json:"ok"`
 	Problems        []string    `json:"problems"`
+	Fault           string      `json:"fault,omitempty"` // the scenario
 	Produced        int64       `json:"produced"`
 	ElapsedSeconds  float64     `json:"elapsedSeconds"`
 	EventsPerSecond float64     `json:"eventsPerSecond"`
 	Latency         demoLatency `json:"latency"`
+	DeadLetters     int64       `json:"deadLetters"`
 	pipeline.Status
 	Endpoints []demoEndpoint `json:"endpoints"` // in place of the status's
+
+	story string // of the fault, for a person
 }
 
 type demoLatency struct {
@@ -54,7 +60,11 @@ type demoService struct {
 // report compares what the pipeline counted with what the services did. before
 // is the status before the stop, which empties what is about the consumer.
 func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *demoReport {
-	r := &demoReport{Problems: []string{}, Produced: d.acked.Load(), Status: d.server.pipeline.Status()}
+	r := &demoReport{Problems: []string{}, Produced: d.acked.Load(), Status: d.server.pipeline.Status(), Fault: d.fault}
+	r.DeadLetters = d.parts.deadLetters()
+	if d.story != nil {
+		r.story = d.story.title() + ":\n" + d.story.begins
+	}
 	r.Ingest.Lag, r.Ingest.Partitions = before.Ingest.Lag, before.Ingest.Partitions
 	r.ElapsedSeconds = d.ended.Sub(d.started).Round(time.Millisecond).Seconds()
 	r.EventsPerSecond = math.Round(perSecond(r.Produced, d.ended.Sub(d.started)))
@@ -117,9 +127,11 @@ func (r *demoReport) check() {
 	if got := r.Ingest.Events + rejected; got < uint64(r.Produced) {
 		r.problem("%s events were produced, and only %s were read", grouped(r.Produced), grouped(got))
 	}
+	setAside := rejected
 	for i := range r.Endpoints {
 		e := &r.Endpoints[i]
 		dropped := e.dropped()
+		setAside += e.Dropped[event.Rejected.String()] + e.Dropped[event.TooLarge.String()]
 		if sum := e.Delivered + dropped + uint64(e.Pending); e.Routed != sum {
 			r.problem("%s: routed %s, but delivered %s + dropped %s + pending %s = %s", e.Name,
 				grouped(e.Routed), grouped(e.Delivered), grouped(dropped), grouped(e.Pending), grouped(sum))
@@ -134,6 +146,9 @@ func (r *demoReport) check() {
 		if got < int64(e.Delivered) || e.Service.Distinct != nil && got > int64(e.Delivered+dropped) {
 			r.problem("%s: delivered %s, but the service counted %s", e.Name, grouped(e.Delivered), grouped(got))
 		}
+	}
+	if r.DeadLetters < int64(setAside) { // more are repeats
+		r.problem("%s events were set aside, but the dead-letter topic has %s", grouped(setAside), grouped(r.DeadLetters))
 	}
 	r.OK = len(r.Problems) == 0
 }
@@ -162,6 +177,9 @@ func (r *demoReport) print(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "\n%s events in %.1f s (%s/s), %s deliveries, latency p50 %s p99 %s\n\n", grouped(r.Produced), r.ElapsedSeconds,
 		rounded(r.EventsPerSecond), grouped(deliveries), inMillis(r.Latency.P50Ms), inMillis(r.Latency.P99Ms))
+	if r.story != "" {
+		fmt.Fprintf(&b, "%s\n\n", r.story)
+	}
 	const row = "%-16s %9s = %9s + %7s + %7s %9s %5s %5s\n" // 80 columns
 	fmt.Fprintf(&b, row, "ENDPOINT", "ROUTED", "DELIVERED", "DROPPED", "PENDING", "SERVICE", "P50", "P99")
 	for i := range r.Endpoints {
@@ -172,6 +190,9 @@ func (r *demoReport) print(w io.Writer) error {
 	b.WriteByte('\n')
 	for i := range r.Endpoints {
 		r.Endpoints[i].remark(&b)
+	}
+	if r.DeadLetters > 0 {
+		fmt.Fprintf(&b, "dead letters: %s\n", grouped(r.DeadLetters))
 	}
 	if r.OK {
 		b.WriteString("OK: every event has its outcome, and each service counted what was delivered.\n")
@@ -194,6 +215,9 @@ func (e *demoEndpoint) remark(b *strings.Builder) {
 			why = "repeats, or " + why
 		}
 		fmt.Fprintf(b, "%s: the service got %s more than were delivered: %s\n", e.Name, grouped(n), why)
+	}
+	if e.Key == sinks.Secondary.String() && e.State == sinks.StateReady {
+		fmt.Fprintf(b, "%s: uses its secondary key\n", e.Name)
 	}
 	var reasons []string
 	for reason, n := range e.Dropped {

@@ -41,6 +41,8 @@ func (v *screenView) start(hints []hint) {
 	_, _ = io.WriteString(v.out, strings.Repeat("\n", height))
 }
 
+func (v *screenView) tell(string) {} // a frame comes soon enough
+
 func (v *screenView) end() { v.log.passOn(v.errOut) }
 
 // bounds is the terminal's size now; a terminal that won't say gets the classic one.
@@ -85,6 +87,16 @@ func (v *screenView) lines(f *demoFrame, width int) []spans {
 		{{"", "in "}, {s.bold, rounded(f.rateIn) + "/s"}, {"", ", " + grouped(f.produced) + " so far   lag " + grouped(f.lag) +
 			"   delivered " + grouped(f.delivered())}},
 		nil,
+	}
+	for i, text := range f.story {
+		code := ""
+		if i < 2 {
+			code = s.bold
+		}
+		lines = append(lines, wrapped(code, text, width)...)
+	}
+	if len(f.story) > 0 {
+		lines = append(lines, nil)
 	}
 	lines = append(lines, v.table(f, width)...)
 	lines = append(lines, nil)
@@ -195,6 +207,9 @@ func (r *demoRow) remarks() (lines []string) {
 	}
 	if r.reasons != "" {
 		parts = append(parts, "dropped: "+r.reasons)
+	}
+	if r.secondary {
+		parts = append(parts, "uses its secondary key")
 	}
 	if r.holdsBack {
 		parts = append(parts, "holds the others back")

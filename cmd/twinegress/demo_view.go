@@ -22,6 +22,7 @@ type demoView interface {
 	start(hints []hint)
 	period() time.Duration
 	show(demoFrame)
+	tell(line string) // of a story, which frames hold, too
 	end()
 }
 
@@ -77,6 +78,12 @@ func (v *plainView) show(f demoFrame) {
 		if r.state != sinks.StateReady {
 			fmt.Fprintf(&b, " %s", r.state)
 		}
+		if r.secondary {
+			b.WriteString(" key secondary")
+		}
+		if r.holdsBack {
+			b.WriteString(" holds back")
+		}
 		fmt.Fprintf(&b, " p50 %s p99 %s", r.p50, r.p99)
 	}
 	if f.notice != "" {
@@ -84,6 +91,8 @@ func (v *plainView) show(f demoFrame) {
 	}
 	fmt.Fprintln(v.out, b.String())
 }
+
+func (v *plainView) tell(line string) { fmt.Fprintln(v.out, line) }
 
 func (v *plainView) end() {}
 

@@ -87,8 +87,12 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 	bad := snapshot("twin-changes", 1234567)
 	bad.State, bad.LastError, bad.BackOffUntil = sinks.StateBackingOff, "unreachable: dial tcp\r\n\x1b[2Jrefused "+strings.Repeat("x", 300), time.Now().Add(time.Hour)
 	bad.Counts.Dropped[event.Backoff], bad.Counts.Dropped[event.Unreachable] = 1200, 14
+	bad.Key = sinks.Secondary // not in use, for now
+	other := snapshot("twin-events", 12, time.Millisecond)
+	other.Key = sinks.Secondary
 	var w demoWindow
-	frame := w.add(demoSample{at: time.Now(), produced: 12, snapshots: []sinks.Snapshot{snapshot("twin-events", 12, time.Millisecond), bad}})
+	frame := w.add(demoSample{at: time.Now(), produced: 12, snapshots: []sinks.Snapshot{other, bad}})
+	frame.story = []string{"fault x at twin-changes", "t+5s  nothing listens", "      it backs off"}
 	for _, size := range [][2]int{{80, 24}, {200, 50}, {40, 10}, {3, 2}, {1, 1}} {
 		for _, colour := range []bool{true, false} {
 			var out bytes.Buffer
@@ -113,8 +117,11 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 				continue
 			}
 			text := strings.Join(lines, "\n")
+			if n := strings.Count(text, "uses its secondary key"); n != 1 {
+				t.Errorf("%v: the secondary key is told of %d times in\n%s", size, n, text)
+			}
 			for _, want := range []string{
-				"backing_off", "1,234,567", "1,214", "dropped: backoff 1,200, unreachable 14", "next try in", "refused", "a long warning", "curl -s \\\n", "P99",
+				"backing_off", "1,234,567", "1,214", "dropped: backoff 1,200, unreachable 14", "next try in", "refused", "\nt+5s  nothing listens\n      it backs off\n", "a long warning", "curl -s \\\n", "P99",
 			} {
 				if !strings.Contains(text, want) {
 					t.Errorf("%v: %q is not in\n%s", size, want, text)
@@ -145,11 +152,15 @@ func TestPlainView(t *testing.T) {
 	bad := snapshot("twin-changes", 5)
 	bad.State, bad.Counts.Pending, bad.Counts.Dropped[event.Backoff] = sinks.StateBackingOff, 3, 7
 	var w demoWindow
-	frame := w.add(demoSample{at: time.Now(), snapshots: []sinks.Snapshot{snapshot("twin-events", 1200), bad}})
+	other := snapshot("twin-events", 1200)
+	other.Key, other.HoldsBack = sinks.Secondary, true
+	frame := w.add(demoSample{at: time.Now(), snapshots: []sinks.Snapshot{other, bad}})
 	frame.uptime, frame.lag, frame.notice = time.Minute, 9, "over"
 	var out bytes.Buffer
-	(&plainView{out: &out}).show(frame)
-	want := "1:00 in 0/s lag 9 | twin-events 0/s 1,200 delivered p50 - p99 - |" +
+	v := &plainView{out: &out}
+	v.tell("t+5s: nothing listens")
+	v.show(frame)
+	want := "t+5s: nothing listens\n1:00 in 0/s lag 9 | twin-events 0/s 1,200 delivered key secondary holds back p50 - p99 - |" +
 		" twin-changes 0/s 5 delivered 3 pending dropped backoff 7 backing_off p50 - p99 - | over\n"
 	if out.String() != want {
 		t.Errorf("got  %swant %s", out.String(), want)
@@ -176,7 +187,18 @@ func TestReportNamesWhatDisagrees(t *testing.T) {
 		"repeats, without ids":    {func(r *demoReport) { r.Endpoints[0].Service = demoService{Count: 5000} }, ""},
 		"not everything was read": {func(r *demoReport) { r.Produced++ }, "1,001 events were produced, and only 1,000 were read"},
 		"set aside":               {func(r *demoReport) { r.Ingest.Rejected["undecodable"] = 2 }, "2 of the feed's events were set aside as undecodable"},
-		"another problem":         {func(r *demoReport) { r.problem("the feed: %s", "x") }, "the feed: x"},
+		"set aside, and stored": {
+			func(r *demoReport) {
+				r.Endpoints[0].Dropped["rejected"], r.Endpoints[0].Delivered, r.DeadLetters = 5, 895, 5
+			}, "",
+		},
+		"set aside, and lost": {
+			func(r *demoReport) {
+				r.Endpoints[0].Dropped["rejected"], r.Endpoints[0].Delivered, r.DeadLetters = 5, 895, 4
+			},
+			"5 events were set aside, but the dead-letter topic has 4",
+		},
+		"another problem": {func(r *demoReport) { r.problem("the feed: %s", "x") }, "the feed: x"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := &demoReport{Produced: 1000, Status: pipeline.Status{Ingest: pipeline.IngestStatus{Events: 1000, Rejected: map[string]uint64{"undecodable": 0}}}}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// faultRun is a demo with --fault, and what it left behind.
+type faultRun struct {
+	report  demoReport
+	out     bytes.Buffer
+	mu      sync.Mutex // the log goes to errOut as well
+	errOut  bytes.Buffer
+	err     error
+	healthy chan struct{} // closed once the story has begun, or the demo ended
+}
+
+// Write takes the progress.
+func (r *faultRun) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if bytes.Contains(p, []byte("all is well")) {
+		close(r.healthy)
+	}
+	return r.errOut.Write(p)
+}
+
+func (r *faultRun) run(t *testing.T, args ...string) {
+	cmd := rootCommand()
+	cmd.SetArgs(append([]string{"demo"}, args...))
+	cmd.SetOut(&r.out)
+	cmd.SetErr(r)
+	if r.err = cmd.ExecuteContext(t.Context()); !strings.Contains(r.errOut.String(), "all is well") {
+		close(r.healthy)
+	}
+}
+
+// Every scenario, for real and side by side: they mostly wait. The report, and
+// the story as it was told, must be what the scenario promises.
+func TestDemoFaults(t *testing.T) {
+	demoHere(t)
+	rates := map[string]string{"slow": "300", "poison": "300"} // others show with less
+	runs := make([]faultRun, len(demoScenarios))
+	var running sync.WaitGroup
+	for i := range demoScenarios {
+		name := demoScenarios[i].name
+		r := &runs[i]
+		r.healthy = make(chan struct{})
+		running.Go(func() {
+			r.run(t, "--fault", name, "--rate", cmp.Or(rates[name], "100"), "--duration", "3s", "--output", "json")
+		})
+		<-r.healthy // connecting is what costs: one after the other, so that none times out
+	}
+	running.Wait()
+
+	// all is true of every scenario, these of one each.
+	promises := map[string]func(*testing.T, *faultRun, *demoEndpoint){
+		"unreachable":  backsOff("unreachable"),
+		"unauthorized": backsOff("unauthorized"),
+		"primary-revoked": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+			if e.Key != "secondary" || e.dropped() > 0 {
+				t.Errorf("%+v", e)
+			}
+			r.told(t, "twin-events sent the same batches with its secondary key", " key secondary")
+		},
+		"throttled": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+			if e.dropped() > 0 || e.Service.Refused == 0 {
+				t.Errorf("%+v", e)
+			}
+			r.told(t, "sensor-values waits as told")
+		},
+		"hang": backsOff("unreachable"),
+		"slow": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+			if e.dropped() > 0 || e.Latency.P99Ms < 100 {
+				t.Errorf("%+v", e)
+			}
+			r.told(t, "its queue is full", "sensor-values has caught up")
+		},
+		"poison": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+			rejected := e.Dropped["rejected"]
+			if rejected == 0 || e.dropped() != rejected || r.report.DeadLetters != int64(rejected) || e.Delivered < rejected {
+				t.Errorf("%d dead letters, %+v", r.report.DeadLetters, e)
+			}
+			r.told(t, "set aside; all others arrive")
+		},
+		"flapping": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+			backsOff("unreachable")(t, r, e)
+			if n := strings.Count(r.errOut.String(), "cuts its connections"); n != 3 {
+				t.Errorf("the fault came %d times", n)
+			}
+		},
+	}
+	for i := range demoScenarios {
+		s, r := &demoScenarios[i], &runs[i]
+		t.Run(s.name, func(t *testing.T) {
+			if r.err != nil {
+				t.Fatalf("%v\n%s%s", r.err, &r.errOut, &r.out)
+			}
+			checkSchema(t, r.out.Bytes())
+			if err := json.Unmarshal(r.out.Bytes(), &r.report); err != nil {
+				t.Fatal(err)
+			}
+			if !r.report.OK || r.report.Fault != s.name {
+				t.Errorf("%+v", r.report)
+			}
+			r.told(t, "all is well", s.begins, s.ends, "the story is over")
+			promise := promises[s.name]
+			if promise == nil {
+				t.Fatal("what is promised?")
+			}
+			for i := range r.report.Endpoints {
+				e := &r.report.Endpoints[i]
+				if e.State != "ready" || e.Delivered == 0 || e.Delivered+e.dropped() != e.Routed {
+					t.Errorf("%+v", e)
+				}
+				if e.Name == s.endpoint {
+					promise(t, r, e)
+				} else if e.dropped() > 0 || e.Key != "primary" {
+					t.Errorf("it is not %s's trouble: %+v", e.Name, e)
+				}
+			}
+			if t.Failed() {
+				t.Logf("%s", &r.errOut)
+			}
+		})
+	}
+}
+
+// backsOff: the batch that opened the breaker has the reason, the next ones backoff.
+func backsOff(reason string) func(*testing.T, *faultRun, *demoEndpoint) {
+	return func(t *testing.T, r *faultRun, e *demoEndpoint) {
+		t.Helper()
+		if e.Dropped[reason] == 0 || e.Dropped["backoff"] == 0 || e.dropped() != e.Dropped[reason]+e.Dropped["backoff"] {
+			t.Errorf("%+v", e)
+		}
+		r.told(t, e.Name+" was tried and delivers again")
+	}
+}
+
+// told checks what was shown while the demo ran.
+func (r *faultRun) told(t *testing.T, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(r.errOut.String(), text) {
+			t.Errorf("%q was not told", text)
+		}
+	}
+}
+
+// With --events the story goes as far as it gets, and the trouble ends with
+// the feed: what is still kept must arrive.
+func TestDemoFaultWithEvents(t *testing.T) {
+	demoHere(t)
+	out, errOut, err := demoCLI(t, "--fault", "throttled", "--events", "450", "--rate", "300", "--duration", "4s")
+	if err != nil || !strings.Contains(out, "\nOK: ") || !strings.Contains(out, "450 events in") {
+		t.Errorf("%v\n%s%s", err, out, errOut)
+	}
+}
+
+func TestDemoNamesTheFaultsThatThereAre(t *testing.T) {
+	_, _, err := demoCLI(t, "--fault", "boredom")
+	if _, ok := errors.AsType[usageError](err); !ok {
+		t.Fatalf("%v, want a usage error", err)
+	}
+	help, _, helpErr := demoCLI(t, "--help")
+	if helpErr != nil {
+		t.Fatal(helpErr)
+	}
+	for i := range demoScenarios {
+		name := demoScenarios[i].name
+		if !strings.Contains(err.Error(), name) || !strings.Contains(help, "\n  "+name+" ") {
+			t.Errorf("%s is not named in %v, or in\n%s", name, err, help)
+		}
+	}
+}
