@@ -125,7 +125,7 @@ func TestProbeStaysWithItsKey(t *testing.T) {
 		h := newHarness(t, hub, defaults)
 		h.service.respond = refusing("primary", "secondary")
 		h.put(0, 1)
-		advance(time.Second)
+		advance(1100 * ms) // the whole back-off, and the linger before it
 		h.service.respond = script(refusal(Unauthorized, 0), errTest)
 		h.service.calls = nil
 		h.put(0, 1)

@@ -64,8 +64,9 @@ const timedOut = `deadline exceeded|timeout|timed out`
 func cells() []cell {
 	return []cell{
 		{
+			// The last of the tries may have met a connection that was being closed.
 			name: "refused", fault: emulator.Fault{Down: true}, whole: true,
-			reason: event.Unreachable, cause: `connection refused`,
+			reason: event.Unreachable, cause: `connection refused|EOF|reset by peer`,
 		},
 		{
 			name: "refused from the start", fault: emulator.Fault{Down: true}, whole: true, cold: true,
