@@ -82,11 +82,17 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	oneOf(&v, "body", e.Body, BodyEnvelope, BodyData)
 	oneOf(&v, "ordering", e.Ordering, OrderingPartition, OrderingNone)
 	oneOf(&v, "overflow", e.Overflow, OverflowBlock, OverflowDrop)
+	if e.Ordering == OrderingNone && (e.Type == TypeServiceBus || e.Type == TypeEventGrid) {
+		v.add("ordering", "none is only possible with type EventHub, whose partitions it is about")
+	}
 	e.checkEventTypes(&v)
 	e.checkPath(&v)
 	switch e.Type {
 	case TypeEventGrid:
 		e.checkKeys(&v)
+		if e.Body == BodyData {
+			v.add("body", "data is not possible with type EventGrid, which takes whole events only")
+		}
 	case TypeEventHub, TypeServiceBus:
 		e.checkConnectionStrings(&v, o)
 	default: // the type is reported; what follows from it can't be said

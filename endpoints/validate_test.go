@@ -38,6 +38,14 @@ func TestValidate(t *testing.T) {
 		"id":                    {e: hub(func(e *Endpoint) { e.ID = "0F5C1C1E-6E0A-4F0E-9A53-6D3E6A1B2C3D" })},
 		"grid on a port":        {e: grid(func(e *Endpoint) { e.Path = "localhost:8443" })},
 
+		"only data to event grid": {
+			e:    grid(func(e *Endpoint) { e.Body = BodyData }),
+			want: []string{"body: data is not possible with type EventGrid"},
+		},
+		"no order at a topic": {
+			e:    hub(func(e *Endpoint) { e.Type, e.Ordering = TypeServiceBus, OrderingNone }),
+			want: []string{"ordering: none is only possible with type EventHub"},
+		},
 		"nothing": {e: Endpoint{}, want: []string{
 			"type: is required", "eventTypes: is required", "path: is required", "connectionString: is required",
 		}},
