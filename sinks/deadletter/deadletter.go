@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -176,7 +177,7 @@ func maxMessageBytes(ctx context.Context, admin *kadm.Client, topic string) (int
 // topic is slower than what is dropped, polling waits for it in the end.
 func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
 	if len(detail) > detailLimit {
-		detail = detail[:detailLimit] + "…"
+		detail = strings.ToValidUTF8(detail[:detailLimit], "") + "…" // not half a character
 	}
 	t.waiting.Add(1)
 	t.mu.Lock()

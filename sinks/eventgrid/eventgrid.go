@@ -78,6 +78,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err := request.SetBody(streaming.NopCloser(bytes.NewReader(body)), "application/json; charset=utf-8"); err != nil {
 		return n, err
 	}
+	runtime.SkipBodyDownload(request) // or the pipeline would read all of it, whatever its size
 	response, err := s.pipeline.Do(request)
 	if err != nil {
 		return n, &sinks.Error{Kind: sinks.Unreachable, Err: err}
