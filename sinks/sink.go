@@ -51,6 +51,14 @@ func (k Key) String() string {
 	return "primary"
 }
 
+// ConnectionString is the endpoint's for this key; for Event Grid the key itself.
+func (k Key) ConnectionString(e endpoints.Endpoint) string {
+	if k == Secondary {
+		return e.SecondaryConnectionString
+	}
+	return e.ConnectionString
+}
+
 // Open makes the sink for one key of an endpoint. It connects to nothing: the
 // first Send does.
 type Open func(endpoint endpoints.Endpoint, key Key) (Sink, error)

@@ -44,10 +44,7 @@ type Sink struct {
 
 // New makes the sink. roots are further root certificates, or nil.
 func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
-	secret := endpoint.ConnectionString
-	if key == sinks.Secondary {
-		secret = endpoint.SecondaryConnectionString
-	}
+	secret := key.ConnectionString(endpoint)
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
 	if roots != nil {

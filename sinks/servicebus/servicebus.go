@@ -36,10 +36,7 @@ type Sink struct {
 
 // New makes the sink. roots are further root certificates, or nil.
 func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
-	connection := endpoint.ConnectionString
-	if key == sinks.Secondary {
-		connection = endpoint.SecondaryConnectionString
-	}
+	connection := key.ConnectionString(endpoint)
 	parsed, err := endpoints.ParseConnectionString(connection)
 	if err != nil {
 		return nil, err
