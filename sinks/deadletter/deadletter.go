@@ -323,9 +323,11 @@ func (t *Topic) Close(ctx context.Context) error {
 	t.writer.Wait()
 	err := t.client.Flush(ctx)
 	t.cancel()
-	t.retrier.Wait()
+	// Before waiting for the retrier, which may be in a request that is not
+	// answered: closing the client ends that, a context alone does not.
 	t.client.Close()
 	t.large.Close()
+	t.retrier.Wait()
 	if n := t.waiting.Load(); n > 0 {
 		return errors.Join(err, fmt.Errorf("%d dead letters were not stored; their events come again after the restart", n))
 	}
