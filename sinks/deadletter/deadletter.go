@@ -323,8 +323,8 @@ func (t *Topic) Close(ctx context.Context) error {
 	t.writer.Wait()
 	err := t.client.Flush(ctx)
 	t.cancel()
-	// Before waiting for the retrier, which may be in a request that is not
-	// answered: closing the client ends that, a context alone does not.
+	// Before waiting for the retrier, whose request may never be answered: two
+	// ends of it are better than the context's alone.
 	t.client.Close()
 	t.large.Close()
 	t.retrier.Wait()

@@ -3,6 +3,7 @@ package deadletter
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -283,6 +284,100 @@ func TestLetterLargerThanTheTopicTakes(t *testing.T) {
 	eventually(t, "the large one is stored", func() bool { return largeSettled.Load() == 1 })
 	if got := read(t, k, 2); len(got[1].Value) != 20_000 {
 		t.Errorf("stored are %d bytes", len(got[1].Value))
+	}
+}
+
+// silence is a network that, once it is on, loses every reply of the broker:
+// requests go out, and nothing ever comes back, an end of the connection
+// neither.
+type silence struct {
+	on   atomic.Bool
+	lost atomic.Int32 // replies
+}
+
+func (s *silence) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	return silentConn{conn, s}, err
+}
+
+type silentConn struct {
+	net.Conn
+	silence *silence
+}
+
+// Read waits on, past what is lost, until the client closes the connection or
+// its deadline passes.
+func (c silentConn) Read(p []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(p)
+		if err != nil || !c.silence.on.Load() {
+			return n, err
+		}
+		c.silence.lost.Add(1)
+	}
+}
+
+// A broker that takes a request and never answers must not keep the process
+// from stopping: not the writer, which waits for room in the client, nor the
+// retrier, which waits for its letter, nor the client itself.
+func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
+	tests := map[string]struct {
+		letters int
+		refused bool // so that they are with the retrier when the silence begins
+	}{
+		"letters in flight":              {letters: 3},
+		"more letters than a client has": {letters: maxBuffered + 100},
+		"a large letter, tried again":    {letters: 1, refused: true},
+	}
+	for title, test := range tests {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			k := cluster(t)
+			var network silence
+			topic, err := Open(t.Context(), name, nil, append(connect(k), kgo.Dialer(network.dial)), zap.NewNop())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var refusing atomic.Bool
+			refusing.Store(test.refused)
+			refused := refuse(k, &refusing, kerr.MessageTooLarge)
+			if !test.refused {
+				// With a first letter stored, the client knows its way: what is
+				// in flight then is the letters, and not a question about the topic.
+				ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
+				topic.Put(ev, event.Undecodable, "", "")
+				eventually(t, "the first letter is stored", func() bool { return settled.Load() == 1 })
+				network.on.Store(true)
+			}
+			ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
+			ev.Chunk.Hold(test.letters)
+			for range test.letters {
+				topic.Put(ev, event.Undecodable, "", "")
+			}
+			if test.refused {
+				// The first refusal is the producer's, the second the retrier's:
+				// the third try is the one that is never answered.
+				eventually(t, "the retrier was refused", func() bool { return refused.Load() >= 2 })
+				network.on.Store(true)
+			}
+			eventually(t, "a reply is lost", func() bool { return network.lost.Load() > 0 })
+
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			closed := make(chan error, 1)
+			go func() { closed <- topic.Close(ctx) }()
+			select {
+			case err := <-closed:
+				if err == nil || !strings.Contains(err.Error(), strconv.Itoa(test.letters)+" dead letters were not stored") {
+					t.Errorf("Close says %v", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("Close hangs")
+			}
+			if settled.Load() != 0 {
+				t.Error("a letter that was not stored is settled")
+			}
+		})
 	}
 }
 
