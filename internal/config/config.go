@@ -63,9 +63,10 @@ type TLS struct {
 
 // SASL is how to log in to the brokers.
 type SASL struct {
-	Mechanism string `koanf:"mechanism"` // empty: none; else one of the SASL… constants
-	Username  string `koanf:"username"`
-	Password  Secret `koanf:"password"` // for OAUTHBEARER: the token
+	Mechanism    string `koanf:"mechanism"` // empty: none; else one of the SASL… constants
+	Username     string `koanf:"username"`
+	Password     Secret `koanf:"password"`     // for OAUTHBEARER: the token
+	PasswordFile string `koanf:"passwordFile"` // instead of Password; read at each login
 }
 
 // The values of ingest.sasl.mechanism.
@@ -92,7 +93,9 @@ const (
 // API is the Management API.
 type API struct {
 	Listen string  `koanf:"listen"` // host:port; empty: off
-	Tokens []Token `koanf:"tokens"`
+	Tokens []Token `koanf:"tokens"` // Load adds those of TokensFile
+
+	TokensFile string `koanf:"tokensFile"` // further tokens, YAML or JSON
 }
 
 // Enabled reports whether the API is to be served: it never is without anyone

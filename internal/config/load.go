@@ -11,6 +11,7 @@ import (
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
+	yamlv3 "go.yaml.in/yaml/v3" // koanf's own, for what is no section
 )
 
 // Sources says where to read from. The zero value is the defaults and this
@@ -45,6 +46,7 @@ func Load(src Sources) (Config, error) {
 			l.fail(path, err.Error())
 		}
 	}
+	l.tokensFile(&cfg.API)
 	unread := slices.Clone(l.errs)
 	for _, e := range cfg.check() {
 		// Of a value that couldn't be read there is nothing more to say.
@@ -57,8 +59,8 @@ func Load(src Sources) (Config, error) {
 	// Not part of Validate, which can't tell a default from the same value set
 	// by hand: the latter shows that somebody counts on the API.
 	if source, byHand := l.from["api.listen"]; byHand && cfg.API.Listen != "" && len(cfg.API.Tokens) == 0 &&
-		!slices.ContainsFunc(unread, func(u KeyError) bool { return u.Key == "api.tokens" }) {
-		l.errs = append(l.errs, KeyError{"api.listen", "is set, but nobody could call the API: add api.tokens, or leave this out", source})
+		!slices.ContainsFunc(unread, func(u KeyError) bool { return u.Key == "api.tokens" || u.Key == "api.tokensFile" }) {
+		l.errs = append(l.errs, KeyError{"api.listen", "is set, but nobody could call the API: add api.tokens or api.tokensFile, or leave this out", source})
 	}
 	cfg.canonical()
 	return cfg, l.errs.err()
@@ -116,6 +118,32 @@ func (l *loader) file(path string) {
 	}
 	l.dotted(k.Raw(), path)
 	l.take(k.All(), func(string) string { return path })
+}
+
+// tokensFile adds the tokens of api.tokensFile to those of the other sources.
+// What is wrong with one of them is said as api.tokens[n], counted on from
+// those. No error quotes the file: somebody may have put the tokens themselves
+// there, and YAML's errors would show them.
+func (l *loader) tokensFile(a *API) {
+	if a.TokensFile == "" {
+		return
+	}
+	data, err := os.ReadFile(a.TokensFile)
+	if err != nil {
+		l.fail("api.tokensFile", err.Error())
+		return
+	}
+	var raw any
+	if yamlv3.Unmarshal(data, &raw) != nil {
+		l.fail("api.tokensFile", a.TokensFile+" is neither YAML nor JSON")
+		return
+	}
+	list, err := tokens(raw)
+	if err != nil {
+		l.fail("api.tokensFile", a.TokensFile+": "+err.Error())
+		return
+	}
+	a.Tokens = append(slices.Clone(a.Tokens), list...)
 }
 
 // dotted refuses a.b: in place of the section a with b in it. Both could stand

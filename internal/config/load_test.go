@@ -98,6 +98,8 @@ var everything = map[string]string{
 	"ops.listen": ":3", "batch.linger": "1ms", "batch.maxEvents": "7", "backoff.initial": "2s", "backoff.max": "1m",
 	"send.timeout": "3s", "send.attempts": "4", "send.throttleLimit": "5s", "send.caFile": "c",
 	"deadLetter.topic": "d", "deadLetter.backoff": "true", "shutdown.timeout": "6s",
+	// These two would be too much beside the others, or be read: TestFiles.
+	"ingest.sasl.passwordFile": "", "api.tokensFile": "",
 }
 
 func wantEverything() Config {
@@ -252,6 +254,47 @@ func TestAPIIsOffWithoutTokens(t *testing.T) {
 			t.Errorf("%s: notices %q, want %q", name, got, tc.notice)
 		}
 	}
+}
+
+// What is secret can come from files: the password's name is passed on, the
+// tokens are read and counted on from those of the other sources.
+func TestFiles(t *testing.T) {
+	other := strings.Repeat("ab", 32)
+	write := func(content string) string {
+		file := filepath.Join(t.TempDir(), "tokens")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	for name, content := range map[string]string{
+		"YAML": "# ours\n---\n- name: b\n  sha256: " + strings.ToUpper(other) + "\n  role: Write\n",
+		"JSON": `[{"name": "b", "sha256": "` + other + `", "role": "write"}]`,
+	} {
+		cfg, err := load(t, "api: {listen: ':1', tokens: [{name: a, sha256: "+hash+", role: read}]}\n"+
+			"ingest: {sasl: {mechanism: plain, username: u, passwordFile: p}}\n", nil, map[string]string{"api.tokensFile": write(content)})
+		want := []Token{{"a", hash, RoleRead}, {"b", other, RoleWrite}}
+		if err != nil || !reflect.DeepEqual(cfg.API.Tokens, want) || cfg.Ingest.SASL.PasswordFile != "p" {
+			t.Errorf("%s: %+v, %v", name, cfg, err)
+		}
+	}
+	if cfg, err := load(t, "", nil, map[string]string{"api.tokensFile": write("[{name: b, sha256: " + other + ", role: read}]")}); err != nil || !cfg.API.Enabled() {
+		t.Errorf("tokens of the file alone: %t, %v", cfg.API.Enabled(), err)
+	}
+
+	for content, want := range map[string]string{
+		"":                      "api.tokensFile: must be a list of",
+		"SECRET":                "api.tokensFile: as JSON",
+		"[{name: SECRET":        "api.tokensFile: neither YAML nor JSON",
+		"[{name: a, tok: 1}]":   `api.tokensFile: [0]: unknown key "tok"`,
+		"a: SECRET\nb: *SECRET": "api.tokensFile: neither YAML nor JSON",
+		"[{name: a, sha256: " + other + ", role: read}]": `api.tokens[1].name: "a" is used more than once`,
+	} {
+		_, err := load(t, "api: {listen: ':1', tokens: [{name: a, sha256: "+hash+", role: read}]}", nil, map[string]string{"api.tokensFile": write(content)})
+		wantErrors(t, err, want)
+	}
+	_, err := load(t, "api: {listen: ':1'}", nil, map[string]string{"api.tokensFile": "/does/not/exist"})
+	wantErrors(t, err, "api.tokensFile: /does/not/exist: no such file")
 }
 
 // A service called twinegress must not keep the pods beside it from starting.

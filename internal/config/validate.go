@@ -95,7 +95,9 @@ func (t TLS) check(e *Errors) {
 
 func (s SASL) check(e *Errors) {
 	if s.Mechanism == "" {
-		for _, f := range []struct{ key, value string }{{"username", s.Username}, {"password", s.Password.Reveal()}} {
+		for _, f := range []struct{ key, value string }{
+			{"username", s.Username}, {"password", s.Password.Reveal()}, {"passwordFile", s.PasswordFile},
+		} {
 			if f.value != "" {
 				e.add("ingest.sasl."+f.key, "is set, but ingest.sasl.mechanism is empty")
 			}
@@ -109,12 +111,15 @@ func (s SASL) check(e *Errors) {
 	if s.Username == "" && s.Mechanism != SASLOAuthBearer {
 		e.add("ingest.sasl.username", "is required for %s", s.Mechanism)
 	}
-	if s.Password == "" {
+	switch {
+	case s.Password != "" && s.PasswordFile != "":
+		e.add("ingest.sasl.passwordFile", "and ingest.sasl.password are both set: leave one out")
+	case s.Password == "" && s.PasswordFile == "":
 		what := ""
 		if s.Mechanism == SASLOAuthBearer {
 			what = ": the token"
 		}
-		e.add("ingest.sasl.password", "is required for %s%s", s.Mechanism, what)
+		e.add("ingest.sasl.password", "or passwordFile is required for %s%s", s.Mechanism, what)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 
 func TestValidate(t *testing.T) {
 	sasl := func(mechanism, username string, password Secret) func(*Config) {
-		return func(c *Config) { c.Ingest.SASL = SASL{mechanism, username, password} }
+		return func(c *Config) { c.Ingest.SASL = SASL{Mechanism: mechanism, Username: username, Password: password} }
 	}
 	token := func(name, sha, role string) Token { return Token{Name: name, SHA256: sha, Role: role} }
 	other := strings.Repeat("0", 64)
@@ -52,12 +52,19 @@ func TestValidate(t *testing.T) {
 		"cert, no key": {func(c *Config) { c.Ingest.TLS = TLS{Enabled: true, CertFile: "b"} }, []string{"ingest.tls.keyFile: along with"}},
 		"key, no cert": {func(c *Config) { c.Ingest.TLS = TLS{Enabled: true, KeyFile: "b"} }, []string{"ingest.tls.certFile: along with"}},
 
-		"sasl plain":        {sasl("plain", "u", "SECRET"), nil},
-		"sasl bearer":       {sasl(SASLOAuthBearer, "", "SECRET"), nil},
-		"sasl incomplete":   {sasl(SASLScram512, "", ""), []string{"ingest.sasl.username: required for SCRAM-SHA-512", "ingest.sasl.password: required"}},
-		"sasl no token":     {sasl(SASLOAuthBearer, "", ""), []string{"ingest.sasl.password: required for OAUTHBEARER: the token"}},
-		"sasl no mechanism": {sasl("", "u", "SECRET"), []string{"ingest.sasl.username: mechanism is empty", "ingest.sasl.password: mechanism is empty"}},
-		"sasl unknown":      {sasl("GSSAPI", "", ""), []string{"ingest.sasl.mechanism: must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"}},
+		"sasl plain":      {sasl("plain", "u", "SECRET"), nil},
+		"sasl bearer":     {sasl(SASLOAuthBearer, "", "SECRET"), nil},
+		"sasl incomplete": {sasl(SASLScram512, "", ""), []string{"ingest.sasl.username: required for SCRAM-SHA-512", "ingest.sasl.password: or passwordFile is required"}},
+		"sasl password file": {func(c *Config) {
+			c.Ingest.SASL = SASL{Mechanism: SASLPlain, Username: "u", PasswordFile: "p"}
+		}, nil},
+		"sasl password twice": {func(c *Config) {
+			c.Ingest.SASL = SASL{Mechanism: SASLPlain, Username: "u", Password: "SECRET", PasswordFile: "p"}
+		}, []string{"ingest.sasl.passwordFile: both set"}},
+		"sasl file, no mechanism": {func(c *Config) { c.Ingest.SASL.PasswordFile = "p" }, []string{"ingest.sasl.passwordFile: mechanism is empty"}},
+		"sasl no token":           {sasl(SASLOAuthBearer, "", ""), []string{"ingest.sasl.password: or passwordFile is required for OAUTHBEARER: the token"}},
+		"sasl no mechanism":       {sasl("", "u", "SECRET"), []string{"ingest.sasl.username: mechanism is empty", "ingest.sasl.password: mechanism is empty"}},
+		"sasl unknown":            {sasl("GSSAPI", "", ""), []string{"ingest.sasl.mechanism: must be one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER"}},
 
 		"store without file": {func(c *Config) { c.Endpoints.File = "" }, []string{"endpoints.file: must not be empty"}},
 		"memory, no file":    {func(c *Config) { c.Endpoints = Endpoints{Store: StoreMemory} }, nil},

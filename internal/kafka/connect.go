@@ -3,11 +3,13 @@
 package kafka
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -21,8 +23,9 @@ import (
 )
 
 // Connect gives the client options for the brokers, TLS and SASL of a
-// configuration that was validated. It reads the certificate files. The
-// clients' warnings go to log: that is where it shows that no broker answers.
+// configuration that was validated. It reads the certificate files, and makes
+// sure that there is a password. The clients' warnings go to log: that is where
+// it shows that no broker answers.
 func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
@@ -36,8 +39,11 @@ func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
 		}
 		opts = append(opts, kgo.DialTLSConfig(t))
 	}
-	if mechanism := saslMechanism(c.SASL); mechanism != nil {
-		opts = append(opts, kgo.SASL(mechanism))
+	if c.SASL.Mechanism != "" {
+		if _, err := password(c.SASL); err != nil {
+			return nil, err
+		}
+		opts = append(opts, kgo.SASL(saslMechanism(c.SASL)))
 	}
 	return opts, nil
 }
@@ -77,17 +83,45 @@ func Roots(file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
+// saslMechanism asks for the password at each login, of which there is one a
+// connection: so a file's new password, or its next bearer token, needs no restart.
 func saslMechanism(c config.SASL) sasl.Mechanism {
-	password := c.Password.Reveal()
+	login := func(context.Context) (scram.Auth, error) {
+		pass, err := password(c)
+		return scram.Auth{User: c.Username, Pass: pass}, err
+	}
 	switch c.Mechanism {
 	case config.SASLPlain:
-		return plain.Auth{User: c.Username, Pass: password}.AsMechanism()
+		return plain.Plain(func(context.Context) (plain.Auth, error) {
+			pass, err := password(c)
+			return plain.Auth{User: c.Username, Pass: pass}, err
+		})
 	case config.SASLScram256:
-		return scram.Auth{User: c.Username, Pass: password}.AsSha256Mechanism()
+		return scram.Sha256(login)
 	case config.SASLScram512:
-		return scram.Auth{User: c.Username, Pass: password}.AsSha512Mechanism()
+		return scram.Sha512(login)
 	case config.SASLOAuthBearer:
-		return oauth.Auth{Token: password}.AsMechanism()
+		return oauth.Oauth(func(context.Context) (oauth.Auth, error) {
+			token, err := password(c)
+			return oauth.Auth{Token: token}, err
+		})
 	}
 	return nil
+}
+
+// password is the configured one, or that of the file, without the end of line
+// that editors and echo put there.
+func password(c config.SASL) (string, error) {
+	if c.PasswordFile == "" {
+		return c.Password.Reveal(), nil
+	}
+	data, err := os.ReadFile(c.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("ingest.sasl.passwordFile: %w", err)
+	}
+	pass := strings.TrimRight(string(data), "\r\n")
+	if pass == "" {
+		return "", errors.New("ingest.sasl.passwordFile: " + c.PasswordFile + " is empty")
+	}
+	return pass, nil
 }

@@ -71,6 +71,13 @@ func TestConnect(t *testing.T) {
 	serverTLS := &tls.Config{Certificates: []tls.Certificate{server}, MinVersion: tls.VersionTLS12}
 	mutualTLS := serverTLS.Clone()
 	mutualTLS.ClientAuth, mutualTLS.ClientCAs = tls.RequireAndVerifyClientCert, clients
+	file := func(content string) string {
+		name := filepath.Join(t.TempDir(), "password")
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
 	login := func(mechanism, password string) config.SASL {
 		return config.SASL{Mechanism: mechanism, Username: "user", Password: config.Secret(password)}
 	}
@@ -88,6 +95,7 @@ func TestConnect(t *testing.T) {
 		"SASL SCRAM-SHA-256":     {user("SCRAM-SHA-256"), config.Ingest{SASL: login(config.SASLScram256, "pass")}, false},
 		"SASL SCRAM-SHA-512":     {user("SCRAM-SHA-512"), config.Ingest{SASL: login(config.SASLScram512, "pass")}, false},
 		"a wrong password":       {user("PLAIN"), config.Ingest{SASL: login(config.SASLPlain, "wrong")}, true},
+		"a password of a file":   {user("PLAIN"), config.Ingest{SASL: config.SASL{Mechanism: config.SASLPlain, Username: "user", PasswordFile: file("pass\n")}}, false},
 		"TLS":                    {[]kfake.Opt{kfake.TLS(serverTLS)}, config.Ingest{TLS: trusted}, false},
 		"TLS that isn't trusted": {[]kfake.Opt{kfake.TLS(serverTLS)}, config.Ingest{TLS: config.TLS{Enabled: true}}, true},
 		"a client certificate": {
@@ -124,6 +132,39 @@ func TestConnect(t *testing.T) {
 				t.Errorf("connecting: %v", err)
 			}
 		})
+	}
+}
+
+// A connection logs in with what the file holds at that moment.
+func TestPasswordFileThatChanges(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "password")
+	for mechanism, sends := range map[string]string{
+		config.SASLPlain: "\x00user\x00%s", config.SASLOAuthBearer: "n,,\x01auth=Bearer %s\x01\x01",
+	} {
+		m := saslMechanism(config.SASL{Mechanism: mechanism, Username: "user", PasswordFile: name})
+		for _, pass := range []string{"first", "second"} {
+			if err := os.WriteFile(name, []byte(pass+"\r\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, first, err := m.Authenticate(t.Context(), "broker")
+			if want := strings.ReplaceAll(sends, "%s", pass); err != nil || string(first) != want {
+				t.Errorf("%s sends %q, %v; want %q", mechanism, first, err, want)
+			}
+		}
+	}
+	if err := os.WriteFile(name, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{name: "is empty", "/does/not/exist": "no such file"} {
+		for _, mechanism := range []string{config.SASLPlain, config.SASLScram256, config.SASLScram512, config.SASLOAuthBearer} {
+			c := config.SASL{Mechanism: mechanism, Username: "user", PasswordFile: file}
+			if _, err := Connect(config.Ingest{SASL: c}, zap.NewNop()); err == nil || !strings.Contains(err.Error(), "ingest.sasl.passwordFile: ") {
+				t.Errorf("%s with %s: %v", mechanism, file, err)
+			}
+			if _, _, err := saslMechanism(c).Authenticate(t.Context(), "broker"); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s with %s: %v, want %q", mechanism, file, err, want)
+			}
+		}
 	}
 }
 
