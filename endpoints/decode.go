@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Decode reads one POST or PUT body: canonical, with defaults, valid, and
-// without an id, since an id in a body is read-only and ignored. What is wrong
+// without an id or a time, since both are read-only in a body and ignored. What is wrong
 // comes back all at once, as ValidationErrors.
 func Decode(body []byte, o Options) (Endpoint, error) {
 	if err := checkSyntax(body); err != nil {
@@ -24,7 +25,7 @@ func Decode(body []byte, o Options) (Endpoint, error) {
 }
 
 // DecodeSet reads an array of POST bodies, as the endpoints file holds it, in
-// which an id counts; and makes it fit for use, as Prepare does.
+// which an id and a lastUpdatedUtc count; and makes it fit for use, as Prepare does.
 func DecodeSet(data []byte, o Options) ([]Endpoint, error) {
 	// Some editors put a byte order mark before the text.
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
@@ -79,12 +80,10 @@ var fields = []struct {
 	{"body", text(func(e *Endpoint) *Body { return &e.Body })},
 	{"ordering", text(func(e *Endpoint) *Ordering { return &e.Ordering })},
 	{"overflow", text(func(e *Endpoint) *Overflow { return &e.Overflow })},
-	{"authentication", checkAuthentication},
-	{"filter", func(*Endpoint, json.RawMessage) error {
-		return errors.New("is not supported yet in this version")
-	}},
+	{"authentication", text(func(e *Endpoint) *Authentication { return &e.Authentication })},
+	{"filter", text(func(e *Endpoint) *string { return &e.Filter })},
 	// What the service reports. A body that was read may be sent back as it is.
-	{"lastUpdatedUtc", ignore},
+	{"lastUpdatedUtc", setLastUpdated},
 	{"status", ignore},
 	{"properties", ignore},
 }
@@ -116,24 +115,23 @@ func setEventTypes(e *Endpoint, raw json.RawMessage) error {
 	return nil
 }
 
-func checkAuthentication(_ *Endpoint, raw json.RawMessage) error {
-	var s string
-	if json.Unmarshal(raw, &s) != nil {
-		return errNotString
+// setLastUpdated is for the endpoints file, in which the time outlives a
+// restart. What isn't a time is ignored: the field is nobody's to write.
+func setLastUpdated(e *Endpoint, raw json.RawMessage) error {
+	var t time.Time
+	if json.Unmarshal(raw, &t) == nil {
+		e.LastUpdated = t.UTC()
 	}
-	switch strings.ToLower(strings.TrimSpace(s)) {
-	case "keybased", "":
-		return nil
-	case "identitybased":
-		return errors.New("identityBased is not supported yet in this version; keyBased is")
-	}
-	return errors.New("unknown value" + quoted(s) + "; allowed is keyBased")
+	return nil
 }
+
+// readOnly fields count in a store's own documents only.
+func readOnly(name string) bool { return name == "id" || name == "lastUpdatedUtc" }
 
 // decodeObject reads one valid JSON value. It goes key by key, and not through
 // a struct, to report all that is wrong instead of the first thing, and to
 // refuse a key that comes twice, of which a struct would take the last.
-func decodeObject(raw []byte, keepID bool) (Endpoint, ValidationErrors) {
+func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 	var (
 		e    Endpoint
 		v    ValidationErrors
@@ -161,7 +159,7 @@ func decodeObject(raw []byte, keepID bool) (Endpoint, ValidationErrors) {
 			switch {
 			case seen[f.name]:
 				v.add(f.name, "is given more than once")
-			case f.name == "id" && !keepID, string(value) == "null":
+			case readOnly(f.name) && !stored, string(value) == "null":
 			default:
 				if err := f.set(&e, value); err != nil {
 					v.add(f.name, err.Error())

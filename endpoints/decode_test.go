@@ -24,7 +24,7 @@ func TestDecode(t *testing.T) {
 		"plain": {in: body("")},
 		"optional fields": {in: body(`,"name":"n","body":"Data","ordering":"NONE","overflow":"drop","authentication":"KeyBased",
 			"secondaryConnectionString":null,"filter":null`)},
-		"read-only fields, whatever they hold": {in: body(`,"id":7,"lastUpdatedUtc":false,"status":"Ready","properties":{"a":"b"}`)},
+		"read-only fields, whatever they hold": {in: body(`,"id":7,"lastUpdatedUtc":"2020-01-01T00:00:00Z","status":"Ready","properties":{"a":"b"}`)},
 		"pascal case": {in: strings.NewReplacer("type", "Type", "event", "Event", "connection", "Connection", "path", "Path").
 			Replace(body(""))},
 
@@ -35,7 +35,7 @@ func TestDecode(t *testing.T) {
 		"twice":          {in: body(`,"Path":"other"`), want: []string{"path: is given more than once"}},
 		"filter":         {in: body(`,"filter":"$body.x > 1"`), want: []string{"filter: is not supported yet"}},
 		"identity":       {in: body(`,"authentication":"identityBased"`), want: []string{"authentication: identityBased is not supported yet"}},
-		"other identity": {in: body(`,"authentication":"none"`), want: []string{`authentication: unknown value "none"; allowed is keyBased`}},
+		"other identity": {in: body(`,"authentication":"none"`), want: []string{`authentication: unknown value "none"; allowed are keyBased, identityBased`}},
 		"wrong kinds, told once each": {
 			in: `{"type":1,"eventTypes":"SensorChange","connectionString":{"a":"SECRET"},"path":["hub"]}`,
 			want: []string{
@@ -61,7 +61,7 @@ func TestDecode(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e, err := Decode([]byte(tc.in), Options{})
 			wantViolations(t, err, tc.want...)
-			if err == nil && (e.Type != TypeEventHub || e.Path != "hub" || e.ID != "" || e.ConnectionString != ehConn) {
+			if err == nil && (e.Type != TypeEventHub || e.Path != "hub" || e.ID != "" || !e.LastUpdated.IsZero() || e.ConnectionString != ehConn) {
 				t.Errorf("decoded %s with id %q", e, e.ID)
 			}
 		})
@@ -148,6 +148,22 @@ func TestEndpointIsMaskedEverywhere(t *testing.T) {
 	}
 }
 
+// Clients keep entity tags across restarts, and compare what two copies say.
+func TestETag(t *testing.T) {
+	const want = `"8030c3c26327e93fa660be54352ab4f0"`
+	if got := hub().ETag(); got != want {
+		t.Errorf("the ETag of the same endpoint changed: %s, was %s", got, want)
+	}
+	filled := hub(func(e *Endpoint) { e.Body, e.Authentication = "ENVELOPE", AuthenticationKey })
+	if filled.ETag() != hub().ETag() {
+		t.Error("a default that is spelled out makes another ETag")
+	}
+	moved := hub(func(e *Endpoint) { e.Path, e.Filter = "", "hub" })
+	if moved.ETag() == hub(func(e *Endpoint) { e.Path, e.Filter = "hub", "" }).ETag() {
+		t.Error("a value in another field makes the same ETag")
+	}
+}
+
 func TestEqual(t *testing.T) {
 	a := hub(func(e *Endpoint) { e.EventTypes = []string{SensorChange, SpaceChange} })
 	for name, tc := range map[string]struct {
@@ -168,11 +184,16 @@ func TestEqual(t *testing.T) {
 		"body":          {func(e *Endpoint) { e.Body = BodyData }, false},
 		"ordering":      {func(e *Endpoint) { e.Ordering = OrderingNone }, false},
 		"overflow":      {func(e *Endpoint) { e.Overflow = OverflowDrop }, false},
+		"identity":      {func(e *Endpoint) { e.Authentication = AuthenticationIdentity }, false},
+		"filter":        {func(e *Endpoint) { e.Filter = "$body.x > 1" }, false},
 	} {
 		b := a.Clone()
 		tc.change(&b)
 		if a.Equal(b) != tc.want || b.Equal(a) != tc.want {
 			t.Errorf("%s: Equal is %t, want %t", name, !tc.want, tc.want)
+		}
+		if same := a.ETag() == b.ETag(); same != (tc.want && name != "another order") {
+			t.Errorf("%s: ETag is the same: %t", name, same)
 		}
 	}
 }

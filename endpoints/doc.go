@@ -14,7 +14,8 @@
 //     its stable id, and reports every violation at once as [ValidationErrors].
 //   - A [Store] ([FileStore], [MemoryStore]) holds the set and delivers each
 //     new one whole. It never delivers an invalid set: a broken change leaves
-//     the last good set in force and is reported.
+//     the last good set in force and is reported. Its Change is the one way
+//     to write, for as many writers at once as there are.
 //
 // # Secrets
 //

@@ -1,6 +1,9 @@
 package endpoints
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -57,9 +60,21 @@ const (
 	OverflowDrop Overflow = "drop"
 )
 
+// Authentication says how an endpoint's service knows who sends.
+type Authentication string
+
+const (
+	// AuthenticationKey is by the keys of the connection strings. The default.
+	AuthenticationKey Authentication = "keyBased"
+	// AuthenticationIdentity is by this process's own identity at Entra ID:
+	// there is no key to keep, to leak or to rotate.
+	AuthenticationIdentity Authentication = "identityBased"
+)
+
 // Endpoint is one destination, as a user configured it.
 //
-// It is a value: copy it, but see [Endpoint.Clone] for its slice. The
+// It is a value: copy it, but see [Endpoint.Clone] for its slice; one that
+// came out of a [Store] shares that slice with others. The
 // connection strings are the user's own bytes, in the clear; everything that
 // prints an Endpoint masks them.
 type Endpoint struct {
@@ -79,12 +94,16 @@ type Endpoint struct {
 	SecondaryConnectionString string
 	// Path is the hub's or the Service Bus topic's name; for EventGrid the
 	// topic's host name.
-	Path     string
-	Body     Body
-	Ordering Ordering
-	Overflow Overflow
-	// LastUpdated is when this process's store first held the endpoint in
-	// this form, in UTC. It is no part of the endpoint's identity.
+	Path           string
+	Authentication Authentication
+	Body           Body
+	Ordering       Ordering
+	Overflow       Overflow
+	// Filter is the source of an expression that an event must satisfy besides
+	// its type. Empty: there is none.
+	Filter string
+	// LastUpdated is when the endpoint came to be as it is, in UTC. It is no
+	// part of the endpoint's identity, and its store's alone to set.
 	LastUpdated time.Time
 }
 
@@ -124,7 +143,32 @@ func (e Endpoint) Equal(o Endpoint) bool {
 	return e.ID == o.ID && e.Name == o.Name && e.Type == o.Type &&
 		e.ConnectionString == o.ConnectionString &&
 		e.SecondaryConnectionString == o.SecondaryConnectionString &&
-		e.Path == o.Path && e.Body == o.Body && e.Ordering == o.Ordering && e.Overflow == o.Overflow
+		e.Path == o.Path && e.Authentication == o.Authentication && e.Body == o.Body &&
+		e.Ordering == o.Ordering && e.Overflow == o.Overflow && e.Filter == o.Filter
+}
+
+// ETag is a strong entity tag, with its quotes: it changes with everything
+// that a user can change, the secrets included, and is the same in every copy
+// of the process. LastUpdated has no part in it.
+//
+// Nobody learns a key from it: it is a hash, cut short, and a key is far too
+// random to be guessed at.
+func (e Endpoint) ETag() string {
+	e = e.canonical()
+	h := sha256.New()
+	for _, s := range append([]string{
+		e.ID, e.Name, string(e.Type), e.ConnectionString, e.SecondaryConnectionString, e.Path,
+		string(e.Authentication), string(e.Body), string(e.Ordering), string(e.Overflow), e.Filter,
+	}, e.EventTypes...) {
+		// With its length before it, no two lists make the same bytes.
+		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
+	}
+	return `"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
+}
+
+// identical is Equal, and the order of the event types is the same too.
+func (e Endpoint) identical(o Endpoint) bool {
+	return slices.Equal(e.EventTypes, o.EventTypes) && e.Equal(o)
 }
 
 // Clone returns a copy that shares nothing with e.
@@ -148,7 +192,7 @@ func (e Endpoint) canonical() Endpoint {
 	e = e.Clone()
 	// White space around a pasted value, a secret file's final newline above
 	// all, is never part of it.
-	for _, s := range []*string{&e.ID, &e.Name, &e.ConnectionString, &e.SecondaryConnectionString, &e.Path} {
+	for _, s := range []*string{&e.ID, &e.Name, &e.ConnectionString, &e.SecondaryConnectionString, &e.Path, &e.Filter} {
 		*s = strings.TrimSpace(*s)
 	}
 	e.ID = strings.ToLower(e.ID)
@@ -156,6 +200,7 @@ func (e Endpoint) canonical() Endpoint {
 	for i, t := range e.EventTypes {
 		e.EventTypes[i] = fold(t, EventTypes()...)
 	}
+	e.Authentication = fold(orDefault(e.Authentication, AuthenticationKey), AuthenticationKey, AuthenticationIdentity)
 	e.Body = fold(orDefault(e.Body, BodyEnvelope), BodyEnvelope, BodyData)
 	e.Ordering = fold(orDefault(e.Ordering, OrderingPartition), OrderingPartition, OrderingNone)
 	e.Overflow = fold(orDefault(e.Overflow, OverflowBlock), OverflowBlock, OverflowDrop)

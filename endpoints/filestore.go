@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,18 +30,21 @@ type FileOptions struct {
 	Recheck time.Duration
 }
 
-// FileStore reads endpoints from a file, an array of POST bodies, and follows
-// it. It is safe for use by several goroutines.
+// FileStore keeps endpoints in a file, an array of POST bodies, which people
+// and other processes may write too: it follows the file. It is safe for use
+// by several goroutines.
 type FileStore struct {
 	path string
 	o    FileOptions
 	log  *zap.Logger
+	live Live // the last good set
+	turn turn // of those who write
 
 	mu   sync.Mutex
-	seen []byte     // the file's content at the last attempt, good or bad; nil: none
-	gone string     // the error of the last attempt, if the file couldn't be read
-	set  []Endpoint // the last good set
-	good bool       // there is a last good set
+	seen []byte // the file's content at the last attempt, good or bad; nil: none
+	bad  error  // what was wrong with seen; nil: the set in force is what it says
+	gone string // the error of the last attempt, if the file couldn't be read
+	good bool   // there is a last good set
 }
 
 // NewFileStore returns a store of the file at path, without reading it.
@@ -55,20 +59,26 @@ func NewFileStore(path string, o FileOptions) *FileStore {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &FileStore{path: path, o: o, log: log}
+	return &FileStore{path: path, o: o, log: log, turn: newTurn()}
 }
 
 // Load reads the file. An error names the file and what to do; it wraps
 // fs.ErrNotExist where the file is missing and ValidationErrors where it is
 // there and wrong.
-func (s *FileStore) Load() ([]Endpoint, error) {
-	set, _, err := s.read(true)
-	return set, err
+func (s *FileStore) Load(context.Context) ([]Endpoint, error) {
+	if _, err := s.read(); err != nil {
+		return nil, err
+	}
+	set, _, _ := s.live.Take()
+	return set, nil
 }
 
-// read takes the file over if it changed since the last read, or if always is
-// true. It reports whether there is anything new to tell: a set, or an error.
-func (s *FileStore) read(always bool) (set []Endpoint, news bool, err error) {
+// Current is the set in force: see Store.
+func (s *FileStore) Current() []Endpoint { return s.live.Current() }
+
+// read takes the file over if it changed since the last read. It reports
+// whether that was news, good or bad; the error is there in any case.
+func (s *FileStore) read() (news bool, err error) {
 	data, err := os.ReadFile(s.path)
 
 	s.mu.Lock()
@@ -78,23 +88,25 @@ func (s *FileStore) read(always bool) (set []Endpoint, news bool, err error) {
 		// One and the same failure is told once, however often it's looked at.
 		news = s.gone != err.Error()
 		s.gone = err.Error()
-		return nil, news, err
+		return news, err
 	}
 	// A file that comes back as it was has nothing new in it; but that it is
 	// back is news to whoever was told that it's gone.
 	back := s.gone != ""
 	s.gone = ""
-	if !always && !back && s.seen != nil && bytes.Equal(data, s.seen) {
-		return nil, false, nil
+	if s.seen != nil && bytes.Equal(data, s.seen) {
+		return back, s.bad
 	}
 	s.seen = data
 	next, err := DecodeSet(data, s.o.Options)
 	if err != nil {
-		return nil, true, fmt.Errorf("endpoints file %s:\n%w", s.path, err)
+		s.bad = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
+		return true, s.bad
 	}
-	stamp(next, s.set, s.timeOfChange())
-	s.set, s.good = next, true
-	return Clone(next), true, nil
+	stamp(next, s.live.Current(), s.timeOfChange())
+	s.bad, s.good = nil, true
+	s.live.Put(next)
+	return true, nil
 }
 
 // timeOfChange is now; but for the first set of this process the file's own
@@ -123,31 +135,25 @@ func (s *FileStore) unreadable(err error) error {
 	return fmt.Errorf("endpoints file %s can't be read: %w", s.path, err)
 }
 
-// reload takes over a changed file, if it did change, and tells everyone.
-func (s *FileStore) reload(apply func([]Endpoint)) {
-	set, news, err := s.read(false)
+// reload takes over a changed file, if it did change, and tells about it.
+func (s *FileStore) reload() {
+	news, err := s.read()
 	if !news {
 		return
 	}
 	if err != nil {
 		s.refused(err)
 	} else {
-		s.log.Info("endpoints file taken over", zap.String("file", s.path), zap.Int("endpoints", len(set)))
+		s.log.Info("endpoints file taken over", zap.String("file", s.path), zap.Int("endpoints", len(s.Current())))
 	}
 	if s.o.OnReload != nil {
 		s.o.OnReload(err)
-	}
-	if err == nil {
-		apply(set)
 	}
 }
 
 // refused logs a broken edit, every violation of it.
 func (s *FileStore) refused(err error) {
-	s.mu.Lock()
-	inForce := len(s.set)
-	s.mu.Unlock()
-	fields := []zap.Field{zap.String("file", s.path), zap.Int("endpointsInForce", inForce)}
+	fields := []zap.Field{zap.String("file", s.path), zap.Int("endpointsInForce", len(s.Current()))}
 	var v ValidationErrors
 	if errors.As(err, &v) {
 		fields = append(fields, zap.Array("violations", v))

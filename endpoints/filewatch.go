@@ -74,23 +74,30 @@ func forward(w *fsnotify.Watcher, out chan<- struct{}, log *zap.Logger) {
 }
 
 // follow is Watch without the file system's part: it reads the file at once,
-// after each burst of signals, and every now and then. look is called before
-// each reading, so that nothing that happens after the reading goes unnoticed.
+// after each burst of signals, and every now and then; and it delivers what was
+// read, or written by Change. look is called before each reading, so that
+// nothing that happens after the reading goes unnoticed.
 func (s *FileStore) follow(ctx context.Context, signals <-chan struct{}, look func(), apply func([]Endpoint)) {
 	read := func() {
 		if ctx.Err() != nil {
 			return // select picks at random: nothing is delivered past the end
 		}
 		look()
-		s.reload(apply)
+		s.reload()
 	}
 	read() // whatever happened since Load
 	recheck := time.NewTicker(s.o.Recheck)
 	defer recheck.Stop()
 	for {
+		set, fresh, next := s.live.Take()
+		if fresh && ctx.Err() == nil {
+			apply(set)
+		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-next:
+			continue
 		case <-signals:
 			if !s.settle(ctx, signals) {
 				return

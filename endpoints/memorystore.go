@@ -2,7 +2,6 @@ package endpoints
 
 import (
 	"context"
-	"sync"
 	"time"
 )
 
@@ -10,16 +9,13 @@ import (
 // whoever takes a Store. It is safe for use by several goroutines.
 type MemoryStore struct {
 	opts Options
-
-	mu      sync.Mutex
-	set     []Endpoint
-	changed chan struct{} // closed, and replaced, with every change
-	pending bool          // a change that neither Load nor Watch handed out
+	live Live
+	turn turn
 }
 
 // NewMemoryStore returns a store that holds eps, or what is wrong with them.
 func NewMemoryStore(eps []Endpoint, o Options) (*MemoryStore, error) {
-	s := &MemoryStore{opts: o, changed: make(chan struct{})}
+	s := &MemoryStore{opts: o, turn: newTurn()}
 	if err := s.Set(eps); err != nil {
 		return nil, err
 	}
@@ -27,59 +23,65 @@ func NewMemoryStore(eps []Endpoint, o Options) (*MemoryStore, error) {
 }
 
 // Set replaces the whole set, or reports what is wrong and leaves it alone.
+// Ids are given as Prepare does, unlike in Change.
 func (s *MemoryStore) Set(eps []Endpoint) error {
 	set, err := Prepare(eps, s.opts)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stamp(set, s.set, time.Now())
-	s.set, s.pending = set, true
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.turn <- struct{}{}
+	defer s.turn.giveBack()
+	stamp(set, s.live.Current(), time.Now())
+	s.live.Put(set)
 	return nil
 }
 
 // Load returns the set.
-func (s *MemoryStore) Load() ([]Endpoint, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pending = false
-	return Clone(s.set), nil
+func (s *MemoryStore) Load(context.Context) ([]Endpoint, error) {
+	set, _, _ := s.live.Take()
+	return set, nil
 }
 
-// Watch delivers the set after every Set: see Store.
+// Current is the set in force: see Store.
+func (s *MemoryStore) Current() []Endpoint { return s.live.Current() }
+
+// Watch delivers the set after every change: see Store.
 func (s *MemoryStore) Watch(ctx context.Context, apply func([]Endpoint)) error {
-	for {
-		s.mu.Lock()
-		changed, pending, set := s.changed, s.pending, Clone(s.set)
-		s.pending = false
-		s.mu.Unlock()
-		if pending {
-			apply(set)
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
-		}
+	s.live.Follow(ctx, apply)
+	return nil
+}
+
+// Change edits the set: see Store.
+func (s *MemoryStore) Change(ctx context.Context, edit func([]Endpoint) ([]Endpoint, error)) ([]Endpoint, error) {
+	if err := s.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.turn.giveBack()
+	before := s.live.Current()
+	after, err := edit(Clone(before))
+	if err != nil {
+		return nil, err
+	}
+	next, err := Revise(before, after, s.opts, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	s.live.Put(next)
+	return next, nil
+}
+
+// turn lets one at a time write. Unlike a mutex, one can stop waiting for it.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
-// stamp gives every endpoint of next its LastUpdated: that of its equal in
-// prev, or now.
-func stamp(next, prev []Endpoint, now time.Time) {
-	was := make(map[string]Endpoint, len(prev))
-	for _, e := range prev {
-		was[e.ID] = e
-	}
-	for i, e := range next {
-		if old, ok := was[e.ID]; ok && old.Equal(e) {
-			next[i].LastUpdated = old.LastUpdated
-		} else {
-			next[i].LastUpdated = now.UTC()
-		}
-	}
-}
+func (t turn) giveBack() { <-t }

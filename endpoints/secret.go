@@ -106,32 +106,48 @@ func (e Endpoint) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("host", e.Host())
 	enc.AddString("path", e.Path)
 	enc.AddString("eventTypes", strings.Join(e.EventTypes, ","))
+	if e.Authentication == AuthenticationIdentity {
+		enc.AddString("authentication", string(e.Authentication))
+	}
+	if e.Filter != "" {
+		enc.AddString("filter", e.Filter)
+	}
 	return nil
 }
 
 // MarshalJSON writes the fields as the Management API names them, with the
-// secrets masked: a key leaves this process in no other way than to its service.
-func (e Endpoint) MarshalJSON() ([]byte, error) {
-	r := e.Redacted()
-	out := struct {
-		ID                        string     `json:"id,omitempty"`
-		Name                      string     `json:"name,omitempty"`
-		Type                      Type       `json:"type"`
-		EventTypes                []string   `json:"eventTypes"`
-		ConnectionString          string     `json:"connectionString"`
-		SecondaryConnectionString string     `json:"secondaryConnectionString,omitempty"`
-		Path                      string     `json:"path"`
-		Body                      Body       `json:"body,omitempty"`
-		Ordering                  Ordering   `json:"ordering,omitempty"`
-		Overflow                  Overflow   `json:"overflow,omitempty"`
-		LastUpdatedUtc            *time.Time `json:"lastUpdatedUtc,omitempty"`
-	}{
-		r.ID, r.Name, r.Type, r.EventTypes, r.ConnectionString, r.SecondaryConnectionString,
-		r.Path, r.Body, r.Ordering, r.Overflow, nil,
+// secrets masked: a key leaves this process in no other way than to its
+// service or, where that is meant, its store.
+func (e Endpoint) MarshalJSON() ([]byte, error) { return json.Marshal(e.Redacted().document()) }
+
+// document is an endpoint as JSON holds it.
+type document struct {
+	ID                        string         `json:"id,omitempty"`
+	Name                      string         `json:"name,omitempty"`
+	Type                      Type           `json:"type"`
+	EventTypes                []string       `json:"eventTypes"`
+	ConnectionString          string         `json:"connectionString,omitempty"`
+	SecondaryConnectionString string         `json:"secondaryConnectionString,omitempty"`
+	Path                      string         `json:"path"`
+	Authentication            Authentication `json:"authentication,omitempty"`
+	Body                      Body           `json:"body,omitempty"`
+	Ordering                  Ordering       `json:"ordering,omitempty"`
+	Overflow                  Overflow       `json:"overflow,omitempty"`
+	Filter                    string         `json:"filter,omitempty"`
+	LastUpdatedUtc            *time.Time     `json:"lastUpdatedUtc,omitempty"`
+}
+
+// document has the secrets of e in the clear.
+func (e Endpoint) document() document {
+	d := document{
+		ID: e.ID, Name: e.Name, Type: e.Type, EventTypes: e.EventTypes,
+		ConnectionString: e.ConnectionString, SecondaryConnectionString: e.SecondaryConnectionString,
+		Path: e.Path, Authentication: e.Authentication, Body: e.Body, Ordering: e.Ordering,
+		Overflow: e.Overflow, Filter: e.Filter,
 	}
-	if !r.LastUpdated.IsZero() {
-		t := r.LastUpdated.UTC()
-		out.LastUpdatedUtc = &t
+	if !e.LastUpdated.IsZero() {
+		t := e.LastUpdated.UTC()
+		d.LastUpdatedUtc = &t
 	}
-	return json.Marshal(out)
+	return d
 }

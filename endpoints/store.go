@@ -1,12 +1,26 @@
 package endpoints
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
 
-// Store is where the endpoints are kept. A set that it delivers is valid,
-// canonical and the receiver's own, to keep and to change.
+	"github.com/google/uuid"
+)
+
+// Store is where the endpoints are kept. A set that it hands out is valid and
+// canonical, and shared with everyone else who got it: nobody may change it.
+// Whoever wants to takes a [Clone] first.
 type Store interface {
-	// Load reads the set as it is now.
-	Load() ([]Endpoint, error)
+	// Load reads the set from where it is kept and puts it in force. It comes
+	// first, before every other method.
+	Load(ctx context.Context) ([]Endpoint, error)
+
+	// Current is the set in force: what was loaded, or the latest good change
+	// since. It costs nothing, and takes nothing away from Watch.
+	Current() []Endpoint
+
 	// Watch delivers the whole set after every change of it, beginning with
 	// any change since the last Load, until ctx ends; then it returns nil.
 	// apply is called from one goroutine, one call at a time; changes that
@@ -15,9 +29,107 @@ type Store interface {
 	//
 	// One Watch at a time.
 	Watch(ctx context.Context, apply func([]Endpoint)) error
+
+	// Change is the one way to write. It gives edit the set as it is at that
+	// moment wherever it is kept, edit's own to change, and takes what it
+	// returns: the whole next set, in which an endpoint without an id gets a
+	// new one. When Change returns it, the next set is durable, it is Current,
+	// and Watch delivers it, here and in every other process on the same
+	// store. Times are the store's: what edit does to LastUpdated is ignored.
+	//
+	// edit is called again, with a newer set, if another writer came first; so
+	// it must work from what it is given only. It must not call the store.
+	//
+	// Nothing has changed if Change fails, unless the error says otherwise. It
+	// is edit's own error as it is; ValidationErrors if the next set isn't
+	// valid; ErrReadOnly if this store can't be written at all; ErrUnknown if
+	// the store stopped answering at the one moment where it can't be told.
+	Change(ctx context.Context, edit func(set []Endpoint) ([]Endpoint, error)) ([]Endpoint, error)
 }
 
 var (
 	_ Store = (*FileStore)(nil)
 	_ Store = (*MemoryStore)(nil)
 )
+
+// ErrReadOnly is wrapped, with the reason, by the error of a Change that can't
+// succeed, however often it is tried.
+var ErrReadOnly = errors.New("the endpoints can't be changed here")
+
+// ErrUnknown is wrapped by the error of a Change that may have taken effect
+// and may not: look before trying again.
+var ErrUnknown = errors.New("it is not known whether the change took effect")
+
+// Revise makes a set fit for use that an edit made of the set before: what a
+// store's Change does between reading and writing. Ids are kept, and an
+// endpoint without one gets a random one: unlike in a file, there is nothing
+// that it would have to be derived from, and a deleted endpoint's id must not
+// come back for another. What is wrong comes back as ValidationErrors.
+//
+// It looks at what changed only; what is as it was is known to be right.
+func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, error) {
+	was := byID(before)
+	next := make([]Endpoint, len(after))
+	var all ValidationErrors
+	for i, e := range after {
+		if old, ok := was[e.ID]; ok && e.identical(old) {
+			next[i] = old
+			continue
+		}
+		e = e.canonical()
+		if e.ID == "" {
+			e.ID = uuid.NewString()
+		}
+		for _, v := range e.violations(o) {
+			v.Endpoint = labelByID(i, e)
+			all = append(all, v)
+		}
+		e.LastUpdated = now.UTC()
+		if old, ok := was[e.ID]; ok && e.Equal(old) {
+			e.LastUpdated = old.LastUpdated
+		}
+		next[i] = e
+	}
+	if err := append(all, setViolations(next, labelByID)...).err(); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// labelByID names an endpoint for a user who doesn't see the set as a list.
+func labelByID(_ int, e Endpoint) string {
+	id := e.ID
+	if uuid.Validate(id) != nil {
+		id = "…"
+	}
+	if e.Name == "" {
+		return "endpoint " + id
+	}
+	return fmt.Sprintf("endpoint %s (%s)", quotable(e.Name), id)
+}
+
+// stamp gives every endpoint that was read in next its LastUpdated: what came
+// with it if that is news, else that of its equal in prev, else now.
+func stamp(next, prev []Endpoint, now time.Time) {
+	was := byID(prev)
+	for i, e := range next {
+		old, known := was[e.ID]
+		switch {
+		case e.LastUpdated.After(old.LastUpdated) && !e.LastUpdated.After(now):
+			// Another process changed it, then.
+		case known && old.Equal(e):
+			next[i].LastUpdated = old.LastUpdated
+		default:
+			// New; or changed by hand, and the time left as it was.
+			next[i].LastUpdated = now.UTC()
+		}
+	}
+}
+
+func byID(set []Endpoint) map[string]Endpoint {
+	m := make(map[string]Endpoint, len(set))
+	for _, e := range set {
+		m[e.ID] = e
+	}
+	return m
+}

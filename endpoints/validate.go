@@ -50,7 +50,7 @@ func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, e
 		}
 	}
 	assignIDs(out)
-	all = append(all, setViolations(out)...)
+	all = append(all, setViolations(out, label)...)
 	if err := all.err(); err != nil {
 		return nil, err
 	}
@@ -79,6 +79,10 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 		v.add("name", "must have at most 128 characters and no control characters")
 	}
 	oneOf(&v, "type", e.Type, Types()...)
+	oneOf(&v, "authentication", e.Authentication, AuthenticationKey, AuthenticationIdentity)
+	if e.Authentication == AuthenticationIdentity {
+		v.add("authentication", "identityBased is not supported yet in this version; keyBased is")
+	}
 	oneOf(&v, "body", e.Body, BodyEnvelope, BodyData)
 	oneOf(&v, "ordering", e.Ordering, OrderingPartition, OrderingNone)
 	oneOf(&v, "overflow", e.Overflow, OverflowBlock, OverflowDrop)
@@ -86,6 +90,7 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 		v.add("ordering", "none is only possible with type EventHub, whose partitions it is about")
 	}
 	e.checkEventTypes(&v)
+	e.checkFilter(&v)
 	e.checkPath(&v)
 	switch e.Type {
 	case TypeEventGrid:
@@ -127,6 +132,12 @@ func (e Endpoint) checkEventTypes(v *ValidationErrors) {
 	}
 	if slices.ContainsFunc(e.EventTypes, func(t string) bool { return t != DeviceMessage }) {
 		v.add("eventTypes", "DeviceMessage must be alone: give the other event types an endpoint of their own")
+	}
+}
+
+func (e Endpoint) checkFilter(v *ValidationErrors) {
+	if e.Filter != "" { // until there is a parser for it
+		v.add("filter", "is not supported yet in this version")
 	}
 }
 
@@ -218,30 +229,36 @@ func (e Endpoint) checkConnectionString(v *ValidationErrors, o Options, field, s
 }
 
 // setViolations is what only a set can get wrong. Every endpoint has its id.
-func setViolations(eps []Endpoint) ValidationErrors {
+func setViolations(eps []Endpoint, label func(int, Endpoint) string) ValidationErrors {
 	var v ValidationErrors
 	firstDevice, firstWith := -1, make(map[string]int, len(eps))
+	named := make(map[string]int)
+	conflict := func(i, with int, field, before, after string) {
+		v = append(v, Violation{
+			Endpoint: label(i, eps[i]), Field: field,
+			Message: before + label(with, eps[with]) + after, Conflict: true,
+		})
+	}
 	for i, e := range eps {
 		if slices.Contains(e.EventTypes, DeviceMessage) {
 			if firstDevice >= 0 {
-				v = append(v, Violation{
-					label(i, e), "eventTypes",
-					"only one endpoint may take DeviceMessage, and " + label(firstDevice, eps[firstDevice]) + " does",
-				})
+				conflict(i, firstDevice, "eventTypes", "only one endpoint may take DeviceMessage, and ", " does")
 			} else {
 				firstDevice = i
 			}
 		}
-		first, taken := firstWith[e.ID]
-		if !taken {
-			firstWith[e.ID] = i
+		if first, taken := named[e.Name]; taken {
+			conflict(i, first, "name", "is already that of ", "")
+			continue // the id was made of it, or copied along with it
+		}
+		if e.Name != "" {
+			named[e.Name] = i
+		}
+		if first, taken := firstWith[e.ID]; taken {
+			conflict(i, first, "id", "is already that of ", "")
 			continue
 		}
-		field := "id"
-		if e.Name != "" && e.Name == eps[first].Name {
-			field = "name" // the id was made of it, or copied along with it
-		}
-		v = append(v, Violation{label(i, e), field, "is already that of " + label(first, eps[first])})
+		firstWith[e.ID] = i
 	}
 	return v
 }
@@ -251,20 +268,31 @@ func setViolations(eps []Endpoint) ValidationErrors {
 var idSpace = uuid.MustParse("5b0a1bd4-4f0c-5d0e-9c39-7f2f4d1f6a11")
 
 func assignIDs(eps []Endpoint) {
+	explicit := make(map[string]bool, len(eps))
+	for _, e := range eps {
+		explicit[e.ID] = true
+	}
 	rank := map[string]int{}
 	for i, e := range eps {
 		if e.ID != "" {
 			continue
 		}
-		// A zero byte can't be part of any of the pieces, so no two different
-		// tuples make the same string.
 		of := "name\x00" + e.Name
 		if e.Name == "" {
-			place := strings.Join([]string{"place", string(e.Type), e.Host(), e.Path}, "\x00")
-			of = fmt.Sprintf("%s\x00%d", place, rank[place])
-			rank[place]++
+			of = strings.Join([]string{"place", string(e.Type), e.Host(), e.Path}, "\x00")
 		}
-		eps[i].ID = uuid.NewSHA1(idSpace, []byte(of)).String()
+		// An id of this kind may have been written down, as a store does when
+		// it writes its file, and its endpoint renamed or moved since.
+		for eps[i].ID == "" || explicit[eps[i].ID] {
+			// A zero byte can't be part of any of the pieces, so no two
+			// different tuples make the same string.
+			ranked := of
+			if e.Name == "" || rank[of] > 0 {
+				ranked = fmt.Sprintf("%s\x00%d", of, rank[of])
+			}
+			rank[of]++
+			eps[i].ID = uuid.NewSHA1(idSpace, []byte(ranked)).String()
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"slices"
 	"strings"
 
 	"go.uber.org/zap/zapcore"
@@ -17,6 +18,9 @@ type Violation struct {
 	Field string `json:"field,omitempty"`
 	// Message says what is wrong and what is allowed. It never holds a secret.
 	Message string `json:"message"`
+	// Conflict means that the endpoint is right by itself, and can't be beside
+	// another of the set.
+	Conflict bool `json:"-"`
 }
 
 // String is one line: where, which field, what.
@@ -43,6 +47,11 @@ func (v ValidationErrors) Error() string {
 		lines[i] = one.String()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Conflict reports whether nothing is wrong but conflicts.
+func (v ValidationErrors) Conflict() bool {
+	return !slices.ContainsFunc(v, func(one Violation) bool { return !one.Conflict })
 }
 
 // MarshalLogArray logs each violation by itself.

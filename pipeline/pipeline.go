@@ -84,7 +84,7 @@ func New(o Options) *Pipeline {
 // within the shutdown time-out: polling first, then what is in flight gets its
 // outcome, the offsets are committed and the group is left.
 func (p *Pipeline) Run(ctx context.Context) error {
-	set, err := p.Endpoints.Load()
+	set, err := p.Endpoints.Load(ctx)
 	if err != nil {
 		return errors.Join(err, p.DeadLetters.Close(ctx), p.Source.Close(ctx))
 	}

@@ -33,11 +33,12 @@ const topic = "twins"
 
 // store hands out one set, and then what comes through the channel.
 type store struct {
-	set     []endpoints.Endpoint
-	changes chan []endpoints.Endpoint
+	endpoints.Store // nil: nothing here reads or writes beside what follows
+	set             []endpoints.Endpoint
+	changes         chan []endpoints.Endpoint
 }
 
-func (s store) Load() ([]endpoints.Endpoint, error) { return s.set, nil }
+func (s store) Load(context.Context) ([]endpoints.Endpoint, error) { return s.set, nil }
 
 func (s store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) error {
 	for {

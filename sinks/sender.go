@@ -332,7 +332,9 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	s.mu.Lock()
 	old, before := s.link, s.endpoint
 	s.endpoint = endpoint
-	before.Name, before.EventTypes, before.Overflow = endpoint.Name, endpoint.EventTypes, endpoint.Overflow
+	// What is none of the connection's business.
+	before.Name, before.EventTypes, before.Filter = endpoint.Name, endpoint.EventTypes, endpoint.Filter
+	before.Overflow = endpoint.Overflow
 	if before.Equal(endpoint) {
 		s.mu.Unlock()
 		return nil

@@ -73,7 +73,7 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 	if err != nil {
 		return err
 	}
-	set, err := store.Load()
+	set, err := store.Load(ctx)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 		}
 	}()
 	// What can be wrong without a broker is found before one is waited for.
-	if _, err := store.Load(); err != nil {
+	if _, err := store.Load(ctx); err != nil {
 		return nil, err
 	}
 	if s.api, err = listen(ctx, "api.listen", apiAddress(cfg)); err != nil {

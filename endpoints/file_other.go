@@ -1,0 +1,13 @@
+//go:build !unix
+
+package endpoints
+
+import (
+	"context"
+	"os"
+)
+
+// lockDir locks nothing here: one process only may change the file.
+func lockDir(context.Context, string) (unlock func(), err error) { return func() {}, nil }
+
+func keepOwner(*os.File, os.FileInfo) {}

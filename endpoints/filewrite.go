@@ -1,0 +1,194 @@
+package endpoints
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Change edits the file: see Store. Whoever reads the file sees it as it was
+// or as it becomes, never half of it, also after a power cut. Other processes
+// that change it wait for their turn, and an edit by hand that came before is
+// read first. Where that edit is broken, nothing is written over it.
+func (s *FileStore) Change(ctx context.Context, edit func([]Endpoint) ([]Endpoint, error)) ([]Endpoint, error) {
+	if err := s.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.turn.giveBack()
+	// A link stays a link: what it leads to is replaced.
+	target, err := filepath.EvalSymlinks(s.path)
+	if err != nil {
+		return nil, s.unreadable(err)
+	}
+	unlock, err := lockDir(ctx, filepath.Dir(target))
+	if err != nil {
+		return nil, fmt.Errorf("endpoints file %s: waiting for another process that changes it: %w", s.path, err)
+	}
+	defer unlock()
+	for {
+		next, err := s.change(target, edit)
+		if !errors.Is(err, errMoved) {
+			return next, err
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// errMoved means that someone without the lock, an editor, wrote meanwhile.
+var errMoved = errors.New("the file changed while it was being changed")
+
+func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, error)) ([]Endpoint, error) {
+	if _, err := s.read(); err != nil {
+		// Not with %w: the violations are those of the file, not of the edit.
+		return nil, fmt.Errorf("nothing is written over an endpoints file that needs correcting first: %v", err) //nolint:errorlint // see above
+	}
+	s.mu.Lock()
+	seen := s.seen
+	s.mu.Unlock()
+	before := s.live.Current()
+	after, err := edit(Clone(before))
+	if err != nil {
+		return nil, err
+	}
+	next, err := Revise(before, after, s.o.Options, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	data, err := encodeFile(next)
+	if err != nil {
+		return nil, fmt.Errorf("endpoints file %s: %w", s.path, err)
+	}
+	if !bytes.Equal(data, seen) {
+		if err := replaceFile(target, seen, data); err != nil {
+			return nil, s.unwritable(err)
+		}
+		s.log.Info("endpoints file written", zap.String("file", s.path), zap.Int("endpoints", len(next)))
+	}
+	s.mu.Lock()
+	s.seen = data
+	s.live.Put(next) // under the lock, as read does: in the order of the contents
+	s.mu.Unlock()
+	return next, nil
+}
+
+// encodeFile writes a set as people would: an array of POST bodies, with the
+// ids and times that make it the same set when it is read again, and without
+// what is the default anyway.
+func encodeFile(set []Endpoint) ([]byte, error) {
+	docs := make([]document, len(set))
+	for i, e := range set {
+		d := e.document()
+		if d.Authentication == AuthenticationKey {
+			d.Authentication = ""
+		}
+		if d.Body == BodyEnvelope {
+			d.Body = ""
+		}
+		if d.Ordering == OrderingPartition {
+			d.Ordering = ""
+		}
+		if d.Overflow == OverflowBlock {
+			d.Overflow = ""
+		}
+		docs[i] = d
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(docs)
+	return b.Bytes(), err
+}
+
+// replaceFile puts data in the place of a file that holds before, or leaves it
+// alone. It keeps the file's permissions and, where it may, its owner.
+func replaceFile(path string, before, data []byte) (err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	// Beside the file: a rename is atomic within one file system only. The
+	// name starts with a dot and is nobody's pattern.
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = tmp.Close()
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	if err := tmp.Chmod(info.Mode().Perm()); err != nil {
+		return err
+	}
+	keepOwner(tmp, info)
+	if _, err := tmp.Write(data); err != nil {
+		return err
+	}
+	if err := tmp.Sync(); err != nil {
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	// As late as can be. What an editor does between here and the rename is
+	// lost, as it would be if it came just before an editor saved.
+	now, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now, before) {
+		return errMoved
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("%w: it is in the file, and may be gone again after a power cut: %w", ErrUnknown, err)
+	}
+	return nil
+}
+
+// syncDir makes a rename outlive a power cut.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = dir.Sync()
+	_ = dir.Close() // nothing was written through it
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		return nil // a file system that has no such thing
+	}
+	return err
+}
+
+// unwritable says why the file could not be replaced.
+func (s *FileStore) unwritable(err error) error {
+	switch {
+	case errors.Is(err, errMoved):
+		return err
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w: the endpoints file %s is on a read-only file system, as a mounted ConfigMap or Secret is: "+
+			"change it where it comes from", ErrReadOnly, s.path)
+	case errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("%w: the endpoints file %s is mounted by itself, and so can't be replaced: mount its directory instead",
+			ErrReadOnly, s.path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: the directory of the endpoints file %s must not be written by this user: allow it to, "+
+			"or change the file by hand", ErrReadOnly, s.path)
+	}
+	return fmt.Errorf("endpoints file %s can't be written: %w", s.path, err)
+}
