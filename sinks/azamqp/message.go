@@ -25,21 +25,25 @@ type Message struct {
 	ID          string
 	ContentType string
 	Body        []byte
-	Properties  map[string]any
+	// Properties are the application properties. Their values are strings and
+	// pointers to strings, which AMQP's codec takes alike, bytes, or nil.
+	Properties map[string]any
 
-	id []byte
+	// What the properties of an event in JSON point to. A string becomes an
+	// interface value by an allocation, a pointer does not; and while events
+	// have the same properties, the map itself stays as it is.
+	eventType, correlation, subject string
+	plain                           bool // Properties are those four, none of them null
+
+	id  []byte
+	ids strings.Builder // what ID is cut from: a block for many
 }
 
-// Boxed once: a string becomes an interface value by an allocation.
-var (
-	jsonProperty any = contentTypeJSON
-	typeProperty     = func() (p [event.NumTypes]any) {
-		for t := range event.NumTypes {
-			p[t] = t.String()
-		}
-		return p
-	}()
-)
+// idBlock is the size of those blocks, in bytes.
+const idBlock = 4 << 10
+
+// jsonProperty is boxed once.
+var jsonProperty any = contentTypeJSON
 
 var null = []byte("null")
 
@@ -56,8 +60,7 @@ var messages = sync.Pool{New: func() any { return new(Message) }}
 func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*Message) error) (n int, err error) {
 	rest := messages.Get().(*Message)
 	defer func() {
-		rest.Body = nil // the events' bytes go their own way
-		clear(rest.Properties)
+		rest.forget()
 		messages.Put(rest)
 	}()
 	m := new(Message)
@@ -78,15 +81,28 @@ func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*
 	return len(events), nil
 }
 
+// forget lets go of the event: its bytes go their own way.
+func (m *Message) forget() {
+	m.Body, m.correlation, m.subject = nil, "", ""
+	if !m.plain {
+		clear(m.Properties)
+	}
+}
+
 // Set makes m the message of an event. The names of the application
 // properties are the v1 service's: Type, CorrelationId, ContentType, Subject.
 func (m *Message) Set(ev *event.Event, body endpoints.Body) {
 	m.id = ev.MessageID(m.id[:0])
-	m.ID = string(m.id)
+	if m.ids.Cap()-m.ids.Len() < len(m.id) {
+		m.ids.Reset() // the ids that were cut from the old block keep it
+		m.ids.Grow(idBlock)
+	}
+	start := m.ids.Len()
+	m.ids.Write(m.id)
+	m.ID = m.ids.String()[start:]
 	if m.Properties == nil {
 		m.Properties = make(map[string]any, 8)
 	}
-	clear(m.Properties)
 	if ev.Raw {
 		m.setRaw(ev)
 		return
@@ -98,28 +114,40 @@ func (m *Message) Set(ev *event.Event, body endpoints.Body) {
 			m.Body = null
 		}
 	}
-	m.Properties["Type"] = typeProperty[ev.Type]
-	m.Properties["ContentType"] = jsonProperty
-	m.Properties["CorrelationId"] = optional(ev.CorrelationID)
-	m.Properties["Subject"] = optional(ev.Subject)
+	if !m.plain {
+		clear(m.Properties)
+		m.Properties["Type"] = &m.eventType
+		m.Properties["ContentType"] = jsonProperty
+		m.Properties["CorrelationId"] = &m.correlation
+		m.Properties["Subject"] = &m.subject
+		m.plain = true
+	}
+	m.eventType, m.correlation, m.subject = ev.Type.String(), ev.CorrelationID, ev.Subject
+	// Null for what the event doesn't have, as the v1 service sent it.
+	if m.correlation == "" {
+		m.set("CorrelationId", nil)
+	}
+	if m.subject == "" {
+		m.set("Subject", nil)
+	}
 	if len(ev.Record.Headers) > 0 {
 		if v, ok := ev.Record.Header("traceparent"); ok && utf8.Valid(v) {
-			m.Properties["traceparent"] = string(v)
+			m.set("traceparent", string(v))
 		}
 	}
 }
 
-// optional is null for what the event doesn't have, as the v1 service sent it.
-func optional(s string) any {
-	if s == "" {
-		return nil
-	}
-	return s
+// set makes the properties other than the plain ones, for this event only.
+func (m *Message) set(key string, value any) {
+	m.Properties[key] = value
+	m.plain = false
 }
 
 // setRaw makes m the message of a device: its own bytes, its properties, and
 // ours over them.
 func (m *Message) setRaw(ev *event.Event) {
+	clear(m.Properties)
+	m.plain = false
 	m.ContentType = contentTypeBinary
 	m.Body = ev.Body
 	if m.Body == nil {
@@ -137,6 +165,6 @@ func (m *Message) setRaw(ev *event.Event) {
 			m.Properties[h.Key] = h.Value
 		}
 	}
-	m.Properties["Type"] = typeProperty[event.DeviceMessage]
+	m.Properties["Type"] = event.DeviceMessage.String()
 	m.Properties["ContentType"] = m.ContentType
 }

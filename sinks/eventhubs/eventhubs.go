@@ -86,13 +86,17 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err != nil {
 		return 0, classify(err)
 	}
+	// An annotated message and not an EventData, whose properties the SDK
+	// copies into a new map for each event.
+	var properties azeventhubs.AMQPAnnotatedMessageProperties
+	message := azeventhubs.AMQPAnnotatedMessage{
+		Properties: &properties,
+		Body:       azeventhubs.AMQPAnnotatedMessageBody{Data: make([][]byte, 1)},
+	}
 	n, err := azamqp.Fill(events, s.endpoint.Body, azeventhubs.ErrEventDataTooLarge, func(m *azamqp.Message) error {
-		return batch.AddEventData(&azeventhubs.EventData{
-			Body:        m.Body,
-			ContentType: &m.ContentType,
-			MessageID:   &m.ID,
-			Properties:  m.Properties,
-		}, nil)
+		properties.MessageID, properties.ContentType = &m.ID, &m.ContentType
+		message.ApplicationProperties, message.Body.Data[0] = m.Properties, m.Body
+		return batch.AddAMQPAnnotatedMessage(&message, nil)
 	})
 	if err != nil {
 		return n, err

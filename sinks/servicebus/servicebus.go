@@ -68,13 +68,17 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err != nil {
 		return 0, classify(err)
 	}
+	// An annotated message and not a Message, whose properties the SDK copies
+	// into a new map for each event.
+	var properties azservicebus.AMQPAnnotatedMessageProperties
+	message := azservicebus.AMQPAnnotatedMessage{
+		Properties: &properties,
+		Body:       azservicebus.AMQPAnnotatedMessageBody{Data: make([][]byte, 1)},
+	}
 	n, err := azamqp.Fill(events, s.endpoint.Body, azservicebus.ErrMessageTooLarge, func(m *azamqp.Message) error {
-		return batch.AddMessage(&azservicebus.Message{
-			Body:                  m.Body,
-			ContentType:           &m.ContentType,
-			MessageID:             &m.ID,
-			ApplicationProperties: m.Properties,
-		}, nil)
+		properties.MessageID, properties.ContentType = &m.ID, &m.ContentType
+		message.ApplicationProperties, message.Body.Data[0] = m.Properties, m.Body
+		return batch.AddAMQPAnnotatedMessage(&message, nil)
 	})
 	if err != nil {
 		return n, err
