@@ -42,6 +42,41 @@ var legacyParts = map[string]bool{
 // No error quotes the input: with a separator missing or two parts swapped,
 // any piece of it can be the key. Parts are named by their position.
 func ParseConnectionString(s string) (ConnectionString, error) {
+	cs, err := parseParts(s)
+	if err != nil {
+		return ConnectionString{}, err
+	}
+	if err := cs.complete(); err != nil {
+		return ConnectionString{}, err
+	}
+	return cs, nil
+}
+
+// ParseNamespace reads what is left of a connection string where this
+// process's identity takes the place of the keys:
+// Endpoint=sb://NAMESPACE/[;EntityPath=…].
+func ParseNamespace(s string) (ConnectionString, error) {
+	cs, err := parseParts(s)
+	if err != nil {
+		return ConnectionString{}, err
+	}
+	var wrong []string
+	if cs.Host == "" {
+		wrong = append(wrong, "Endpoint is missing")
+	}
+	if cs.SharedAccessKeyName != "" || cs.SharedAccessKey != "" || cs.SharedAccessSignature != "" {
+		wrong = append(wrong, "SharedAccessKeyName, SharedAccessKey and SharedAccessSignature have no place beside identityBased")
+	}
+	if cs.UseDevelopmentEmulator {
+		wrong = append(wrong, "UseDevelopmentEmulator has no place beside identityBased: the token would travel in the clear")
+	}
+	if len(wrong) > 0 {
+		return ConnectionString{}, errors.New(strings.Join(wrong, "; "))
+	}
+	return cs, nil
+}
+
+func parseParts(s string) (ConnectionString, error) {
 	var cs ConnectionString
 	seen := map[string]bool{}
 	for i, part := range strings.Split(s, ";") {
@@ -64,7 +99,7 @@ func ParseConnectionString(s string) (ConnectionString, error) {
 			return ConnectionString{}, fmt.Errorf("part %d: %w", i+1, err)
 		}
 	}
-	return cs, cs.complete()
+	return cs, nil
 }
 
 // set takes one part. Errors are constants, for the reason given above.
@@ -116,32 +151,27 @@ func (cs *ConnectionString) set(lowerName, value string) error {
 }
 
 // complete reports everything that is missing, at once.
-func (cs *ConnectionString) complete() error {
-	var errs []error
+func (cs ConnectionString) complete() error {
+	var missing []string
 	if cs.Host == "" {
-		errs = append(errs, errors.New("Endpoint is missing"))
+		missing = append(missing, "Endpoint is missing")
 	}
 	switch {
 	case cs.SharedAccessSignature != "":
 		if cs.SharedAccessKey != "" || cs.SharedAccessKeyName != "" {
-			errs = append(errs, errors.New("SharedAccessSignature takes the place of SharedAccessKeyName and SharedAccessKey: give one or the other"))
+			missing = append(missing, "SharedAccessSignature takes the place of SharedAccessKeyName and SharedAccessKey: give one or the other")
 		}
 	case cs.SharedAccessKeyName == "" && cs.SharedAccessKey == "":
-		errs = append(errs, errors.New("SharedAccessKeyName and SharedAccessKey are missing"))
+		missing = append(missing, "SharedAccessKeyName and SharedAccessKey are missing")
 	case cs.SharedAccessKeyName == "":
-		errs = append(errs, errors.New("SharedAccessKeyName is missing"))
+		missing = append(missing, "SharedAccessKeyName is missing")
 	case cs.SharedAccessKey == "":
-		errs = append(errs, errors.New("SharedAccessKey is missing"))
+		missing = append(missing, "SharedAccessKey is missing")
 	}
-	if len(errs) == 0 {
+	if len(missing) == 0 {
 		return nil
 	}
-	*cs = ConnectionString{}
-	msgs := make([]string, len(errs))
-	for i, err := range errs {
-		msgs[i] = err.Error()
-	}
-	return errors.New(strings.Join(msgs, "; "))
+	return errors.New(strings.Join(missing, "; "))
 }
 
 // checkHost takes host or host:port, nothing else. Errors don't quote it.
@@ -205,10 +235,14 @@ func checkKey(s string) error {
 	switch {
 	case s == "":
 		return errors.New("must not be empty")
+	case s == mask:
+		return errors.New("is masked: give the key itself in place of " + mask)
 	case strings.ContainsFunc(s, isSpaceOrControl):
 		return errors.New("must not have spaces")
 	case strings.ContainsFunc(s, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("+/=-_", r) }):
 		return errors.New("must be a key: letters, digits and + / = - _ only")
+	case strings.Contains(strings.TrimRight(s, "="), "="):
+		return errors.New("must be a key, which has = at its end only")
 	}
 	return nil
 }

@@ -9,15 +9,30 @@ import (
 	"time"
 )
 
-// Decode reads one POST or PUT body: canonical, with defaults, valid, and
+// Decode reads one POST body: canonical, with defaults, valid, and
 // without an id or a time, since both are read-only in a body and ignored. What is wrong
 // comes back all at once, as ValidationErrors.
 func Decode(body []byte, o Options) (Endpoint, error) {
+	return decode(body, func(*Endpoint, *ValidationErrors) {}, o)
+}
+
+// DecodeUpdate reads the body of a PUT, as Decode does, for the endpoint that
+// is stored now. It keeps that one's id; and a masked key in the body, such as
+// a GET shows, stands for the stored one.
+func DecodeUpdate(body []byte, stored Endpoint, o Options) (Endpoint, error) {
+	return decode(body, func(e *Endpoint, v *ValidationErrors) {
+		e.ID = stored.ID
+		e.unmask(stored, v)
+	}, o)
+}
+
+func decode(body []byte, complete func(*Endpoint, *ValidationErrors), o Options) (Endpoint, error) {
 	if err := checkSyntax(body); err != nil {
 		return Endpoint{}, err
 	}
 	e, known := decodeObject(body, false)
 	e = e.canonical()
+	complete(&e, &known)
 	if err := known.and(e.violations(o)).err(); err != nil {
 		return Endpoint{}, err
 	}

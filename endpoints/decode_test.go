@@ -32,9 +32,11 @@ func TestDecode(t *testing.T) {
 		"key as a field": {
 			in: body(`,"SharedAccessKey=SECRET":"x"`), want: []string{"…: unknown field"},
 		},
-		"twice":          {in: body(`,"Path":"other"`), want: []string{"path: is given more than once"}},
-		"filter":         {in: body(`,"filter":"$body.x > 1"`), want: []string{"filter: is not supported yet"}},
-		"identity":       {in: body(`,"authentication":"identityBased"`), want: []string{"authentication: identityBased is not supported yet"}},
+		"twice":  {in: body(`,"Path":"other"`), want: []string{"path: is given more than once"}},
+		"filter": {in: body(`,"filter":"$body.x > 1"`), want: []string{"filter: is not supported yet"}},
+		"identity": {in: body(`,"authentication":"identityBased"`), want: []string{
+			"authentication: identityBased is not supported yet", "connectionString: have no place beside identityBased",
+		}},
 		"other identity": {in: body(`,"authentication":"none"`), want: []string{`authentication: unknown value "none"; allowed are keyBased, identityBased`}},
 		"wrong kinds, told once each": {
 			in: `{"type":1,"eventTypes":"SensorChange","connectionString":{"a":"SECRET"},"path":["hub"]}`,
@@ -51,6 +53,10 @@ func TestDecode(t *testing.T) {
 			in:   body(`,"overflow":"spill","paht":"x"`),
 			want: []string{"paht: unknown field", "overflow: unknown value"},
 		},
+		"masked": {
+			in:   strings.ReplaceAll(body(""), key1, "***"),
+			want: []string{"connectionString: part 3: SharedAccessKey is masked: give the key itself"},
+		},
 		"empty":        {in: " \n", want: []string{": is empty"}},
 		"array":        {in: "[" + body("") + "]", want: []string{": must be a JSON object"}},
 		"syntax":       {in: "{\n  \"type\": \"EventHub\",\n  SECRET}", want: []string{": line 3, column 3: invalid character 'S'"}},
@@ -63,6 +69,105 @@ func TestDecode(t *testing.T) {
 			wantViolations(t, err, tc.want...)
 			if err == nil && (e.Type != TypeEventHub || e.Path != "hub" || e.ID != "" || !e.LastUpdated.IsZero() || e.ConnectionString != ehConn) {
 				t.Errorf("decoded %s with id %q", e, e.ID)
+			}
+		})
+	}
+}
+
+func TestDecodeUpdate(t *testing.T) {
+	const id = "0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d"
+	withID := func(e *Endpoint) { e.ID = id }
+	storedHub := hub(withID, func(e *Endpoint) { e.Body, e.Ordering = BodyEnvelope, OrderingPartition })
+	signed := hub(withID, func(e *Endpoint) {
+		e.ConnectionString, e.SecondaryConnectionString = "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessSignature=sr=SECRET", ""
+	})
+	const refused = "can stand for the stored key only where that goes to the same host"
+	for name, tc := range map[string]struct {
+		stored Endpoint
+		change func(*Endpoint) // of what GET shows
+		want   func(*Endpoint) // of the stored one, to have what comes out
+		errs   []string
+	}{
+		"as it is":            {stored: storedHub},
+		"event grid as it is": {stored: grid(withID)},
+		"signature":           {stored: signed},
+		"only one of the keys": {
+			stored: storedHub,
+			change: func(e *Endpoint) { e.SecondaryConnectionString = ehConn },
+			want:   func(e *Endpoint) { e.SecondaryConnectionString = ehConn },
+		},
+		"other hub, same namespace": {
+			stored: storedHub,
+			change: func(e *Endpoint) {
+				e.Path = "other"
+				e.ConnectionString += ";EntityPath=other"
+			},
+			want: func(e *Endpoint) {
+				e.Path = "other"
+				e.ConnectionString += ";EntityPath=other"
+			},
+		},
+		"the whole string masked": {
+			stored: storedHub,
+			change: func(e *Endpoint) { e.ConnectionString = "***" },
+		},
+		"to another namespace": {
+			stored: storedHub,
+			change: func(e *Endpoint) { e.ConnectionString = strings.Replace(e.ConnectionString, "ns.", "evil.", 1) },
+			errs:   []string{"connectionString: " + refused},
+		},
+		"another name": {
+			stored: storedHub,
+			change: func(e *Endpoint) { e.ConnectionString = strings.Replace(e.ConnectionString, "=send", "=manage", 1) },
+			errs:   []string{"connectionString: " + refused},
+		},
+		"in the clear": {
+			stored: storedHub,
+			change: func(e *Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=true" },
+			errs:   []string{"connectionString: " + refused},
+		},
+		"event grid elsewhere": {
+			stored: grid(withID),
+			change: func(e *Endpoint) { e.Path = "evil.example.com" },
+			errs:   []string{"connectionString: " + refused, "secondaryConnectionString: " + refused},
+		},
+		"a hub's string to event grid": {
+			stored: storedHub,
+			change: func(e *Endpoint) {
+				e.Type, e.Path, e.ConnectionString, e.SecondaryConnectionString = TypeEventGrid, "evil.example.com", "***", ""
+			},
+			errs: []string{"connectionString: " + refused},
+		},
+		"no such key": {
+			stored: hub(withID, func(e *Endpoint) { e.SecondaryConnectionString = "" }),
+			change: func(e *Endpoint) { e.SecondaryConnectionString = e.ConnectionString },
+			errs:   []string{"secondaryConnectionString: " + refused},
+		},
+		"not even an endpoint": {
+			stored: storedHub,
+			change: func(e *Endpoint) { *e = Endpoint{} },
+			errs:   []string{"type: is required", "eventTypes: is required", "path: is required", "connectionString: is required"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shown := tc.stored.Redacted()
+			if tc.change != nil {
+				tc.change(&shown)
+			}
+			doc, err := json.Marshal(shown.document())
+			must(t, err)
+			noSecret(t, strings.ReplaceAll(string(doc), ehConn, ""))
+			got, err := DecodeUpdate(doc, tc.stored, Options{AllowDevelopmentEmulator: true})
+			wantViolations(t, err, tc.errs...)
+			if err != nil {
+				return
+			}
+			want := tc.stored.canonical()
+			if tc.want != nil {
+				tc.want(&want)
+			}
+			if !got.Equal(want) {
+				t.Errorf("got %s with %s and %s", got, got.ConnectionString, got.SecondaryConnectionString)
 			}
 		})
 	}

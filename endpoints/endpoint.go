@@ -122,11 +122,19 @@ func (e Endpoint) Host() string {
 	if e.Type == TypeEventGrid {
 		return strings.ToLower(e.Path)
 	}
-	cs, err := ParseConnectionString(e.ConnectionString)
+	cs, err := e.parse(e.ConnectionString)
 	if err != nil {
 		return ""
 	}
 	return cs.Host
+}
+
+// parse reads one of the connection strings of an EventHub or a ServiceBus.
+func (e Endpoint) parse(s string) (ConnectionString, error) {
+	if e.Authentication == AuthenticationIdentity {
+		return ParseNamespace(s)
+	}
+	return ParseConnectionString(s)
 }
 
 // Equal reports whether two endpoints mean the same: everything but

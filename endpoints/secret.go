@@ -55,6 +55,9 @@ func Masked(s string) string {
 	}
 	cs, err := ParseConnectionString(s)
 	if err != nil {
+		cs, err = ParseNamespace(s)
+	}
+	if err != nil {
 		return mask
 	}
 	return cs.String()
@@ -76,6 +79,58 @@ func (e Endpoint) Redacted() Endpoint {
 	e.ConnectionString = Masked(e.ConnectionString)
 	e.SecondaryConnectionString = Masked(e.SecondaryConnectionString)
 	return e
+}
+
+// unmask puts the stored keys where e has their masks. It doesn't where the
+// key would go to another place than the one it was given for: whoever may
+// write but not read keys could have it sent to himself.
+func (e *Endpoint) unmask(stored Endpoint, v *ValidationErrors) {
+	for _, f := range []struct {
+		field, was string
+		s          *string
+	}{
+		{"connectionString", stored.ConnectionString, &e.ConnectionString},
+		{"secondaryConnectionString", stored.SecondaryConnectionString, &e.SecondaryConnectionString},
+	} {
+		whole, ok := unmasked(*f.s, f.was)
+		switch {
+		case !strings.Contains(*f.s, mask):
+		case ok && (e.Type == TypeEventGrid) == (stored.Type == TypeEventGrid) &&
+			(e.Type != TypeEventGrid || strings.EqualFold(e.Path, stored.Path)):
+			*f.s = whole
+		default:
+			v.add(f.field, "is masked, and can stand for the stored key only where that goes to the same host with the same "+
+				"name: give the key itself in place of "+mask)
+		}
+	}
+}
+
+// unmasked returns the string that is s, but for its mask, and goes to the
+// same place as the stored one.
+func unmasked(s, stored string) (string, bool) {
+	if s == mask {
+		return stored, stored != ""
+	}
+	was, err := ParseConnectionString(stored)
+	if err != nil {
+		return "", false
+	}
+	parts := strings.Split(s, ";")
+	for i, part := range parts {
+		name, value, _ := strings.Cut(part, "=")
+		switch {
+		case value != mask:
+		case strings.EqualFold(name, "SharedAccessKey"):
+			parts[i] = name + "=" + was.SharedAccessKey
+		case strings.EqualFold(name, "SharedAccessSignature"):
+			parts[i] = name + "=" + was.SharedAccessSignature
+		}
+	}
+	s = strings.Join(parts, ";")
+	is, err := ParseConnectionString(s)
+	ok := err == nil && is.Host == was.Host && is.SharedAccessKeyName == was.SharedAccessKeyName &&
+		is.UseDevelopmentEmulator == was.UseDevelopmentEmulator
+	return s, ok
 }
 
 // String is one line for people, without secrets.

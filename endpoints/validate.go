@@ -82,6 +82,9 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	oneOf(&v, "authentication", e.Authentication, AuthenticationKey, AuthenticationIdentity)
 	if e.Authentication == AuthenticationIdentity {
 		v.add("authentication", "identityBased is not supported yet in this version; keyBased is")
+		if e.SecondaryConnectionString != "" {
+			v.add("secondaryConnectionString", "has no place beside identityBased: there is no second key to try")
+		}
 	}
 	oneOf(&v, "body", e.Body, BodyEnvelope, BodyData)
 	oneOf(&v, "ordering", e.Ordering, OrderingPartition, OrderingNone)
@@ -94,7 +97,13 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	e.checkPath(&v)
 	switch e.Type {
 	case TypeEventGrid:
-		e.checkKeys(&v)
+		if e.Authentication == AuthenticationIdentity {
+			if e.ConnectionString != "" {
+				v.add("connectionString", "has no place beside identityBased: for EventGrid it is a key, and path says where the topic is")
+			}
+		} else {
+			e.checkKeys(&v)
+		}
 		if e.Body == BodyData {
 			v.add("body", "data is not possible with type EventGrid, which takes whole events only")
 		}
@@ -186,7 +195,7 @@ func (e Endpoint) checkKeys(v *ValidationErrors) {
 // checkConnectionStrings is for EventHub and ServiceBus.
 func (e Endpoint) checkConnectionStrings(v *ValidationErrors, o Options) {
 	primary, ok1 := e.checkConnectionString(v, o, "connectionString", e.ConnectionString)
-	if e.SecondaryConnectionString == "" {
+	if e.SecondaryConnectionString == "" || e.Authentication == AuthenticationIdentity {
 		return
 	}
 	secondary, ok2 := e.checkConnectionString(v, o, "secondaryConnectionString", e.SecondaryConnectionString)
@@ -207,10 +216,14 @@ func (e Endpoint) checkConnectionStrings(v *ValidationErrors, o Options) {
 
 func (e Endpoint) checkConnectionString(v *ValidationErrors, o Options, field, s string) (ConnectionString, bool) {
 	if s == "" {
-		v.add(field, "is required: Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…")
+		form := "Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…"
+		if e.Authentication == AuthenticationIdentity {
+			form = "Endpoint=sb://NAMESPACE/, without keys"
+		}
+		v.add(field, "is required: "+form)
 		return ConnectionString{}, false
 	}
-	cs, err := ParseConnectionString(s)
+	cs, err := e.parse(s)
 	if err != nil {
 		v.add(field, "is not a connection string: "+err.Error())
 		return ConnectionString{}, false

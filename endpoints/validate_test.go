@@ -16,6 +16,9 @@ func TestValidate(t *testing.T) {
 		e.EventTypes = []string{DeviceMessage}
 		e.ConnectionString, e.SecondaryConnectionString = ehConn+entity, ehConn2+entity
 	}
+	identity := func(e *Endpoint) {
+		e.Authentication, e.ConnectionString, e.SecondaryConnectionString = AuthenticationIdentity, "Endpoint=sb://ns.servicebus.windows.net/", ""
+	}
 	for name, tc := range map[string]struct {
 		e    Endpoint
 		o    Options
@@ -131,6 +134,64 @@ func TestValidate(t *testing.T) {
 			o: Options{AllowDevelopmentEmulator: true},
 		},
 		"emulator, off": {e: hub(func(e *Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=false" })},
+		"hub by identity": {
+			e:    hub(identity),
+			want: []string{"authentication: not supported yet"},
+		},
+		"device by identity": {
+			e:    hub(device, identity, func(e *Endpoint) { e.ConnectionString += ";EntityPath=hub" }),
+			want: []string{"authentication: not supported yet"},
+		},
+		"device by identity, without EntityPath": {
+			e:    hub(device, identity),
+			want: []string{"authentication: not supported yet", "connectionString: EntityPath is mandatory"},
+		},
+		"identity without a namespace": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = "" }),
+			want: []string{"authentication: not supported yet", "connectionString: is required: Endpoint=sb://NAMESPACE/, without keys"},
+		},
+		"identity, an entity alone": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = "EntityPath=hub" }),
+			want: []string{"authentication: not supported yet", "connectionString: Endpoint is missing"},
+		},
+		"identity with keys": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = ehConn }),
+			want: []string{"authentication: not supported yet", "connectionString: SharedAccessSignature have no place beside identityBased"},
+		},
+		"identity with a signature": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString += ";SharedAccessSignature=sr=SECRET" }),
+			want: []string{"authentication: not supported yet", "connectionString: SharedAccessSignature have no place beside identityBased"},
+		},
+		"identity in the clear": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=true" }),
+			o:    Options{AllowDevelopmentEmulator: true},
+			want: []string{"authentication: not supported yet", "connectionString: the token would travel in the clear"},
+		},
+		"identity and a second key": {
+			e:    hub(identity, func(e *Endpoint) { e.SecondaryConnectionString = ehConn2 }),
+			want: []string{"authentication: not supported yet", "secondaryConnectionString: has no place beside identityBased"},
+		},
+		"grid by identity": {
+			e: grid(func(e *Endpoint) {
+				e.Authentication, e.ConnectionString, e.SecondaryConnectionString = "IdentityBased", "", ""
+			}),
+			want: []string{"authentication: not supported yet"},
+		},
+		"grid by identity with keys": {
+			e: grid(func(e *Endpoint) { e.Authentication = AuthenticationIdentity }),
+			want: []string{
+				"authentication: not supported yet", "connectionString: has no place beside identityBased",
+				"secondaryConnectionString: has no place beside identityBased",
+			},
+		},
+		"no key, and nothing said of an identity": {
+			e:    hub(func(e *Endpoint) { e.ConnectionString = "Endpoint=sb://ns.servicebus.windows.net/" }),
+			want: []string{"connectionString: SharedAccessKeyName and SharedAccessKey are missing"},
+		},
+		"grid with something that has = inside": {
+			e:    grid(func(e *Endpoint) { e.ConnectionString = "aeg-sas-key=SECRET" }),
+			want: []string{"connectionString: must be a key, which has = at its end only"},
+		},
 		"grid with a URL": {
 			e:    grid(func(e *Endpoint) { e.Path = "https://t.eventgrid.azure.net/api/events" }),
 			want: []string{"path: without https://"},
