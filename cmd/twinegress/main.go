@@ -69,7 +69,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), benchCommand(), benchChildCommand(), versionCommand())
 	return root
 }
 

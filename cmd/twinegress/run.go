@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -164,7 +165,11 @@ func newPipeline(ctx context.Context, cfg config.Config, store endpoints.Store, 
 		Instance:        instance,
 		Log:             log,
 	})
-	registry.MustRegister(p, collectors.NewGoCollector(),
+	registry.MustRegister(p,
+		// Beyond the usual: what share of the CPU garbage collection takes.
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{
+			Matcher: regexp.MustCompile(`^/cpu/classes/(gc/)?total:cpu-seconds$`),
+		})),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return p, nil
 }

@@ -1,0 +1,170 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/metrics"
+
+	"twinegress/bench/floor"
+	"twinegress/internal/emulator"
+)
+
+// The roles of a child.
+const (
+	RoleBroker   = "broker"
+	RoleServices = "services"
+	RoleFloor    = "floor"
+	// RoleRun is the real pipeline with other sinks. It is started by the
+	// command, which can put one together.
+	RoleRun = "run"
+)
+
+// Child is what a child does, from its document on standard input to the end
+// of that input.
+func Child(ctx context.Context, role string, in io.Reader, out io.Writer) error {
+	switch role {
+	case RoleBroker:
+		return serve(in, out, startBroker)
+	case RoleServices:
+		return serve(in, out, func(spec servicesSpec) (servicesReply, func() error, error) { return startServices(ctx, spec) })
+	case RoleFloor:
+		return serve(in, out, func(spec floor.Spec) (floorReply, func() error, error) {
+			result, err := floor.Run(ctx, spec)
+			return floorReply{result, readRuntime()}, func() error { return nil }, err
+		})
+	}
+	return fmt.Errorf("bench: %q is no role of a child", role)
+}
+
+func serve[Spec, Reply any](in io.Reader, out io.Writer, begin func(Spec) (Reply, func() error, error)) error {
+	d := json.NewDecoder(in)
+	var spec Spec
+	if err := d.Decode(&spec); err != nil {
+		return fmt.Errorf("bench: the child's document: %w", err)
+	}
+	reply, end, err := begin(spec)
+	if err != nil {
+		return err
+	}
+	err = json.NewEncoder(out).Encode(reply)
+	if err == nil {
+		_, err = io.Copy(io.Discard, in) // until whoever started this has gone
+	}
+	return errors.Join(err, end())
+}
+
+type brokerSpec struct {
+	Topics     []string `json:"topics"`
+	Partitions int      `json:"partitions"`
+}
+
+type brokerReply struct {
+	Brokers []string `json:"brokers"`
+}
+
+func startBroker(spec brokerSpec) (brokerReply, func() error, error) {
+	topics := make(map[string]int)
+	for _, t := range spec.Topics {
+		topics[t] = spec.Partitions
+	}
+	k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: topics})
+	if err != nil {
+		return brokerReply{}, nil, err
+	}
+	return brokerReply{k.Addrs()}, func() error { k.Close(); return nil }, nil
+}
+
+type servicesSpec struct {
+	Hubs       []string `json:"hubs"`
+	Topics     []string `json:"topics"`
+	Grids      []string `json:"grids"`
+	Partitions int      `json:"partitions"` // of a hub
+}
+
+type servicesReply struct {
+	Stats    string             `json:"stats"`
+	CA       string             `json:"ca"`
+	Services map[string]service `json:"services"`
+}
+
+// service is how to reach an entity.
+type service struct {
+	ConnectionString string `json:"connectionString"`
+	Secondary        string `json:"secondary"`
+	Path             string `json:"path"`
+}
+
+func startServices(ctx context.Context, spec servicesSpec) (servicesReply, func() error, error) {
+	cfg := emulator.Config{StatsListen: "127.0.0.1:0", Partitions: spec.Partitions, TrackIDs: true}
+	for _, name := range spec.Hubs {
+		cfg.Hubs = append(cfg.Hubs, emulator.Hub{Name: name})
+	}
+	for _, name := range spec.Topics {
+		cfg.Topics = append(cfg.Topics, emulator.Topic{Name: name})
+	}
+	for _, name := range spec.Grids {
+		cfg.EventGridTopics = append(cfg.EventGridTopics, emulator.GridTopic{Name: name})
+	}
+	e, err := emulator.Start(ctx, cfg)
+	if err != nil {
+		return servicesReply{}, nil, err
+	}
+	reply := servicesReply{Stats: "http://" + e.StatsAddr(), CA: string(e.CAPEM()), Services: make(map[string]service)}
+	for _, name := range append(spec.Hubs, spec.Topics...) {
+		reply.Services[name] = service{
+			e.EntityConnectionString(name, emulator.Primary), e.EntityConnectionString(name, emulator.Secondary), name,
+		}
+	}
+	for _, name := range spec.Grids {
+		reply.Services[name] = service{
+			e.EventGridKey(name, emulator.Primary), e.EventGridKey(name, emulator.Secondary), e.EventGridHost(name),
+		}
+	}
+	return reply, e.Close, nil
+}
+
+// floorReply is the floor's result, and what its runtime says.
+type floorReply struct {
+	floor.Result
+	runtimeStats
+}
+
+// runtimeStats are of the process since its start. What GC took is brought up
+// to date by each collection.
+type runtimeStats struct {
+	Mallocs   float64 `json:"mallocs"`
+	Allocated float64 `json:"allocated"` // bytes
+	GCSeconds float64 `json:"gcSeconds"` // CPU
+}
+
+func readRuntime() runtimeStats {
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:objects"},
+		{Name: "/gc/heap/tiny/allocs:objects"},
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/cpu/classes/gc/total:cpu-seconds"},
+	}
+	metrics.Read(samples)
+	return runtimeStats{
+		// As in runtime.MemStats, and so in twinegress's /metrics.
+		Mallocs:   float64(samples[0].Value.Uint64() + samples[1].Value.Uint64()),
+		Allocated: float64(samples[2].Value.Uint64()),
+		GCSeconds: samples[3].Value.Float64(),
+	}
+}
+
+// RunSpec is the document of RoleRun: `run` with this configuration, but with
+// sinks that discard.
+type RunSpec struct {
+	Config   string `json:"config"`
+	Outcomes int64  `json:"outcomes"` // it answers when there were that many
+}
+
+// RunReply is its answer.
+type RunReply struct {
+	First int64 `json:"first"` // outcome, in nanoseconds since 1970
+	Last  int64 `json:"last"`
+}

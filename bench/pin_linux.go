@@ -1,0 +1,79 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// allowedCores are the cores that this process may run on.
+func allowedCores() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("bench: which cores may be used: %w", err)
+	}
+	var cores []int
+	for core := range len(set) * 64 {
+		if set.IsSet(core) {
+			cores = append(cores, core)
+		}
+	}
+	return cores, nil
+}
+
+// pinThread confines the calling thread, and what it starts from then on.
+func pinThread(cores []int) error { return pin(0, cores) }
+
+// pinProcess confines every thread of this process.
+func pinProcess(cores []int) error {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks {
+		id, err := strconv.Atoi(t.Name())
+		if err != nil {
+			return err
+		}
+		if err := pin(id, cores); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pin(thread int, cores []int) error {
+	var set unix.CPUSet
+	for _, core := range cores {
+		set.Set(core)
+	}
+	if err := unix.SchedSetaffinity(thread, &set); err != nil {
+		return fmt.Errorf("bench: pinning to cores %v: %w", cores, err)
+	}
+	return nil
+}
+
+// cpuTime is what a running process has used, user and system. Its CPU clock
+// has a resolution of nanoseconds, /proc/PID/stat one of 10 ms.
+func cpuTime(pid int) (time.Duration, error) {
+	const processClock = 2 // CPUCLOCK_SCHED in the kernel's posix-timers.h
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|processClock), &t); err != nil {
+		return 0, fmt.Errorf("bench: CPU time of process %d: %w", pid, err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
+// peakRSS is the most memory that a running process has had resident. The
+// maximum in its resource usage won't do: it counts from before the exec, when
+// the process was a copy of this one.
+func peakRSS(pid int) (int64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	return statusBytes(status, "VmHWM:")
+}

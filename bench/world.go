@@ -1,0 +1,251 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/bench/floor"
+	"twinegress/endpoints"
+	"twinegress/internal/emulator"
+)
+
+const (
+	partitions  = 8
+	eventsTopic = "bench-events"
+	// startTopic holds so few events that what they cost is the start, the
+	// connections and the stop of the process that moves them.
+	startTopic  = "bench-start"
+	startEvents = 40 * partitions
+)
+
+// world is what is around the measured process during one scenario.
+type world struct {
+	dir      string
+	broker   *process
+	services *process // nil if nothing is sent anywhere
+	brokers  []string
+	reply    servicesReply
+	admin    *kadm.Client
+	http     *http.Client
+	main     loaded
+	start    loaded
+}
+
+func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error) {
+	w := &world{http: &http.Client{Timeout: patience}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if w.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
+		return nil, err
+	}
+	if w.broker, err = h.child(ctx, RoleBroker, h.others, brokerSpec{
+		Topics: []string{eventsTopic, startTopic}, Partitions: partitions,
+	}); err != nil {
+		return nil, err
+	}
+	var broker brokerReply
+	if err := w.broker.answer(ctx, patience, &broker); err != nil {
+		return nil, err
+	}
+	w.brokers = broker.Brokers
+	client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...))
+	if err != nil {
+		return nil, err
+	}
+	w.admin = kadm.NewClient(client)
+
+	if !s.discard {
+		if err := w.startServices(ctx, h, s); err != nil {
+			return nil, err
+		}
+	}
+	if w.start, err = load(ctx, w.brokers, startTopic, s, startEvents); err != nil {
+		return nil, err
+	}
+	w.main, err = load(ctx, w.brokers, eventsTopic, s, s.Events)
+	return w, err
+}
+
+func (w *world) startServices(ctx context.Context, h *harness, s *Scenario) (err error) {
+	spec := servicesSpec{Partitions: partitions}
+	for _, t := range s.targets {
+		switch t.typ {
+		case endpoints.TypeEventHub:
+			spec.Hubs = append(spec.Hubs, t.name)
+		case endpoints.TypeServiceBus:
+			spec.Topics = append(spec.Topics, t.name)
+		case endpoints.TypeEventGrid:
+			spec.Grids = append(spec.Grids, t.name)
+		}
+	}
+	if w.services, err = h.child(ctx, RoleServices, h.others, spec); err != nil {
+		return err
+	}
+	if err := w.services.answer(ctx, patience, &w.reply); err != nil {
+		return err
+	}
+	return os.WriteFile(w.caFile(), []byte(w.reply.CA), 0o600)
+}
+
+func (w *world) caFile() string { return filepath.Join(w.dir, "ca.pem") }
+
+// close stops everything; what was loaded is gone with it.
+func (w *world) close() error {
+	var errs []error
+	if w.admin != nil {
+		w.admin.Close()
+	}
+	w.http.CloseIdleConnections()
+	for _, p := range []*process{w.services, w.broker} {
+		if p != nil {
+			_, err := p.stop()
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+}
+
+// stats are the services' counts.
+func (w *world) stats(ctx context.Context) (stats emulator.Stats, err error) {
+	err = w.get(ctx, w.reply.Stats+"/stats", func(r *http.Response) error { return json.NewDecoder(r.Body).Decode(&stats) })
+	return stats, err
+}
+
+func (w *world) get(ctx context.Context, url string, read func(*http.Response) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	return w.do(request, read)
+}
+
+func (w *world) do(request *http.Request, read func(*http.Response) error) error {
+	response, err := w.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 300 {
+		return fmt.Errorf("bench: %s %s: %s", request.Method, request.URL, response.Status)
+	}
+	return read(response)
+}
+
+// reset makes the services forget what they counted.
+func (w *world) reset(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.reply.Stats+"/reset", http.NoBody)
+	if err != nil {
+		return err
+	}
+	return w.do(request, func(*http.Response) error { return nil })
+}
+
+// committed holds a group's offsets against the ends of a topic's partitions:
+// every event has its outcome, or the group would not have got so far.
+func (w *world) committed(ctx context.Context, group, topic string) error {
+	ends, err := w.admin.ListEndOffsets(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("bench: the ends of %s: %w", topic, err)
+	}
+	offsets, err := w.admin.FetchOffsets(ctx, group)
+	if err != nil {
+		return fmt.Errorf("bench: the offsets of %s: %w", group, err)
+	}
+	var errs []error
+	ends.Each(func(end kadm.ListedOffset) {
+		if got, _ := offsets.Lookup(topic, end.Partition); got.At != end.Offset {
+			errs = append(errs, fmt.Errorf("bench: %s has committed %d of %d records of partition %d", group, got.At, end.Offset, end.Partition))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// configure writes the configuration of `run`, and its endpoints.
+func (w *world) configure(s *Scenario, topic, group string) (file string, err error) {
+	set := make([]map[string]any, 0, len(s.targets))
+	for _, t := range s.targets {
+		c := w.service(t)
+		set = append(set, map[string]any{
+			"name": t.name, "type": t.typ, "eventTypes": t.types, "path": c.Path,
+			"connectionString": c.ConnectionString, "secondaryConnectionString": c.Secondary,
+		})
+	}
+	config := map[string]any{
+		"ingest":     map[string]any{"brokers": w.brokers, "topics": []string{topic}, "group": group},
+		"endpoints":  map[string]any{"file": filepath.Join(w.dir, "endpoints.json"), "allowDevelopmentEmulator": true},
+		"ops":        map[string]any{"listen": "127.0.0.1:0"},
+		"deadLetter": map[string]any{"topic": "bench-deadletter"},
+	}
+	if w.services != nil {
+		config["send"] = map[string]any{"caFile": w.caFile()}
+	}
+	file = filepath.Join(w.dir, "twinegress.yaml") // JSON is YAML
+	for name, v := range map[string]any{file: config, filepath.Join(w.dir, "endpoints.json"): set} {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			return "", err
+		}
+	}
+	return file, nil
+}
+
+// service is how to reach a target. One that discards needs an address that is
+// well-formed, and no more.
+func (w *world) service(t target) service {
+	if w.services != nil {
+		return w.reply.Services[t.name]
+	}
+	const nowhere = "Endpoint=sb://127.0.0.1:9;SharedAccessKeyName=none;SharedAccessKey=bm9uZQ==;UseDevelopmentEmulator=true;EntityPath="
+	return service{nowhere + t.name, nowhere + t.name, t.name}
+}
+
+// floorSpec is the same for the floor.
+func (w *world) floorSpec(s *Scenario, topic, group string, records int64) floor.Spec {
+	spec := floor.Spec{Brokers: w.brokers, Topic: topic, Group: group, Records: records, CAFile: w.caFile()}
+	for _, t := range s.targets {
+		c := w.service(t)
+		typ := string(t.typ)
+		if s.discard {
+			typ = floor.Discard
+		}
+		spec.Endpoints = append(spec.Endpoints, floor.Endpoint{
+			Type: typ, EventTypes: t.types, ConnectionString: c.ConnectionString, Path: c.Path,
+		})
+	}
+	return spec
+}
+
+// eventually asks until the answer is true.
+func eventually(ctx context.Context, within, every time.Duration, holds func() (bool, error)) error {
+	deadline := time.NewTimer(within)
+	defer deadline.Stop()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if ok, err := holds(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			return fmt.Errorf("not within %v", within)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"twinegress/bench"
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/sinks/discard"
+)
+
+// benchChildCommand is a part of `bench` in a process of its own.
+func benchChildCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "bench-child ROLE",
+		Short:  "A part of bench",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == bench.RoleRun {
+				return benchRun(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+			}
+			return bench.Child(cmd.Context(), args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
+}
+
+// benchRun is `run` with the discard sink behind every endpoint. There is no
+// service then whose counts tell how far it is, so it says itself when all
+// events have their outcome.
+func benchRun(ctx context.Context, in io.Reader, out io.Writer) error {
+	var spec bench.RunSpec
+	if err := json.NewDecoder(in).Decode(&spec); err != nil {
+		return err
+	}
+	cfg, err := config.Load(config.Sources{File: spec.Config})
+	if err != nil {
+		return err
+	}
+	log, err := newLogger("info")
+	if err != nil {
+		return err
+	}
+	store, err := openStore(cfg, log)
+	if err != nil {
+		return err
+	}
+	set, err := store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := newServer(ctx, cfg, store, log)
+	if err != nil {
+		return err
+	}
+	done := outcomes{want: spec.Outcomes, all: make(chan struct{})}
+	for _, typ := range []endpoints.Type{endpoints.TypeEventHub, endpoints.TypeServiceBus, endpoints.TypeEventGrid} {
+		s.pipeline.Open[typ] = done.open
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.run(ctx) }()
+	if len(set) == 0 {
+		go done.watch(ctx, s)
+	}
+	select {
+	case <-done.all:
+		err = json.NewEncoder(out).Encode(bench.RunReply{First: done.first.Load(), Last: done.last.Load()})
+	case err := <-ended:
+		stop(nil)
+		return err
+	}
+	if err == nil {
+		<-ctx.Done() // SIGTERM, as for `run`
+	}
+	stop(nil)
+	return errors.Join(err, <-ended)
+}
+
+// outcomes notes the first outcome and the last.
+type outcomes struct {
+	want             int64
+	got, first, last atomic.Int64
+	all              chan struct{}
+}
+
+func (o *outcomes) add(n int64) {
+	got := o.got.Add(n)
+	if got == n {
+		o.first.Store(time.Now().UnixNano())
+	}
+	if got == o.want {
+		o.last.Store(time.Now().UnixNano())
+		close(o.all)
+	}
+}
+
+// watch is for a table without endpoints, where no sink is told of an outcome.
+func (o *outcomes) watch(ctx context.Context, s *server) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for o.got.Load() < o.want {
+		select {
+		case <-tick.C:
+			if n := int64(s.pipeline.Status().Ingest.Events) - o.got.Load(); n > 0 {
+				o.add(n)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// open is a sinks.Open.
+func (o *outcomes) open(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+	inner, err := discard.Open(e, k)
+	return countingSink{inner, o}, err
+}
+
+type countingSink struct {
+	sinks.Sink
+	outcomes *outcomes
+}
+
+func (s countingSink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	n, err := s.Sink.Send(ctx, events)
+	s.outcomes.add(int64(n))
+	return n, err
+}
