@@ -16,6 +16,11 @@ const recordOverhead = 256
 // megabytes, and a pool that remembers each such peak would never shrink.
 const maxPooledBytes = 1 << 20
 
+// smallBytes is the size below which a chunk comes from a pool of its own.
+// While little comes a poll brings a few records, and many such chunks may be
+// in flight: none of them must sit on a full chunk's buffer.
+const smallBytes = 16 << 10
+
 // Rejection is input that can't be routed: a whole record, or one element of
 // an array record.
 type Rejection struct {
@@ -51,15 +56,29 @@ type Chunk struct {
 
 var emptyValue = []byte{}
 
-var chunks = sync.Pool{New: func() any { return new(Chunk) }}
+func newChunk() any { return new(Chunk) }
+
+var smallChunks, chunks = sync.Pool{New: newChunk}, sync.Pool{New: newChunk}
+
+func poolFor(bytes int) *sync.Pool {
+	if bytes < smallBytes {
+		return &smallChunks
+	}
+	return &chunks
+}
 
 // NewChunk gives an empty chunk with room for records of that many bytes in
 // all. The caller holds one count, which Settle(1) gives up; settled is called
 // once, when no count is left, and must end with Free.
 func NewChunk(topic string, partition int32, records, bytes int, settled func(*Chunk)) *Chunk {
-	c := chunks.Get().(*Chunk)
+	c := poolFor(bytes).Get().(*Chunk)
 	c.Topic, c.Partition, c.settled = topic, partition, settled
 	if cap(c.buf) < bytes {
+		if bytes > smallBytes {
+			// Rounded up: full chunks differ by a little, and most of them
+			// shall fit where any other was before.
+			bytes = (bytes + smallBytes - 1) / smallBytes * smallBytes
+		}
 		c.buf = make([]byte, 0, bytes)
 	}
 	if cap(c.Records) < records {
@@ -139,5 +158,5 @@ func (c *Chunk) Free() {
 		Events:   c.Events[:0],
 		Rejected: c.Rejected[:0],
 	}
-	chunks.Put(c)
+	poolFor(cap(c.buf)).Put(c)
 }

@@ -106,6 +106,7 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.FetchMaxBytes(fetchBytes),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
+		kgo.WithPools(new(pools)),
 		kgo.SessionTimeout(c.SessionTimeout),
 		kgo.RebalanceTimeout(c.RebalanceTimeout),
 		// A member learns of a rebalance by a heartbeat: in time to take part.
@@ -221,6 +222,7 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 			for _, h := range r.Headers {
 				c.AddHeader(h.Key, h.Value)
 			}
+			r.Recycle() // copied; the client may have its memory back
 		}
 		records = records[n:]
 		t.track(c, p.HighWatermark)
