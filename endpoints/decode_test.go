@@ -32,8 +32,9 @@ func TestDecode(t *testing.T) {
 		"key as a field": {
 			in: body(`,"SharedAccessKey=SECRET":"x"`), want: []string{"…: unknown field"},
 		},
-		"twice":  {in: body(`,"Path":"other"`), want: []string{"path: is given more than once"}},
-		"filter": {in: body(`,"filter":"$body.x > 1"`), want: []string{"filter: is not supported yet"}},
+		"twice":      {in: body(`,"Path":"other"`), want: []string{"path: is given more than once"}},
+		"filter":     {in: body(`,"filter":"$body.x > 1"`)},
+		"bad filter": {in: body(`,"filter":" type = SensorChange"`), want: []string{"filter: column 8: SensorChange is not known; text is in single quotes"}},
 		"identity": {in: body(`,"authentication":"identityBased"`), want: []string{
 			"authentication: identityBased is not supported yet", "connectionString: have no place beside identityBased",
 		}},

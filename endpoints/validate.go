@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"twinegress/endpoints/filter"
 )
 
 // Options are an operator's decisions about what an endpoint may be.
@@ -145,8 +147,11 @@ func (e Endpoint) checkEventTypes(v *ValidationErrors) {
 }
 
 func (e Endpoint) checkFilter(v *ValidationErrors) {
-	if e.Filter != "" { // until there is a parser for it
-		v.add("filter", "is not supported yet in this version")
+	if e.Filter == "" {
+		return
+	}
+	if _, err := filter.Parse(e.Filter); err != nil {
+		v.add("filter", err.Error())
 	}
 }
 

@@ -18,7 +18,7 @@ var (
 	descLag      = desc("ingest_lag_records", "Offsets not committed yet, up to the end of this copy's partitions.")
 	descInFlight = desc("ingest_in_flight_bytes", "Bytes of events without an outcome; polling waits while they are over ingest.maxInFlightBytes.")
 	descEvents   = desc("events_total", "Events decoded and classified, by type.", "event_type")
-	descUnrouted = desc("events_unrouted_total", "Events of a type that no endpoint subscribed to.")
+	descUnrouted = desc("events_unrouted_total", "Events that no endpoint takes, by its event types and its filter.")
 	descRejected = desc("events_rejected_total", "Records or array elements set aside in the dead-letter topic before routing.", "reason")
 	descWaiting  = desc("dead_letters_waiting", "Dead letters that are not stored yet; their partitions can't commit past them.")
 

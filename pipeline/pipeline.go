@@ -2,7 +2,7 @@
 //
 //	ingest    polls Kafka and cuts what it reads into chunks
 //	emit      gives a chunk the route table of this moment and a worker
-//	prepare   on the worker: decode, classify, look up (pure)
+//	prepare   on the worker: decode, classify, look up and filter (pure)
 //	dispatch  in order again: each event into the lanes of its endpoints,
 //	          what can't be routed to the dead letters
 //	sinks     batch and send; outcomes settle the chunk
@@ -147,15 +147,16 @@ func (p *Pipeline) rescue(doing string, c *event.Chunk) {
 // job is a chunk's result of prepare: for each event who gets it.
 type job struct {
 	targets [][]*sinks.Sender
+	lookup  stages.Lookup[*sinks.Sender]
 }
 
-// prepare decodes, classifies and looks up the events of one chunk, against
-// one and the same table. It is pure.
+// prepare decodes, classifies and looks up the events of one chunk, filters
+// included, against one and the same table. It is pure.
 func (p *Pipeline) prepare(c *event.Chunk, table *stages.Table[*sinks.Sender]) *job {
 	stages.Decode(c)
 	j := p.jobs.Get().(*job)
 	for i := range c.Events {
-		j.targets = append(j.targets, table.Lookup(c.Events[i].Type))
+		j.targets = append(j.targets, j.lookup.Targets(table, &c.Events[i]))
 	}
 	return j
 }
@@ -197,6 +198,7 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
 	p.dirty = p.dirty[:0]
 	clear(j.targets)
 	j.targets = j.targets[:0]
+	j.lookup.Reset()
 	p.jobs.Put(j)
 	if handedOff {
 		c.Settle(1) // otherwise we are stopping, and the chunk comes again after the restart

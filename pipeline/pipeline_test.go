@@ -24,6 +24,7 @@ import (
 	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/sinks/deadletter"
+	"twinegress/stages"
 	"twinegress/stages/ingest"
 )
 
@@ -81,6 +82,7 @@ var senderOptions = sinks.Options{
 type running struct {
 	*Pipeline
 	broker *kfake.Cluster
+	opened atomic.Int32 // sinks
 	stop   context.CancelFunc
 	done   chan error
 }
@@ -93,18 +95,7 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 	}
 	t.Cleanup(k.Close)
 	connect := []kgo.Opt{kgo.SeedBrokers(k.ListenAddrs()...)}
-	client, err := kgo.NewClient(append(connect, kgo.DefaultProduceTopic(topic))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	records := make([]*kgo.Record, 0, len(values))
-	for _, v := range values {
-		records = append(records, kgo.StringRecord(v))
-	}
-	if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	produce(t, k, values...)
 	cfg := config.Default().Ingest
 	cfg.Topics = []string{topic}
 	source, err := ingest.New(cfg, connect, hook{}, zap.NewNop())
@@ -119,6 +110,7 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 	r.Pipeline = New(Options{
 		Source: source, DeadLetters: letters, Endpoints: st, Sender: senderOptions, ShutdownTimeout: timeout, Log: zap.NewNop(),
 		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(e endpoints.Endpoint, _ sinks.Key) (sinks.Sink, error) {
+			r.opened.Add(1)
 			return answers[e.ID], nil
 		}},
 	})
@@ -126,6 +118,22 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 	r.stop = stop
 	go func() { r.done <- r.Run(ctx) }()
 	return r
+}
+
+func produce(t *testing.T, k *kfake.Cluster, values ...string) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.ListenAddrs()...), kgo.DefaultProduceTopic(topic))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	records := make([]*kgo.Record, 0, len(values))
+	for _, v := range values {
+		records = append(records, kgo.StringRecord(v))
+	}
+	if err := client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 type hook struct{}
@@ -344,6 +352,11 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 	})
 }
 
+func targets(p *Pipeline, typ event.Type) []*sinks.Sender {
+	var l stages.Lookup[*sinks.Sender]
+	return l.Targets(p.routes.table, &event.Event{Type: typ})
+}
+
 // What an apply leaves alone goes on; what it changes is the same sender still.
 func TestApplyKeepsSenders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -359,10 +372,10 @@ func TestApplyKeepsSenders(t *testing.T) {
 				t.Errorf("%s has another sender", id)
 			}
 		}
-		if got := p.routes.table.Lookup(event.SensorChange); len(got) != 2 || got[0] != before["a"] || got[1] != before["b"] {
+		if got := targets(p, event.SensorChange); len(got) != 2 || got[0] != before["a"] || got[1] != before["b"] {
 			t.Errorf("the table has %d senders", len(got))
 		}
-		if got := p.routes.table.Lookup(event.SpaceChange); len(got) != 0 {
+		if got := targets(p, event.SpaceChange); len(got) != 0 {
 			t.Error("the old type is still routed")
 		}
 		if e := before["b"].Endpoint(); e.ConnectionString != "y" {

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/filter"
 	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/stages"
@@ -36,8 +37,7 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	senders := make(map[string]*sinks.Sender, len(set))
-	inOrder := make([]*sinks.Sender, 0, len(set))
-	types := make(map[*sinks.Sender][]event.Type, len(set))
+	given := make([]stages.Route[*sinks.Sender], 0, len(set))
 	for _, endpoint := range set {
 		s := p.senders[endpoint.ID]
 		switch {
@@ -48,13 +48,10 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 			p.update(s, endpoint)
 		}
 		senders[endpoint.ID] = s
-		inOrder = append(inOrder, s)
-		for _, name := range endpoint.EventTypes {
-			types[s] = append(types[s], event.TypeOf(name))
-		}
+		given = append(given, p.route(s, endpoint))
 	}
 	old, before := p.routes, p.senders
-	p.routes = &routes{table: stages.NewTable(inOrder, func(s *sinks.Sender) []event.Type { return types[s] })}
+	p.routes = &routes{table: stages.NewTable(given)}
 	if old != nil {
 		next := p.routes
 		next.users.Add(1)
@@ -69,6 +66,25 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 			p.remove(s, old)
 		}
 	}
+}
+
+// route is what the endpoint subscribed to.
+func (p *Pipeline) route(s *sinks.Sender, endpoint endpoints.Endpoint) stages.Route[*sinks.Sender] {
+	r := stages.Route[*sinks.Sender]{Target: s}
+	if endpoint.Filter != "" {
+		var err error
+		if r.Filter, err = filter.Parse(endpoint.Filter); err != nil {
+			// The store validates what it hands out. What an endpoint must not
+			// get is worse than what it misses, so it gets nothing.
+			p.Log.Error("BUG: an endpoint has a filter that can't be read, and gets no events",
+				zap.String("endpoint", endpoint.ID), zap.Error(err))
+			return r
+		}
+	}
+	for _, name := range endpoint.EventTypes {
+		r.Types = append(r.Types, event.TypeOf(name))
+	}
+	return r
 }
 
 // open opens an endpoint's sink by its type: an update may change it.

@@ -24,7 +24,7 @@ type Status struct {
 type IngestStatus struct {
 	Records    int64             `json:"records"`
 	Events     uint64            `json:"events"`
-	Unrouted   uint64            `json:"unrouted" doc:"events of a type that no endpoint subscribed to"`
+	Unrouted   uint64            `json:"unrouted" doc:"events that no endpoint takes, by its event types and its filter"`
 	Rejected   map[string]uint64 `json:"rejected" doc:"set aside in the dead-letter topic, by reason"`
 	Lag        int64             `json:"lag" doc:"offsets that are not committed yet, up to the end of this copy's partitions"`
 	Partitions []int32           `json:"partitions"`

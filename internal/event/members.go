@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -139,41 +140,56 @@ func skipValue(doc []byte, i int) int {
 // this name in the way encoding/json matches keys: escapes undone, case ignored.
 func KeyIs(key []byte, name string) bool {
 	if bytes.IndexByte(key, '\\') >= 0 {
-		key = unescape(key)
+		key = Unescape(make([]byte, 0, len(key)), key)
 	}
 	return len(key) >= len(name) && bytes.EqualFold(key, []byte(name))
 }
 
-// unescape undoes the escapes of a valid JSON string.
-func unescape(s []byte) []byte {
-	out := make([]byte, 0, len(s))
+// Unescape appends a valid JSON string, as it stands between its quotes, with
+// its escapes undone.
+func Unescape(dst, s []byte) []byte {
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\\' {
-			out = append(out, s[i])
+			dst = append(dst, s[i])
 			continue
 		}
 		i++
 		switch s[i] {
 		case 'b':
-			out = append(out, '\b')
+			dst = append(dst, '\b')
 		case 'f':
-			out = append(out, '\f')
+			dst = append(dst, '\f')
 		case 'n':
-			out = append(out, '\n')
+			dst = append(dst, '\n')
 		case 'r':
-			out = append(out, '\r')
+			dst = append(dst, '\r')
 		case 't':
-			out = append(out, '\t')
+			dst = append(dst, '\t')
 		case 'u':
-			// A surrogate half comes out as U+FFFD, which no name of ours holds.
-			n, _ := strconv.ParseUint(string(s[i+1:i+5]), 16, 32)
-			out = utf8.AppendRune(out, rune(n))
+			r := hexRune(s[i+1:])
 			i += 4
+			if utf16.IsSurrogate(r) {
+				// One half without the other comes out as U+FFFD, as in encoding/json.
+				pair := utf8.RuneError
+				if i+6 < len(s) && s[i+1] == '\\' && s[i+2] == 'u' {
+					pair = utf16.DecodeRune(r, hexRune(s[i+3:]))
+				}
+				if r = pair; r != utf8.RuneError {
+					i += 6
+				}
+			}
+			dst = utf8.AppendRune(dst, r)
 		default: // the quote, the backslash, the slash
-			out = append(out, s[i])
+			dst = append(dst, s[i])
 		}
 	}
-	return out
+	return dst
+}
+
+// hexRune reads four hex digits.
+func hexRune(s []byte) rune {
+	n, _ := strconv.ParseUint(string(s[:4]), 16, 32)
+	return rune(n)
 }
 
 // FindMember gives the value of the object's last member of that name, or nil: of

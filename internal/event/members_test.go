@@ -173,3 +173,18 @@ func TestFindMemberCannotGrowInto(t *testing.T) {
 		t.Errorf("the document is now %s", doc)
 	}
 }
+
+func TestUnescape(t *testing.T) {
+	for _, s := range []string{
+		``, `plain`, `\"\\\/\b\f\n\r\t`, `caf\u00e9 caf\u00E9 é`, `\u0000\uffff`, `a\\u0041`,
+		`\ud83d\ude00`, `x\uD83D\uDE00y`, `\ud83d`, `\ud83d\u0041`, `\ude00\ud83d`, `\ud83d\ud83d\ude00`, `\ud83dx`, `\ud83d\n`, `\ud83d\"\\`,
+	} {
+		var want string
+		if err := json.Unmarshal([]byte(`"`+s+`"`), &want); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(Unescape([]byte("before "), []byte(s))); got != "before "+want {
+			t.Errorf("%s is %q, want %q", s, got, want)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package stages
+
+import (
+	"bytes"
+	"strconv"
+
+	"twinegress/endpoints/filter"
+	"twinegress/internal/event"
+)
+
+// document reads the values that conditions ask for out of an event's bytes:
+// only those, each once, and without a copy of more than texts with escapes.
+// Each object or array is walked once at most, and only if something in it is
+// asked for.
+type document struct {
+	ev    *event.Event
+	slots []slot
+	// age numbers the events, so that a new one needs nothing cleared: a value
+	// of an earlier age is not known yet.
+	age    uint64
+	values []value // by slot
+	texts  []byte  // memory for texts that aren't in the event as such
+}
+
+// kind is what a value is.
+type kind uint8
+
+const (
+	missing kind = iota
+	null
+	falsehood
+	truth
+	number
+	text
+	compound // an object or an array
+)
+
+// value is a JSON value.
+type value struct {
+	age    uint64
+	kind   kind
+	number float64
+	text   []byte // escapes undone
+	raw    []byte // compound: its bytes
+}
+
+// open turns to the next event.
+func (d *document) open(ev *event.Event, slots []slot) {
+	d.age++
+	d.ev, d.slots = ev, slots
+	d.texts = d.texts[:0]
+	if len(d.values) < len(slots) {
+		d.values = make([]value, len(slots))
+	}
+	d.values[whole] = value{age: d.age}
+	if !ev.Raw { // a device's own bytes hold nothing for us
+		d.values[whole].kind, d.values[whole].raw = compound, event.Trim(ev.Body)
+	}
+}
+
+// reset lets go of the event.
+func (d *document) reset() {
+	clear(d.values)
+	d.ev, d.slots = nil, nil
+}
+
+// value gives what stands in a slot.
+func (d *document) value(i int) *value {
+	v, s := &d.values[i], &d.slots[i]
+	if v.age == d.age {
+		return v
+	}
+	if s.parent == whole && s.Name == subjectMember && d.ev.Subject != "" {
+		// Decoded already, and asked for often: this saves the walk.
+		start := len(d.texts)
+		d.texts = append(d.texts, d.ev.Subject...)
+		*v = value{age: d.age, kind: text, text: d.texts[start:]}
+		return v
+	}
+	d.readChildren(s.parent, d.value(s.parent))
+	return v
+}
+
+// readChildren reads what is asked for in a value.
+func (d *document) readChildren(i int, parent *value) {
+	children := d.slots[i].children
+	for _, child := range children {
+		d.values[child] = value{age: d.age} // missing
+	}
+	switch {
+	case i == whole && parent.kind == compound:
+		d.readEnvelope(children, parent.raw)
+	case parent.kind == compound && parent.raw[0] == '{':
+		d.readMembers(children, parent.raw)
+	case parent.kind == compound:
+		d.readElements(children, parent.raw)
+	case parent.kind == number || parent.kind == text:
+		for _, child := range children {
+			if d.slots[child].Index != asNumber {
+				continue
+			}
+			v := &d.values[child]
+			if v.kind, v.number = number, parent.number; parent.kind == number {
+				continue
+			}
+			var ok bool
+			if v.number, ok = parseNumber(parent.text); !ok {
+				v.kind = missing
+			}
+		}
+	}
+}
+
+// readEnvelope matches keys as decode does: without regard to case, and of
+// equal ones the last wins; but a null is no value for what is text.
+func (d *document) readEnvelope(children []int, body []byte) {
+	event.Members(body, func(m event.Member) bool {
+		key, raw := body[m.KeyStart:m.KeyEnd], body[m.Start:m.End]
+		for _, child := range children {
+			name, v := d.slots[child].Name, &d.values[child]
+			if event.KeyIs(key, name) && (raw[0] != 'n' || v.kind == missing || name == dataMember) {
+				d.read(v, raw)
+			}
+		}
+		return true
+	})
+}
+
+// readMembers matches keys exactly; of equal ones the last wins.
+func (d *document) readMembers(children []int, object []byte) {
+	event.Members(object, func(m event.Member) bool {
+		key := object[m.KeyStart:m.KeyEnd]
+		if bytes.IndexByte(key, '\\') >= 0 {
+			key = d.unescape(key)
+		}
+		for _, child := range children {
+			if s := &d.slots[child]; s.Index == filter.NoIndex && string(key) == s.Name {
+				d.read(&d.values[child], object[m.Start:m.End])
+			}
+		}
+		return true
+	})
+}
+
+func (d *document) readElements(children []int, array []byte) {
+	index, left := 0, len(children)
+	event.Elements(array, func(start, end int) bool {
+		for _, child := range children {
+			if d.slots[child].Index == index {
+				d.read(&d.values[child], array[start:end])
+				left--
+			}
+		}
+		index++
+		return left > 0
+	})
+}
+
+// read sets v from the bytes of a JSON value.
+func (d *document) read(v *value, raw []byte) {
+	*v = value{age: d.age}
+	switch raw[0] {
+	case '"':
+		v.kind, v.text = text, raw[1:len(raw)-1]
+		if bytes.IndexByte(v.text, '\\') >= 0 {
+			v.text = d.unescape(v.text)
+		}
+	case '{', '[':
+		v.kind, v.raw = compound, raw
+	case 'n':
+		v.kind = null
+	case 't':
+		v.kind = truth
+	case 'f':
+		v.kind = falsehood
+	default:
+		v.kind = number
+		// A number that no float64 holds is infinite, and compares so.
+		v.number, _ = strconv.ParseFloat(string(raw), 64)
+	}
+}
+
+func (d *document) unescape(s []byte) []byte {
+	start := len(d.texts)
+	d.texts = event.Unescape(d.texts, s)
+	return d.texts[start:]
+}
+
+// parseNumber takes what JSON takes as a number, and nothing else.
+func parseNumber(s []byte) (n float64, ok bool) {
+	if !isNumber(s) {
+		return 0, false
+	}
+	n, _ = strconv.ParseFloat(string(s), 64)
+	return n, true
+}
+
+func isNumber(s []byte) bool {
+	s, _ = bytes.CutPrefix(s, []byte("-"))
+	whole := digits(s)
+	if whole == 0 || whole > 1 && s[0] == '0' {
+		return false
+	}
+	s = s[whole:]
+	if len(s) > 0 && s[0] == '.' {
+		fraction := digits(s[1:])
+		if fraction == 0 {
+			return false
+		}
+		s = s[1+fraction:]
+	}
+	if len(s) > 0 && (s[0] == 'e' || s[0] == 'E') {
+		s = s[1:]
+		if len(s) > 0 && (s[0] == '+' || s[0] == '-') {
+			s = s[1:]
+		}
+		exponent := digits(s)
+		return exponent > 0 && exponent == len(s)
+	}
+	return len(s) == 0
+}
+
+func digits(s []byte) int {
+	for i, c := range s {
+		if c < '0' || c > '9' {
+			return i
+		}
+	}
+	return len(s)
+}
