@@ -42,20 +42,29 @@ func decode(body []byte, complete func(*Endpoint, *ValidationErrors), o Options)
 // DecodeSet reads an array of POST bodies, as the endpoints file holds it, in
 // which an id and a lastUpdatedUtc count; and makes it fit for use, as Prepare does.
 func DecodeSet(data []byte, o Options) ([]Endpoint, error) {
+	set, _, err := decodeSet(data, nil, nil, o)
+	return set, err
+}
+
+// decodeSet is DecodeSet where secrets may be encrypted. before and what comes
+// back are as for Keyring.openAll.
+func decodeSet(data []byte, k *Keyring, before sealedSecrets, o Options) ([]Endpoint, sealedSecrets, error) {
 	// Some editors put a byte order mark before the text.
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if err := checkSyntax(data); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var raw []json.RawMessage
 	if data = bytes.TrimSpace(data); data[0] != '[' || json.Unmarshal(data, &raw) != nil {
-		return nil, ValidationErrors{{Message: "must be an array of endpoints: [{…}, {…}]"}}
+		return nil, nil, ValidationErrors{{Message: "must be an array of endpoints: [{…}, {…}]"}}
 	}
 	eps, known := make([]Endpoint, len(raw)), make([]ValidationErrors, len(raw))
 	for i, r := range raw {
 		eps[i], known[i] = decodeObject(r, true)
 	}
-	return prepare(eps, known, o)
+	sealed := k.openAll(eps, known, before)
+	set, err := prepare(eps, known, o)
+	return set, sealed, err
 }
 
 // checkSyntax says where a document stops being JSON. The JSON package's own

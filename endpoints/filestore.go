@@ -16,6 +16,9 @@ import (
 // FileOptions configure a FileStore. The zero value works.
 type FileOptions struct {
 	Options
+	// Keyring, if set, encrypts the secrets in the file. Those that someone
+	// writes there in the clear are taken, and encrypted with the next Change.
+	Keyring *Keyring
 	// Logger gets an error with every violation of a broken edit. Default: none.
 	Logger *zap.Logger
 	// OnReload, if set, is called after every attempt to take over a changed
@@ -45,6 +48,8 @@ type FileStore struct {
 	bad  error  // what was wrong with seen; nil: the set in force is what it says
 	gone string // the error of the last attempt, if the file couldn't be read
 	good bool   // there is a last good set
+
+	sealed sealedSecrets // of the last good set
 }
 
 // NewFileStore returns a store of the file at path, without reading it.
@@ -98,13 +103,13 @@ func (s *FileStore) read() (news bool, err error) {
 		return back, s.bad
 	}
 	s.seen = data
-	next, err := DecodeSet(data, s.o.Options)
+	next, sealed, err := decodeSet(data, s.o.Keyring, s.sealed, s.o.Options)
 	if err != nil {
 		s.bad = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
 		return true, s.bad
 	}
 	stamp(next, s.live.Current(), s.timeOfChange())
-	s.bad, s.good = nil, true
+	s.bad, s.good, s.sealed = nil, true, sealed
 	s.live.Put(next)
 	return true, nil
 }

@@ -19,6 +19,7 @@ import (
 // careful editors write and by which Kubernetes replaces a mounted ConfigMap
 // (..data, a symlink), leaves a watch on the file with the old one.
 func (s *FileStore) Watch(ctx context.Context, apply func([]Endpoint)) error {
+	s.reseal(ctx)
 	signals := make(<-chan struct{})
 	look := func() {}
 	w, err := fsnotify.NewWatcher()

@@ -54,7 +54,7 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 		return nil, fmt.Errorf("nothing is written over an endpoints file that needs correcting first: %v", err) //nolint:errorlint // see above
 	}
 	s.mu.Lock()
-	seen := s.seen
+	seen, sealed := s.seen, s.sealed
 	s.mu.Unlock()
 	before := s.live.Current()
 	after, err := edit(Clone(before))
@@ -65,7 +65,7 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 	if err != nil {
 		return nil, err
 	}
-	data, err := encodeFile(next)
+	data, sealed, err := encodeFile(next, s.o.Keyring, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("endpoints file %s: %w", s.path, err)
 	}
@@ -76,7 +76,7 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 		s.log.Info("endpoints file written", zap.String("file", s.path), zap.Int("endpoints", len(next)))
 	}
 	s.mu.Lock()
-	s.seen = data
+	s.seen, s.sealed = data, sealed
 	s.live.Put(next) // under the lock, as read does: in the order of the contents
 	s.mu.Unlock()
 	return next, nil
@@ -84,8 +84,8 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 
 // encodeFile writes a set as people would: an array of POST bodies, with the
 // ids and times that make it the same set when it is read again, and without
-// what is the default anyway.
-func encodeFile(set []Endpoint) ([]byte, error) {
+// what is the default anyway. The secrets are encrypted, if there is a keyring.
+func encodeFile(set []Endpoint, k *Keyring, before sealedSecrets) ([]byte, sealedSecrets, error) {
 	docs := make([]document, len(set))
 	for i, e := range set {
 		d := e.document()
@@ -103,12 +103,35 @@ func encodeFile(set []Endpoint) ([]byte, error) {
 		}
 		docs[i] = d
 	}
+	sealed, err := k.sealAll(set, docs, before)
+	if err != nil {
+		return nil, nil, err
+	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	err := enc.Encode(docs)
-	return b.Bytes(), err
+	err = enc.Encode(docs)
+	return b.Bytes(), sealed, err
+}
+
+// reseal writes the file anew if a secret in it is encrypted with an older key
+// than the newest: so that one more start ends a rotation.
+func (s *FileStore) reseal(ctx context.Context) {
+	s.mu.Lock()
+	stale := s.sealed.stale()
+	s.mu.Unlock()
+	if !stale {
+		return
+	}
+	_, err := s.Change(ctx, func(set []Endpoint) ([]Endpoint, error) { return set, nil })
+	if err != nil {
+		s.log.Warn("secrets in the endpoints file stay encrypted with an older key of endpoints.secretsKeyFile, which must stay there too",
+			zap.String("file", s.path), zap.Error(err))
+		return
+	}
+	s.log.Info("every secret in the endpoints file is encrypted with the newest key of endpoints.secretsKeyFile now",
+		zap.String("file", s.path))
 }
 
 // replaceFile puts data in the place of a file that holds before, or leaves it

@@ -109,9 +109,9 @@ func labelByID(_ int, e Endpoint) string {
 }
 
 // stamp gives every endpoint that was read in next its LastUpdated: what came
-// with it if that is news, else that of its equal in prev, else now.
-func stamp(next, prev []Endpoint, now time.Time) {
-	was := byID(prev)
+// with it if that is news, else that of its equal in prev, else otherwise.
+func stamp(next, prev []Endpoint, otherwise time.Time) {
+	was, now := byID(prev), time.Now()
 	for i, e := range next {
 		old, known := was[e.ID]
 		switch {
@@ -121,7 +121,7 @@ func stamp(next, prev []Endpoint, now time.Time) {
 			next[i].LastUpdated = old.LastUpdated
 		default:
 			// New; or changed by hand, and the time left as it was.
-			next[i].LastUpdated = now.UTC()
+			next[i].LastUpdated = otherwise.UTC()
 		}
 	}
 }

@@ -91,7 +91,23 @@ func openStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
 	if cfg.Endpoints.Store == config.StoreMemory {
 		return endpoints.NewMemoryStore(nil, options)
 	}
-	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Logger: log}), nil
+	keyring, err := openKeyring(cfg.Endpoints.SecretsKeyFile, log)
+	if err != nil {
+		return nil, err
+	}
+	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Keyring: keyring, Logger: log}), nil
+}
+
+// openKeyring is nil where secrets are stored in the clear.
+func openKeyring(file string, log *zap.Logger) (*endpoints.Keyring, error) {
+	if file == "" {
+		return nil, nil
+	}
+	keyring, warning, err := endpoints.LoadKeyring(file)
+	if warning != "" {
+		log.Warn(warning)
+	}
+	return keyring, err
 }
 
 // server is a pipeline with what can be seen of it from outside.

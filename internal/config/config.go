@@ -81,6 +81,7 @@ const (
 type Endpoints struct {
 	Store                    string `koanf:"store"` // StoreFile or StoreMemory
 	File                     string `koanf:"file"`
+	SecretsKeyFile           string `koanf:"secretsKeyFile"` // age identities; empty: secrets are stored in the clear
 	AllowDevelopmentEmulator bool   `koanf:"allowDevelopmentEmulator"`
 }
 

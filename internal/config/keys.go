@@ -25,7 +25,7 @@ func envName(path string) string {
 // unavailable are keys of the documented configuration that come with a later
 // version. Whoever sets one relies on what it does, so it isn't ignored.
 var unavailable = []string{
-	"endpoints.topic", "endpoints.secretsKeyFile",
+	"endpoints.topic",
 	"api.oidc", "api.oidc.issuer", "api.oidc.audience",
 	"api.tls", "api.tls.certFile", "api.tls.keyFile",
 }

@@ -93,7 +93,7 @@ var everything = map[string]string{
 	"ingest.rebalanceTimeout": "2m", "ingest.tls.enabled": "true", "ingest.tls.caFile": "ca",
 	"ingest.tls.certFile": "cert", "ingest.tls.keyFile": "key", "ingest.sasl.mechanism": "scram-sha-256",
 	"ingest.sasl.username": "u", "ingest.sasl.password": "SECRET", "ingest.maxInFlightBytes": "1MB",
-	"endpoints.store": "memory", "endpoints.file": "e", "endpoints.allowDevelopmentEmulator": "true",
+	"endpoints.store": "file", "endpoints.file": "e", "endpoints.secretsKeyFile": "k", "endpoints.allowDevelopmentEmulator": "true",
 	"api.listen": ":2", "api.tokens": `[{"name":"n","sha256":"` + strings.ToUpper(hash) + `","role":"Write"}]`,
 	"ops.listen": ":3", "batch.linger": "1ms", "batch.maxEvents": "7", "backoff.initial": "2s", "backoff.max": "1m",
 	"send.timeout": "3s", "send.attempts": "4", "send.throttleLimit": "5s", "send.caFile": "c",
@@ -111,7 +111,7 @@ func wantEverything() Config {
 			SASL:             SASL{Mechanism: SASLScram256, Username: "u", Password: "SECRET"},
 			MaxInFlightBytes: 1e6,
 		},
-		Endpoints:  Endpoints{Store: StoreMemory, File: "e", AllowDevelopmentEmulator: true},
+		Endpoints:  Endpoints{Store: StoreFile, File: "e", SecretsKeyFile: "k", AllowDevelopmentEmulator: true},
 		API:        API{Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}},
 		Ops:        Ops{Listen: ":3"},
 		Batch:      Batch{Linger: time.Millisecond, MaxEvents: 7},
@@ -143,7 +143,7 @@ ingest:
   tls: {enabled: true, caFile: ca, certFile: cert, keyFile: key}
   sasl: {mechanism: SCRAM-SHA-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
-endpoints: {store: memory, file: e, allowDevelopmentEmulator: true}
+endpoints: {store: file, file: e, secretsKeyFile: k, allowDevelopmentEmulator: true}
 api: {listen: ":2", tokens: [{name: n, sha256: ` + hash + `, role: write}]}
 ops: {listen: ":3"}
 batch: {linger: 1ms, maxEvents: 7}
@@ -198,10 +198,10 @@ func TestLoadErrors(t *testing.T) {
 		"fractions":         {yaml: "send: {attempts: 1.5}", want: []string{"send.attempts: must be a whole number, not 1.5"}},
 		"one error a value": {set: map[string]string{"ingest.sessionTimeout": "x"}, want: []string{"ingest.sessionTimeout: must be a duration"}},
 		"later versions": {
-			yaml: "endpoints: {store: kafka, topic: t, secretsKeyFile: f}\napi: {oidc: {issuer: i}, tls: {certFile: c}}",
+			yaml: "endpoints: {store: kafka, topic: t}\napi: {oidc: {issuer: i}, tls: {certFile: c}}",
 			want: []string{
 				"endpoints.store: kafka is not available in this version", "endpoints.topic: is not available in this version",
-				"endpoints.secretsKeyFile: is not available", "api.oidc.issuer: is not available", "api.tls.certFile: is not available",
+				"api.oidc.issuer: is not available", "api.tls.certFile: is not available",
 			},
 		},
 		"later versions, by the environment": {

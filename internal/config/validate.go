@@ -128,8 +128,14 @@ func (s Endpoints) check(e *Errors) {
 		e.add("endpoints.store", "kafka %s; allowed are %s, %s", notAvailable, StoreFile, StoreMemory)
 		return
 	}
-	if oneOf(e, "endpoints.store", s.Store, StoreFile, StoreMemory) && s.Store == StoreFile && s.File == "" {
+	if !oneOf(e, "endpoints.store", s.Store, StoreFile, StoreMemory) {
+		return
+	}
+	if s.Store == StoreFile && s.File == "" {
 		e.add("endpoints.file", "must not be empty with endpoints.store: file")
+	}
+	if s.Store == StoreMemory && s.SecretsKeyFile != "" {
+		e.add("endpoints.secretsKeyFile", "is set, but endpoints.store: memory stores nothing")
 	}
 }
 

@@ -68,7 +68,10 @@ func TestValidate(t *testing.T) {
 
 		"store without file": {func(c *Config) { c.Endpoints.File = "" }, []string{"endpoints.file: must not be empty"}},
 		"memory, no file":    {func(c *Config) { c.Endpoints = Endpoints{Store: StoreMemory} }, nil},
-		"kafka store":        {func(c *Config) { c.Endpoints.Store = "Kafka" }, []string{"endpoints.store: kafka is not available in this version"}},
+		"memory, with a key": {func(c *Config) { c.Endpoints = Endpoints{Store: StoreMemory, SecretsKeyFile: "k"} }, []string{
+			"endpoints.secretsKeyFile: memory stores nothing",
+		}},
+		"kafka store": {func(c *Config) { c.Endpoints.Store = "Kafka" }, []string{"endpoints.store: kafka is not available in this version"}},
 
 		"listen": {func(c *Config) { c.API.Listen, c.Ops.Listen = "8080", "host:http" }, []string{
 			"api.listen: host:port, or empty for off", "ops.listen: must be a number",
