@@ -10,7 +10,7 @@ import (
 // What was handed out stays as it is while the client's memory goes round:
 // every record of many polls is held to the end and then read.
 func TestChunksOutliveTheFetch(t *testing.T) {
-	const records = 20_000
+	const records = 5_000
 	for name, codec := range map[string]kgo.CompressionCodec{
 		"uncompressed": kgo.NoCompression(),
 		"gzip":         kgo.GzipCompression(),
@@ -22,7 +22,7 @@ func TestChunksOutliveTheFetch(t *testing.T) {
 			t.Parallel()
 			k := broker(t, 1)
 			producer, err := kgo.NewClient(kgo.SeedBrokers(k.ListenAddrs()...),
-				kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(64<<10))
+				kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(16<<10))
 			if err != nil {
 				t.Fatal(err)
 			}
