@@ -137,12 +137,29 @@ func skipValue(doc []byte, i int) int {
 }
 
 // KeyIs tells whether the key of a member, as it stands between its quotes, is
-// this name in the way encoding/json matches keys: escapes undone, case ignored.
+// this name, in ASCII, in the way encoding/json matches keys: escapes undone,
+// case ignored.
 func KeyIs(key []byte, name string) bool {
-	if bytes.IndexByte(key, '\\') >= 0 {
-		key = Unescape(make([]byte, 0, len(key)), key)
+	if len(key) <= len(name) {
+		// Escapes, and the two letters beyond ASCII that fold into it, are
+		// longer than what they stand for.
+		return len(key) == len(name) && equalFoldASCII(key, name)
 	}
-	return len(key) >= len(name) && bytes.EqualFold(key, []byte(name))
+	for _, c := range key {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return bytes.EqualFold(Unescape(make([]byte, 0, len(key)), key), []byte(name))
+		}
+	}
+	return false
+}
+
+func equalFoldASCII(key []byte, name string) bool {
+	for i, c := range key {
+		if d := name[i]; c != d && (c|0x20 != d|0x20 || c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // Unescape appends a valid JSON string, as it stands between its quotes, with

@@ -6,30 +6,41 @@ import (
 
 // appendEvent appends an event as Event Grid takes it: its own bytes, but
 // without `topic`, which only the service may set, and without a
-// `metadataVersion` other than "1", the only one that it knows. Nearly no
-// event needs the second form, whose members are copied one by one.
+// `metadataVersion` other than "1", the only one that it knows. What stands
+// between the members that are cut out is copied as it is.
 func appendEvent(buf, doc []byte) []byte {
-	cut := false
+	cut, before := false, len(buf)
+	from, to := -1, 0 // the members that are to be copied next; from -1: none
+	next := func() {
+		if from < 0 {
+			return
+		}
+		separator := byte(',')
+		if len(buf) == before {
+			separator = '{'
+		}
+		buf = append(append(buf, separator), doc[from:to]...)
+		from = -1
+	}
 	event.Members(doc, func(m event.Member) bool {
-		cut = refused(doc, m)
-		return !cut
+		if refused(doc, m) {
+			cut = true
+			next()
+			return true
+		}
+		if from < 0 {
+			from = m.KeyStart - 1 // with its quote
+		}
+		to = m.End
+		return true
 	})
 	if !cut {
 		return append(buf, doc...)
 	}
-	buf = append(buf, '{')
-	first := true
-	event.Members(doc, func(m event.Member) bool {
-		if refused(doc, m) {
-			return true
-		}
-		if !first {
-			buf = append(buf, ',')
-		}
-		first = false
-		buf = append(buf, doc[m.KeyStart-1:m.End]...)
-		return true
-	})
+	next()
+	if len(buf) == before {
+		buf = append(buf, '{')
+	}
 	return append(buf, '}')
 }
 

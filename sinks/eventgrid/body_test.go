@@ -112,3 +112,19 @@ func FuzzAppendEvent(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkAppendEvent(b *testing.B) {
+	for name, doc := range map[string]string{
+		"with topic":    `{"id":"60bf5336-2929-45b4-bb4c-b45699dfe95f","subject":"SensorChange","data":{"Type":"Classic","DataType":"Motion","Id":"60bf5336-2929-45b4-bb4c-b45699dfe95f","Value":"False","PreviousValue":"True","EventTimestamp":"2018-04-17T17:46:15.4964262Z","MessageType":"sensor","Properties":{"ms-client-request-id":"c9e576b7-5eea-4f61-8617-92a57add5179"}},"eventType":"SensorChange","eventTime":"2018-04-17T17:46:18.5452993Z","dataVersion":"1","metadataVersion":"1","topic":"/subscriptions/T"}`,
+		"without topic": `{"id":"60bf5336-2929-45b4-bb4c-b45699dfe95f","subject":"SensorChange","data":{"Type":"Classic","DataType":"Motion","Id":"60bf5336-2929-45b4-bb4c-b45699dfe95f","Value":"False","PreviousValue":"True","EventTimestamp":"2018-04-17T17:46:15.4964262Z","MessageType":"sensor","Properties":{"ms-client-request-id":"c9e576b7-5eea-4f61-8617-92a57add5179"}},"eventType":"SensorChange","eventTime":"2018-04-17T17:46:18.5452993Z","dataVersion":"1"}`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			event, buf := []byte(doc), make([]byte, 0, 2*len(doc))
+			b.SetBytes(int64(len(doc)))
+			b.ReportAllocs()
+			for b.Loop() {
+				buf = appendEvent(buf[:0], event)
+			}
+		})
+	}
+}
