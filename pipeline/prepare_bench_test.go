@@ -1,0 +1,60 @@
+package pipeline
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+	"twinegress/stages"
+)
+
+// BenchmarkPrepare is a chunk's way through prepare, per event: decode,
+// classify, look up. What it costs beyond "no filter" is what filters cost.
+func BenchmarkPrepare(b *testing.B) {
+	sample, err := os.ReadFile("../stages/testdata/events/event_SensorChange.json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	value := []byte(strings.NewReplacer("\n", "", "  ", "").Replace(string(sample)))
+	c := event.NewChunk(topic, 0, 256, 256*len(value), func(*event.Chunk) {})
+	for i := range 256 {
+		c.Add(int64(i), 0, 0, nil, value)
+	}
+	for _, bench := range []struct {
+		name   string
+		filter func(i int) string
+		n      int
+	}{
+		{"no filter", func(int) string { return "" }, 1},
+		{"one filter", func(int) string { return "$body.Value = 'False'" }, 1},
+		{"100 filters", func(i int) string { return fmt.Sprintf("$body.Value = '%d' OR AS_NUMBER($body.Level) > %d", i, i) }, 100},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			p := new(Pipeline)
+			p.jobs.New = func() any { return new(job) }
+			var given []stages.Route[*sinks.Sender]
+			for i := range bench.n {
+				e := endpoint("a", endpoints.SensorChange)
+				e.Filter = bench.filter(i)
+				given = append(given, p.route(new(sinks.Sender), e))
+			}
+			table := stages.NewTable(given)
+			b.ReportAllocs()
+			for n := 0; b.Loop(); n++ {
+				if n%256 > 0 {
+					continue // an iteration is an event
+				}
+				c.Events = c.Events[:0]
+				j := p.prepare(c, table)
+				clear(j.targets)
+				j.targets = j.targets[:0]
+				j.lookup.Reset()
+				p.jobs.Put(j)
+			}
+		})
+	}
+}
