@@ -99,6 +99,52 @@ func statusOf(snap sinks.Snapshot) EndpointStatus {
 	return e
 }
 
+// EndpointStatus gives the state of one endpoint, also of a removed one while
+// it drains; false if there is none with that id.
+func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
+	s := p.sender(id)
+	if s == nil {
+		return EndpointStatus{}, false
+	}
+	return statusOf(s.Snapshot()), true
+}
+
+// Health tells how an endpoint is doing; false if nothing of it runs.
+func (p *Pipeline) Health(id string) (sinks.Health, bool) {
+	s := p.sender(id)
+	if s == nil {
+		return sinks.Health{}, false
+	}
+	return s.Health(), true
+}
+
+// Retry ends an endpoint's back-off now; false if nothing of it runs.
+func (p *Pipeline) Retry(id string) bool {
+	p.mu.Lock()
+	s := p.senders[id]
+	p.mu.Unlock()
+	if s == nil {
+		return false
+	}
+	s.Retry()
+	return true
+}
+
+// sender gives the sender of an id, else the one that is being drained.
+func (p *Pipeline) sender(id string) *sinks.Sender {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.senders[id]; s != nil {
+		return s
+	}
+	for s := range p.leaving {
+		if s.Endpoint().ID == id {
+			return s
+		}
+	}
+	return nil
+}
+
 // Snapshots gives every sender's, ordered by endpoint id. A removed endpoint
 // is among them while it drains, unless its id is in use again.
 func (p *Pipeline) Snapshots() []sinks.Snapshot {

@@ -67,46 +67,64 @@ const (
 // States are all of them, for the metric that has a series for each.
 var States = []State{StateProvisioning, StateReady, StateThrottled, StateBackingOff, StateProbing, StateStopped, StateDeleting}
 
-// Snapshot is a sender at one moment.
-type Snapshot struct {
-	Endpoint     endpoints.Endpoint
+// Health is how an endpoint is doing.
+type Health struct {
 	State        State
-	Counts       Counts
 	Key          Key
 	BackOffUntil time.Time // zero unless backing off or probing
+	Reason       string    // of the back-off, in one word; empty unless backing off or probing
 	LastError    string
 	HoldsBack    bool // its full lane is what the intake waits for
 }
 
-// Snapshot gives the sender's counts, all of the same moment, and its state.
+// Snapshot is a sender at one moment.
+type Snapshot struct {
+	Endpoint endpoints.Endpoint
+	Counts   Counts
+	Health
+}
+
+// Snapshot gives the sender's counts, all of the same moment, and its health.
 func (s *Sender) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return Snapshot{Endpoint: s.endpoint, Counts: s.counts, Health: s.health()}
+}
+
+// Health gives the sender's health alone, at next to no cost.
+func (s *Sender) Health() Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health()
+}
+
+func (s *Sender) health() Health {
 	open, until := s.breaker.State() // not from before the counts: what was dropped has its back-off
-	snap := Snapshot{
-		Endpoint:     s.endpoint,
-		Counts:       s.counts,
+	h := Health{
 		Key:          s.link.key(),
 		BackOffUntil: until,
 		LastError:    s.lastErr,
 		HoldsBack:    s.holdsBack.Load(),
 	}
+	if open != breaker.Closed {
+		h.Reason = s.lastReason.String()
+	}
 	switch {
 	case s.life == deleting:
-		snap.State = StateDeleting
+		h.State = StateDeleting
 	case s.life == stopped:
-		snap.State = StateStopped
+		h.State = StateStopped
 	case open == breaker.BackingOff:
-		snap.State = StateBackingOff
+		h.State = StateBackingOff
 	case open == breaker.Probing:
-		snap.State = StateProbing
+		h.State = StateProbing
 	case s.throttled.Load() > 0:
-		snap.State = StateThrottled
+		h.State = StateThrottled
 	case s.life == provisioning:
-		snap.State = StateProvisioning
+		h.State = StateProvisioning
 	default:
-		snap.State = StateReady
-		snap.LastError = "" // a throttling that is over: nothing is wrong now
+		h.State = StateReady
+		h.LastError = "" // a throttling that is over: nothing is wrong now
 	}
-	return snap
+	return h
 }

@@ -70,6 +70,8 @@ type Sender struct {
 	life     life
 	lastErr  string
 	removed  bool
+
+	lastReason event.Reason // of the last back-off
 }
 
 // life is what a sender's state is beyond its breaker's.
@@ -318,7 +320,7 @@ func (s *Sender) backOff(permit breaker.Permit, e *Error) {
 		return // another lane's failure did, or the endpoint works again
 	}
 	s.mu.Lock()
-	s.lastErr = e.Error()
+	s.lastErr, s.lastReason = e.Error(), kindReasons[e.Kind]
 	s.mu.Unlock()
 	s.log.Warn("endpoint backs off: its events are dropped until it is tried again",
 		zap.Stringer("reason", kindReasons[e.Kind]), zap.Time("until", retryAt), zap.Error(e.Err))
@@ -349,6 +351,23 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	close(old.replaced)
 	s.mu.Unlock()
 	return old.close
+}
+
+// Retry ends a back-off now, because somebody says that what it was for is
+// mended: the next events go out at once, over new connections and with the
+// primary key first. If that fails, the wait begins with the shortest again.
+func (s *Sender) Retry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if state, _ := s.breaker.State(); state == breaker.Closed {
+		return
+	}
+	s.link.renew()
+	s.lastErr = ""
+	if s.life == connected {
+		s.life = provisioning
+	}
+	s.breaker.Reset()
 }
 
 // Remove drains the sender of a deleted endpoint: what isn't delivered when

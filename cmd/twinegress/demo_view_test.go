@@ -19,7 +19,7 @@ import (
 )
 
 func snapshot(name string, delivered uint64, latencies ...time.Duration) sinks.Snapshot {
-	s := sinks.Snapshot{Endpoint: endpoints.Endpoint{ID: "id of " + name, Name: name, Type: endpoints.TypeEventHub}, State: sinks.StateReady}
+	s := sinks.Snapshot{Endpoint: endpoints.Endpoint{ID: "id of " + name, Name: name, Type: endpoints.TypeEventHub}, Health: sinks.Health{State: sinks.StateReady}}
 	s.Counts.Delivered = delivered
 	for _, l := range latencies {
 		s.Counts.Latency.Observe(l)

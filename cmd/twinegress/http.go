@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,10 +14,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.uber.org/zap"
 
 	"twinegress/endpoints/api"
 	"twinegress/internal/config"
 	"twinegress/pipeline"
+	"twinegress/sinks"
 )
 
 // listener is an HTTP server; the zero value is one that is switched off.
@@ -24,6 +27,7 @@ type listener struct {
 	net.Listener
 	server *http.Server
 	done   *sync.WaitGroup
+	tls    *tls.Config // nil: plain HTTP
 }
 
 // listen opens the address of a configuration key; "" is off.
@@ -46,18 +50,28 @@ func (l *listener) address() string {
 	return l.Addr().String()
 }
 
-func (l *listener) serve(h http.Handler) {
+func (l *listener) serve(h http.Handler, log *zap.Logger) {
 	if l.Listener == nil {
 		return
 	}
+	errorLog, _ := zap.NewStdLogAt(log, zap.DebugLevel) // what clients do wrong, below HTTP; the level exists
 	l.server = &http.Server{
 		Handler:           h,
+		TLSConfig:         l.tls,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          errorLog,
 	}
-	l.done.Go(func() { _ = l.server.Serve(l.Listener) }) // ends with close
+	l.done.Go(func() { // ends with close
+		if l.tls != nil {
+			_ = l.server.ServeTLS(l.Listener, "", "")
+			return
+		}
+		_ = l.server.Serve(l.Listener)
+	})
 }
 
 // close lets requests end, briefly.
@@ -79,11 +93,37 @@ func (l *listener) close() error {
 }
 
 func (s *server) apiHandler() http.Handler {
-	tokens := make([]api.Token, 0, len(s.cfg.API.Tokens))
-	for _, t := range s.cfg.API.Tokens {
+	c := s.cfg.API
+	tokens := make([]api.Token, 0, len(c.Tokens))
+	for _, t := range c.Tokens {
 		tokens = append(tokens, api.Token{Name: t.Name, SHA256: t.SHA256, Write: t.Role == config.RoleWrite})
 	}
-	return api.New(version, tokens, s.pipeline.Status)
+	return api.New(api.Options{
+		Store: s.pipeline.Endpoints, Rules: endpointRules(s.cfg),
+		Tokens: tokens, OIDC: api.OIDC(c.OIDC), RateLimit: c.RateLimit,
+		State: s.endpointState, Retry: s.pipeline.Retry, Log: s.log.Named("api"),
+	}, s.pipeline.Status, s.pipeline.EndpointStatus)
+}
+
+// endpointState tells how an endpoint is doing, in the words of the v1 service.
+func (s *server) endpointState(id string) (api.State, bool) {
+	health, ok := s.pipeline.Health(id)
+	if !ok {
+		return api.State{}, false
+	}
+	st := api.State{Status: api.StatusReady, Reason: health.Reason, LastError: health.LastError, BackOffUntil: health.BackOffUntil}
+	switch health.State {
+	case sinks.StateProvisioning:
+		st.Status = api.StatusProvisioning
+	case sinks.StateBackingOff, sinks.StateProbing:
+		st.Status = api.StatusFailed
+	case sinks.StateStopped:
+		st.Status = api.StatusStopped
+	case sinks.StateDeleting:
+		st.Status = api.StatusDeleting
+	case sinks.StateReady, sinks.StateThrottled: // throttled is slow, not broken
+	}
+	return st, true
 }
 
 // opsHandler serves what holds no secrets and needs no token. running is nil

@@ -86,8 +86,13 @@ func newLogger(level string) (*zap.Logger, error) {
 	return c.Build()
 }
 
+// endpointRules are the operator's, for every way in which an endpoint comes.
+func endpointRules(cfg config.Config) endpoints.Options {
+	return endpoints.Options{AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator}
+}
+
 func openStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
-	options := endpoints.Options{AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator}
+	options := endpointRules(cfg)
 	if cfg.Endpoints.Store == config.StoreMemory {
 		return endpoints.NewMemoryStore(nil, options)
 	}
@@ -136,11 +141,16 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 	if s.api, err = listen(ctx, "api.listen", apiAddress(cfg)); err != nil {
 		return nil, err
 	}
+	if c := cfg.API.TLS; c.Enabled() && s.api.Listener != nil {
+		if s.api.tls, err = serverTLS(c.CertFile, c.KeyFile, log); err != nil {
+			return nil, fmt.Errorf("api.tls: %w", err)
+		}
+	}
 	if s.ops, err = listen(ctx, "ops.listen", cfg.Ops.Listen); err != nil {
 		return nil, err
 	}
 	var running atomic.Pointer[pipeline.Pipeline]
-	s.ops.serve(opsHandler(s.registry, &running))
+	s.ops.serve(opsHandler(s.registry, &running), log)
 	if s.pipeline, err = newPipeline(ctx, cfg, store, s.registry, log); err != nil {
 		return nil, err
 	}
@@ -232,7 +242,7 @@ func apiAddress(cfg config.Config) string {
 // run serves and moves events until ctx ends. Health and metrics are served
 // to the very end, so that a slow stop can be watched.
 func (s *server) run(ctx context.Context) error {
-	s.api.serve(s.apiHandler())
+	s.api.serve(s.apiHandler(), s.log)
 	s.log.Info("twinegress runs", zap.String("version", version), zap.Strings("brokers", s.cfg.Ingest.Brokers),
 		zap.Strings("topics", s.cfg.Ingest.Topics), zap.String("group", s.cfg.Ingest.Group),
 		zap.String("api", s.api.address()), zap.String("ops", s.ops.address()))

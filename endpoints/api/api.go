@@ -1,108 +1,88 @@
-// Package api is the Management API over HTTP. So far it serves the status;
-// the resource of the endpoints is to stand beside it.
+// Package api is the Management API over HTTP: the endpoints as a resource, as
+// the v1 service had them and a little more, and the status of this copy.
+//
+// The way of a request:
+//
+//	handler     ids, who is it from, may they, how often; the log
+//	huma        routing, the OpenAPI description
+//	operations  one function each: read the store or change it
+//
+// It knows the endpoints and where they are kept, and nothing of how events
+// move: what it tells of that comes in through [Options].
 package api
 
 import (
-	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/hex"
-	"errors"
 	"net/http"
-	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
 )
 
 // Base is the path that all operations share.
 const Base = "/management/api/v1.0"
 
-// Token is who may call, known by the SHA-256 of the token in hex.
-type Token struct {
-	Name   string
-	SHA256 string
-	Write  bool
+// Options are what the API is made of.
+type Options struct {
+	Store endpoints.Store
+	// Rules are the store's own: a body is read by the same ones.
+	Rules endpoints.Options
+
+	Tokens    []Token
+	OIDC      OIDC
+	RateLimit int // requests a second, for each caller
+
+	// State tells how an endpoint is doing; false while nothing of it runs.
+	State func(id string) (State, bool)
+	// Retry ends an endpoint's back-off; false if nothing of it runs.
+	Retry func(id string) bool
+	Log   *zap.Logger
 }
 
-// Error is an error reply in the shape of the v1 service.
-type Error struct {
-	status int
-	Detail struct {
-		Code    string `json:"code" example:"Unauthorized"`
-		Message string `json:"message"`
-	} `json:"error"`
+// State is how an endpoint is doing, in the words of the v1 service.
+type State struct {
+	Status       string // one of the Status constants
+	Reason       string // Failed: in one word
+	LastError    string
+	BackOffUntil time.Time // zero unless backing off
 }
 
-func (e *Error) Error() string { return e.Detail.Message }
+// The values of an endpoint's status.
+const (
+	StatusProvisioning = "Provisioning" // no connection yet
+	StatusReady        = "Ready"
+	StatusFailed       = "Failed" // backing off
+	StatusStopped      = "Stopped"
+	StatusDeleting     = "Deleting"
+)
 
-// GetStatus is huma's: the reply's HTTP status.
-func (e *Error) GetStatus() int { return e.status }
-
-func newError(status int, message string, details ...error) huma.StatusError {
-	e := &Error{status: status}
-	e.Detail.Code = strings.ReplaceAll(http.StatusText(status), " ", "")
-	if err := errors.Join(details...); err != nil {
-		message += ": " + strings.ReplaceAll(err.Error(), "\n", "; ")
-	}
-	e.Detail.Message = message
-	return e
-}
-
-// New gives the API's handler. status tells the state of this copy; S is its
-// JSON shape. Every operation wants one of the tokens.
-func New[S any](version string, tokens []Token, status func() S) http.Handler {
-	huma.NewError = newError
-	config := huma.DefaultConfig("twinegress Management API", version)
-	config.DocsPath, config.SchemasPath = "", ""
-	config.CreateHooks = nil // no $schema member in the replies
-	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"token": {Type: "http", Scheme: "bearer"}}
-	config.Security = []map[string][]string{{"token": {}}}
+// New gives the API's handler. status tells the state of this copy, and
+// statusOf that of one endpoint, false if there is none; S and E are their JSON
+// shapes. Every request wants a token.
+func New[S, E any](o Options, status func() S, statusOf func(id string) (E, bool)) http.Handler {
 	mux := http.NewServeMux()
-	api := humago.New(mux, config)
-	huma.Register(api, huma.Operation{
-		OperationID: "getStatus",
-		Method:      http.MethodGet,
-		Path:        Base + "/status",
-		Summary:     "State and counts of this copy",
-		Description: "Counts are since start. For each endpoint, at any moment: routed = delivered + dropped + pending.",
-		Errors:      []int{http.StatusUnauthorized},
-	}, func(context.Context, *struct{}) (*struct{ Body S }, error) {
-		return &struct{ Body S }{Body: status()}, nil
-	})
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		reply(api, w, newError(http.StatusNotFound, r.Method+" "+r.URL.Path+" is no operation of this API"))
-	})
-	return authenticated(api, tokens, mux)
+	api := humago.New(mux, description())
+	registerEndpoints(api, o)
+	registerStatus(api, status, statusOf)
+	serveDocs(mux, api.OpenAPI())
+	return newHandler(o, mux)
 }
 
-// authenticated lets nothing through without a token: not even the
-// description of the API, so that an open port tells nothing.
-func authenticated(api huma.API, tokens []Token, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		if !strings.EqualFold(scheme, "Bearer") || !known(tokens, strings.TrimSpace(given)) {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="twinegress"`)
-			reply(api, w, newError(http.StatusUnauthorized, "a bearer token of api.tokens is required"))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// known compares with every token in constant time.
-func known(tokens []Token, given string) bool {
-	sum := sha256.Sum256([]byte(given))
-	digest := hex.AppendEncode(nil, sum[:])
-	found := 0
-	for _, t := range tokens {
-		found |= subtle.ConstantTimeCompare(digest, []byte(strings.ToLower(t.SHA256)))
+// description begins the OpenAPI document; the operations add themselves.
+func description() huma.Config {
+	config := huma.DefaultConfig("twinegress Management API", "1.0")
+	config.Info.Description = "The endpoints that events go to, and how they are doing. " +
+		"Keys and enum values in bodies match without regard to case. Keys come back masked, and a masked key that is sent back stands for the stored one."
+	// We serve the document and its page ourselves, from memory and offline.
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
+	config.CreateHooks = nil // no $schema member in the replies
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer", Description: "A token of api.tokens, or a JWT of api.oidc's issuer"},
+		"basic":  {Type: "http", Scheme: "basic", Description: "The same token as the password, with any user name: for a browser"},
 	}
-	return found == 1
-}
-
-func reply(api huma.API, w http.ResponseWriter, e huma.StatusError) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(e.GetStatus())
-	_ = api.Marshal(w, "application/json", e) // the client is gone if it fails
+	config.Security = []map[string][]string{{"bearer": {}}, {"basic": {}}}
+	return config
 }

@@ -93,15 +93,37 @@ const (
 
 // API is the Management API.
 type API struct {
-	Listen string  `koanf:"listen"` // host:port; empty: off
-	Tokens []Token `koanf:"tokens"` // Load adds those of TokensFile
-
-	TokensFile string `koanf:"tokensFile"` // further tokens, YAML or JSON
+	Listen     string    `koanf:"listen"`     // host:port; empty: off
+	Tokens     []Token   `koanf:"tokens"`     // Load adds those of TokensFile
+	TokensFile string    `koanf:"tokensFile"` // further tokens, YAML or JSON
+	OIDC       OIDC      `koanf:"oidc"`
+	TLS        ServerTLS `koanf:"tls"`
+	RateLimit  int       `koanf:"rateLimit"` // requests a second, for each caller
 }
 
 // Enabled reports whether the API is to be served: it never is without anyone
 // who may call it.
-func (a API) Enabled() bool { return a.Listen != "" && len(a.Tokens) > 0 }
+func (a API) Enabled() bool { return a.Listen != "" && a.authenticates() }
+
+func (a API) authenticates() bool { return len(a.Tokens) > 0 || a.OIDC.Issuer != "" }
+
+// OIDC is whose JWTs are taken, and what in one gives its bearer which role.
+type OIDC struct {
+	Issuer    string `koanf:"issuer"` // its URL; empty: off
+	Audience  string `koanf:"audience"`
+	RoleClaim string `koanf:"roleClaim"`
+	ReadRole  string `koanf:"readRole"`
+	WriteRole string `koanf:"writeRole"`
+}
+
+// ServerTLS is the certificate of a listener: PEM files, or both empty.
+type ServerTLS struct {
+	CertFile string `koanf:"certFile"`
+	KeyFile  string `koanf:"keyFile"`
+}
+
+// Enabled reports whether the listener speaks TLS.
+func (t ServerTLS) Enabled() bool { return t.CertFile != "" }
 
 // Token is who may call the API.
 type Token struct {
@@ -168,8 +190,11 @@ func Default() Config {
 			RebalanceTimeout: 60 * time.Second,
 			MaxInFlightBytes: 64 << 20,
 		},
-		Endpoints:  Endpoints{Store: StoreFile, File: "endpoints.json"},
-		API:        API{Listen: "127.0.0.1:8080", Tokens: []Token{}},
+		Endpoints: Endpoints{Store: StoreFile, File: "endpoints.json"},
+		API: API{
+			Listen: "127.0.0.1:8080", Tokens: []Token{}, RateLimit: 100,
+			OIDC: OIDC{RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"},
+		},
 		Ops:        Ops{Listen: "127.0.0.1:8081"},
 		Batch:      Batch{Linger: 5 * time.Millisecond, MaxEvents: 2000},
 		Backoff:    Backoff{Initial: time.Second, Max: MaxBackoff},

@@ -26,8 +26,6 @@ func envName(path string) string {
 // version. Whoever sets one relies on what it does, so it isn't ignored.
 var unavailable = []string{
 	"endpoints.topic",
-	"api.oidc", "api.oidc.issuer", "api.oidc.audience",
-	"api.tls", "api.tls.certFile", "api.tls.keyFile",
 }
 
 const notAvailable = "is not available in this version of twinegress"

@@ -58,9 +58,11 @@ func Load(src Sources) (Config, error) {
 	}
 	// Not part of Validate, which can't tell a default from the same value set
 	// by hand: the latter shows that somebody counts on the API.
-	if source, byHand := l.from["api.listen"]; byHand && cfg.API.Listen != "" && len(cfg.API.Tokens) == 0 &&
-		!slices.ContainsFunc(unread, func(u KeyError) bool { return u.Key == "api.tokens" || u.Key == "api.tokensFile" }) {
-		l.errs = append(l.errs, KeyError{"api.listen", "is set, but nobody could call the API: add api.tokens or api.tokensFile, or leave this out", source})
+	if source, byHand := l.from["api.listen"]; byHand && cfg.API.Listen != "" && !cfg.API.authenticates() &&
+		!slices.ContainsFunc(unread, func(u KeyError) bool {
+			return u.Key == "api.tokens" || u.Key == "api.tokensFile" || u.Key == "api.oidc.issuer"
+		}) {
+		l.errs = append(l.errs, KeyError{"api.listen", "is set, but nobody could call the API: add api.tokens, api.tokensFile or api.oidc, or leave this out", source})
 	}
 	cfg.canonical()
 	return cfg, l.errs.err()

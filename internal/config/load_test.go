@@ -95,6 +95,8 @@ var everything = map[string]string{
 	"ingest.sasl.username": "u", "ingest.sasl.password": "SECRET", "ingest.maxInFlightBytes": "1MB",
 	"endpoints.store": "file", "endpoints.file": "e", "endpoints.secretsKeyFile": "k", "endpoints.allowDevelopmentEmulator": "true",
 	"api.listen": ":2", "api.tokens": `[{"name":"n","sha256":"` + strings.ToUpper(hash) + `","role":"Write"}]`,
+	"api.oidc.issuer": "https://i", "api.oidc.audience": "a", "api.oidc.roleClaim": "c", "api.oidc.readRole": "r",
+	"api.oidc.writeRole": "w", "api.tls.certFile": "cert", "api.tls.keyFile": "key", "api.rateLimit": "9",
 	"ops.listen": ":3", "batch.linger": "1ms", "batch.maxEvents": "7", "backoff.initial": "2s", "backoff.max": "1m",
 	"send.timeout": "3s", "send.attempts": "4", "send.throttleLimit": "5s", "send.caFile": "c",
 	"deadLetter.topic": "d", "deadLetter.backoff": "true", "shutdown.timeout": "6s",
@@ -111,8 +113,12 @@ func wantEverything() Config {
 			SASL:             SASL{Mechanism: SASLScram256, Username: "u", Password: "SECRET"},
 			MaxInFlightBytes: 1e6,
 		},
-		Endpoints:  Endpoints{Store: StoreFile, File: "e", SecretsKeyFile: "k", AllowDevelopmentEmulator: true},
-		API:        API{Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}},
+		Endpoints: Endpoints{Store: StoreFile, File: "e", SecretsKeyFile: "k", AllowDevelopmentEmulator: true},
+		API: API{
+			Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}, RateLimit: 9,
+			OIDC: OIDC{Issuer: "https://i", Audience: "a", RoleClaim: "c", ReadRole: "r", WriteRole: "w"},
+			TLS:  ServerTLS{CertFile: "cert", KeyFile: "key"},
+		},
 		Ops:        Ops{Listen: ":3"},
 		Batch:      Batch{Linger: time.Millisecond, MaxEvents: 7},
 		Backoff:    Backoff{Initial: 2 * time.Second, Max: time.Minute},
@@ -144,7 +150,12 @@ ingest:
   sasl: {mechanism: SCRAM-SHA-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
 endpoints: {store: file, file: e, secretsKeyFile: k, allowDevelopmentEmulator: true}
-api: {listen: ":2", tokens: [{name: n, sha256: ` + hash + `, role: write}]}
+api:
+  listen: ":2"
+  tokens: [{name: n, sha256: ` + hash + `, role: write}]
+  oidc: {issuer: "https://i", audience: a, roleClaim: c, readRole: r, writeRole: w}
+  tls: {certFile: cert, keyFile: key}
+  rateLimit: 9
 ops: {listen: ":3"}
 batch: {linger: 1ms, maxEvents: 7}
 backoff: {initial: 2s, max: 1m}
@@ -198,15 +209,14 @@ func TestLoadErrors(t *testing.T) {
 		"fractions":         {yaml: "send: {attempts: 1.5}", want: []string{"send.attempts: must be a whole number, not 1.5"}},
 		"one error a value": {set: map[string]string{"ingest.sessionTimeout": "x"}, want: []string{"ingest.sessionTimeout: must be a duration"}},
 		"later versions": {
-			yaml: "endpoints: {store: kafka, topic: t}\napi: {oidc: {issuer: i}, tls: {certFile: c}}",
+			yaml: "endpoints: {store: kafka, topic: t}",
 			want: []string{
 				"endpoints.store: kafka is not available in this version", "endpoints.topic: is not available in this version",
-				"api.oidc.issuer: is not available", "api.tls.certFile: is not available",
 			},
 		},
 		"later versions, by the environment": {
-			environ: []string{"TWINEGRESS_API_OIDC_ISSUER=i", "TWINEGRESS_API_OIDC=i"},
-			want:    []string{"api.oidc.issuer: is not available", "api.oidc: is not available"},
+			environ: []string{"TWINEGRESS_ENDPOINTS_TOPIC=t"},
+			want:    []string{"endpoints.topic: is not available"},
 		},
 		"api without tokens":            {yaml: "api: {listen: 127.0.0.1:8080}", want: []string{"api.listen: is set, but nobody could call the API"}},
 		"api without tokens, by hand":   {environ: []string{"TWINEGRESS_API_LISTEN=:1"}, want: []string{"api.listen: (environment variable TWINEGRESS_API_LISTEN)"}},
@@ -241,7 +251,9 @@ func TestAPIIsOffWithoutTokens(t *testing.T) {
 		enabled bool
 		notice  string
 	}{
-		"nothing said":   {"", false, "api.tokens is empty"},
+		"nothing said":   {"", false, "neither api.tokens nor api.oidc is set"},
+		"oidc":           {"api: {listen: '127.0.0.1:1', oidc: {issuer: 'https://i', audience: a}}", true, ""},
+		"not only here":  {"api: {listen: ':1', tokens: [{name: a, sha256: " + hash + ", role: read}]}", true, "in the clear"},
 		"turned off":     {"api: {listen: ''}", false, "api.listen is empty"},
 		"tokens":         {"api: {tokens: [{name: a, sha256: " + hash + ", role: read}]}", true, ""},
 		"tokens, no API": {"api: {listen: '', tokens: [{name: a, sha256: " + hash + ", role: read}]}", false, "api.listen is empty"},

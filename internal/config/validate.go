@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,6 +160,49 @@ func (a API) check(e *Errors) {
 		}
 		oneOf(e, at+"role", t.Role, RoleRead, RoleWrite)
 	}
+	a.OIDC.check(e)
+	if a.TLS.CertFile != "" && a.TLS.KeyFile == "" {
+		e.add("api.tls.keyFile", "must be set along with api.tls.certFile")
+	}
+	if a.TLS.KeyFile != "" && a.TLS.CertFile == "" {
+		e.add("api.tls.certFile", "must be set along with api.tls.keyFile")
+	}
+	if a.RateLimit < 1 || a.RateLimit > 1_000_000 {
+		e.add("api.rateLimit", "must be from 1 to 1000000 requests a second, not %d", a.RateLimit)
+	}
+}
+
+func (o OIDC) check(e *Errors) {
+	if o.Issuer == "" {
+		if o.Audience != "" {
+			e.add("api.oidc.audience", "is set, but api.oidc.issuer is empty")
+		}
+		return
+	}
+	// Whoever can change what comes from the issuer can make tokens.
+	issuer, err := url.Parse(o.Issuer)
+	switch {
+	case err != nil || issuer.Host == "" || issuer.User != nil || issuer.RawQuery != "" || issuer.Fragment != "":
+		e.add("api.oidc.issuer", "must be the issuer's URL, as in its tokens' iss, such as https://login.example.com/tenant")
+	case issuer.Scheme != "https" && (issuer.Scheme != "http" || !loopback(issuer.Hostname())):
+		e.add("api.oidc.issuer", "must be an https:// URL; http:// is for this machine only")
+	}
+	// Without it a token that was made for any other program would do.
+	for _, f := range []struct{ key, value string }{
+		{"audience", o.Audience}, {"roleClaim", o.RoleClaim}, {"readRole", o.ReadRole}, {"writeRole", o.WriteRole},
+	} {
+		if strings.TrimSpace(f.value) == "" {
+			e.add("api.oidc."+f.key, "must not be empty along with api.oidc.issuer")
+		}
+	}
+	if o.ReadRole != "" && o.ReadRole == o.WriteRole {
+		e.add("api.oidc.readRole", "must not be the same as api.oidc.writeRole")
+	}
+}
+
+// loopback reports whether a host is this machine. "" is every address.
+func loopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 func (b Backoff) check(e *Errors) {
@@ -191,7 +235,11 @@ func (c Config) Notices() []string {
 	case c.API.Listen == "":
 		n = append(n, "the Management API is off: api.listen is empty")
 	case !c.API.Enabled():
-		n = append(n, "the Management API is off: api.tokens is empty, so nobody could call it")
+		n = append(n, "the Management API is off: neither api.tokens nor api.oidc is set, so nobody could call it")
+	case !c.API.TLS.Enabled():
+		if host, _, _ := net.SplitHostPort(c.API.Listen); !loopback(host) {
+			n = append(n, "tokens and keys travel to the Management API in the clear, unless something in front of it speaks TLS: api.tls is not set")
+		}
 	}
 	if c.Ops.Listen == "" {
 		n = append(n, "metrics and health checks are off: ops.listen is empty")

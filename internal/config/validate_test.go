@@ -31,7 +31,7 @@ func TestValidate(t *testing.T) {
 			"ingest.sessionTimeout: must be from 1s to 30m", "ingest.rebalanceTimeout: must be from 1s to 1h",
 			"ingest.maxInFlightBytes: must be more than 0", "endpoints.store: must be one of file, memory",
 			"batch.maxEvents: at least 1", "backoff.initial: more than 0", "backoff.max: more than 0",
-			"send.timeout: more than 0", "send.attempts: at least 1", "send.throttleLimit: more than 0",
+			"api.rateLimit: from 1 to 1000000", "send.timeout: more than 0", "send.attempts: at least 1", "send.throttleLimit: more than 0",
 			"deadLetter.topic: 1 to 249", "shutdown.timeout: more than 0",
 		}},
 		"brokers": {func(c *Config) {
@@ -84,6 +84,20 @@ func TestValidate(t *testing.T) {
 			`api.tokens[1].name: "a" is used more than once`, "api.tokens[1].sha256: another token", "api.tokens[2].name: must not be empty",
 			"api.tokens[2].sha256: 64 hex", "api.tokens[2].role: must be one of read, write", "api.tokens[3].sha256: 64 hex",
 		}},
+		"oidc": {func(c *Config) {
+			c.API.OIDC.Issuer, c.API.OIDC.Audience = "http://127.0.0.1:5556/dex", "twinegress"
+			c.API.TLS = ServerTLS{CertFile: "c", KeyFile: "k"}
+		}, nil},
+		"oidc incomplete": {func(c *Config) {
+			c.API.OIDC = OIDC{Issuer: "https://login.example.com", ReadRole: "a", WriteRole: "a"}
+		}, []string{
+			"api.oidc.audience: must not be empty", "api.oidc.roleClaim: must not be empty", "api.oidc.readRole: same as api.oidc.writeRole",
+		}},
+		"oidc in the clear":     {func(c *Config) { c.API.OIDC.Issuer, c.API.OIDC.Audience = "http://idp/", "a" }, []string{"api.oidc.issuer: https"}},
+		"oidc issuer is no URL": {func(c *Config) { c.API.OIDC.Issuer, c.API.OIDC.Audience = "login", "a" }, []string{"api.oidc.issuer: URL"}},
+		"oidc, no issuer":       {func(c *Config) { c.API.OIDC.Audience = "a" }, []string{"api.oidc.audience: issuer is empty"}},
+		"API cert, no key":      {func(c *Config) { c.API.TLS.CertFile = "a" }, []string{"api.tls.keyFile: along with"}},
+		"API key, no cert":      {func(c *Config) { c.API.TLS.KeyFile = "a" }, []string{"api.tls.certFile: along with"}},
 		"one address": {func(c *Config) {
 			c.API.Tokens, c.Ops.Listen = []Token{token("a", hash, "read")}, c.API.Listen
 		}, []string{"ops.listen: must not be the address of api.listen"}},

@@ -1,0 +1,132 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Token is who may call, known by the SHA-256 of the token in hex.
+type Token struct {
+	Name   string
+	SHA256 string
+	Write  bool
+}
+
+// caller is who a request is from.
+type caller struct {
+	name  string // for the log and for the rate limit
+	read  bool   // may look; write may, too
+	write bool
+}
+
+// authenticator tells who a request is from: the holder of one of our tokens,
+// or of an issuer's.
+type authenticator struct {
+	tokens []Token
+	oidc   *issuer // nil: none
+}
+
+// unauthorized says how to authenticate. Basic is for people with a browser,
+// which asks them for the token and remembers it; whoever sent a bearer token
+// that is refused gets no such question.
+func unauthorized(sentBearer bool, why string) *Error {
+	e := failure(http.StatusUnauthorized, why)
+	if sentBearer {
+		return e.with("WWW-Authenticate", `Bearer realm="twinegress", error="invalid_token", error_description="`+quotable(why)+`"`)
+	}
+	return e.with("WWW-Authenticate", `Bearer realm="twinegress"`).
+		with("WWW-Authenticate", `Basic realm="twinegress: any name, the token as password", charset="UTF-8"`)
+}
+
+// quotable makes a text fit for a quoted string in a header.
+func quotable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '"' || r == '\\' {
+			return '\''
+		}
+		return r
+	}, s)
+}
+
+// credentials gives the token that a request carries: as a bearer token, or as
+// the password of Basic authentication, with any user name.
+func credentials(r *http.Request) (token string, bearer bool) {
+	if _, password, ok := r.BasicAuth(); ok {
+		return password, false
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", false
+	}
+	return strings.TrimSpace(token), true
+}
+
+// refusal is why a token does not do.
+type refusal struct{ why string }
+
+func (r refusal) Error() string { return r.why }
+
+// authenticate tells whose token it is. An error is a refusal, or says that
+// it can't be told right now.
+func (a *authenticator) authenticate(ctx context.Context, token string) (caller, error) {
+	if t := known(a.tokens, token); t != nil {
+		return caller{name: t.Name, read: true, write: t.Write}, nil
+	}
+	if a.oidc != nil && strings.Count(token, ".") == 2 {
+		return a.oidc.authenticate(ctx, token)
+	}
+	return caller{}, refusal{"the token is not known here"}
+}
+
+// known compares with every token in constant time.
+func known(tokens []Token, given string) (found *Token) {
+	sum := sha256.Sum256([]byte(given))
+	digest := hex.AppendEncode(nil, sum[:])
+	for i := range tokens {
+		if subtle.ConstantTimeCompare(digest, []byte(strings.ToLower(tokens[i].SHA256))) == 1 {
+			found = &tokens[i]
+		}
+	}
+	return found
+}
+
+// admit lets a request through to the operations, or says why not.
+func (h *handler) admit(r *http.Request) (caller, *Error) {
+	token, bearer := credentials(r)
+	if token == "" {
+		return caller{}, unauthorized(false, "a token is required: Authorization: Bearer TOKEN")
+	}
+	guesses := h.guesses.of(guesser(r))
+	if guesses.TokensAt(time.Now()) < 1 {
+		return caller{}, tooMany(guesses, "too many tokens from this address were refused")
+	}
+	who, err := h.auth.authenticate(r.Context(), token)
+	if err != nil {
+		if _, refused := errors.AsType[refusal](err); !refused {
+			return caller{}, failure(http.StatusServiceUnavailable, "the token can't be checked right now: "+err.Error()).with("Retry-After", "5")
+		}
+		guesses.Allow()
+		return caller{}, unauthorized(bearer, err.Error())
+	}
+	if calls := h.calls.of(who.name); !calls.Allow() {
+		return who, tooMany(calls, fmt.Sprintf("too many requests: %d a second are allowed to %s", h.calls.burst, who.name))
+	}
+	if !who.read && !who.write {
+		return who, failure(http.StatusForbidden, "the token is valid, but gives no role: "+h.auth.oidc.wanted())
+	}
+	// A browser sends what it remembers along with any site's requests.
+	if err := h.crossOrigin.Check(r); err != nil {
+		return who, failure(http.StatusForbidden, "this request comes from another site's page: "+err.Error())
+	}
+	if !who.write && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return who, failure(http.StatusForbidden, who.name+" may read and not change anything: a token with the role write is required")
+	}
+	return who, nil
+}

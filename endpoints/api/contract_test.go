@@ -1,0 +1,269 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const newHub = `{"type":"EventHub","eventTypes":["TopologyOperation"],"path":"other",` +
+	`"connectionString":"Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=` + key1 + `"}`
+
+// operation is one of the API, with a request that succeeds.
+type operation struct {
+	id           string // as in the OpenAPI document
+	method, path string
+	ok           int
+	body         bool // takes an endpoint
+	write        bool
+	byID         bool
+	conditional  bool // takes If-Match
+}
+
+var contract = []operation{
+	{id: "createEndpoint", method: "POST", path: Base + "/endpoints", ok: 201, body: true, write: true},
+	{id: "createEndpoint", method: "POST", path: "/endpoints", ok: 201, body: true, write: true},
+	{id: "listEndpoints", method: "GET", path: Base + "/endpoints", ok: 200},
+	{id: "getEndpoint", method: "GET", path: Base + "/endpoints/" + hubID, ok: 200, byID: true},
+	{id: "updateEndpoint", method: "PUT", path: Base + "/endpoints/" + hubID, ok: 204, body: true, write: true, byID: true, conditional: true},
+	{id: "deleteEndpoint", method: "DELETE", path: Base + "/endpoints/" + hubID, ok: 204, write: true, byID: true, conditional: true},
+	{id: "retryEndpoint", method: "POST", path: Base + "/endpoints/" + hubID + "/retry", ok: 204, write: true, byID: true},
+	{id: "getStatus", method: "GET", path: Base + "/status", ok: 200},
+	{id: "getEndpointStatus", method: "GET", path: Base + "/endpoints/" + hubID + "/status", ok: 200, byID: true},
+}
+
+// call is the operation's request that succeeds.
+func (o operation) call() call {
+	c := call{method: o.method, path: o.path}
+	if o.body {
+		c.body = newHub
+	}
+	return c
+}
+
+// violation is a change of the good body, and what is wrong with it then.
+type violation struct {
+	name, from, to string
+	status         int
+	fields         []string
+}
+
+var violations = []violation{
+	{"no type", `"type":"EventHub",`, ``, 400, []string{"type"}},
+	{"unknown type", `"EventHub"`, `"Queue"`, 400, []string{"type"}},
+	{"type is no text", `"EventHub"`, `5`, 400, []string{"type"}},
+	{"no event types", `["TopologyOperation"]`, `[]`, 400, []string{"eventTypes"}},
+	{"unknown event type", `["TopologyOperation"]`, `["Nope"]`, 400, []string{"eventTypes"}},
+	{"repeated event type", `["TopologyOperation"]`, `["UdfCustom","udfcustom"]`, 400, []string{"eventTypes"}},
+	{"event types are no list", `["TopologyOperation"]`, `"UdfCustom"`, 400, []string{"eventTypes"}},
+	{"DeviceMessage with another", `["TopologyOperation"]`, `["DeviceMessage","UdfCustom"]`, 400, []string{"eventTypes", "connectionString"}},
+	{"DeviceMessage without EntityPath", `["TopologyOperation"]`, `["DeviceMessage"]`, 400, []string{"connectionString"}},
+	{"no path", `"path":"other",`, ``, 400, []string{"path"}},
+	{"bad path", `"other"`, `"a b"`, 400, []string{"path"}},
+	{"no connection string", key1, ``, 400, []string{"connectionString"}},
+	{"a masked key at another host", `ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=` + key1, `evil.example.net/;SharedAccessKeyName=send;SharedAccessKey=***`, 400, []string{"connectionString"}},
+	{"plain text", key1, key1 + ";UseDevelopmentEmulator=true", 400, []string{"connectionString"}},
+	{"secondary elsewhere", `"path"`, `"secondaryConnectionString":"Endpoint=sb://b.example.net/;SharedAccessKeyName=a;SharedAccessKey=` + key2 + `","path"`, 400, []string{"secondaryConnectionString"}},
+	{"unknown body", `"path"`, `"body":"half","path"`, 400, []string{"body"}},
+	{"unknown ordering", `"path"`, `"ordering":"some","path"`, 400, []string{"ordering"}},
+	{"unknown overflow", `"path"`, `"overflow":"some","path"`, 400, []string{"overflow"}},
+	{"unknown authentication", `"path"`, `"authentication":"some","path"`, 400, []string{"authentication"}},
+	{"bad filter", `"path"`, `"filter":"type =","path"`, 400, []string{"filter"}},
+	{"unknown field", `"path"`, `"colour":"red","path"`, 400, []string{"colour"}},
+	{"a field twice", `"path"`, `"Path":"x","path"`, 400, []string{"path"}},
+	{"many at once", `"type":"EventHub","eventTypes":["TopologyOperation"],"path":"other"`, `"type":"x","eventTypes":["y"],"path":"","z":1`, 400, []string{"type", "eventTypes", "path", "z"}},
+	{"a second one for DeviceMessage", `["TopologyOperation"],"path":"other","connectionString":"`, `["DeviceMessage"],"path":"other","connectionString":"EntityPath=other;`, 409, []string{"eventTypes"}},
+}
+
+// Every operation against everything that a request can be.
+func TestContract(t *testing.T) {
+	documented := documentedStatuses(t)
+	for _, op := range contract {
+		t.Run(op.method+" "+strings.ReplaceAll(op.path, "/", "_"), func(t *testing.T) {
+			// cell sends one request to an API of its own.
+			cell := func(name string, change func(*rig, *call), want int, and ...func(*testing.T, *httptest.ResponseRecorder)) {
+				t.Run(name, func(t *testing.T) {
+					r := newRig(t)
+					c := op.call()
+					if change != nil {
+						change(r, &c)
+					}
+					w := r.do(c)
+					if w.Code != want {
+						t.Fatalf("status %d, want %d: %s", w.Code, want, w.Body)
+					}
+					if !documented[op.id][w.Code] {
+						t.Errorf("status %d is not in the OpenAPI document of %s", w.Code, op.id)
+					}
+					for _, check := range and {
+						check(t, w)
+					}
+				})
+			}
+			header := func(name, value string) func(*rig, *call) {
+				return func(_ *rig, c *call) { c.header = map[string]string{name: value} }
+			}
+			body := func(text string) func(*rig, *call) { return func(_ *rig, c *call) { c.body = text } }
+			either := func(yes bool, status int) int {
+				if yes {
+					return status
+				}
+				return op.ok
+			}
+
+			cell("ok", nil, op.ok)
+			cell("slash at the end", func(_ *rig, c *call) { c.path += "/" }, op.ok)
+			cell("no token", func(_ *rig, c *call) { c.token = "-" }, 401)
+			cell("unknown token", func(_ *rig, c *call) { c.token = "nope" }, 401)
+			cell("read-only token", func(_ *rig, c *call) { c.token = reader }, either(op.write, 403))
+			cell("from another site", header("Sec-Fetch-Site", "cross-site"), either(op.write, 403))
+			if op.byID {
+				cell("wrong id", func(_ *rig, c *call) { c.path = strings.Replace(c.path, hubID, noID, 1) }, 404)
+				cell("no id", func(_ *rig, c *call) { c.path = strings.Replace(c.path, hubID, "nope", 1) }, 404)
+				cell("id in upper case", func(_ *rig, c *call) { c.path = strings.Replace(c.path, hubID, strings.ToUpper(hubID), 1) }, op.ok)
+			}
+			if op.conditional {
+				cell("stale ETag", header("If-Match", `"0123456789abcdef.x"`), 412)
+				cell("weak ETag", func(r *rig, c *call) { c.header = map[string]string{"If-Match": "W/" + r.tag()} }, 412)
+				cell("current ETag", func(r *rig, c *call) { c.header = map[string]string{"If-Match": r.tag()} }, op.ok)
+				cell("one of some ETags", func(r *rig, c *call) { c.header = map[string]string{"If-Match": `"x", ` + r.tag()} }, op.ok)
+				cell("any ETag", header("If-Match", "*"), op.ok)
+				cell("ETag from before a back-off", func(r *rig, c *call) {
+					c.header = map[string]string{"If-Match": r.tag()}
+					r.state.Store(&State{Status: StatusFailed, Reason: "unreachable"})
+				}, op.ok)
+			}
+			if !op.body {
+				return
+			}
+			cell("oversized", body(newHub[:1]+strings.Repeat(" ", maxBody)+newHub[1:]), 413)
+			cell("as large as may be", body(newHub+strings.Repeat(" ", maxBody-len(newHub))), op.ok)
+			cell("malformed JSON", body(newHub[:len(newHub)-1]+",}"), 400, mentions("line 1, column"))
+			cell("half of it", body(newHub[:50]), 400)
+			cell("a list", body("["+newHub+"]"), 400)
+			cell("no body", func(_ *rig, c *call) {
+				c.body, c.header = "", map[string]string{"Content-Type": "application/json"}
+			}, 400)
+			cell("form", header("Content-Type", "application/x-www-form-urlencoded"), 415)
+			cell("text", header("Content-Type", "text/plain"), 415)
+			cell("Latin 1", header("Content-Type", "application/json; charset=iso-8859-1"), 415)
+			cell("content type that is none", header("Content-Type", ";"), 415)
+			cell("compressed", header("Content-Encoding", "gzip"), 415)
+			cell("no content type", header("Content-Type", ""), op.ok)
+			cell("with a charset", header("Content-Type", "Application/JSON; charset=UTF-8"), op.ok)
+			cell("PascalCase keys", body(pascal.Replace(newHub)), op.ok)
+			cell("what was read", body(newHub[:1]+`"id":"x","status":5,"properties":{"a":"b"},"lastUpdatedUtc":"never",`+newHub[1:]), op.ok)
+			for _, v := range violations {
+				cell(v.name, func(r *rig, c *call) {
+					if c.body = strings.Replace(newHub, v.from, v.to, 1); c.body == newHub {
+						r.t.Fatal("nothing was changed")
+					}
+					if v.status == http.StatusConflict {
+						first := strings.ReplaceAll(c.body, "other", "devices")
+						if w := r.do(call{method: "POST", path: "/endpoints", body: first}); w.Code != 201 {
+							r.t.Fatal(w.Body)
+						}
+					}
+				}, v.status, func(t *testing.T, w *httptest.ResponseRecorder) {
+					e := errorOf(t, w)
+					var fields []string
+					for _, d := range e.Details {
+						fields = append(fields, d.Field)
+						if !strings.Contains(e.Message, d.Message) {
+							t.Errorf("%q is not in the message %q", d.Message, e.Message)
+						}
+					}
+					slices.Sort(fields)
+					want := slices.Sorted(slices.Values(v.fields))
+					if fields = slices.Compact(fields); !slices.Equal(fields, want) {
+						t.Errorf("fields %q, want %q: %s", fields, want, w.Body)
+					}
+				})
+			}
+		})
+	}
+}
+
+var pascal = strings.NewReplacer(`"type":"EventHub"`, `"Type":"eventhub"`, `"eventTypes":["Topology`, `"EventTypes":["TOPOLOGY`, `"path"`, `"Path"`,
+	`"connectionString"`, `"ConnectionString"`)
+
+func mentions(text string) func(*testing.T, *httptest.ResponseRecorder) {
+	return func(t *testing.T, w *httptest.ResponseRecorder) {
+		if !strings.Contains(w.Body.String(), text) {
+			t.Errorf("%q is not in %s", text, w.Body)
+		}
+	}
+}
+
+// tag is the hub's ETag.
+func (r *rig) tag() string {
+	r.t.Helper()
+	return r.do(call{method: "GET", path: Base + "/endpoints/" + hubID}).Header().Get("ETag")
+}
+
+// documentedStatuses are those of each operation in the OpenAPI document.
+func documentedStatuses(t *testing.T) map[string]map[int]bool {
+	t.Helper()
+	w := newRig(t).do(call{method: "GET", path: "/openapi.json"})
+	document := decode[struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Responses   map[string]any
+		}
+	}](t, w)
+	if !strings.HasPrefix(document.OpenAPI, "3.1") {
+		t.Errorf("OpenAPI %q", document.OpenAPI)
+	}
+	all := make(map[string]map[int]bool)
+	for _, path := range document.Paths {
+		for _, op := range path {
+			all[op.OperationID] = make(map[int]bool)
+			for status := range op.Responses {
+				var code int
+				if _, err := fmt.Sscan(status, &code); err != nil {
+					t.Errorf("%s: status %s", op.OperationID, status)
+				}
+				all[op.OperationID][code] = true
+			}
+		}
+	}
+	for _, op := range contract {
+		if all[op.id] == nil {
+			t.Errorf("%s is not in the OpenAPI document", op.id)
+		}
+	}
+	return all
+}
+
+// What is no operation.
+func TestNoOperation(t *testing.T) {
+	r := newRig(t)
+	for _, tt := range []struct {
+		method, path, token string
+		status              int
+		allow               string
+	}{
+		{"GET", "/nope", "", 404, ""},
+		{"GET", "/nope", "-", 401, ""},
+		{"GET", "/", "", 404, ""},
+		{"GET", "/endpoints", "", 405, "POST"},
+		{"PATCH", Base + "/endpoints/" + hubID, "", 405, "GET, PUT, DELETE, HEAD"},
+		{"DELETE", Base + "/endpoints", "", 405, "GET, POST, HEAD"},
+		{"PUT", Base + "/endpoints", "", 405, "GET, POST, HEAD"},
+		{"GET", Base + "/endpoints/" + hubID + "/retry", "", 405, "POST"},
+		{"POST", Base + "/status", "", 405, "GET, HEAD"},
+		{"POST", Base + "/status", reader, 403, ""},
+		{"GET", "/openapi.json", "-", 401, ""},
+		{"GET", "/docs", "-", 401, ""},
+		{"GET", "/docs/swagger-ui.css", "-", 401, ""},
+	} {
+		w := r.do(call{method: tt.method, path: tt.path, token: tt.token})
+		if w.Code != tt.status || w.Header().Get("Allow") != tt.allow {
+			t.Errorf("%s %s: %d, Allow %q, want %d, %q: %s", tt.method, tt.path, w.Code, w.Header().Get("Allow"), tt.status, tt.allow, w.Body)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package api
+
+import (
+	"bytes"
+	"compress/gzip"
+	"embed"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// viewer is Swagger UI, from the npm package swagger-ui-dist as its VERSION
+// says, compressed: the page works without any other site.
+//
+//go:embed viewer
+var viewer embed.FS
+
+// pagePolicy lets the page load from here only. The viewer makes styles of its own.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
+	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// serveDocs serves the OpenAPI document, once all operations are in it, and
+// the page that shows it.
+func serveDocs(mux *http.ServeMux, document *huma.OpenAPI) {
+	for _, path := range document.Paths {
+		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Delete} {
+			if op != nil {
+				delete(op.Responses, "422") // huma's word for a 400: see hookedError
+			}
+		}
+	}
+	asJSON, err := json.MarshalIndent(document, "", "  ")
+	if err != nil {
+		panic("BUG: the OpenAPI document can't be written: " + err.Error())
+	}
+	asYAML, err := document.YAML()
+	if err != nil {
+		panic("BUG: the OpenAPI document can't be written: " + err.Error())
+	}
+	for path, content := range map[string]struct {
+		kind string
+		text []byte
+	}{
+		"GET /openapi.json": {"application/json", asJSON},
+		"GET /openapi.yaml": {"application/yaml", asYAML},
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", content.kind)
+			_, _ = w.Write(content.text)
+		})
+	}
+	for path, file := range map[string]struct{ kind, name string }{
+		"GET /docs":                         {"text/html; charset=utf-8", "index.html"},
+		"GET /docs/start.js":                {"text/javascript; charset=utf-8", "start.js"},
+		"GET /docs/swagger-ui-bundle.js":    {"text/javascript; charset=utf-8", "swagger-ui-bundle.js.gz"},
+		"GET /docs/swagger-ui.css":          {"text/css; charset=utf-8", "swagger-ui.css.gz"},
+		"GET /docs/swagger-ui-licences.txt": {"text/plain; charset=utf-8", "swagger-ui-bundle.js.LICENSE.txt"},
+	} {
+		mux.HandleFunc(path, viewerFile(file.kind, file.name))
+	}
+}
+
+func viewerFile(kind, name string) http.HandlerFunc {
+	content, err := viewer.ReadFile("viewer/" + name)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", kind)
+		w.Header().Set("Content-Security-Policy", pagePolicy)
+		w.Header().Set("Referrer-Policy", "no-referrer")
+		switch {
+		case !strings.HasSuffix(name, ".gz"):
+			_, _ = w.Write(content)
+		case strings.Contains(r.Header.Get("Accept-Encoding"), "gzip"):
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(content)
+		default:
+			if unzipped, err := gzip.NewReader(bytes.NewReader(content)); err == nil {
+				_, _ = io.Copy(w, unzipped) //nolint:gosec // our own file
+			}
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"twinegress/endpoints"
+)
+
+// Error is an error reply in the shape of the v1 service, with all that is
+// wrong with a request by field.
+type Error struct {
+	status int
+	header http.Header
+	Detail struct {
+		Code    string   `json:"code" example:"BadRequest"`
+		Message string   `json:"message"`
+		Details []Detail `json:"details,omitempty" doc:"Everything that is wrong, by field"`
+	} `json:"error"`
+}
+
+// Detail is one thing that is wrong with a request.
+type Detail struct {
+	Field   string `json:"field,omitempty" doc:"The field of the body, or the parameter; absent: the request as a whole"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return e.Detail.Message }
+
+// GetStatus is huma's: the reply's HTTP status.
+func (e *Error) GetStatus() int { return e.status }
+
+// GetHeaders is huma's: what the reply's header has besides.
+func (e *Error) GetHeaders() http.Header { return e.header }
+
+// with adds to the reply's header.
+func (e *Error) with(name, value string) *Error {
+	if e.header == nil {
+		e.header = make(http.Header)
+	}
+	e.header.Add(name, value)
+	return e
+}
+
+func failure(status int, message string, details ...Detail) *Error {
+	e := &Error{status: status}
+	e.Detail.Code = strings.ReplaceAll(http.StatusText(status), " ", "")
+	e.Detail.Message = message
+	e.Detail.Details = details
+	return e
+}
+
+// init: huma makes its own errors with this, for each API of the process alike.
+func init() { huma.NewError = hookedError }
+
+// hookedError gives huma's own errors our shape. Of an ErrorDetail the value is
+// left out: it may be a whole body, keys and all.
+func hookedError(status int, message string, errs ...error) huma.StatusError {
+	if status == http.StatusUnprocessableEntity { // huma's word for a 400
+		status = http.StatusBadRequest
+	}
+	var details []Detail
+	for _, err := range errs {
+		if e, ok := errors.AsType[*Error](err); ok {
+			return e
+		}
+		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
+			details = append(details, Detail{Field: d.Location, Message: d.Message})
+		}
+	}
+	if status == http.StatusInternalServerError {
+		message = "something went wrong here; the log has it under this reply's " + requestIDHeader
+	}
+	return failure(status, message, details...)
+}
+
+// invalid is the reply to an endpoint that isn't allowed, or not beside the others.
+func invalid(v endpoints.ValidationErrors) *Error {
+	status, message := http.StatusConflict, "the endpoint is in conflict with another"
+	details := make([]Detail, 0, len(v))
+	for _, one := range v {
+		if !one.Conflict {
+			status, message = http.StatusBadRequest, "the endpoint is not valid"
+		}
+		details = append(details, Detail{Field: one.Field, Message: one.Message})
+	}
+	lines := make([]string, len(details))
+	for i, d := range details {
+		lines[i] = d.Message
+		if d.Field != "" {
+			lines[i] = d.Field + " " + d.Message
+		}
+	}
+	return failure(status, message+": "+strings.Join(lines, "; "), details...)
+}
+
+// fromStore says what a failed change means to the caller.
+func fromStore(err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if v, ok := errors.AsType[endpoints.ValidationErrors](err); ok {
+		return invalid(v)
+	}
+	switch {
+	case errors.Is(err, endpoints.ErrReadOnly):
+		return failure(http.StatusForbidden, err.Error())
+	case errors.Is(err, context.Canceled):
+		return failure(http.StatusServiceUnavailable, "the request was given up before the change was stored")
+	}
+	return failure(http.StatusServiceUnavailable, "the endpoints can't be read or stored right now: "+err.Error()).with("Retry-After", "5")
+}
+
+func notFound(id string) *Error {
+	if len(id) > 64 {
+		id = id[:64] + "…"
+	}
+	return failure(http.StatusNotFound, "there is no endpoint with the id "+id)
+}

@@ -1,0 +1,159 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"golang.org/x/time/rate"
+)
+
+const (
+	requestIDHeader       = "X-Ms-Request-Id"
+	clientRequestIDHeader = "X-Ms-Client-Request-Id"
+	maxClientRequestID    = 128
+)
+
+// handler is what every request passes on its way to the operations: it gets
+// its id, has to say who it is from, and is logged.
+type handler struct {
+	operations  *http.ServeMux
+	auth        authenticator
+	guesses     *limiters[netip.Prefix] // tokens that were refused
+	calls       *limiters[string]       // requests, by caller
+	crossOrigin *http.CrossOriginProtection
+	log         *zap.Logger
+}
+
+func newHandler(o Options, operations *http.ServeMux) *handler {
+	h := &handler{
+		operations:  operations,
+		auth:        authenticator{tokens: o.Tokens, oidc: newIssuer(o.OIDC, o.Log)},
+		guesses:     newLimiters[netip.Prefix](guessRate, guessBurst),
+		calls:       newLimiters[string](rate.Limit(o.RateLimit), o.RateLimit),
+		crossOrigin: http.NewCrossOriginProtection(),
+		log:         o.Log,
+	}
+	operations.HandleFunc("/", h.noOperation)
+	return h
+}
+
+// ServeHTTP lets nothing through without a token: not even the description of
+// the API, so that an open port tells nothing.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	id := uuid.NewString()
+	w.Header().Set(requestIDHeader, id)
+	ids := []zap.Field{zap.String("requestId", id)}
+	if client := clientRequestID(r); client != "" {
+		w.Header().Set(clientRequestIDHeader, client)
+		ids = append(ids, zap.String("clientRequestId", client))
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	answer := &statusWriter{ResponseWriter: w}
+	who, refused := h.admit(r)
+	log := h.log.With(append(ids, zap.String("who", who.name), zap.String("from", r.RemoteAddr))...)
+	defer func() {
+		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so, too
+			log.Error("BUG: a request panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			if answer.status == 0 {
+				reply(answer, hookedError(http.StatusInternalServerError, "").(*Error))
+			}
+		}
+		log.Debug("request", zap.String("method", r.Method), zap.String("path", short(r.URL.Path, 256)),
+			zap.Int("status", answer.status), zap.Duration("took", time.Since(start)))
+	}()
+	if refused != nil {
+		reply(answer, refused)
+		return
+	}
+	// As the v1 service did: a slash at the end changes nothing.
+	if path := strings.TrimRight(r.URL.Path, "/"); path != "" && path != r.URL.Path {
+		url := *r.URL
+		url.Path, url.RawPath = path, ""
+		r.URL = &url
+	}
+	h.operations.ServeHTTP(answer, r.WithContext(withRequest(r.Context(), request{log})))
+}
+
+// clientRequestID is what the client calls the request, as far as it may go
+// into a header and into the log.
+func clientRequestID(r *http.Request) string {
+	id := strings.Map(func(c rune) rune {
+		if c > ' ' && c < 0x7f {
+			return c
+		}
+		return -1
+	}, r.Header.Get(clientRequestIDHeader))
+	return id[:min(len(id), maxClientRequestID)]
+}
+
+// noOperation answers what no operation does: 405 where another method would
+// have found one.
+func (h *handler) noOperation(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		other := r.Clone(r.Context())
+		other.Method = method
+		if _, pattern := h.operations.Handler(other); pattern != "/" && pattern != "" {
+			allowed = append(allowed, method)
+		}
+	}
+	what := short(r.Method, 16) + " " + short(r.URL.Path, 256)
+	if len(allowed) == 0 {
+		reply(w, failure(http.StatusNotFound, what+" is no operation of this API"))
+		return
+	}
+	if slices.Contains(allowed, http.MethodGet) {
+		allowed = append(allowed, http.MethodHead)
+	}
+	list := strings.Join(allowed, ", ")
+	reply(w, failure(http.StatusMethodNotAllowed, what+" is no operation of this API; on this path there is "+list).with("Allow", list))
+}
+
+// reply answers with an error, outside of huma.
+func reply(w http.ResponseWriter, e *Error) {
+	for name, values := range e.header {
+		for _, v := range values {
+			w.Header().Add(name, v)
+		}
+	}
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(e) // can't fail: strings only
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.status)
+	_, _ = w.Write(body.Bytes()) // the client is gone if it fails
+}
+
+// statusWriter notes the status of a reply.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

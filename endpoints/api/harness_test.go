@@ -1,0 +1,190 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"twinegress/endpoints"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	writer = "token of the writer"
+	reader = "token of the reader"
+	// key1 and key2 are what must not show, anywhere.
+	key1 = "cHJpbWFyeS1rZXktcHJpbWFyeS1rZXk="
+	key2 = "c2Vjb25kYXJ5LWtleS1zZWNvbmRhcnk="
+
+	hubID  = "11111111-1111-4111-8111-111111111111"
+	gridID = "22222222-2222-4222-8222-222222222222"
+	noID   = "99999999-9999-4999-8999-999999999999"
+)
+
+func hash(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return hex.EncodeToString(sum[:])
+}
+
+// rig is an API on a store in memory, with two endpoints in it.
+type rig struct {
+	t       testing.TB
+	handler http.Handler
+	store   *endpoints.MemoryStore
+	logs    *observer.ObservedLogs
+	state   atomic.Pointer[State] // of the hub
+	retried atomic.Int32
+	options Options
+}
+
+type testStatus struct {
+	Routed int `json:"routed"`
+}
+
+func newRig(t testing.TB, change ...func(*Options)) *rig {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	r := &rig{t: t, logs: logs}
+	r.state.Store(&State{Status: StatusReady})
+	hub := endpoints.Endpoint{
+		ID: hubID, Name: "changes", Type: endpoints.TypeEventHub, EventTypes: []string{"SensorChange", "SpaceChange"}, Path: "hub",
+		ConnectionString:          "Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=" + key1,
+		SecondaryConnectionString: "Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=" + key2,
+	}
+	grid := endpoints.Endpoint{
+		ID: gridID, Type: endpoints.TypeEventGrid, EventTypes: []string{"UdfCustom"}, Path: "topic.example.net",
+		ConnectionString: key1, SecondaryConnectionString: key2,
+	}
+	store, err := endpoints.NewMemoryStore([]endpoints.Endpoint{hub, grid}, endpoints.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.store = store
+	r.options = Options{
+		Store:     store,
+		Tokens:    []Token{{Name: "ops", SHA256: strings.ToUpper(hash(writer)), Write: true}, {Name: "viewer", SHA256: hash(reader)}},
+		RateLimit: 1000,
+		State: func(id string) (State, bool) {
+			if id != hubID {
+				return State{}, false
+			}
+			return *r.state.Load(), true
+		},
+		Retry: func(id string) bool {
+			r.retried.Add(1)
+			return id == hubID
+		},
+		Log: zap.New(core),
+	}
+	for _, c := range change {
+		c(&r.options)
+	}
+	r.handler = New(r.options, func() testStatus { return testStatus{7} }, func(id string) (testStatus, bool) { return testStatus{3}, id == hubID })
+	return r
+}
+
+// call is one request; what isn't said is as a client does it right.
+type call struct {
+	method, path, body string
+	token              string // "" is the writer's, "-" none
+	header             map[string]string
+}
+
+func (r *rig) do(c call) *httptest.ResponseRecorder {
+	r.t.Helper()
+	request := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)).WithContext(context.Background())
+	switch c.token {
+	case "":
+		request.Header.Set("Authorization", "Bearer "+writer)
+	case "-":
+	default:
+		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for name, value := range c.header {
+		if value == "" {
+			request.Header.Del(name)
+			continue
+		}
+		request.Header.Set(name, value)
+	}
+	w := httptest.NewRecorder()
+	r.handler.ServeHTTP(w, request)
+	r.check(w)
+	return w
+}
+
+// check looks at what every reply has in common.
+func (r *rig) check(w *httptest.ResponseRecorder) {
+	r.t.Helper()
+	if len(w.Header().Get(requestIDHeader)) != 36 {
+		r.t.Errorf("request id %q", w.Header().Get(requestIDHeader))
+	}
+	for _, key := range []string{key1, key2, writer, reader} {
+		if strings.Contains(w.Body.String(), key) {
+			r.t.Errorf("a secret shows: %s", w.Body)
+		}
+	}
+	if w.Code < 400 {
+		return
+	}
+	if got := w.Header().Get("Content-Type"); got != "application/json" {
+		r.t.Errorf("status %d, content type %q", w.Code, got)
+	}
+	e := errorOf(r.t, w)
+	if e.Code != strings.ReplaceAll(http.StatusText(w.Code), " ", "") || e.Message == "" {
+		r.t.Errorf("status %d, error %+v", w.Code, e)
+	}
+	if (w.Code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
+		r.t.Errorf("status %d with WWW-Authenticate %q", w.Code, w.Header().Values("WWW-Authenticate"))
+	}
+	if (w.Code == 429 || w.Code == 503) != (w.Header().Get("Retry-After") != "") {
+		r.t.Errorf("status %d with Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+	}
+}
+
+type errorBody struct {
+	Code, Message string
+	Details       []Detail
+}
+
+func errorOf(t testing.TB, w *httptest.ResponseRecorder) errorBody {
+	t.Helper()
+	var reply struct{ Error errorBody }
+	if err := json.Unmarshal(w.Body.Bytes(), &reply); err != nil {
+		t.Errorf("%v in %s", err, w.Body)
+	}
+	return reply.Error
+}
+
+func decode[T any](t testing.TB, w *httptest.ResponseRecorder) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
+		t.Fatalf("%v in %s", err, w.Body)
+	}
+	return v
+}
+
+// failing is a store that can't be written.
+type failing struct {
+	endpoints.Store
+	err error
+}
+
+func (f failing) Change(context.Context, func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
+	return nil, f.err
+}

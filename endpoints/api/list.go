@@ -1,0 +1,167 @@
+package api
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"twinegress/endpoints"
+)
+
+// selection is what of the endpoints a list shows. huma calls Resolve with the
+// request: its own reading of a query is a matter of case, and takes a list
+// either with commas or repeated.
+type selection struct {
+	types       []endpoints.Type
+	eventTypes  []string
+	timeUpdated time.Time
+	top, skip   int // top < 0: all
+	url         url.URL
+}
+
+// listParameters describe the query.
+func listParameters() []*huma.Param {
+	zero := 0.0
+	number := &huma.Schema{Type: huma.TypeInteger, Minimum: &zero}
+	return []*huma.Param{
+		{Name: "types", In: "query", Description: "Endpoints of one of these types: with commas, or repeated", Schema: someOf(endpoints.Types())},
+		{Name: "eventTypes", In: "query", Description: "Endpoints that take one of these event types: with commas, or repeated", Schema: someOf(endpoints.EventTypes())},
+		{
+			Name: "timeUpdated", In: "query", Description: "Endpoints that were changed then or later; UTC unless it says otherwise",
+			Schema: &huma.Schema{Type: huma.TypeString, Format: "date-time"},
+		},
+		{Name: "$top", In: "query", Description: "How many at most. The header Link leads to the next ones", Schema: number},
+		{Name: "$skip", In: "query", Description: "How many to leave out, in the order of the ids", Schema: number},
+	}
+}
+
+func someOf[T ~string](known []T) *huma.Schema {
+	words := make([]any, len(known))
+	for i, k := range known {
+		words[i] = string(k)
+	}
+	return &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString, Enum: words}}
+}
+
+// Resolve is huma's: it reads the query, and reports all that is wrong.
+func (s *selection) Resolve(ctx huma.Context) []error {
+	s.url, s.top = ctx.URL(), -1
+	var details []Detail
+	wrong := func(name, format string, args ...any) {
+		details = append(details, Detail{Field: name, Message: fmt.Sprintf(format, args...)})
+	}
+	for name, values := range s.url.Query() {
+		switch strings.ToLower(name) {
+		case "types":
+			s.types = choices(values, endpoints.Types(), func(v string) { wrong("types", "%s", unknown(v, endpoints.Types())) })
+		case "eventtypes":
+			s.eventTypes = choices(values, endpoints.EventTypes(), func(v string) { wrong("eventTypes", "%s", unknown(v, endpoints.EventTypes())) })
+		case "timeupdated":
+			at, err := parseTime(values[0])
+			if err != nil {
+				wrong("timeUpdated", "must be a time such as 2026-01-31T08:00:00Z")
+			}
+			s.timeUpdated = at
+		case "$top", "$skip":
+			n, err := strconv.Atoi(values[0])
+			switch {
+			case err != nil || n < 0:
+				wrong(strings.ToLower(name), "must be a whole number, 0 or more")
+			case strings.EqualFold(name, "$top"):
+				s.top = n
+			default:
+				s.skip = n
+			}
+		default:
+			// Ignored, a misspelled filter would list what it was to leave out.
+			wrong(short(name, 64), "unknown parameter; known are types, eventTypes, timeUpdated, $top, $skip")
+		}
+	}
+	if len(details) == 0 {
+		return nil
+	}
+	slices.SortFunc(details, func(a, b Detail) int { return strings.Compare(a.Field, b.Field) })
+	lines := make([]string, len(details))
+	for i, d := range details {
+		lines[i] = d.Field + " " + d.Message
+	}
+	return []error{failure(400, "the query is not valid: "+strings.Join(lines, "; "), details...)}
+}
+
+// choices reads a list of words, each in its canonical spelling.
+func choices[T ~string](values []string, known []T, unknown func(string)) (chosen []T) {
+	for _, value := range values {
+		for one := range strings.SplitSeq(value, ",") {
+			one = strings.TrimSpace(one)
+			if one == "" {
+				continue
+			}
+			i := slices.IndexFunc(known, func(k T) bool { return strings.EqualFold(string(k), one) })
+			if i < 0 {
+				unknown(one)
+				continue
+			}
+			chosen = append(chosen, known[i])
+		}
+	}
+	return chosen
+}
+
+func unknown[T ~string](value string, known []T) string {
+	names := make([]string, len(known))
+	for i, k := range known {
+		names[i] = string(k)
+	}
+	return fmt.Sprintf("unknown value %q; allowed are %s", short(value, 32), strings.Join(names, ", "))
+}
+
+// parseTime reads a time as v1's clients write it: .NET's DateTime may have no
+// zone, and is UTC then. A plus sign that was not escaped came as a space.
+func parseTime(s string) (time.Time, error) {
+	s = strings.ReplaceAll(s, " ", "+")
+	at, err := time.Parse(time.RFC3339Nano, s)
+	for _, layout := range []string{"2006-01-02T15:04:05.999999999", "2006-01-02"} {
+		if err == nil {
+			break
+		}
+		at, err = time.Parse(layout, s)
+	}
+	return at, err
+}
+
+// of selects, in the order of the ids, which is the same on every copy.
+func (s *selection) of(set []endpoints.Endpoint) (page []endpoints.Endpoint, next string) {
+	set = slices.DeleteFunc(set, func(e endpoints.Endpoint) bool { return !s.has(e) })
+	slices.SortFunc(set, func(a, b endpoints.Endpoint) int { return strings.Compare(a.ID, b.ID) })
+	set = set[min(s.skip, len(set)):]
+	switch {
+	case s.top < 0 || s.top >= len(set):
+		return set, ""
+	case s.top == 0:
+		return nil, ""
+	}
+	return set[:s.top], s.next()
+}
+
+func (s *selection) has(e endpoints.Endpoint) bool {
+	return (len(s.types) == 0 || slices.Contains(s.types, e.Type)) &&
+		(len(s.eventTypes) == 0 || slices.ContainsFunc(e.EventTypes, func(t string) bool { return slices.Contains(s.eventTypes, t) })) &&
+		!e.LastUpdated.Before(s.timeUpdated)
+}
+
+// next is the same query, further on.
+func (s *selection) next() string {
+	query := s.url.Query()
+	for name := range query {
+		if strings.EqualFold(name, "$skip") {
+			query.Del(name)
+		}
+	}
+	query.Set("$skip", strconv.Itoa(s.skip+s.top))
+	return Base + "/endpoints?" + query.Encode()
+}

@@ -1,0 +1,291 @@
+package api
+
+import (
+	"context"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+)
+
+// maxBody is the largest body that is read. huma refuses what fills its limit.
+const maxBody = 1 << 20
+
+// operations are those on endpoints.
+type operations struct{ Options }
+
+// ByID is the input of what is about one endpoint.
+type ByID struct {
+	ID string `path:"id" doc:"The endpoint's id" example:"568fd394-380b-46fa-925a-ebb96f658cce"`
+}
+
+// JSONBody is an endpoint as JSON. It is read by package endpoints, which knows
+// v1's ways and reports all that is wrong, not by huma.
+type JSONBody struct {
+	RawBody []byte `contentType:"application/json"`
+}
+
+// Resolve is huma's: it takes JSON only. Without a content type a body is
+// taken for JSON; but not with curl's own, which a page of another site could
+// send as well without asking first.
+func (*JSONBody) Resolve(ctx huma.Context) []error {
+	given := ctx.Header("Content-Type")
+	media, parameters, err := mime.ParseMediaType(given)
+	charset := parameters["charset"]
+	switch {
+	case given == "":
+	case err == nil && (media == "application/json" || media == "text/json" || strings.HasSuffix(media, "+json")) &&
+		(charset == "" || strings.EqualFold(charset, "utf-8")):
+	default:
+		return []error{failure(http.StatusUnsupportedMediaType, "the body must be JSON in UTF-8, with Content-Type: application/json")}
+	}
+	if encoding := ctx.Header("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return []error{failure(http.StatusUnsupportedMediaType, "the body must not have a Content-Encoding")}
+	}
+	return nil
+}
+
+type (
+	created struct {
+		Location string `header:"Location"`
+		ETag     string `header:"ETag"`
+		Body     string `format:"uuid" doc:"The new endpoint's id"`
+	}
+	listed struct {
+		Link string `header:"Link" doc:"rel=next: the next ones, with $top"`
+		Body []Endpoint
+	}
+	found struct {
+		ETag string `header:"ETag"`
+		Body Endpoint
+	}
+	changed struct {
+		ETag string `header:"ETag"`
+	}
+)
+
+func registerEndpoints(api huma.API, options Options) {
+	o := &operations{options}
+	reads, writes := []int{401, 403, 429, 503}, []int{400, 401, 403, 409, 413, 415, 429, 503}
+
+	create := huma.Operation{
+		OperationID: "createEndpoint", Method: http.MethodPost, Path: Base + "/endpoints", Tags: tags,
+		Summary:       "Create an endpoint",
+		Description:   "Events flow to it at once. The reply is its id, as a JSON string. `POST /endpoints`, without the base path, does the same.",
+		DefaultStatus: http.StatusCreated, Errors: writes,
+	}
+	registerWithBody(api, create, o.create)
+	create.OperationID, create.Path, create.Hidden = "createEndpointAlias", "/endpoints", true
+	registerWithBody(api, create, o.create)
+
+	huma.Register(api, huma.Operation{
+		OperationID: "listEndpoints", Method: http.MethodGet, Path: Base + "/endpoints", Tags: tags,
+		Summary: "List endpoints", Description: "Sorted by id; all of them without `$top`.",
+		Parameters: listParameters(), Errors: append([]int{400}, reads...),
+	}, o.list)
+	huma.Register(api, huma.Operation{
+		OperationID: "getEndpoint", Method: http.MethodGet, Path: Base + "/endpoints/{id}", Tags: tags,
+		Summary: "Get an endpoint", Errors: append([]int{404}, reads...),
+	}, o.get)
+	registerWithBody(api, huma.Operation{
+		OperationID: "updateEndpoint", Method: http.MethodPut, Path: Base + "/endpoints/{id}", Tags: tags,
+		Summary: "Replace an endpoint",
+		Description: "Takes effect at once, on events that are queued already, too; new keys end a back-off. " +
+			"A masked key (`SharedAccessKey=***`, or `***` with EventGrid) keeps the stored one, at the same host only. An unknown id is a 404.",
+		DefaultStatus: http.StatusNoContent, Errors: append([]int{404, 412}, writes...),
+	}, o.update)
+	huma.Register(api, huma.Operation{
+		OperationID: "deleteEndpoint", Method: http.MethodDelete, Path: Base + "/endpoints/{id}", Tags: tags,
+		Summary:       "Delete an endpoint",
+		Description:   "It gets no more events; what is queued is delivered within `shutdown.timeout`.",
+		DefaultStatus: http.StatusNoContent, Errors: append([]int{404, 412}, reads...),
+	}, o.delete)
+	huma.Register(api, huma.Operation{
+		OperationID: "retryEndpoint", Method: http.MethodPost, Path: Base + "/endpoints/{id}/retry", Tags: tags,
+		Summary:       "End a back-off now",
+		Description:   "The next events go out at once, on the copy that is asked. Nothing changes for an endpoint that isn't backing off.",
+		DefaultStatus: http.StatusNoContent, Errors: append([]int{404}, reads...),
+	}, o.retry)
+}
+
+var tags = []string{"endpoints"}
+
+// registerWithBody registers an operation whose body is an endpoint: huma
+// passes the bytes on, and only describes what is in them.
+func registerWithBody[I, O any](api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	op.MaxBodyBytes, op.SkipValidateBody = maxBody+1, true
+	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
+	huma.Register(api, op, handle)
+	op.RequestBody.Content["application/json"].Schema = api.OpenAPI().Components.Schemas.Schema(endpointType, true, "")
+}
+
+func (o *operations) create(ctx context.Context, in *struct{ JSONBody }) (*created, error) {
+	e, err := endpoints.DecodeUpdate(in.RawBody, endpoints.Endpoint{}, o.Rules)
+	if err != nil {
+		return nil, fromStore(err)
+	}
+	e.ID = newID()
+	set, err := o.Store.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		return append(set, e), nil
+	})
+	if err != nil {
+		return nil, fromStore(err)
+	}
+	if i := indexOf(set, e.ID); i >= 0 {
+		e = set[i]
+	}
+	o.audit(ctx, "endpoint created", e, nil)
+	_, state := o.resource(e)
+	return &created{Location: Base + "/endpoints/" + e.ID, ETag: etag(e, state), Body: e.ID}, nil
+}
+
+func (o *operations) list(_ context.Context, in *selection) (*listed, error) {
+	page, next := in.of(slices.Clone(o.Store.Current()))
+	out := &listed{Body: make([]Endpoint, len(page))}
+	for i, e := range page {
+		out.Body[i], _ = o.resource(e)
+	}
+	if next != "" {
+		out.Link = "<" + next + `>; rel="next"`
+	}
+	return out, nil
+}
+
+func (o *operations) get(_ context.Context, in *struct {
+	ByID
+	IfNoneMatch []string `header:"If-None-Match" doc:"304 while the endpoint and its state are as they were"`
+},
+) (*found, error) {
+	e, err := o.stored(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	shown, state := o.resource(e)
+	tag := etag(e, state)
+	if matches(in.IfNoneMatch, tag, weakly) {
+		return nil, failure(http.StatusNotModified, "").with("ETag", tag)
+	}
+	return &found{ETag: tag, Body: shown}, nil
+}
+
+func (o *operations) update(ctx context.Context, in *struct {
+	ByID
+	JSONBody
+	IfMatch []string `header:"If-Match" doc:"412 if the endpoint was changed since it had this ETag"`
+},
+) (*changed, error) {
+	id := strings.ToLower(in.ID)
+	var before, after endpoints.Endpoint
+	set, err := o.Store.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		i := indexOf(set, id)
+		if i < 0 {
+			return nil, notFound(in.ID)
+		}
+		before = set[i]
+		if err := checkMatch(in.IfMatch, before); err != nil {
+			return nil, err
+		}
+		var err error
+		if after, err = endpoints.DecodeUpdate(in.RawBody, before, o.Rules); err != nil {
+			return nil, err
+		}
+		set[i] = after
+		return set, nil
+	})
+	if err != nil {
+		return nil, fromStore(err)
+	}
+	if i := indexOf(set, id); i >= 0 {
+		after = set[i]
+	}
+	o.audit(ctx, "endpoint changed", after, changedFields(before, after))
+	_, state := o.resource(after)
+	return &changed{ETag: etag(after, state)}, nil
+}
+
+func (o *operations) delete(ctx context.Context, in *struct {
+	ByID
+	IfMatch []string `header:"If-Match" doc:"412 if the endpoint was changed since it had this ETag"`
+},
+) (*struct{}, error) {
+	id := strings.ToLower(in.ID)
+	var gone endpoints.Endpoint
+	_, err := o.Store.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		i := indexOf(set, id)
+		if i < 0 {
+			return nil, notFound(in.ID)
+		}
+		gone = set[i]
+		if err := checkMatch(in.IfMatch, gone); err != nil {
+			return nil, err
+		}
+		return slices.Delete(set, i, i+1), nil
+	})
+	if err != nil {
+		return nil, fromStore(err)
+	}
+	o.audit(ctx, "endpoint deleted", gone, nil)
+	return nil, nil
+}
+
+func (o *operations) retry(ctx context.Context, in *ByID) (*struct{}, error) {
+	e, err := o.stored(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Retry(e.ID) {
+		return nil, failure(http.StatusConflict, "nothing of the endpoint runs on this copy yet")
+	}
+	o.audit(ctx, "endpoint's back-off ended", e, nil)
+	return nil, nil
+}
+
+func (o *operations) stored(id string) (endpoints.Endpoint, error) {
+	set := o.Store.Current()
+	i := indexOf(set, strings.ToLower(id))
+	if i < 0 {
+		return endpoints.Endpoint{}, notFound(id)
+	}
+	return set[i], nil
+}
+
+func indexOf(set []endpoints.Endpoint, id string) int {
+	return slices.IndexFunc(set, func(e endpoints.Endpoint) bool { return e.ID == id })
+}
+
+// audit says in the log who changed what. The fields are named only: what is
+// in them may be a key.
+func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoint, fields []string) {
+	requestOf(ctx).log.Info(what, zap.Bool("audit", true), zap.Object("endpoint", e), zap.Strings("fields", fields))
+}
+
+// changedFields names what differs between two endpoints.
+func changedFields(before, after endpoints.Endpoint) []string {
+	fields := []string{}
+	for _, f := range []struct {
+		name string
+		same bool
+	}{
+		{"name", before.Name == after.Name},
+		{"type", before.Type == after.Type},
+		{"eventTypes", slices.Equal(before.EventTypes, after.EventTypes)},
+		{"connectionString", before.ConnectionString == after.ConnectionString},
+		{"secondaryConnectionString", before.SecondaryConnectionString == after.SecondaryConnectionString},
+		{"path", before.Path == after.Path},
+		{"authentication", before.Authentication == after.Authentication},
+		{"body", before.Body == after.Body},
+		{"ordering", before.Ordering == after.Ordering},
+		{"overflow", before.Overflow == after.Overflow},
+		{"filter", before.Filter == after.Filter},
+	} {
+		if !f.same {
+			fields = append(fields, f.name)
+		}
+	}
+	return fields
+}

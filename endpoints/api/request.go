@@ -1,0 +1,27 @@
+package api
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+)
+
+// request is what the operations know of the request beyond their input: a
+// log that names it and who it is from.
+type request struct{ log *zap.Logger }
+
+type requestKey struct{}
+
+func withRequest(ctx context.Context, r request) context.Context {
+	return context.WithValue(ctx, requestKey{}, r)
+}
+
+func requestOf(ctx context.Context) request {
+	return ctx.Value(requestKey{}).(request) // every request passes the handler
+}
+
+func newID() string { return uuid.NewString() }
+
+var endpointType = reflect.TypeFor[Endpoint]()

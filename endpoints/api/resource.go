@@ -1,0 +1,101 @@
+package api
+
+import (
+	"hash/fnv"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"twinegress/endpoints"
+)
+
+// Endpoint is the v1 resource, with what came after v1 behind it. Of a body,
+// the fields that are read only are ignored.
+type Endpoint struct {
+	ID                        string            `json:"id" format:"uuid" readOnly:"true"`
+	Name                      string            `json:"name,omitempty" maxLength:"128" doc:"Yours to choose"`
+	Type                      string            `json:"type" enum:"EventHub,ServiceBus,EventGrid"`
+	EventTypes                []string          `json:"eventTypes" minItems:"1" uniqueItems:"true" enum:"TopologyOperation,UdfCustom,SensorChange,SpaceChange,DeviceMessage" doc:"DeviceMessage only with EventHub, alone, and on one endpoint at most"`
+	ConnectionString          string            `json:"connectionString,omitempty" doc:"With EventGrid the topic's key, by itself" example:"Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=POLICY;SharedAccessKey=KEY"`
+	SecondaryConnectionString string            `json:"secondaryConnectionString,omitempty" doc:"The same place with another key, which is tried once the primary is refused"`
+	Path                      string            `json:"path" doc:"The event hub's or the Service Bus topic's name; with EventGrid the topic's host name" example:"EVENT_HUB"`
+	Authentication            string            `json:"authentication,omitempty" enum:"keyBased,identityBased" default:"keyBased" doc:"By the keys of the connection strings, or by this process's own identity"`
+	Body                      string            `json:"body,omitempty" enum:"envelope,data" default:"envelope" doc:"What of an event a message carries: all of it, or its data, as the v1 service sent"`
+	Ordering                  string            `json:"ordering,omitempty" enum:"partition,none" default:"partition" doc:"Whether the order of each Kafka partition is kept"`
+	Overflow                  string            `json:"overflow,omitempty" enum:"block,drop" default:"block" doc:"What happens when the endpoint is slower than its events: everything waits, or its events are dropped"`
+	Filter                    string            `json:"filter,omitempty" doc:"What an event must satisfy besides its type, such as: $body.value > 20 AND subject = 'SensorChange'"`
+	LastUpdatedUTC            time.Time         `json:"lastUpdatedUtc" readOnly:"true"`
+	Status                    string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
+	Properties                map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint is Failed: reason, lastError, backOffUntil"`
+}
+
+// resource shows an endpoint as it is now, its keys masked.
+func (o *operations) resource(e endpoints.Endpoint) (Endpoint, State) {
+	state, ok := o.State(e.ID)
+	if !ok {
+		state = State{Status: StatusProvisioning} // stored, and on its way to running
+	}
+	shown := e.Redacted()
+	r := Endpoint{
+		ID: e.ID, Name: e.Name, Type: string(e.Type), EventTypes: e.EventTypes,
+		ConnectionString: shown.ConnectionString, SecondaryConnectionString: shown.SecondaryConnectionString,
+		Path: e.Path, Authentication: string(e.Authentication), Body: string(e.Body), Ordering: string(e.Ordering),
+		Overflow: string(e.Overflow), Filter: e.Filter,
+		LastUpdatedUTC: e.LastUpdated.UTC(), Status: state.Status, Properties: map[string]string{},
+	}
+	if state.Reason != "" {
+		r.Properties["reason"] = state.Reason
+	}
+	if state.LastError != "" {
+		r.Properties["lastError"] = state.LastError
+	}
+	if !state.BackOffUntil.IsZero() {
+		r.Properties["backOffUntil"] = state.BackOffUntil.UTC().Format(time.RFC3339)
+	}
+	return r, state
+}
+
+// etag identifies what GET answers. It has two parts: what was configured, and
+// how the endpoint is doing. If-Match compares the first alone, since a change
+// of the endpoint is not in conflict with one of its state; If-None-Match both,
+// since who polls wants to see the state change.
+func etag(e endpoints.Endpoint, s State) string {
+	h := fnv.New32a()
+	for _, part := range []string{s.Status, s.Reason, s.LastError, s.BackOffUntil.UTC().Format(time.RFC3339)} {
+		_, _ = h.Write([]byte(part + "\x00"))
+	}
+	return `"` + strings.Trim(e.ETag(), `"`) + "." + strconv.FormatUint(uint64(h.Sum32()), 36) + `"`
+}
+
+// matches reports whether one of the tags of an If-Match or If-None-Match
+// header is tag, as far as part keeps of either.
+func matches(header []string, tag string, part func(string) string) bool {
+	for _, line := range header {
+		for one := range strings.SplitSeq(line, ",") {
+			one = strings.TrimSpace(one)
+			if one == "*" || part(one) == part(tag) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// configured is the part of a tag that If-Match is about. A weak tag matches
+// nothing there (RFC 9110, section 13.1.1).
+func configured(tag string) string {
+	before, _, _ := strings.Cut(strings.TrimSuffix(tag, `"`), ".")
+	return before
+}
+
+// weakly is the whole tag, for If-None-Match.
+func weakly(tag string) string { return strings.TrimPrefix(tag, "W/") }
+
+// checkMatch fails if the caller saw an older endpoint than the stored one.
+func checkMatch(ifMatch []string, e endpoints.Endpoint) *Error {
+	if len(ifMatch) == 0 || matches(ifMatch, etag(e, State{}), configured) {
+		return nil
+	}
+	return failure(http.StatusPreconditionFailed, "the endpoint was changed meanwhile: read it again, and send the change with its new ETag")
+}

@@ -1,0 +1,32 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+func registerStatus[S, E any](api huma.API, status func() S, statusOf func(id string) (E, bool)) {
+	huma.Register(api, huma.Operation{
+		OperationID: "getStatus", Method: http.MethodGet, Path: Base + "/status", Tags: []string{"status"},
+		Summary:     "State and counts of this copy",
+		Description: "Counts are since start. For each endpoint, at any moment: routed = delivered + dropped + pending.",
+		Errors:      []int{401, 403, 429},
+	}, func(context.Context, *struct{}) (*struct{ Body S }, error) {
+		return &struct{ Body S }{Body: status()}, nil
+	})
+	huma.Register(api, huma.Operation{
+		OperationID: "getEndpointStatus", Method: http.MethodGet, Path: Base + "/endpoints/{id}/status", Tags: []string{"status"},
+		Summary:     "State and counts of an endpoint on this copy",
+		Description: "Also of a deleted one, as long as it is drained.",
+		Errors:      []int{401, 403, 404, 429},
+	}, func(_ context.Context, in *ByID) (*struct{ Body E }, error) {
+		one, ok := statusOf(strings.ToLower(in.ID))
+		if !ok {
+			return nil, notFound(in.ID)
+		}
+		return &struct{ Body E }{Body: one}, nil
+	})
+}
