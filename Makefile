@@ -16,8 +16,9 @@ CC_FOUND := $(shell command -v $$(go env CC) 2>/dev/null)
 RACE     := $(if $(CC_FOUND),-race)
 TEST     := $(if $(RACE),,CGO_ENABLED=0 )go test $(RACE) -shuffle=on
 
-# The tools' versions stand in tools/go.mod, a module of its own so that
-# what they depend on stays out of ours. hadolint is not written in Go.
+# The tools' versions stand in tools/go.mod, a module of its own so that what
+# they depend on stays out of ours; so is tools/deploycheck, whose libraries are
+# Kubernetes' and Prometheus'. hadolint is not written in Go.
 TOOLS            := $(BIN)/golangci-lint $(BIN)/govulncheck $(BIN)/benchstat
 HADOLINT_VERSION := 2.15.1
 HADOLINT         := $(BIN)/hadolint-$(HADOLINT_VERSION)/bin/hadolint
@@ -95,36 +96,42 @@ check: fmt-check tidy-check lint test ## What a commit must pass: format, tidy, 
 lint: $(BIN)/golangci-lint ## Run the linters (.golangci.yml)
 	$(BIN)/golangci-lint run ./...
 	cd tools && ../$(BIN)/golangci-lint run ./...
+	cd tools/deploycheck && ../../$(BIN)/golangci-lint run ./...
 
 .PHONY: fmt
 fmt: $(BIN)/golangci-lint ## Format the code: gofumpt, and imports in order
 	$(BIN)/golangci-lint fmt
 	cd tools && ../$(BIN)/golangci-lint fmt
+	cd tools/deploycheck && ../../$(BIN)/golangci-lint fmt
 
 .PHONY: tidy
 tidy: ## Bring go.mod and go.sum in line with the code
 	go mod tidy
 	go -C tools mod tidy
+	go -C tools/deploycheck mod tidy
 
 .PHONY: fmt-check
 fmt-check: $(BIN)/golangci-lint
 	$(BIN)/golangci-lint fmt --diff
 	cd tools && ../$(BIN)/golangci-lint fmt --diff
+	cd tools/deploycheck && ../../$(BIN)/golangci-lint fmt --diff
 
 .PHONY: tidy-check
 tidy-check:
 	go mod tidy -diff
 	go -C tools mod tidy -diff
+	go -C tools/deploycheck mod tidy -diff
 
 .PHONY: vuln
 vuln: $(BIN)/govulncheck ## Look for known vulnerabilities in what the code calls; needs the network
 	$(BIN)/govulncheck ./...
 
 .PHONY: deploy-check
-deploy-check: $(HADOLINT) ## Check docker-compose.yml, the Dockerfile and the files in deploy/
+deploy-check: $(HADOLINT) ## Check docker-compose.yml, the Dockerfile, and all of deploy/: Kubernetes, Prometheus, Grafana
 	go run -C tools ./composecheck $(CURDIR)/docker-compose.yml
 	$(HADOLINT) --config deploy/hadolint.yaml deploy/Dockerfile
 	go test -count=1 ./deploy/...
+	go test -C tools/deploycheck -count=1 ./...
 
 .PHONY: ci
 ci: ## Run everything that CI runs

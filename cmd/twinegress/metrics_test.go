@@ -1,0 +1,97 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"twinegress/internal/emulator"
+)
+
+var updateMetrics = flag.Bool("update-metrics", false, "write docs/metrics.md")
+
+const metricsPage = "../../docs/metrics.md"
+
+// The list of metrics that users read, and that the dashboard and the alerts
+// are held against (tools/deploycheck), is what a running program serves.
+func TestMetricsPage(t *testing.T) {
+	w := newWorld(t, 2)
+	if err := w.services.SetFault("topic", emulator.Fault{RejectKey: "both"}); err != nil {
+		t.Fatal(err)
+	}
+	r := w.start(w.config(), w.hub("SensorChange"), w.topic("SensorChange"), w.grid("SensorChange"))
+	// A delivery, a drop and a rejection, so that every family has a series.
+	w.produce(value(samples(t)["SensorChange"]), value("{"))
+	r.settled(2)
+
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table, runtime []string
+	values := map[string]map[string]bool{} // of labels with few of them
+	for _, f := range families {
+		name := f.GetName()
+		if !strings.HasPrefix(name, "twinegress_") {
+			runtime = append(runtime, "`"+name+"`")
+			continue
+		}
+		labels := map[string]bool{}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = true
+				if value := l.GetValue(); value != "" && !slices.Contains([]string{"endpoint", "node_id", "topic"}, l.GetName()) {
+					if values[l.GetName()] == nil {
+						values[l.GetName()] = map[string]bool{}
+					}
+					values[l.GetName()]["`"+value+"`"] = true
+				}
+			}
+		}
+		var sorted []string
+		for _, l := range slices.Sorted(maps.Keys(labels)) {
+			sorted = append(sorted, "`"+l+"`")
+		}
+		table = append(table, fmt.Sprintf("| `%s` | %s | %s | %s |", name, strings.ToLower(f.GetType().String()),
+			strings.Join(sorted, ", "), f.GetHelp()))
+	}
+	if len(table) < 20 {
+		t.Fatalf("only %d metrics", len(table))
+	}
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		words = append(words, fmt.Sprintf("| `%s` | %s |", name, strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")))
+	}
+	page := `# Metrics
+
+What ` + "`/metrics` of `ops.listen`" + ` serves. Which of them to alert on, and what to do then: [operations.md](operations.md).
+
+This page is written by a test, from a running program: ` + "`go test ./cmd/twinegress -run TestMetricsPage -update-metrics`" + `.
+
+| Metric | Type | Labels | Meaning |
+| --- | --- | --- | --- |
+` + strings.Join(table, "\n") + `
+
+A histogram has ` + "`_bucket`, `_sum` and `_count`" + `. An ` + "`endpoint`" + ` is its id; of a delivery the ` + "`reason`" + ` is empty. The other labels' values:
+
+| Label | Values |
+| --- | --- |
+` + strings.Join(words, "\n") + `
+
+Beside these there are the Go runtime's and the process' own: ` + strings.Join(runtime, ", ") + ".\n"
+
+	if *updateMetrics {
+		if err := os.WriteFile(metricsPage, []byte(page), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	got, err := os.ReadFile(metricsPage)
+	if err != nil || string(got) != page {
+		t.Errorf("docs/metrics.md is not what the program serves (%v): run the test with -update-metrics, and look at the difference", err)
+	}
+}

@@ -1,0 +1,312 @@
+package deploycheck
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/common/promslog"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "write the PrometheusRule from the rules file")
+
+var (
+	rulesFile      = filepath.Join(root, "deploy", "prometheus", "twinegress.rules.yaml")
+	prometheusRule = filepath.Join(root, "deploy", "kubernetes", "components", "monitoring", "prometheusrule.yaml")
+	language       = parser.NewParser(parser.Options{})
+)
+
+func rules(t *testing.T) *rulefmt.RuleGroups {
+	t.Helper()
+	groups, errs := rulefmt.Parse([]byte(read(t, rulesFile)), false, model.UTF8Validation, language, promslog.NewNopLogger())
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	return groups
+}
+
+// Rules are valid, complete, and about metrics that there are.
+func TestRules(t *testing.T) {
+	known := metrics(t)
+	for _, g := range rules(t).Groups {
+		for _, r := range g.Rules {
+			known.check(t, r.Alert, r.Expr)
+			if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+				t.Errorf("%s: no severity, summary or description", r.Alert)
+			}
+		}
+	}
+}
+
+// The Prometheus operator gets the same rules.
+func TestPrometheusRule(t *testing.T) {
+	text := read(t, rulesFile)
+	_, groups, _ := strings.Cut(text, "\ngroups:")
+	made := "# Made from deploy/prometheus/twinegress.rules.yaml: go test -C tools/deploycheck . -update\n" +
+		"apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: twinegress\nspec:\n" +
+		regexp.MustCompile(`(?m)^(.)`).ReplaceAllString("groups:"+groups, "  $1")
+	if *update {
+		if err := os.WriteFile(prometheusRule, []byte(made), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if read(t, prometheusRule) != made {
+		t.Error("prometheusrule.yaml is not made from the rules file: run with -update")
+	}
+	var object monitoringv1.PrometheusRule
+	if err := yaml.UnmarshalStrict([]byte(made), &object); err != nil {
+		t.Fatal(err)
+	}
+	if len(object.Spec.Groups) != len(rules(t).Groups) {
+		t.Errorf("%d groups", len(object.Spec.Groups))
+	}
+}
+
+// Each alert fires when it should, and is quiet when all is well. A series is
+// written as Prometheus' own tests write them, a sample a minute for half an
+// hour; the alert is looked at after that, without its `for`.
+func TestAlertsFire(t *testing.T) {
+	well := []string{
+		`twinegress_ingest_records_total{job="j",instance="a"} 0+60000x30`,
+		`twinegress_ingest_records_total{job="j",instance="b"} 0+60000x30`,
+		`twinegress_ingest_lag_records{job="j",instance="a"} 500x30`,
+		`twinegress_ingest_lag_records{job="j",instance="b"} 0x30`,
+		`twinegress_endpoint_state{job="j",endpoint="e",state="ready"} 1x30`,
+		`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 0x30`,
+		`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 0 1 0x28`,
+		`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="delivered",reason=""} 0+100x30`,
+		`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 7x30`,
+		`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 3x30`,
+		`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+100x30`,
+		`twinegress_endpoint_holds_back{job="j",endpoint="e"} 0 1 0x28`,
+		`twinegress_dead_letters_waiting{job="j"} 0x30`,
+		`twinegress_events_rejected_total{job="j",reason="undecodable"} 5x30`,
+		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+1000x30`,
+		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="16.777216"} 0+1000x30`,
+		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="+Inf"} 0+1000x30`,
+	}
+	// instead takes the place of the series with the same name and labels.
+	troubles := map[string]struct{ instead []string }{
+		"TwinegressGone":               {nil}, // no series at all
+		"TwinegressEndpointBackingOff": {[]string{`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 1x30`}},
+		"TwinegressEventsDropped": {[]string{
+			`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 7+1x30`,
+			`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+101x30`,
+		}},
+		"TwinegressEndpointThrottled": {[]string{`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 1x30`}},
+		"TwinegressEndpointHoldsBack": {[]string{`twinegress_endpoint_holds_back{job="j",endpoint="e"} 1x30`}},
+		"TwinegressBehind":            {[]string{`twinegress_ingest_lag_records{job="j",instance="a"} 1000000x30`}},
+		"TwinegressStalled": {[]string{
+			`twinegress_ingest_records_total{job="j",instance="a"} 5x30`, `twinegress_ingest_records_total{job="j",instance="b"} 5x30`,
+		}},
+		"TwinegressDeadLettersWaiting": {[]string{`twinegress_dead_letters_waiting{job="j"} 1x30`}},
+		"TwinegressInputRejected":      {[]string{`twinegress_events_rejected_total{job="j",reason="undecodable"} 5+1x30`}},
+		"TwinegressSlow":               {[]string{`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+900x30`}},
+		"TwinegressCountsDisagree":     {[]string{`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 2x30`}},
+	}
+	for _, g := range rules(t).Groups {
+		for _, r := range g.Rules {
+			if got := evaluate(t, r.Expr, well); len(got) != 0 {
+				t.Errorf("%s fires while all is well: %v", r.Alert, got)
+			}
+			trouble, ok := troubles[r.Alert]
+			if !ok {
+				t.Errorf("%s is not tested", r.Alert)
+				continue
+			}
+			var series []string
+			if trouble.instead != nil {
+				series = replaced(well, trouble.instead)
+			}
+			if got := evaluate(t, r.Expr, series); len(got) != 1 {
+				t.Errorf("%s: %v, want one alert", r.Alert, got)
+			}
+			// And no other one does.
+			for _, other := range rules(t).Groups[0].Rules {
+				if other.Alert != r.Alert && trouble.instead != nil {
+					if got := evaluate(t, other.Expr, series); len(got) != 0 {
+						t.Errorf("the trouble of %s sets %s off: %v", r.Alert, other.Alert, got)
+					}
+				}
+			}
+		}
+	}
+}
+
+func replaced(series, instead []string) []string {
+	out := slices.Clone(series)
+	for _, s := range instead {
+		name, _, _ := strings.Cut(s, "} ")
+		i := slices.IndexFunc(out, func(o string) bool { return strings.HasPrefix(o, name+"} ") })
+		if i < 0 {
+			panic("no series " + name)
+		}
+		out[i] = s
+	}
+	return out
+}
+
+// evaluate asks Prometheus' engine after half an hour of the series.
+func evaluate(t *testing.T, expr string, series []string) promql.Vector {
+	t.Helper()
+	var stored memory
+	for _, s := range series {
+		lset, values, err := language.ParseSeriesDesc(s)
+		if err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+		one := promql.Series{Metric: lset}
+		for i, v := range values {
+			one.Floats = append(one.Floats, promql.FPoint{T: int64(i) * time.Minute.Milliseconds(), F: v.Value})
+		}
+		stored = append(stored, promql.NewStorageSeries(one))
+	}
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: language})
+	defer func() { _ = engine.Close() }()
+	queryable := &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
+		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+			var found memory
+			for _, s := range stored {
+				if !slices.ContainsFunc(matchers, func(m *labels.Matcher) bool { return !m.Matches(s.Labels().Get(m.Name)) }) {
+					found = append(found, s)
+				}
+			}
+			return &cursor{memory: found}
+		},
+	}}
+	q, err := engine.NewInstantQuery(t.Context(), queryable, nil, expr, time.UnixMilli(0).Add(30*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	result := q.Exec(t.Context())
+	vector, err := result.Vector()
+	if err != nil {
+		t.Fatalf("%s: %v", expr, err)
+	}
+	return slices.Clone(vector)
+}
+
+type memory []storage.Series
+
+type cursor struct {
+	memory
+	next int
+}
+
+func (c *cursor) Next() bool {
+	c.next++
+	return c.next <= len(c.memory)
+}
+func (c *cursor) At() storage.Series                { return c.memory[c.next-1] }
+func (c *cursor) Err() error                        { return nil }
+func (c *cursor) Warnings() annotations.Annotations { return nil }
+
+// catalogue is docs/metrics.md, which is written from a running program: the
+// labels of each metric, and the values of those labels that have few.
+type catalogue struct {
+	labels map[string][]string
+	values map[string][]string
+}
+
+var (
+	metricRow = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| (gauge|counter|histogram|summary) \\| (.*?) \\|")
+	labelRow  = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ((?:`\\w+`(?:, )?)+) \\|$")
+	word      = regexp.MustCompile("`(\\w+)`")
+)
+
+func metrics(t *testing.T) catalogue {
+	t.Helper()
+	c := catalogue{map[string][]string{}, map[string][]string{}}
+	page := read(t, filepath.Join(root, "docs", "metrics.md"))
+	words := func(s string) (out []string) {
+		for _, m := range word.FindAllStringSubmatch(s, -1) {
+			out = append(out, m[1])
+		}
+		return out
+	}
+	for _, m := range metricRow.FindAllStringSubmatch(page, -1) {
+		name, l := m[1], words(m[3])
+		if m[2] != "histogram" {
+			c.labels[name] = l
+			continue
+		}
+		c.labels[name+"_bucket"], c.labels[name+"_sum"], c.labels[name+"_count"] = append(l, "le"), l, l
+	}
+	for _, m := range labelRow.FindAllStringSubmatch(page, -1) {
+		c.values[m[1]] = words(m[2])
+	}
+	_, others, _ := strings.Cut(page, "\nBeside these")
+	for _, name := range words(others) {
+		c.labels[name] = nil
+	}
+	if len(c.labels) < 50 || len(c.values["state"]) < 7 {
+		t.Fatalf("docs/metrics.md isn't understood: %d metrics, states %v", len(c.labels), c.values["state"])
+	}
+	return c
+}
+
+// target are the labels that a scrape adds.
+var target = []string{"namespace", "job", "instance", "pod", model.MetricNameLabel}
+
+// check finds metrics, labels and label values in a query that don't exist.
+func (c catalogue) check(t *testing.T, where, query string) {
+	t.Helper()
+	expr, err := language.ParseExpr(query)
+	if err != nil {
+		t.Errorf("%s: %v", where, err)
+		return
+	}
+	var used []string // all labels of the metrics in the query
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		selector, ok := n.(*parser.VectorSelector)
+		if !ok {
+			return nil
+		}
+		known, ok := c.labels[selector.Name]
+		if !ok {
+			t.Errorf("%s: there is no metric %s", where, selector.Name)
+			return nil
+		}
+		used = append(used, known...)
+		for _, m := range selector.LabelMatchers {
+			if !slices.Contains(known, m.Name) && !slices.Contains(target, m.Name) {
+				t.Errorf("%s: %s has no label %s", where, selector.Name, m.Name)
+			}
+			values := c.values[m.Name]
+			if strings.Contains(m.Value, "$") || values == nil {
+				continue // a dashboard's variable, or any value
+			}
+			for _, v := range strings.Split(m.Value, "|") {
+				if !slices.Contains(values, v) {
+					t.Errorf("%s: %s is never %s", where, m.Name, v)
+				}
+			}
+		}
+		return nil
+	})
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		if a, ok := n.(*parser.AggregateExpr); ok {
+			for _, l := range a.Grouping {
+				if !slices.Contains(used, l) && !slices.Contains(target, l) {
+					t.Errorf("%s: nothing in it has a label %s", where, l)
+				}
+			}
+		}
+		return nil
+	})
+}
