@@ -1,8 +1,81 @@
 package eventgrid
 
 import (
+	"bytes"
+	"errors"
+	"sync"
+
 	"twinegress/internal/event"
 )
+
+// buffers are what bodies are built in. A new megabyte for each batch would
+// be most of what this sink leaves to the garbage collector.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooled leaves room for an event that overshoots.
+const maxPooled = 2 * maxBytes
+
+// build gives the JSON array of as many events as one request takes, at least
+// one, however large, and tells how many those are. buf is built in.
+func build(buf []byte, events []*event.Event) (body []byte, n int) {
+	size := 2
+	for _, ev := range events {
+		size += len(ev.Body) + 1
+	}
+	if size = min(size, maxBytes); cap(buf) < size {
+		buf = make([]byte, 0, size)
+	}
+	body = buf[:1]
+	body[0] = '['
+	for i, ev := range events {
+		end := len(body)
+		if i > 0 {
+			body = append(body, ',')
+		}
+		body = appendEvent(body, ev.Body)
+		if len(body)+1 > maxBytes && i > 0 {
+			return append(body[:end], ']'), i
+		}
+	}
+	return append(body, ']'), len(events)
+}
+
+// reader is a request's body. net/http reads it in a goroutine of its own and
+// may go on when the request has returned: one that failed, or was answered
+// early. From release on it finds nothing more, so the buffer may be another
+// request's.
+type reader struct {
+	mu sync.Mutex
+	r  *bytes.Reader // nil: released
+}
+
+var errReleased = errors.New("the request is over")
+
+func (r *reader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.r == nil {
+		return 0, errReleased
+	}
+	return r.r.Read(p)
+}
+
+func (r *reader) Seek(offset int64, whence int) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.r == nil {
+		return 0, errReleased
+	}
+	return r.r.Seek(offset, whence)
+}
+
+func (r *reader) Close() error { return nil }
+
+func (r *reader) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.r = nil
+}
 
 // appendEvent appends an event as Event Grid takes it: its own bytes, but
 // without `topic`, which only the service may set, and without a

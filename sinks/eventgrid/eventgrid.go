@@ -19,7 +19,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/runtime"
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
@@ -64,7 +63,11 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sink
 
 // Send posts as many events as one request takes, as a JSON array.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
-	body, n := build(events)
+	buffer := buffers.Get().(*[]byte)
+	body, n := build(*buffer, events)
+	if *buffer = body; cap(body) <= maxPooled {
+		defer buffers.Put(buffer)
+	}
 	if len(body) > maxBytes {
 		return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the %d that Event Grid takes", len(events[0].Body), maxBytes)}
 	}
@@ -72,7 +75,9 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if err := request.SetBody(streaming.NopCloser(bytes.NewReader(body)), "application/json; charset=utf-8"); err != nil {
+	content := &reader{r: bytes.NewReader(body)}
+	defer content.release() // before the buffer goes back
+	if err := request.SetBody(content, "application/json; charset=utf-8"); err != nil {
 		return n, err
 	}
 	runtime.SkipBodyDownload(request) // or the pipeline would read all of it, whatever its size
@@ -90,29 +95,6 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 		return n, nil
 	}
 	return n, classify(response, text)
-}
-
-// build gives the request's body and how many events it holds: at least one,
-// however large. It is made anew each time, since net/http may still read it
-// when Do has returned with an error.
-func build(events []*event.Event) (body []byte, n int) {
-	size := 2
-	for _, ev := range events {
-		size += len(ev.Body) + 1
-	}
-	body = make([]byte, 1, min(size, maxBytes))
-	body[0] = '['
-	for i, ev := range events {
-		end := len(body)
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = appendEvent(body, ev.Body)
-		if len(body)+1 > maxBytes && i > 0 {
-			return append(body[:end], ']'), i
-		}
-	}
-	return append(body, ']'), len(events)
 }
 
 // classify says what an answer means; see the table of Event Grid's status
