@@ -15,7 +15,7 @@ import (
 // words, and the five event types; never a value off the wire.
 var (
 	descRecords  = desc("ingest_records_total", "Kafka records read.")
-	descLag      = desc("ingest_lag_records", "Offsets not committed yet, up to the end of this copy's partitions.")
+	descLag      = desc("ingest_lag_records", "Offsets not committed yet, up to the end of this copy's partitions, which is asked for every 5 s while nothing is polled.")
 	descInFlight = desc("ingest_in_flight_bytes", "Bytes of events without an outcome; polling waits while they are over ingest.maxInFlightBytes.")
 	descEvents   = desc("events_total", "Events decoded and classified, by type.", "event_type")
 	descUnrouted = desc("events_unrouted_total", "Events that no endpoint takes, by its event types and its filter.")

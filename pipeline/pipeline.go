@@ -107,7 +107,11 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	// Beside this goroutine, not in it: the time for a stop runs from ctx's
 	// end, also while a full lane holds the source in emit.
 	var source sync.WaitGroup
-	source.Go(func() { p.Source.Run(running, p.emit) })
+	source.Go(func() {
+		if err := p.Source.Run(running, p.emit); err != nil {
+			stop(err)
+		}
+	})
 	<-running.Done()
 	if ctx.Err() == nil {
 		err = context.Cause(running)

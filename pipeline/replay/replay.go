@@ -113,7 +113,11 @@ func (r *Replay) Run(ctx context.Context) (Result, error) {
 	var source sync.WaitGroup
 	left := r.Source.Total()
 	if left > 0 {
-		source.Go(func() { r.Source.Run(running, r.emit) })
+		source.Go(func() {
+			if err := r.Source.Run(running, r.emit); err != nil {
+				stop(err)
+			}
+		})
 		left = r.follow(running, left)
 	}
 	if left == 0 {

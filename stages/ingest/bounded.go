@@ -157,6 +157,9 @@ func (s *Source) marked(p partition) int64 {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !t.started {
+		return 0 // what is known before is where to start, not what is done
+	}
 	return t.mark
 }
 

@@ -28,7 +28,7 @@ func readBounded(t *testing.T, c config.Ingest, since time.Time, n int64) (total
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		source.Run(running, func(c *event.Chunk) {
+		err := source.Run(running, func(c *event.Chunk) {
 			if read+int64(len(c.Records)) > n {
 				return // has no outcome, and so is not committed
 			}
@@ -38,6 +38,9 @@ func readBounded(t *testing.T, c config.Ingest, since time.Time, n int64) (total
 				stop()
 			}
 		})
+		if err != nil {
+			t.Error(err)
+		}
 	}()
 	for running.Err() == nil {
 		left, err := source.Remaining(ctx)
@@ -66,20 +69,13 @@ func TestBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for last, want := range map[int64]int{298: 2, 299: 2, 300: 1, 301: 0} { // of two records
-		polled := kgo.FetchTopicPartition{Topic: topic}
-		polled.Records = []*kgo.Record{{Offset: last - 1}, {Offset: last}}
-		if got := len(made.within(polled)); got != want {
-			t.Errorf("%d records of %d and %d are within 0..299, want %d", got, last-1, last, want)
-		}
-	}
 	produce(t, k, 3, 40, 10) // too late for it
 	read := 0
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		made.Run(ctx, func(c *event.Chunk) {
+		err := made.Run(ctx, func(c *event.Chunk) {
 			for _, r := range c.Records {
 				if r.Offset >= 300 || c.Partition == 2 {
 					t.Errorf("read %d/%d, which is beyond the end", c.Partition, r.Offset)
@@ -88,6 +84,9 @@ func TestBounded(t *testing.T) {
 			read += len(c.Records)
 			c.Settle(1)
 		})
+		if err != nil {
+			t.Error(err)
+		}
 	}()
 	eventually(t, "nothing remains", func() bool {
 		left, err := made.Remaining(ctx)
@@ -95,6 +94,14 @@ func TestBounded(t *testing.T) {
 	})
 	cancel()
 	<-done
+	// After the run: it pauses what it cuts off.
+	for last, want := range map[int64]int{298: 2, 299: 2, 300: 1, 301: 0} { // of two records
+		polled := kgo.FetchTopicPartition{Topic: topic}
+		polled.Records = []*kgo.Record{{Offset: last - 1}, {Offset: last}}
+		if got := len(made.within(polled)); got != want {
+			t.Errorf("%d records of %d and %d are within 0..299, want %d", got, last-1, last, want)
+		}
+	}
 	if err := made.Close(t.Context()); err != nil {
 		t.Error(err)
 	}

@@ -3,16 +3,18 @@
 // it has its outcome.
 //
 // Two goroutines: one polls, one hands chunks to the pipeline. Between them
-// lies a queue that is bounded in bytes, so that polling never waits on a slow
-// endpoint with a rebalance blocked: it waits before a poll, when the group
-// may rebalance as it likes and heartbeats go on.
+// lies a queue that is bounded in bytes: over the limit polling waits, while
+// heartbeats and rebalances go on. A third asks now and then how far the
+// partitions reach, so that the lag is true while nothing is polled.
+//
+// A rebalance takes place beside them (rebalance.go): partitions that stay are
+// polled and sent while others are given up.
 package ingest
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,9 +41,6 @@ const (
 
 	commitInterval    = time.Second
 	heartbeatInterval = 3 * time.Second // Kafka's default
-	// drainTimeout bounds the wait for outcomes when partitions are revoked:
-	// well under the rebalance time-out, after which the group would expel us.
-	drainTimeout = 10 * time.Second
 )
 
 // Source is the consumer.
@@ -55,17 +54,19 @@ type Source struct {
 	inFlight atomic.Int64         // bytes of all chunks that aren't settled
 	room     chan struct{}
 
+	// polling is read-locked from a poll until what it brought is cut. turn
+	// ends when the lock is wanted, and with it the poll: see assigned.
+	polling sync.RWMutex
+	turn    context.Context
+	endTurn context.CancelFunc
+
 	mu       sync.Mutex
 	trackers map[partition]*tracker // of the partitions that are ours
 	queue    []polled               // not handed to the pipeline yet
 	more     chan struct{}
-}
 
-// partitions prints what a rebalance is about.
-type partitions map[string][]int32
-
-func (p partitions) String() string {
-	return strings.TrimPrefix(fmt.Sprint(map[string][]int32(p)), "map")
+	membership membership
+	unmeasured chan struct{} // partitions are ours whose lag is not known yet
 }
 
 type partition struct {
@@ -90,12 +91,15 @@ func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*S
 
 func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
 	s := &Source{
-		config:   c,
-		log:      log,
-		room:     make(chan struct{}, 1),
-		more:     make(chan struct{}, 1),
-		trackers: make(map[partition]*tracker),
+		config:     c,
+		log:        log,
+		room:       make(chan struct{}, 1),
+		more:       make(chan struct{}, 1),
+		unmeasured: make(chan struct{}, 1),
+		trackers:   make(map[partition]*tracker),
 	}
+	s.turn, s.endTurn = context.WithCancel(context.Background())
+	s.membership = newMembership(c, log)
 	opts := append([]kgo.Opt{
 		kgo.ConsumerGroup(c.Group),
 		kgo.ConsumeTopics(c.Topics...),
@@ -111,12 +115,16 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		kgo.RebalanceTimeout(c.RebalanceTimeout),
 		// A member learns of a rebalance by a heartbeat: in time to take part.
 		kgo.HeartbeatInterval(min(heartbeatInterval, c.SessionTimeout/3, c.RebalanceTimeout/3)),
-		kgo.BlockRebalanceOnPoll(),
+		// Offsets that have no event: the watermark must get past them, or the
+		// lag of a topic that is written in transactions would never be 0.
+		kgo.KeepControlRecords(),
 		kgo.AutoCommitMarks(),
 		kgo.AutoCommitInterval(commitInterval),
 		kgo.OnPartitionsAssigned(s.assigned),
+		kgo.OnOffsetsFetched(s.positioned),
 		kgo.OnPartitionsRevoked(s.revoked),
 		kgo.OnPartitionsLost(s.lost),
+		kgo.WithHooks(&s.membership),
 	}, connect...)
 	if c.Protocol == config.ProtocolConsumer {
 		// The brokers assign; the balancer named here only says in which way.
@@ -137,15 +145,24 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 
 // Run polls until ctx ends and calls emit with each chunk: in order per
 // partition, from one goroutine. emit may block: that is the back-pressure.
-// The chunk is emit's; its count of one must be settled in the end.
-func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) {
-	var poller sync.WaitGroup
-	poller.Go(func() { s.poll(ctx) })
-	defer poller.Wait()
+// The chunk is emit's; its count of one must be settled in the end. An error
+// is one that waiting can't mend: another copy has this one's place in the
+// group.
+func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel(nil)
+	beside.Go(func() { s.poll(ctx) })
+	beside.Go(func() { s.measureLag(ctx) })
+	beside.Go(func() { s.membership.watch(ctx, cancel) })
 	for {
 		next, ok := s.pop(ctx)
 		if !ok {
-			return
+			if err := context.Cause(ctx); errors.Is(err, errNoPlace) {
+				return err
+			}
+			return nil
 		}
 		if next.tracker.hand() {
 			emit(next.chunk)
@@ -158,20 +175,30 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) {
 }
 
 func (s *Source) poll(ctx context.Context) {
-	for s.waitForRoom(ctx) {
-		fetches := s.client.PollRecords(ctx, pollRecords)
-		if fetches.IsClientClosed() {
-			return
-		}
-		fetches.EachError(func(topic string, p int32, err error) {
-			if !errors.Is(err, context.Canceled) {
-				s.log.Error("reading from Kafka failed; it is tried again",
-					zap.String("topic", topic), zap.Int32("partition", p), zap.Error(err))
-			}
-		})
-		fetches.EachPartition(s.cut)
-		s.client.AllowRebalance()
+	for s.waitForRoom(ctx) && s.pollOnce(ctx) {
 	}
+}
+
+// pollOnce polls and cuts; false when the client is closed.
+func (s *Source) pollOnce(ctx context.Context) bool {
+	s.polling.RLock()
+	defer s.polling.RUnlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.turn, cancel)() //nolint:contextcheck // turn is not this call's: it ends the poll from beside
+	fetches := s.client.PollRecords(ctx, pollRecords)
+	if fetches.IsClientClosed() {
+		return false
+	}
+	fetches.EachError(func(topic string, p int32, err error) {
+		if _, ours := errors.AsType[*kgo.ErrGroupSession](err); ours || errors.Is(err, context.Canceled) {
+			return // membership tells of the group's errors
+		}
+		s.log.Error("reading from Kafka failed; it is tried again",
+			zap.String("topic", topic), zap.Int32("partition", p), zap.Error(err))
+	})
+	fetches.EachPartition(s.cut)
+	return true
 }
 
 // waitForRoom returns when fewer bytes than the limit are in flight; false
@@ -211,10 +238,14 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 	t := s.trackers[partition{p.Topic, p.Partition}]
 	s.mu.Unlock()
 	if t == nil {
-		// Polls and rebalance callbacks exclude each other, so what was polled is owned.
-		panic(fmt.Sprintf("BUG: records of %s/%d, which is not assigned", p.Topic, p.Partition))
+		return // given up since it was polled: its next owner reads it
 	}
 	for len(records) > 0 {
+		if records[0].Attrs.IsControl() {
+			t.pass(records[0].Offset, records[0].LeaderEpoch, p.HighWatermark)
+			records = records[1:]
+			continue
+		}
 		n, bytes := measure(records)
 		c := event.NewChunk(p.Topic, p.Partition, n, bytes, t.settled)
 		for _, r := range records[:n] {
@@ -236,9 +267,12 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 }
 
 // measure gives how many of the records the next chunk takes, at least one,
-// and how many bytes they have.
+// and how many bytes they have. It ends before a control record.
 func measure(records []*kgo.Record) (n, bytes int) {
 	for _, r := range records {
+		if r.Attrs.IsControl() {
+			break
+		}
 		size := len(r.Key) + len(r.Value)
 		for _, h := range r.Headers {
 			size += len(h.Value)
@@ -273,74 +307,6 @@ func (s *Source) pop(ctx context.Context) (polled, bool) {
 		case <-ctx.Done():
 		}
 	}
-}
-
-func (s *Source) assigned(_ context.Context, client *kgo.Client, added map[string][]int32) {
-	s.mu.Lock()
-	for topic, numbers := range added {
-		for _, number := range numbers {
-			s.trackers[partition{topic, number}] = newTracker(topic, number, s, maxWindow)
-		}
-	}
-	s.mu.Unlock()
-	client.ResumeFetchPartitions(added) // an earlier ownership may have ended in a pause
-	if len(added) > 0 {
-		s.log.Info("partitions assigned", zap.Stringer("partitions", partitions(added)))
-	}
-}
-
-// revoked gives partitions up in order: outcomes that are on their way may
-// come in, for a while, and are committed.
-func (s *Source) revoked(ctx context.Context, client *kgo.Client, gone map[string][]int32) {
-	ctx, cancel := context.WithTimeout(ctx, min(drainTimeout, s.config.RebalanceTimeout/2))
-	defer cancel()
-	var drains sync.WaitGroup
-	for _, t := range s.forget(gone) {
-		drains.Go(func() { t.drain(ctx) })
-	}
-	drains.Wait()
-	if err := client.CommitMarkedOffsets(ctx); err != nil {
-		s.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
-	}
-	if len(gone) > 0 {
-		s.log.Info("partitions revoked", zap.Stringer("partitions", partitions(gone)))
-	}
-}
-
-// lost forgets partitions that are another copy's already.
-func (s *Source) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-	for _, t := range s.forget(gone) {
-		t.lose()
-	}
-	if len(gone) > 0 {
-		s.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitions(gone)))
-	}
-}
-
-func (s *Source) forget(gone map[string][]int32) (forgotten []*tracker) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for topic, numbers := range gone {
-		for _, number := range numbers {
-			key := partition{topic, number}
-			if t := s.trackers[key]; t != nil {
-				forgotten = append(forgotten, t)
-				delete(s.trackers, key)
-			}
-		}
-	}
-	return forgotten
-}
-
-// forgetAll makes leaving the group quick: what has no outcome by now gets
-// none, so that revoked has nothing to wait for.
-func (s *Source) forgetAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, t := range s.trackers {
-		t.lose()
-	}
-	clear(s.trackers)
 }
 
 func (s *Source) mark(topic string, number, epoch int32, offset int64) {

@@ -19,7 +19,10 @@ import (
 	"twinegress/internal/event"
 )
 
-const topic = "twins"
+const (
+	topic    = "twins"
+	patience = 20 * time.Second // how long a test waits for what must happen
+)
 
 func broker(t *testing.T, partitions int) *kfake.Cluster {
 	t.Helper()
@@ -76,7 +79,12 @@ func ingestConfig(k *kfake.Cluster) config.Ingest {
 
 func consume(t *testing.T, c config.Ingest, auto bool) *consumer {
 	t.Helper()
-	source, err := New(c, []kgo.Opt{kgo.SeedBrokers(c.Brokers...)}, noHook{}, zap.NewNop())
+	return consumeWith(t, c, auto)
+}
+
+func consumeWith(t *testing.T, c config.Ingest, auto bool, more ...kgo.Opt) *consumer {
+	t.Helper()
+	source, err := New(c, append(more, kgo.SeedBrokers(c.Brokers...)), noHook{}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +95,9 @@ func consume(t *testing.T, c config.Ingest, auto bool) *consumer {
 	}
 	go func() {
 		defer close(s.done)
-		source.Run(ctx, s.emit)
+		if err := source.Run(ctx, s.emit); err != nil {
+			t.Error(err)
+		}
 	}()
 	t.Cleanup(func() { s.stop() })
 	return s
@@ -168,7 +178,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(20 * time.Second)
+	limit := time.After(patience)
 	for !ok() {
 		select {
 		case <-tick.C:

@@ -45,7 +45,7 @@ type tracker struct {
 	idle    chan struct{} // closed when draining and handed is 0
 	paused  bool
 	started bool
-	mark    int64 // the watermark: the offset after the last resolved chunk
+	mark    int64 // the watermark: the offset after the last resolved chunk; -1 until it is known
 	end     int64 // the partition's high watermark, when last heard of
 }
 
@@ -64,7 +64,10 @@ const (
 )
 
 func newTracker(topic string, partition int32, consumer committer, maxWindow int) *tracker {
-	t := &tracker{topic: topic, partition: partition, consumer: consumer, maxWindow: maxWindow, idle: make(chan struct{})}
+	t := &tracker{
+		topic: topic, partition: partition, consumer: consumer, maxWindow: maxWindow,
+		idle: make(chan struct{}), mark: -1,
+	}
 	t.settled = t.resolve
 	return t
 }
@@ -74,15 +77,44 @@ func newTracker(topic string, partition int32, consumer committer, maxWindow int
 func (t *tracker) track(c *event.Chunk, end int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.started {
-		t.started, t.mark = true, c.First
-	}
-	t.end = end
+	t.begin(c.First, end)
 	c.Seq = t.base + uint64(len(t.window))
 	t.window = append(t.window, entry{last: c.Last, epoch: c.Epoch})
 	if !t.paused && t.state == owned && len(t.window) >= t.maxWindow {
 		t.paused = true
 		t.consumer.pause(t.topic, t.partition, true)
+	}
+}
+
+// begin notes what a poll brought: where the first one starts, and how far the
+// partition reaches.
+func (t *tracker) begin(first, end int64) {
+	if !t.started {
+		t.started, t.mark = true, first
+	}
+	t.end = max(t.end, end)
+}
+
+// pass moves on over an offset that has no event, such as a transaction's end:
+// with the chunk before it, if that has no outcome yet.
+func (t *tracker) pass(offset int64, epoch int32, end int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.begin(offset, end)
+	if n := len(t.window); n > 0 {
+		t.window[n-1].last, t.window[n-1].epoch = offset, epoch
+		return
+	}
+	t.advance(offset, epoch)
+}
+
+// advance moves the watermark behind an offset. The caller holds the lock that
+// guards state: a mark that came after the revocation would be committed over
+// the next owner's.
+func (t *tracker) advance(last int64, epoch int32) {
+	t.mark = last + 1
+	if t.state != gone {
+		t.consumer.mark(t.topic, t.partition, epoch, t.mark)
 	}
 }
 
@@ -115,12 +147,7 @@ func (t *tracker) resolve(c *event.Chunk) {
 		last := t.window[n-1]
 		t.window = t.window[n:]
 		t.base += uint64(n)
-		t.mark = last.last + 1
-		if t.state != gone {
-			// Under the lock that guards state: a mark that came after the
-			// revocation would be committed over the next owner's.
-			t.consumer.mark(t.topic, t.partition, last.epoch, t.mark)
-		}
+		t.advance(last.last, last.epoch)
 		if t.paused && t.state == owned && len(t.window) <= t.maxWindow/2 {
 			t.paused = false
 			t.consumer.pause(t.topic, t.partition, false)
@@ -159,9 +186,34 @@ func (t *tracker) lose() {
 	t.mu.Unlock()
 }
 
+// position says where the partition is to be read from, unless that is known.
+func (t *tracker) position(offset int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mark < 0 && offset >= 0 {
+		t.mark = offset
+	}
+}
+
+func (t *tracker) positioned() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mark >= 0
+}
+
+// reach says how far the partition reaches.
+func (t *tracker) reach(end int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.end = max(t.end, end)
+}
+
 // lag is the number of offsets between the watermark and the partition's end.
 func (t *tracker) lag() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.mark < 0 {
+		return 0 // asked for a moment ago
+	}
 	return max(t.end-t.mark, 0)
 }

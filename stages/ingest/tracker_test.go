@@ -24,6 +24,8 @@ type model struct {
 	tracker *tracker
 
 	chunks   []*modelChunk
+	next     int64 // the offset after all that was tracked or passed
+	passed   int64 // the offset after the last one that was passed before the first chunk
 	over     bool  // nothing may be marked any more
 	marked   int64 // last mark
 	marks    int
@@ -65,6 +67,7 @@ func (m *model) mark(topic string, partition, epoch int32, offset int64) {
 }
 
 func (m *model) watermark() (offset int64) {
+	offset = m.passed
 	for _, c := range m.chunks {
 		if !c.resolved {
 			break
@@ -86,19 +89,33 @@ func (m *model) release(bytes int64) { m.released += bytes }
 
 // track adds a chunk of that many records, with a gap before it, as compaction and transactions leave them.
 func (m *model) track(records int, gap int64) *modelChunk {
-	first := gap
-	if n := len(m.chunks); n > 0 {
-		first += m.chunks[n-1].last + 1
-	}
+	first := m.next + gap
 	last := first + int64(records) - 1
 	c := &modelChunk{Chunk: event.NewChunk("twins", 3, records, 0, m.tracker.settled), first: first, last: last}
 	for o := first; o <= last; o++ {
 		c.Add(o, 0, int32((o+1)%7), nil, []byte("x"))
 	}
 	c.bytes = c.Bytes()
-	m.tracker.track(c.Chunk, last+1)
+	m.next = last + 1
+	m.tracker.track(c.Chunk, m.next)
 	m.chunks = append(m.chunks, c)
 	return c
+}
+
+// pass moves over an offset that has no event.
+func (m *model) pass() {
+	m.t.Helper()
+	m.next++
+	if n := len(m.chunks); n > 0 {
+		m.chunks[n-1].last = m.next - 1 // goes with it
+	} else {
+		m.passed = m.next
+	}
+	marks, want := m.marks, !m.over && m.watermark() > m.marked
+	m.tracker.pass(m.next-1, int32(m.next%7), m.next)
+	if (m.marks > marks) != want {
+		m.t.Fatalf("passing %d marked %d times, want a mark: %v", m.next-1, m.marks-marks, want)
+	}
 }
 
 func (m *model) hand(c *modelChunk) {
@@ -142,8 +159,10 @@ func play(t testing.TB, steps []byte) {
 	for i := 0; i+1 < len(steps); i += 2 {
 		op, arg := steps[i]%16, int(steps[i+1])
 		switch {
-		case op < 6:
+		case op < 5:
 			m.track(1+arg%5, int64(arg/50))
+		case op < 6:
+			m.pass()
 		case op < 10:
 			if next < len(m.chunks) {
 				c := m.chunks[next]

@@ -1,0 +1,132 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+)
+
+// drainTimeout bounds the wait for outcomes when partitions are revoked: well
+// under the rebalance time-out, after which the group would expel us.
+const drainTimeout = 10 * time.Second
+
+// The group's callbacks run on goroutines of the client, while polls go on.
+// (kgo.BlockRebalanceOnPoll would keep them apart, at the price that a drain
+// stops every partition's polls, those that stay too.) What that asks for:
+//
+//   - Before revoked is called, the client has thrown away what it had fetched
+//     of the partitions. What a poll had returned by then may not be cut yet:
+//     cut drops what belongs to no tracker.
+//   - Before lost is called it has not: the same.
+//   - A partition may come back before such a poll is cut, and then it would
+//     land on the new ownership's tracker, before records that the owner in
+//     between has done with: the watermark would go back. So assigned makes no
+//     tracker while a poll is under way. After it, the client asks for the
+//     committed offsets and only then begins to fetch.
+
+// partitions prints what a rebalance is about.
+type partitions map[string][]int32
+
+func (p partitions) String() string {
+	return strings.TrimPrefix(fmt.Sprint(map[string][]int32(p)), "map")
+}
+
+// assigned makes a tracker for each partition that is ours from now on.
+func (s *Source) assigned(_ context.Context, client *kgo.Client, added map[string][]int32) {
+	if len(added) == 0 {
+		return
+	}
+	s.endTurn() // a poll may wait for records that don't come
+	s.polling.Lock()
+	s.turn, s.endTurn = context.WithCancel(context.Background())
+	for _, t := range s.forget(added) {
+		t.lose() // a topic that was made anew: the offsets of the old one mean nothing
+	}
+	s.mu.Lock()
+	for topic, numbers := range added {
+		for _, number := range numbers {
+			s.trackers[partition{topic, number}] = newTracker(topic, number, s, maxWindow)
+		}
+	}
+	s.mu.Unlock()
+	s.polling.Unlock()
+	client.ResumeFetchPartitions(added) // an earlier ownership may have ended in a pause
+	s.log.Info("partitions assigned", zap.Stringer("partitions", partitions(added)))
+}
+
+// positioned is told what the group has committed of partitions that were assigned.
+func (s *Source) positioned(_ context.Context, _ *kgo.Client, answer *kmsg.OffsetFetchResponse) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, group := range answer.Groups {
+		for _, topic := range group.Topics {
+			for _, p := range topic.Partitions {
+				if t := s.trackers[partition{topic.Topic, p.Partition}]; t != nil {
+					t.position(p.Offset)
+				}
+			}
+		}
+	}
+	signal(s.unmeasured)
+	return nil
+}
+
+// revoked gives partitions up in order: outcomes that are on their way may
+// come in, for a while, and are committed.
+func (s *Source) revoked(ctx context.Context, client *kgo.Client, gone map[string][]int32) {
+	ctx, cancel := context.WithTimeout(ctx, min(drainTimeout, s.config.RebalanceTimeout/2))
+	defer cancel()
+	var drains sync.WaitGroup
+	for _, t := range s.forget(gone) {
+		drains.Go(func() { t.drain(ctx) })
+	}
+	drains.Wait()
+	if err := client.CommitMarkedOffsets(ctx); err != nil && len(gone) > 0 {
+		s.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
+	}
+	if len(gone) > 0 {
+		s.log.Info("partitions revoked", zap.Stringer("partitions", partitions(gone)))
+	}
+}
+
+// lost forgets partitions that are another copy's already.
+func (s *Source) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+	for _, t := range s.forget(gone) {
+		t.lose()
+	}
+	if len(gone) > 0 {
+		s.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitions(gone)))
+	}
+}
+
+func (s *Source) forget(gone map[string][]int32) (forgotten []*tracker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, numbers := range gone {
+		for _, number := range numbers {
+			key := partition{topic, number}
+			if t := s.trackers[key]; t != nil {
+				forgotten = append(forgotten, t)
+				delete(s.trackers, key)
+			}
+		}
+	}
+	return forgotten
+}
+
+// forgetAll makes leaving the group quick: what has no outcome by now gets
+// none, so that revoked has nothing to wait for.
+func (s *Source) forgetAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.trackers {
+		t.lose()
+	}
+	clear(s.trackers)
+}
