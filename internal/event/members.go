@@ -43,6 +43,61 @@ func Members(doc []byte, yield func(Member) bool) {
 	}
 }
 
+// MemberBefore gives the member that ends before end, which is the index of the
+// comma or brace behind it, and the index of the comma in front of it. comma is
+// -1 where it can't tell without a walk from the front: the value is an object
+// or an array, or the member is the first. doc must be one valid JSON value.
+func MemberBefore(doc []byte, end int) (m Member, comma int) {
+	if m.End = trimBack(doc, end); m.End == 0 {
+		return Member{}, -1
+	}
+	switch doc[m.End-1] {
+	case '"':
+		m.Start = openingQuote(doc, m.End-1)
+	case '}', ']', '{':
+		return Member{}, -1
+	default: // a number or a literal
+		m.Start = m.End - 1
+		for m.Start > 0 && doc[m.Start-1] != ':' && !isSpace(doc[m.Start-1]) {
+			m.Start--
+		}
+	}
+	colon := trimBack(doc, m.Start) - 1
+	if colon <= 0 || doc[colon] != ':' {
+		return Member{}, -1 // an array's element
+	}
+	m.KeyEnd = trimBack(doc, colon) - 1
+	m.KeyStart = openingQuote(doc, m.KeyEnd) + 1
+	comma = trimBack(doc, m.KeyStart-1) - 1
+	if comma < 0 || doc[comma] != ',' {
+		return Member{}, -1
+	}
+	return m, comma
+}
+
+// trimBack gives the index behind the last byte before end that is no white space.
+func trimBack(doc []byte, end int) int {
+	for end > 0 && isSpace(doc[end-1]) {
+		end--
+	}
+	return end
+}
+
+// openingQuote takes the index of a closing quote and gives that of its
+// opening quote: the next one back that no odd number of backslashes escapes.
+func openingQuote(doc []byte, i int) int {
+	for {
+		i = bytes.LastIndexByte(doc[:max(i, 0)], '"')
+		slashes := 0
+		for i-1-slashes >= 0 && doc[i-1-slashes] == '\\' {
+			slashes++
+		}
+		if i < 0 || slashes%2 == 0 {
+			return i
+		}
+	}
+}
+
 // Elements calls yield with the bounds of every element of the array at the
 // top of doc, which must be one valid JSON value.
 func Elements(doc []byte, yield func(start, end int) bool) {

@@ -93,6 +93,7 @@ func check(t *testing.T, doc []byte) {
 	if is != '{' {
 		return
 	}
+	checkBackwards(t, doc)
 	var decoded struct {
 		Topic   json.RawMessage `json:"topic"`
 		Subject json.RawMessage `json:"subject"`
@@ -106,6 +107,35 @@ func check(t *testing.T, doc []byte) {
 		if got := FindMember(doc, name); string(got) != string(want) || (got == nil) != (want == nil) {
 			t.Fatalf("%s: %s is %s, want %s", doc, name, got, want)
 		}
+	}
+}
+
+// checkBackwards compares the steps back from an object's end with the walk
+// from its front.
+func checkBackwards(t *testing.T, doc []byte) {
+	t.Helper()
+	var walk []Member
+	Members(doc, func(m Member) bool {
+		walk = append(walk, m)
+		return true
+	})
+	end := len(Trim(doc)) - 1 + bytes.IndexByte(doc, '{') // of white space, only what is in front shifts it
+	for i, want := range slices.Backward(walk) {
+		got, comma := MemberBefore(doc, end)
+		inside := doc[want.Start] == '{' || doc[want.Start] == '['
+		if comma < 0 {
+			if i > 0 && !inside {
+				t.Fatalf("%s: member %d isn't found from behind", doc, i)
+			}
+			return
+		}
+		if got != want || i == 0 || inside || doc[comma] != ',' || comma < walk[i-1].End || comma > want.KeyStart {
+			t.Fatalf("%s: member %d from behind is %v after %d, want %v", doc, i, got, comma, want)
+		}
+		end = comma
+	}
+	if got, comma := MemberBefore(doc, end); comma >= 0 && len(walk) == 0 {
+		t.Fatalf("%s: has no member, and %v from behind", doc, got)
 	}
 }
 
@@ -127,6 +157,7 @@ func FuzzWalk(f *testing.F) {
 		// Not its business, but no reason to run on or to panic.
 		Members(doc, func(Member) bool { return true })
 		Elements(doc, func(int, int) bool { return true })
+		MemberBefore(doc, len(doc))
 	})
 }
 

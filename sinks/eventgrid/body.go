@@ -79,9 +79,51 @@ func (r *reader) release() {
 
 // appendEvent appends an event as Event Grid takes it: its own bytes, but
 // without `topic`, which only the service may set, and without a
-// `metadataVersion` other than "1", the only one that it knows. What stands
-// between the members that are cut out is copied as it is.
+// `metadataVersion` other than "1", the only one that it knows.
+//
+// Digital Twins writes both at an event's end, in this order or the other.
+// There they are found in a few steps back from the end, instead of in a walk
+// over everything, which would cost more than all else that is done here for
+// an event. An event that has one of them a second time, further to the front,
+// so keeps that one: such an object's meaning is anyone's guess (RFC 8259,
+// section 4), and the service is left to refuse it.
 func appendEvent(buf, doc []byte) []byte {
+	if topic, ok := topicAtEnd(doc); ok {
+		buf = append(buf, doc[:topic.start]...)
+		return append(buf, doc[topic.end:]...)
+	}
+	return appendMembers(buf, doc)
+}
+
+// span is a part of a document.
+type span struct{ start, end int }
+
+// topicAtEnd gives the member `topic` with the comma before it, where it and a
+// metadataVersion that may stay are an object's last two members, in any order.
+func topicAtEnd(doc []byte) (topic span, ok bool) {
+	end := len(doc) - 1 // the brace
+	version := false
+	for range 2 {
+		m, comma := event.MemberBefore(doc, end)
+		if comma < 0 {
+			return span{}, false
+		}
+		switch key := doc[m.KeyStart:m.KeyEnd]; {
+		case string(key) == "topic":
+			topic, ok = span{comma, m.End}, true
+		case string(key) == "metadataVersion" && string(doc[m.Start:m.End]) == `"1"`:
+			version = true
+		default:
+			return span{}, false
+		}
+		end = comma
+	}
+	return topic, ok && version
+}
+
+// appendMembers walks over all members and copies what stands between those
+// that are cut out.
+func appendMembers(buf, doc []byte) []byte {
 	cut, before := false, len(buf)
 	from, to := -1, 0 // the members that are to be copied next; from -1: none
 	next := func() {
