@@ -36,7 +36,7 @@ func TestDecode(t *testing.T) {
 		"filter":     {in: body(`,"filter":"$body.x > 1"`)},
 		"bad filter": {in: body(`,"filter":" type = SensorChange"`), want: []string{"filter: column 8: SensorChange is not known; text is in single quotes"}},
 		"identity": {in: body(`,"authentication":"identityBased"`), want: []string{
-			"authentication: identityBased is not supported yet", "connectionString: have no place beside identityBased",
+			"connectionString: have no place beside identityBased",
 		}},
 		"other identity": {in: body(`,"authentication":"none"`), want: []string{`authentication: unknown value "none"; allowed are keyBased, identityBased`}},
 		"wrong kinds, told once each": {

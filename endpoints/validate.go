@@ -82,11 +82,8 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	}
 	oneOf(&v, "type", e.Type, Types()...)
 	oneOf(&v, "authentication", e.Authentication, AuthenticationKey, AuthenticationIdentity)
-	if e.Authentication == AuthenticationIdentity {
-		v.add("authentication", "identityBased is not supported yet in this version; keyBased is")
-		if e.SecondaryConnectionString != "" {
-			v.add("secondaryConnectionString", "has no place beside identityBased: there is no second key to try")
-		}
+	if e.Authentication == AuthenticationIdentity && e.SecondaryConnectionString != "" {
+		v.add("secondaryConnectionString", "has no place beside identityBased: there is no second key to try")
 	}
 	oneOf(&v, "body", e.Body, BodyEnvelope, BodyData)
 	oneOf(&v, "ordering", e.Ordering, OrderingPartition, OrderingNone)

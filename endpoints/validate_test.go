@@ -135,52 +135,49 @@ func TestValidate(t *testing.T) {
 		},
 		"emulator, off": {e: hub(func(e *Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=false" })},
 		"hub by identity": {
-			e:    hub(identity),
-			want: []string{"authentication: not supported yet"},
+			e: hub(identity),
 		},
 		"device by identity": {
-			e:    hub(device, identity, func(e *Endpoint) { e.ConnectionString += ";EntityPath=hub" }),
-			want: []string{"authentication: not supported yet"},
+			e: hub(device, identity, func(e *Endpoint) { e.ConnectionString += ";EntityPath=hub" }),
 		},
 		"device by identity, without EntityPath": {
 			e:    hub(device, identity),
-			want: []string{"authentication: not supported yet", "connectionString: EntityPath is mandatory"},
+			want: []string{"connectionString: EntityPath is mandatory"},
 		},
 		"identity without a namespace": {
 			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = "" }),
-			want: []string{"authentication: not supported yet", "connectionString: is required: Endpoint=sb://NAMESPACE/, without keys"},
+			want: []string{"connectionString: is required: Endpoint=sb://NAMESPACE/, without keys"},
 		},
 		"identity, an entity alone": {
 			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = "EntityPath=hub" }),
-			want: []string{"authentication: not supported yet", "connectionString: Endpoint is missing"},
+			want: []string{"connectionString: Endpoint is missing"},
 		},
 		"identity with keys": {
 			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = ehConn }),
-			want: []string{"authentication: not supported yet", "connectionString: SharedAccessSignature have no place beside identityBased"},
+			want: []string{"connectionString: SharedAccessSignature have no place beside identityBased"},
 		},
 		"identity with a signature": {
 			e:    hub(identity, func(e *Endpoint) { e.ConnectionString += ";SharedAccessSignature=sr=SECRET" }),
-			want: []string{"authentication: not supported yet", "connectionString: SharedAccessSignature have no place beside identityBased"},
+			want: []string{"connectionString: SharedAccessSignature have no place beside identityBased"},
 		},
 		"identity in the clear": {
 			e:    hub(identity, func(e *Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=true" }),
 			o:    Options{AllowDevelopmentEmulator: true},
-			want: []string{"authentication: not supported yet", "connectionString: the token would travel in the clear"},
+			want: []string{"connectionString: the token would travel in the clear"},
 		},
 		"identity and a second key": {
 			e:    hub(identity, func(e *Endpoint) { e.SecondaryConnectionString = ehConn2 }),
-			want: []string{"authentication: not supported yet", "secondaryConnectionString: has no place beside identityBased"},
+			want: []string{"secondaryConnectionString: has no place beside identityBased"},
 		},
 		"grid by identity": {
 			e: grid(func(e *Endpoint) {
 				e.Authentication, e.ConnectionString, e.SecondaryConnectionString = "IdentityBased", "", ""
 			}),
-			want: []string{"authentication: not supported yet"},
 		},
 		"grid by identity with keys": {
 			e: grid(func(e *Endpoint) { e.Authentication = AuthenticationIdentity }),
 			want: []string{
-				"authentication: not supported yet", "connectionString: has no place beside identityBased",
+				"connectionString: has no place beside identityBased",
 				"secondaryConnectionString: has no place beside identityBased",
 			},
 		},

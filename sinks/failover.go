@@ -70,6 +70,8 @@ func (f *failover) Send(ctx context.Context, events []*event.Event, probe bool) 
 	switch {
 	case !isUnauthorized(err):
 		return n, err
+	case f.endpoint.Authentication == endpoints.AuthenticationIdentity:
+		return n, &Error{Kind: Unauthorized, Err: fmt.Errorf("this process's identity: %w", err)}
 	case f.endpoint.SecondaryConnectionString == "":
 		return n, &Error{Kind: Unauthorized, Err: fmt.Errorf("primary key: %w (and there is no secondary)", err)}
 	}

@@ -145,7 +145,7 @@ func file(set ...endpoints.Endpoint) []byte {
 		entries = append(entries, map[string]any{
 			"name": e.Name, "type": e.Type, "path": e.Path, "eventTypes": e.EventTypes,
 			"connectionString": e.ConnectionString, "secondaryConnectionString": e.SecondaryConnectionString,
-			"body": e.Body, "overflow": e.Overflow, "filter": e.Filter,
+			"body": e.Body, "overflow": e.Overflow, "filter": e.Filter, "authentication": e.Authentication,
 		})
 		for key, value := range entries[len(entries)-1] {
 			if s, ok := value.(interface{ String() string }); ok && s.String() == "" || fmt.Sprint(value) == "" {

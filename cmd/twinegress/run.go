@@ -22,6 +22,7 @@ import (
 	"twinegress/pipeline"
 	"twinegress/sinks"
 	"twinegress/sinks/deadletter"
+	"twinegress/sinks/entra"
 	"twinegress/sinks/eventgrid"
 	"twinegress/sinks/eventhubs"
 	"twinegress/sinks/servicebus"
@@ -209,15 +210,16 @@ func openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
 			return nil, fmt.Errorf("send.caFile: %w", err)
 		}
 	}
+	identity := entra.New(roots)
 	return map[endpoints.Type]sinks.Open{
 		endpoints.TypeEventHub: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-			return eventhubs.New(e, k, roots)
+			return eventhubs.New(e, k, roots, identity)
 		},
 		endpoints.TypeServiceBus: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-			return servicebus.New(e, k, roots)
+			return servicebus.New(e, k, roots, identity)
 		},
 		endpoints.TypeEventGrid: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-			return eventgrid.New(e, k, roots)
+			return eventgrid.New(e, k, roots, identity)
 		},
 	}, nil
 }

@@ -77,7 +77,7 @@ func (n *namespace) putToken(conn *amqp.Conn, m *amqp.Message) *amqp.Message {
 		return nil
 	}
 	c, err := n.authorize(e, text(m, "type"), token, audience)
-	if err == nil && !c.identity && f.rejects(c.key) {
+	if err == nil && f.rejects(c.linkKey) {
 		err = errTokenSignature
 	}
 	if err != nil {

@@ -278,7 +278,7 @@ func (n *namespace) apply(t *entity, f *activeFault) {
 	}
 	switch {
 	case f.RejectKey != "":
-		detach("amqp:unauthorized-access", func(k linkKey) bool { return !k.identity && f.rejects(k.key) })
+		detach("amqp:unauthorized-access", f.rejects)
 	case f.Refuse != "":
 		detach(f.Refuse, nil)
 	case f.Detach != "" && f.Every <= 1:

@@ -46,7 +46,7 @@ type recorded struct {
 // linkKey is what a live link was authorized with.
 type linkKey struct {
 	key      Key
-	identity bool // a bearer token, which no key fault touches
+	identity bool // a bearer token, in place of a key
 }
 
 func newEntity(cfg *Config, name, kind string, partitions, maxBytes int, keys *KeyPair) *entity {

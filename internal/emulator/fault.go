@@ -25,8 +25,8 @@ type Fault struct {
 	// neither read, written nor closed, and stay so after it is cleared, as after a
 	// lost route. New connections work. (Event Grid: the same as Hang.)
 	Silent bool `json:"silent,omitempty"`
-	// RejectKey is "primary", "secondary" or "both": such tokens get a 401, and live
-	// links that came with one are detached with amqp:unauthorized-access.
+	// RejectKey is "primary", "secondary", "both", or "identity" for bearer tokens: such
+	// get a 401, and live links that came with one are detached with amqp:unauthorized-access.
 	RejectKey string `json:"rejectKey,omitempty"`
 	// Refuse is the AMQP condition with which attaching is refused and live links are
 	// detached, e.g. amqp:not-found or com.microsoft:entity-disabled. Event Grid: 404.
@@ -73,9 +73,9 @@ type Fault struct {
 
 func (f *Fault) validate() error {
 	switch strings.ToLower(f.RejectKey) {
-	case "", "primary", "secondary", "both":
+	case "", "primary", "secondary", "both", "identity":
 	default:
-		return fmt.Errorf("emulator: rejectKey %q is none of primary, secondary, both", f.RejectKey)
+		return fmt.Errorf("emulator: rejectKey %q is none of primary, secondary, both, identity", f.RejectKey)
 	}
 	switch f.Cut {
 	case "", CutMid, CutBefore, CutDuring, CutAfter, CutClose:
@@ -109,10 +109,15 @@ const (
 	OutcomeModified = "modified"
 )
 
-// rejects tells whether tokens made with k are refused.
-func (f *Fault) rejects(k Key) bool {
-	return f != nil && f.RejectKey != "" &&
-		(strings.EqualFold(f.RejectKey, "both") || strings.EqualFold(f.RejectKey, k.String()))
+// rejects tells whether what somebody proved themselves with is refused.
+func (f *Fault) rejects(k linkKey) bool {
+	switch {
+	case f == nil:
+		return false
+	case k.identity:
+		return strings.EqualFold(f.RejectKey, "identity")
+	}
+	return strings.EqualFold(f.RejectKey, "both") || strings.EqualFold(f.RejectKey, k.key.String())
 }
 
 // Duration is a time.Duration that reads and writes as "250ms" in JSON.

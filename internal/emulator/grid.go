@@ -150,6 +150,7 @@ func (g *gridTopic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // authorize checks whichever credential came.
 func (g *gridTopic) authorize(r *http.Request, f *Fault) error {
 	var k Key
+	var identity bool
 	var err error
 	switch key, token := r.Header.Get("aeg-sas-key"), r.Header.Get("aeg-sas-token"); {
 	case key != "":
@@ -162,11 +163,11 @@ func (g *gridTopic) authorize(r *http.Request, f *Fault) error {
 			return err
 		}
 	case g.cfg.BearerToken != "" && r.Header.Get("Authorization") == "Bearer "+g.cfg.BearerToken:
-		return nil
+		identity = true
 	default:
 		return errTokenMalformed
 	}
-	if f.rejects(k) {
+	if f.rejects(linkKey{k, identity}) {
 		return errors.New("The request authorization key is not authorized for the topic.") //nolint:staticcheck // the service's words
 	}
 	return nil

@@ -159,7 +159,7 @@ func (n *namespace) Attach(l *amqp.Link) *amqp.Error {
 		l.Conn().Freeze()
 		return nil
 	}
-	if f.rejects(c.key) && !c.identity {
+	if f.rejects(c.linkKey) {
 		return unauthorized("the key is revoked")
 	}
 	if f != nil && f.Refuse != "" {
@@ -217,7 +217,7 @@ func (n *namespace) Attached(l *amqp.Link) {
 	t.entity.mu.Unlock()
 	f := n.faultOf(t.entity).fault()
 	switch {
-	case !t.key.identity && f.rejects(t.key.key):
+	case f.rejects(t.key):
 		l.Detach(unauthorized("the key is revoked"))
 	case f != nil && f.Refuse != "":
 		l.Detach(&amqp.Error{Condition: f.Refuse, Description: f.conditionText(f.Refuse, t.entity.name)})

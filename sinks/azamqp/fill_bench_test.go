@@ -26,11 +26,11 @@ func BenchmarkSend(b *testing.B) {
 	}
 	defer e.Close()
 	connection := e.ConnectionString(emulator.Primary)
-	hub, err := eventhubs.New(endpoints.Endpoint{ConnectionString: connection, Path: "hub"}, sinks.Primary, nil)
+	hub, err := eventhubs.New(endpoints.Endpoint{ConnectionString: connection, Path: "hub"}, sinks.Primary, nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	topic, err := servicebus.New(endpoints.Endpoint{ConnectionString: connection, Path: "topic"}, sinks.Primary, nil)
+	topic, err := servicebus.New(endpoints.Endpoint{ConnectionString: connection, Path: "topic"}, sinks.Primary, nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

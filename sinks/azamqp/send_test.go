@@ -44,10 +44,10 @@ type kind struct {
 
 var kinds = map[string]kind{
 	"eventhubs": {"hub", func(t *testing.T, connection, path string) sinks.Sink {
-		return opened(t)(eventhubs.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil))
+		return opened(t)(eventhubs.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil, nil))
 	}},
 	"servicebus": {"topic", func(t *testing.T, connection, path string) sinks.Sink {
-		return opened(t)(servicebus.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil))
+		return opened(t)(servicebus.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil, nil))
 	}},
 }
 

@@ -23,6 +23,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/event"
 	"twinegress/sinks"
+	"twinegress/sinks/entra"
 )
 
 const (
@@ -34,35 +35,48 @@ const (
 	maxReply = 512
 )
 
-// Sink is a sinks.Sink for one topic and key.
+// Sink is a sinks.Sink for one topic and key, or identity.
 type Sink struct {
 	url       string
 	pipeline  runtime.Pipeline
 	transport *http.Transport
+	identity  *entra.Identity // nil: keys
 }
 
-// New makes the sink. roots are further root certificates, or nil.
-func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
-	secret := key.ConnectionString(endpoint)
+// New makes the sink. roots are further root certificates, or nil; identity is
+// for an endpoint without keys.
+func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error) {
+	s := &Sink{url: "https://" + endpoint.Path + "/api/events?api-version=2018-01-01"}
+	var credential policy.Policy
+	if endpoint.Authentication == endpoints.AuthenticationIdentity {
+		s.identity = identity
+		credential = runtime.NewBearerTokenPolicy(identity, []string{entra.EventGrid}, nil)
+	} else {
+		secret := azcore.NewKeyCredential(key.ConnectionString(endpoint))
+		credential = runtime.NewKeyCredentialPolicy(secret, "aeg-sas-key", nil)
+	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
 	if roots != nil {
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
-	return &Sink{
-		url:       "https://" + endpoint.Path + "/api/events?api-version=2018-01-01",
-		transport: transport,
-		pipeline: runtime.NewPipeline("twinegress", "v1", runtime.PipelineOptions{
-			PerRetry: []policy.Policy{runtime.NewKeyCredentialPolicy(azcore.NewKeyCredential(secret), "aeg-sas-key", nil)},
-		}, &policy.ClientOptions{
-			Retry:     policy.RetryOptions{MaxRetries: -1}, // the tries are the sender's
-			Transport: &http.Client{Transport: transport},
-		}),
-	}, nil
+	s.transport = transport
+	s.pipeline = runtime.NewPipeline("twinegress", "v1", runtime.PipelineOptions{
+		PerRetry: []policy.Policy{credential},
+	}, &policy.ClientOptions{
+		Retry:     policy.RetryOptions{MaxRetries: -1}, // the tries are the sender's
+		Transport: &http.Client{Transport: transport},
+	})
+	return s, nil
 }
 
 // Send posts as many events as one request takes, as a JSON array.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	if s.identity != nil {
+		if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
+			return 0, err
+		}
+	}
 	buffer := buffers.Get().(*[]byte)
 	body, n := build(*buffer, events)
 	if *buffer = body; cap(body) <= maxPooled {
@@ -94,7 +108,11 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if response.StatusCode == http.StatusOK {
 		return n, nil
 	}
-	return n, classify(response, text)
+	e := classify(response, text)
+	if s.identity != nil && response.StatusCode == http.StatusForbidden {
+		e.Kind = sinks.Unauthorized // it has no role that lets it send
+	}
+	return n, e
 }
 
 // classify says what an answer means; see the table of Event Grid's status

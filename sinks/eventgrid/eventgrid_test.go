@@ -14,9 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+
 	"twinegress/endpoints"
 	"twinegress/internal/event"
 	"twinegress/sinks"
+	"twinegress/sinks/entra"
 )
 
 func eventsOf(bodies ...string) (events []*event.Event) {
@@ -66,12 +70,31 @@ func topic(t *testing.T, answer http.HandlerFunc) *Sink {
 	s, err := New(endpoints.Endpoint{
 		Type: endpoints.TypeEventGrid, Path: strings.TrimPrefix(server.URL, "https://"),
 		ConnectionString: "one", SecondaryConnectionString: "two",
-	}, sinks.Secondary, roots)
+	}, sinks.Secondary, roots, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close(context.Background()) })
 	return s.(*Sink)
+}
+
+// A 403 is a firewall's to an endpoint with keys; to an identity it is mostly
+// a role that is missing, and the reason should say so.
+func TestForbiddenIdentity(t *testing.T) {
+	s := topic(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	for identity, kind := range map[*entra.Identity]sinks.Kind{nil: sinks.Unreachable, entra.Of(anybody{}): sinks.Unauthorized} {
+		s.identity = identity
+		n, err := s.Send(t.Context(), []*event.Event{{Body: []byte("{}")}})
+		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Kind != kind || n != 1 {
+			t.Errorf("%d, %v, want kind %d", n, err, kind)
+		}
+	}
+}
+
+type anybody struct{}
+
+func (anybody) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	return azcore.AccessToken{Token: "x", ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
 func TestStatus(t *testing.T) {

@@ -16,56 +16,71 @@ import (
 	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/sinks/azamqp"
+	"twinegress/sinks/entra"
 )
 
 // busyWait is what Event Hubs asks for when it throttles, should it not say.
 const busyWait = 4 * time.Second
 
-// Sink is a sinks.Sink for one event hub and key.
+// Sink is a sinks.Sink for one event hub and key, or identity.
 type Sink struct {
 	endpoint    endpoints.Endpoint
 	client      *azeventhubs.ProducerClient
 	connections *azamqp.Connections
+	identity    *entra.Identity // nil: keys
 
 	mu         sync.Mutex
 	partitions []string // of the hub; asked for once
 }
 
-// New makes the sink. roots are further root certificates, or nil.
-func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
+// New makes the sink. roots are further root certificates, or nil; identity is
+// for an endpoint without keys.
+func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error) {
+	s := &Sink{endpoint: endpoint}
 	connection := key.ConnectionString(endpoint)
-	parsed, err := endpoints.ParseConnectionString(connection)
-	if err != nil {
-		return nil, err
-	}
-	hub := endpoint.Path
-	if parsed.EntityPath != "" {
-		hub = "" // the SDK takes it from one place only
-	}
-	connections := azamqp.NewConnections(parsed, roots)
-	client, err := azeventhubs.NewProducerClientFromConnectionString(connection, hub, &azeventhubs.ProducerClientOptions{
+	options := &azeventhubs.ProducerClientOptions{
 		ApplicationID: "twinegress",
 		NewWebSocketConn: func(ctx context.Context, _ azeventhubs.WebSocketConnParams) (net.Conn, error) {
-			return connections.Dial(ctx)
+			return s.connections.Dial(ctx)
 		},
 		// The tries are the sender's. One quick inner retry is what rebuilds
 		// a lost connection; with none the client would never recover.
 		RetryOptions: azeventhubs.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
-	})
+	}
+	var to endpoints.ConnectionString
+	var err error
+	if endpoint.Authentication == endpoints.AuthenticationIdentity {
+		if to, err = endpoints.ParseNamespace(connection); err != nil {
+			return nil, err
+		}
+		s.identity = identity
+		s.client, err = azeventhubs.NewProducerClient(to.Host, endpoint.Path, identity, options)
+	} else {
+		if to, err = endpoints.ParseConnectionString(connection); err != nil {
+			return nil, err
+		}
+		hub := endpoint.Path
+		if to.EntityPath != "" {
+			hub = "" // the SDK takes it from one place only
+		}
+		s.client, err = azeventhubs.NewProducerClientFromConnectionString(connection, hub, options)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Sink{
-		endpoint:    endpoint,
-		client:      client,
-		connections: connections,
-	}, nil
+	s.connections = azamqp.NewConnections(to, roots)
+	return s, nil
 }
 
 // Send puts a leading run of events, all for the same partition of the hub, in
 // one batch as large as the link takes. Kafka partition p goes to hub
 // partition p mod n, so that a reader finds each Kafka partition in order.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	if s.identity != nil {
+		if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
+			return 0, err
+		}
+	}
 	var options azeventhubs.EventDataBatchOptions
 	if s.endpoint.Ordering != endpoints.OrderingNone {
 		partitions, err := s.hubPartitions(ctx)

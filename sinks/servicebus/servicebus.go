@@ -14,17 +14,19 @@ import (
 	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/sinks/azamqp"
+	"twinegress/sinks/entra"
 )
 
 // busyWait is what the Service Bus documentation advises when the service
 // throttles without saying for how long.
 const busyWait = 10 * time.Second
 
-// Sink is a sinks.Sink for one topic and key.
+// Sink is a sinks.Sink for one topic and key, or identity.
 type Sink struct {
 	endpoint    endpoints.Endpoint
 	client      *azservicebus.Client
 	connections *azamqp.Connections
+	identity    *entra.Identity // nil: keys
 
 	// connecting is held while the SDK may connect. Two sends that find no link
 	// would each make one, and the SDK would forget the first: it and the
@@ -34,36 +36,48 @@ type Sink struct {
 	sender     *azservicebus.Sender
 }
 
-// New makes the sink. roots are further root certificates, or nil.
-func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error) {
+// New makes the sink. roots are further root certificates, or nil; identity is
+// for an endpoint without keys.
+func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error) {
+	s := &Sink{endpoint: endpoint, connecting: make(chan struct{}, 1)}
 	connection := key.ConnectionString(endpoint)
-	parsed, err := endpoints.ParseConnectionString(connection)
-	if err != nil {
-		return nil, err
-	}
-	connections := azamqp.NewConnections(parsed, roots)
-	client, err := azservicebus.NewClientFromConnectionString(connection, &azservicebus.ClientOptions{
+	options := &azservicebus.ClientOptions{
 		ApplicationID: "twinegress",
 		NewWebSocketConn: func(ctx context.Context, _ azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
-			return connections.Dial(ctx)
+			return s.connections.Dial(ctx)
 		},
 		// The tries are the sender's. One quick inner retry is what rebuilds
 		// a lost connection; with none the client would never recover.
 		RetryOptions: azservicebus.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
-	})
+	}
+	var to endpoints.ConnectionString
+	var err error
+	if endpoint.Authentication == endpoints.AuthenticationIdentity {
+		if to, err = endpoints.ParseNamespace(connection); err != nil {
+			return nil, err
+		}
+		s.identity = identity
+		s.client, err = azservicebus.NewClient(to.Host, identity, options)
+	} else {
+		if to, err = endpoints.ParseConnectionString(connection); err != nil {
+			return nil, err
+		}
+		s.client, err = azservicebus.NewClientFromConnectionString(connection, options)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &Sink{
-		endpoint:    endpoint,
-		client:      client,
-		connections: connections,
-		connecting:  make(chan struct{}, 1),
-	}, nil
+	s.connections = azamqp.NewConnections(to, roots)
+	return s, nil
 }
 
 // Send puts a leading part of events in one batch as large as the link takes.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	if s.identity != nil {
+		if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
+			return 0, err
+		}
+	}
 	sender, batch, err := s.newBatch(ctx)
 	if err != nil {
 		return 0, classify(err)

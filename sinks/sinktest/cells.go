@@ -42,6 +42,8 @@ type cell struct {
 	key2    bool // the secondary is in use afterwards
 	bad     func(*rig) string
 
+	identity bool // the endpoint has no keys, and AMQP is over TLS
+
 	// Why it is not run in the other ways.
 	onlyStays, onlyOnce string
 
@@ -61,7 +63,9 @@ var (
 
 const timedOut = `deadline exceeded|timeout|timed out`
 
-func cells() []cell {
+func cells() []cell { return append(keyCells(), identityCells()...) }
+
+func keyCells() []cell {
 	return []cell{
 		{
 			// The last of the tries may have met a connection that was being closed.

@@ -81,7 +81,7 @@ func (r *rig) checkSecrets(closing error) {
 		}
 		texts = append(texts, line.String())
 	}
-	for _, key := range []string{r.keys.Primary, r.keys.Secondary} {
+	for _, key := range []string{r.keys.Primary, r.keys.Secondary, bearerToken} {
 		inJSON, err := json.Marshal(key)
 		if err != nil {
 			r.t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"twinegress/internal/emulator"
 	"twinegress/internal/event"
 	"twinegress/sinks"
+	"twinegress/sinks/entra"
 )
 
 // rig is a sender with a real service behind it and a dispatcher before it.
@@ -28,9 +29,10 @@ type rig struct {
 	emulator *emulator.Emulator
 	impostor *emulator.Emulator // on its address, with a certificate of another CA
 	*sinks.Sender
-	kept    bool // Options.KeepDropped
-	letters letters
-	logs    *observer.ObservedLogs
+	kept       bool // Options.KeepDropped
+	letters    letters
+	credential credential
+	logs       *observer.ObservedLogs
 
 	next map[int32]int64
 	sent map[eventID]string // all that was dispatched, with the text in it
@@ -79,18 +81,26 @@ func newRig(t *testing.T, s Service, c cell, keepDropped bool) *rig {
 		letters: letters{got: make(map[eventID]letter)},
 		next:    make(map[int32]int64), sent: make(map[eventID]string), lastErrors: make(map[string]bool),
 	}
-	r.emulator = s.start(t, r.keys, func(e *emulator.Config) { e.AMQPTLS = c.tls })
+	r.emulator = s.start(t, r.keys, func(e *emulator.Config) {
+		e.AMQPTLS = c.tls || c.identity // a token never travels in plain text
+		e.BearerToken = bearerToken
+	})
 	core, logs := observer.New(zapcore.DebugLevel)
 	r.logs = logs
 	o := options
 	o.KeepDropped = keepDropped
 	roots := rootsOf(r.emulator)
 	endpoint := s.endpoint(r.emulator)
-	if c.oneKey {
+	switch {
+	case c.oneKey:
 		endpoint.SecondaryConnectionString = ""
+	case c.identity:
+		endpoint = s.withIdentity(endpoint, r.emulator)
 	}
+	r.credential.scope = s.scope()
+	identity := entra.Of(&r.credential)
 	r.Sender = sinks.NewSender(endpoint, o, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-		return s.New(e, k, roots)
+		return s.New(e, k, roots, identity)
 	}, &r.letters, zap.New(core))
 	return r
 }

@@ -15,12 +15,13 @@ import (
 	"twinegress/internal/emulator"
 	"twinegress/internal/event"
 	"twinegress/sinks"
+	"twinegress/sinks/entra"
 )
 
 // Service is what the suite has to know of a sink.
 type Service struct {
 	Type endpoints.Type
-	New  func(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (sinks.Sink, error)
+	New  func(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error)
 }
 
 const (
