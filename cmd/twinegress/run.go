@@ -18,6 +18,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/config"
+	"twinegress/internal/heap"
 	"twinegress/internal/kafka"
 	"twinegress/pipeline"
 	"twinegress/sinks"
@@ -53,6 +54,7 @@ func runCommand() *cobra.Command {
 			for _, notice := range cfg.Notices() {
 				log.Warn(notice)
 			}
+			defer heap.Tune(heapFloor, heapGrowth)()
 			store, err := openStore(cfg, log)
 			if err != nil {
 				return err
@@ -69,6 +71,12 @@ func runCommand() *cobra.Command {
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
+
+// The garbage collector's share of the CPU against memory: see docs/performance.md.
+const (
+	heapFloor  = 192 << 20
+	heapGrowth = 70 // percent
+)
 
 // otherEnvironment are variables that are ours but no configuration keys.
 var otherEnvironment = []string{"TWINEGRESS_TOKEN", "TWINEGRESS_SERVER"}
