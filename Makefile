@@ -81,6 +81,10 @@ bench: $(BIN)/benchstat ## Run the micro benchmarks ten times: bin/bench.txt (BE
 	@$(BIN)/benchstat $(BIN)/bench.txt
 	@echo 'To compare: keep a copy of bin/bench.txt, make the change, make bench, then bin/benchstat OLD bin/bench.txt'
 
+.PHONY: bench-harness
+bench-harness: build ## Measure run against a hand-written loop: make bench-harness ARGS="eventhubs --pairs 10"
+	$(BIN)/twinegress bench $(ARGS)
+
 .PHONY: warn-no-race
 warn-no-race:
 ifeq ($(RACE),)

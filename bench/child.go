@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime/metrics"
+	"runtime/pprof"
 
 	"twinegress/bench/floor"
 	"twinegress/internal/emulator"
@@ -31,9 +33,13 @@ func Child(ctx context.Context, role string, in io.Reader, out io.Writer) error 
 	case RoleServices:
 		return serve(in, out, func(spec servicesSpec) (servicesReply, func() error, error) { return startServices(ctx, spec) })
 	case RoleFloor:
-		return serve(in, out, func(spec floor.Spec) (floorReply, func() error, error) {
-			result, err := floor.Run(ctx, spec)
-			return floorReply{result, readRuntime()}, func() error { return nil }, err
+		return serve(in, out, func(spec floorSpec) (floorReply, func() error, error) {
+			stopProfile, err := Profile(spec.Profile)
+			if err != nil {
+				return floorReply{}, nil, err
+			}
+			result, err := floor.Run(ctx, spec.Spec)
+			return floorReply{result, ReadRuntime()}, stopProfile, err
 		})
 	}
 	return fmt.Errorf("bench: %q is no role of a child", role)
@@ -56,21 +62,14 @@ func serve[Spec, Reply any](in io.Reader, out io.Writer, begin func(Spec) (Reply
 	return errors.Join(err, end())
 }
 
-type brokerSpec struct {
-	Topics     []string `json:"topics"`
-	Partitions int      `json:"partitions"`
-}
+type brokerSpec struct{}
 
 type brokerReply struct {
 	Brokers []string `json:"brokers"`
 }
 
-func startBroker(spec brokerSpec) (brokerReply, func() error, error) {
-	topics := make(map[string]int)
-	for _, t := range spec.Topics {
-		topics[t] = spec.Partitions
-	}
-	k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: topics})
+func startBroker(brokerSpec) (brokerReply, func() error, error) {
+	k, err := emulator.StartKafka(emulator.KafkaConfig{})
 	if err != nil {
 		return brokerReply{}, nil, err
 	}
@@ -126,21 +125,45 @@ func startServices(ctx context.Context, spec servicesSpec) (servicesReply, func(
 	return reply, e.Close, nil
 }
 
+type floorSpec struct {
+	floor.Spec
+	Profile string `json:"profile"` // a file for its CPU profile
+}
+
+// Profile starts a CPU profile into a file; "" is none.
+func Profile(file string) (stop func() error, err error) {
+	if file == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}
+
 // floorReply is the floor's result, and what its runtime says.
 type floorReply struct {
 	floor.Result
-	runtimeStats
+	RuntimeStats
 }
 
-// runtimeStats are of the process since its start. What GC took is brought up
+// RuntimeStats are of a process since its start. What GC took is brought up
 // to date by each collection.
-type runtimeStats struct {
+type RuntimeStats struct {
 	Mallocs   float64 `json:"mallocs"`
 	Allocated float64 `json:"allocated"` // bytes
 	GCSeconds float64 `json:"gcSeconds"` // CPU
 }
 
-func readRuntime() runtimeStats {
+// ReadRuntime asks this process's runtime.
+func ReadRuntime() RuntimeStats {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/allocs:objects"},
 		{Name: "/gc/heap/tiny/allocs:objects"},
@@ -148,7 +171,7 @@ func readRuntime() runtimeStats {
 		{Name: "/cpu/classes/gc/total:cpu-seconds"},
 	}
 	metrics.Read(samples)
-	return runtimeStats{
+	return RuntimeStats{
 		// As in runtime.MemStats, and so in twinegress's /metrics.
 		Mallocs:   float64(samples[0].Value.Uint64() + samples[1].Value.Uint64()),
 		Allocated: float64(samples[2].Value.Uint64()),
@@ -156,15 +179,25 @@ func readRuntime() runtimeStats {
 	}
 }
 
-// RunSpec is the document of RoleRun: `run` with this configuration, but with
-// sinks that discard.
+// RunSpec is the document of RoleRun: `run` with this configuration, in which
+// something is changed.
 type RunSpec struct {
 	Config   string `json:"config"`
-	Outcomes int64  `json:"outcomes"` // it answers when there were that many
+	Discard  bool   `json:"discard"`  // every sink discards
+	Outcomes int64  `json:"outcomes"` // it answers when there were that many, if it discards
+	Watch    bool   `json:"watch"`    // there is no endpoint whose sink would count them
+	Profile  string `json:"profile"`  // a file for its CPU profile
 }
 
-// RunReply is its answer.
+// RunReply is its answer. There is no scrape of its metrics then, which would
+// cost what a thousand endpoints have to say.
 type RunReply struct {
-	First int64 `json:"first"` // outcome, in nanoseconds since 1970
-	Last  int64 `json:"last"`
+	Records    int64            `json:"records"`
+	Deliveries int64            `json:"deliveries"`
+	Dropped    map[string]int64 `json:"dropped"`
+	Batches    int64            `json:"batches"`
+	Balanced   bool             `json:"balanced"` // routed = delivered + dropped + pending, for each endpoint
+	First      int64            `json:"first"`    // outcome, in nanoseconds since 1970
+	Last       int64            `json:"last"`
+	RuntimeStats
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -14,23 +15,36 @@ type Options struct {
 	Program string // this program, to start again
 	Version string
 	Pairs   int
-	Events  int  // instead of each scenario's own number
 	Pin     bool // to cores, where there are at least two
+
+	// Instead of each scenario's own; zero and "" leave that.
+	Events      int
+	Payload     string
+	Compression string
+
+	// Profiles is a directory for a CPU profile of each side, taken in a run
+	// of its own; "" is none.
+	Profiles string
+
 	// Progress is told what is done at the moment.
 	Progress func(string)
+	// Started and Done are given what is known already, header and results.
+	Started func(*Header)
+	Done    func(*Result)
 }
 
 const (
 	// sideTime bounds one run of one process.
-	sideTime = 2 * time.Minute
+	sideTime = 3 * time.Minute
 	// starts is how often the start and the stop of each side are measured.
 	starts = 3
+	// childCommand is the hidden command that calls Child.
+	childCommand = "bench-child"
 )
 
 // harness is what all scenarios have in common.
 type harness struct {
 	Options
-	program  string
 	measured []int // cores; none: not pinned
 	others   []int
 	runs     int
@@ -39,21 +53,27 @@ type harness struct {
 // Run measures the scenarios, one after the other. What was measured before an
 // error is in the report.
 func Run(ctx context.Context, scenarios []Scenario, o Options) (*Report, error) {
-	h := &harness{Options: o, program: o.Program}
+	scenarios = slices.Clone(scenarios)
+	for i := range scenarios {
+		scenarios[i].adapt(o)
+	}
+	h := &harness{Options: o}
 	if err := h.pin(); err != nil {
 		return nil, err
 	}
-	report := &Report{Header: h.header()}
+	report := &Report{Format: reportFormat, Header: h.header(), Results: []*Result{}}
+	if o.Started != nil {
+		o.Started(&report.Header)
+	}
 	for i := range scenarios {
-		s := scenarios[i]
-		if o.Events > 0 {
-			s.Events = o.Events
-		}
-		result, err := h.scenario(ctx, &s)
+		result, err := h.scenario(ctx, &scenarios[i])
 		if err != nil {
 			return report, err
 		}
 		report.Results = append(report.Results, result)
+		if o.Done != nil {
+			o.Done(result)
+		}
 	}
 	return report, nil
 }
@@ -74,26 +94,27 @@ func (h *harness) pin() error {
 }
 
 func (h *harness) header() Header {
-	host := Header{
-		Time: time.Now().UTC(), Version: h.Version, Go: runtime.Version(),
+	header := Header{
+		Time: time.Now().UTC().Truncate(time.Second), Version: h.Version, Go: runtime.Version(),
 		Platform: runtime.GOOS + "/" + runtime.GOARCH, CPU: cpuModel(), Cores: runtime.NumCPU(),
 		MeasuredCores: h.measured, OtherCores: h.others, MaxProcs: len(h.measured),
-		Pairs: h.Pairs, Partitions: partitions,
+		Partitions: partitions, Environment: []string{},
 	}
 	if h.measured == nil {
-		host.MaxProcs = runtime.GOMAXPROCS(0)
+		header.MaxProcs = runtime.GOMAXPROCS(0)
+		header.MeasuredCores, header.OtherCores = []int{}, []int{}
 	}
 	for _, name := range []string{"GOGC", "GOMEMLIMIT", "GODEBUG", "GOMAXPROCS"} {
 		if v := os.Getenv(name); v != "" {
-			host.Environment = append(host.Environment, name+"="+v)
+			header.Environment = append(header.Environment, name+"="+v)
 		}
 	}
-	return host
+	return header
 }
 
 // child starts a part of the harness.
 func (h *harness) child(ctx context.Context, role string, cores []int, spec any) (*process, error) {
-	p, err := start(ctx, h.program, role, cores, nil, "bench-child", role)
+	p, err := start(ctx, h.Program, role, cores, nil, childCommand, role)
 	if err != nil {
 		return nil, err
 	}
@@ -105,46 +126,95 @@ func (h *harness) child(ctx context.Context, role string, cores []int, spec any)
 }
 
 func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err error) {
-	h.progress("%s: loading %d events", s.Name, s.Events)
+	h.progress("%s: starting", s.Name)
 	w, err := newWorld(ctx, h, s)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 
-	result := &Result{Scenario: s.Name, About: s.About, Events: w.main.Events, EventBytes: float64(w.main.Bytes) / float64(w.main.Events)}
-	for i, sd := range s.sides {
-		h.progress("%s: start and stop of %s", s.Name, sd.Label)
-		side := Side{Label: sd.Label}
-		for range starts {
-			sample, err := h.measure(ctx, w, s, sd, startTopic, w.start)
+	result := newResult(s)
+	rate := s.rate
+	if s.half {
+		if rate, err = h.halfRate(ctx, w, s); err != nil {
+			return nil, err
+		}
+	}
+	result.Rate = rate
+	if !s.live {
+		if err := h.prepare(ctx, w, s, result); err != nil {
+			return nil, err
+		}
+	}
+	for pair := range s.Pairs {
+		order := []int{0, 1}[:len(s.sides)]
+		if pair%2 == 1 {
+			slices.Reverse(order) // ABBA: a drift of the machine hits both alike
+		}
+		for _, i := range order {
+			sd := s.sides[i]
+			h.progress("%s: %d of %d, %s", s.Name, pair+1, s.Pairs, sd.Label)
+			var taken sample
+			if s.live {
+				r := h.newRun(w, s, sd, "", loaded{})
+				r.topic = r.group
+				taken, err = r.live(ctx, rate)
+			} else {
+				taken, err = h.measure(ctx, w, s, sd, eventsTopic, w.main)
+			}
 			if err != nil {
 				return nil, err
 			}
-			side.starts = append(side.starts, sample)
+			result.Sides[i].samples = append(result.Sides[i].samples, taken)
+			result.EventBytes = taken.eventBytes
+		}
+	}
+	if h.Profiles != "" && !s.live {
+		for _, sd := range s.sides {
+			h.progress("%s: profile of %s", s.Name, sd.Label)
+			if err := h.newRun(w, s, sd, eventsTopic, w.main).profiled(ctx, h.Profiles); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return result, result.compute()
+}
+
+// prepare measures what the start and the stop of each side cost, and warms
+// everything up.
+func (h *harness) prepare(ctx context.Context, w *world, s *Scenario, result *Result) error {
+	for i, sd := range s.sides {
+		h.progress("%s: start and stop of %s", s.Name, sd.Label)
+		for range starts {
+			taken, err := h.measure(ctx, w, s, sd, startTopic, w.start)
+			if err != nil {
+				return err
+			}
+			result.Sides[i].starts = append(result.Sides[i].starts, taken)
+		}
+		if s.Pairs == 1 && len(s.sides) == 1 {
+			continue // a run so long is its own warm-up
 		}
 		h.progress("%s: warm-up of %s", s.Name, sd.Label)
 		if _, err := h.measure(ctx, w, s, sd, eventsTopic, w.main); err != nil {
-			return nil, err
-		}
-		result.Sides[i] = side
-	}
-	for pair := range h.Pairs {
-		order := [2]int{0, 1}
-		if pair%2 == 1 {
-			order = [2]int{1, 0} // ABBA: a drift of the machine hits both alike
-		}
-		for _, i := range order {
-			h.progress("%s: pair %d of %d, %s", s.Name, pair+1, h.Pairs, s.sides[i].Label)
-			sample, err := h.measure(ctx, w, s, s.sides[i], eventsTopic, w.main)
-			if err != nil {
-				return nil, err
-			}
-			result.Sides[i].samples = append(result.Sides[i].samples, sample)
+			return err
 		}
 	}
-	result.compute()
-	return result, nil
+	return nil
+}
+
+// halfRate is half of the rate that `run` reaches with all events there.
+func (h *harness) halfRate(ctx context.Context, w *world, s *Scenario) (float64, error) {
+	var rates []float64
+	for i := range 3 {
+		h.progress("%s: the maximum, %d of 3", s.Name, i+1)
+		taken, err := h.measure(ctx, w, s, s.sides[0], eventsTopic, w.main)
+		if err != nil {
+			return 0, err
+		}
+		rates = append(rates, float64(taken.records)/taken.elapsed.Seconds())
+	}
+	return valuesOf(rates).Median / 2, nil
 }
 
 func (h *harness) progress(format string, args ...any) {

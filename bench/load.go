@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -13,13 +14,17 @@ import (
 	"twinegress/endpoints"
 )
 
-// Payloads of a topic.
+// Payloads of a topic. A number is SensorChanges of exactly so many bytes.
 const (
-	payloadPlain = "plain" // the feed without DeviceMessages, about 530 B
-	payloadMixed = "mixed" // the whole feed
+	payloadTwins  = "twins"  // the feed without DeviceMessages, 530 B in the mean
+	payloadFeed   = "feed"   // the whole feed, 470 B in the mean
+	payloadSensor = "sensor" // its SensorChanges
 )
 
-// loaded says what is on a topic.
+// Payloads are their names, and the sizes that there are.
+var Payloads = []string{payloadTwins, payloadFeed, payloadSensor, "300", "540", "4096"}
+
+// loaded says what was put on a topic.
 type loaded struct {
 	Events int64
 	Bytes  int64            // of values
@@ -41,27 +46,52 @@ func (l loaded) at(t target) (n int64) {
 	return n
 }
 
+func (l loaded) and(more loaded) loaded {
+	sum := loaded{Events: l.Events + more.Events, Bytes: l.Bytes + more.Bytes, types: make(map[string]int64)}
+	for _, types := range []map[string]int64{l.types, more.types} {
+		for name, n := range types {
+			sum.types[name] += n
+		}
+	}
+	return sum
+}
+
 var codecs = map[string]kgo.CompressionCodec{
-	"":     kgo.NoCompression(),
 	"none": kgo.NoCompression(),
 	"lz4":  kgo.Lz4Compression(),
 	"zstd": kgo.ZstdCompression(),
 }
 
-// load puts n events on a topic, in turn on each of its partitions.
-func load(ctx context.Context, brokers []string, topic string, s *Scenario, n int) (loaded, error) {
+// pace is how often events that have become due are put out.
+const pace = 2 * time.Millisecond
+
+// loader puts a scenario's events on topics, in turn on each partition.
+type loader struct {
+	client *kgo.Client
+	events *source
+}
+
+// newLoader makes a loader. A live one doesn't wait for batches to fill.
+func newLoader(brokers []string, s *Scenario) (*loader, error) {
+	linger := 10 * time.Millisecond
+	if s.live {
+		linger = 0
+	}
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(brokers...),
 		kgo.ProducerBatchCompression(codecs[s.Compression]),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MaxBufferedRecords(50_000),
-		kgo.ProducerLinger(10*time.Millisecond),
+		kgo.ProducerLinger(linger),
 	)
 	if err != nil {
-		return loaded{}, fmt.Errorf("bench: loading: %w", err)
+		return nil, fmt.Errorf("bench: loading: %w", err)
 	}
-	defer client.Close()
+	return &loader{client, newSource(s.Payload)}, nil
+}
 
+// load puts n events on a topic, so many a second, or as fast as it can.
+func (l *loader) load(ctx context.Context, topic string, n int, rate float64) (loaded, error) {
 	var failure error
 	var once sync.Once
 	stored := func(_ *kgo.Record, err error) {
@@ -69,35 +99,89 @@ func load(ctx context.Context, brokers []string, topic string, s *Scenario, n in
 			once.Do(func() { failure = err })
 		}
 	}
-	l := loaded{types: make(map[string]int64)}
-	f := feed.New(1)
-	for i := range n {
-		r, typ := next(f, s.Payload)
-		l.Events++
-		l.Bytes += int64(len(r.Value))
-		l.types[typ]++
-		client.Produce(ctx, &kgo.Record{
-			Topic: topic, Partition: int32(i % partitions), Key: r.Key, Value: r.Value, Headers: headers(r.Headers),
-		}, stored)
+	on := loaded{types: make(map[string]int64)}
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	start := time.Now()
+	for i := 0; i < n && ctx.Err() == nil; {
+		due := n
+		if rate > 0 {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+			due = min(n, int(time.Since(start).Seconds()*rate))
+		}
+		for ; i < due && ctx.Err() == nil; i++ {
+			r, typ := l.events.next()
+			on.Events++
+			on.Bytes += int64(len(r.Value))
+			on.types[typ]++
+			l.client.Produce(ctx, &kgo.Record{
+				Topic: topic, Partition: int32(i % partitions), Key: r.Key, Value: r.Value, Headers: headers(r.Headers),
+			}, stored)
+		}
 	}
-	if err := client.Flush(ctx); err != nil {
-		return l, fmt.Errorf("bench: loading: %w", err)
+	if err := l.client.Flush(ctx); err != nil {
+		return on, fmt.Errorf("bench: loading: %w", err)
 	}
 	if failure != nil {
-		return l, fmt.Errorf("bench: loading: %w", failure)
+		return on, fmt.Errorf("bench: loading: %w", failure)
 	}
-	return l, nil
+	return on, nil
 }
 
-// next makes an event of a payload, and tells its type.
-func next(f *feed.Feed, payload string) (feed.Record, string) {
+// source makes the events of a payload.
+type source struct {
+	feed    *feed.Feed
+	payload string
+	size    int // of each event; 0: as the feed has them
+}
+
+func newSource(payload string) *source {
+	size, _ := strconv.Atoi(payload) // 0 for a name
+	return &source{feed.New(1), payload, size}
+}
+
+// next makes an event, and tells its type.
+func (s *source) next() (feed.Record, string) {
 	for {
-		r := f.Next(time.Now())
+		r := s.feed.Next(time.Now())
 		typ := typeOf(r)
-		if payload == payloadMixed || typ != endpoints.DeviceMessage {
+		switch {
+		case s.payload == payloadFeed,
+			s.payload == payloadTwins && typ != endpoints.DeviceMessage,
+			s.payload == payloadSensor && typ == endpoints.SensorChange:
+			return r, typ
+		case s.size > 0 && typ == endpoints.SensorChange:
+			r.Value = sized(r.Value, s.size)
 			return r, typ
 		}
 	}
+}
+
+// sized makes a SensorChange that many bytes long: its Properties go, and
+// its value is filled up.
+func sized(value []byte, size int) []byte {
+	properties, end := []byte(`,"Properties":{`), []byte(`}}`)
+	before, rest, _ := bytes.Cut(value, properties)
+	_, after, _ := bytes.Cut(rest, end)
+	head, tail, _ := bytes.Cut(before, []byte(`","PreviousValue":`))
+	if size < len(head)+len(tail)+len(after) { // leave out what the smallest has no room for
+		tail = nil
+		after = bytes.Replace(after, []byte(`,"topic":"/subscriptions/YOUR_TOPIC_NAME"`), nil, 1)
+	}
+	out := make([]byte, 0, size)
+	out = append(out, head...)
+	closing := []byte(`"}`)
+	if tail != nil {
+		closing = append([]byte(`","PreviousValue":`), tail...)
+		closing = append(closing, '}')
+	}
+	for len(out)+len(closing)+len(after) < size {
+		out = append(out, '.')
+	}
+	return append(append(out, closing...), after...)
 }
 
 var eventTypeKey = []byte(`,"eventType":"`)

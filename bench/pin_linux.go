@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -70,10 +71,20 @@ func cpuTime(pid int) (time.Duration, error) {
 // peakRSS is the most memory that a running process has had resident. The
 // maximum in its resource usage won't do: it counts from before the exec, when
 // the process was a copy of this one.
-func peakRSS(pid int) (int64, error) {
+func peakRSS(pid int) (int64, error) { return statusBytes(pid, "VmHWM:") }
+
+func currentRSS(pid int) (int64, error) { return statusBytes(pid, "VmRSS:") }
+
+func statusBytes(pid int, key string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	return statusBytes(status, "VmHWM:")
+	for line := range bytes.Lines(status) {
+		if value, found := bytes.CutPrefix(line, []byte(key)); found {
+			kib, err := strconv.ParseInt(string(bytes.TrimSuffix(bytes.TrimSpace(value), []byte(" kB"))), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("bench: no %s in the status of process %d", key, pid)
 }

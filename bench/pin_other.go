@@ -16,3 +16,4 @@ func pinThread([]int) error              { return errLinuxOnly }
 func pinProcess([]int) error             { return errLinuxOnly }
 func cpuTime(int) (time.Duration, error) { return 0, nil }
 func peakRSS(int) (int64, error)         { return 0, nil }
+func currentRSS(int) (int64, error)      { return 0, nil }

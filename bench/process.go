@@ -10,7 +10,6 @@ import (
 	"io"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -183,15 +182,4 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.Join(append(t.lines, string(t.part)), "\n")
-}
-
-// statusBytes reads a size from /proc/PID/status.
-func statusBytes(status []byte, key string) (int64, error) {
-	for line := range bytes.Lines(status) {
-		if value, found := bytes.CutPrefix(line, []byte(key)); found {
-			kib, err := strconv.ParseInt(string(bytes.TrimSuffix(bytes.TrimSpace(value), []byte(" kB"))), 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("bench: no %s in the process's status", key)
 }

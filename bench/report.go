@@ -2,13 +2,20 @@ package bench
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
+	"math"
 	"os"
 	"slices"
 	"time"
 )
 
-// Report is what was measured.
+// reportFormat changes when a reader of the JSON would have to.
+const reportFormat = 1
+
+// Report is what was measured. docs/bench-report.schema.json describes its JSON.
 type Report struct {
+	Format  int       `json:"format"`
 	Header  Header    `json:"header"`
 	Results []*Result `json:"results"`
 }
@@ -25,42 +32,53 @@ type Header struct {
 	OtherCores    []int     `json:"otherCores"`
 	MaxProcs      int       `json:"maxProcs"` // of the measured process
 	Environment   []string  `json:"environment"`
-	Pairs         int       `json:"pairs"`
 	Partitions    int       `json:"partitions"`
 }
 
 // Result is one scenario's.
 type Result struct {
-	Scenario   string  `json:"scenario"`
-	About      string  `json:"about"`
-	Events     int64   `json:"events"`
-	EventBytes float64 `json:"eventBytes"` // mean
-	Sides      [2]Side `json:"sides"`
-	// Ratios of the first side to the second, pair by pair.
+	Scenario    string  `json:"scenario"`
+	About       string  `json:"about"`
+	Payload     string  `json:"payload"`
+	Compression string  `json:"compression"`
+	EventBytes  float64 `json:"eventBytes"` // mean
+	Live        bool    `json:"live"`       // the events came while the process ran
+	Rate        float64 `json:"rate"`       // at which they came, events a second; 0: as fast as possible
+	Sides       []*Side `json:"sides"`
+	// Ratios of the first side to the second, pair by pair; without values if there is no second.
 	CPURatio  Values `json:"cpuRatio"`
 	RateRatio Values `json:"rateRatio"`
 }
 
-// Side is what one of the two was measured at, run by run. What is per event
-// is without the start and the stop of the process.
+// Side is what one of the two was measured at, run by run.
 type Side struct {
-	Label       string           `json:"label"`
-	StartCPU    float64          `json:"startCpuMs"` // of the start and the stop, median
-	Rate        Values           `json:"eventsPerSecond"`
-	CPU         Values           `json:"cpuMicrosPerEvent"`
-	System      Values           `json:"systemCpuMicrosPerEvent"`
-	Mallocs     Values           `json:"allocsPerEvent"`
-	Allocated   Values           `json:"bytesPerEvent"`
-	GC          Values           `json:"gcShare"` // of the process's CPU
-	PeakRSS     Values           `json:"peakRssBytes"`
-	BatchEvents Values           `json:"eventsPerBatch"`
-	Utilisation Values           `json:"utilisation"` // of one core, from first to last outcome
-	BrokerCPU   Values           `json:"brokerCpuMicrosPerEvent"`
-	ServicesCPU Values           `json:"servicesCpuMicrosPerEvent"`
-	OthersUtil  Values           `json:"othersUtilisation"` // of one core: broker and services
-	Dropped     map[string]int64 `json:"dropped"`           // of all runs, by reason
-	starts      []Sample
-	samples     []Sample
+	Label string `json:"label"`
+	// Events of one run. Outcomes are more where several endpoints get an event.
+	Events     int64   `json:"events"`
+	Outcomes   int64   `json:"outcomes"`
+	StartCPU   float64 `json:"startCpuMs"` // of the start and the stop: not in what follows
+	Rate       Values  `json:"eventsPerSecond"`
+	CPU        Values  `json:"cpuMicrosPerEvent"`
+	System     Values  `json:"systemCpuMicrosPerEvent"` // of the CPU; no values when live
+	Mallocs    Values  `json:"allocsPerEvent"`
+	Allocated  Values  `json:"bytesPerEvent"`
+	GC         Values  `json:"gcShare"` // of the process's CPU
+	PeakRSS    Values  `json:"peakRssBytes"`
+	Batch      Values  `json:"eventsPerBatch"`
+	Busy       Values  `json:"busy"`       // cores, of the process
+	OthersBusy Values  `json:"othersBusy"` // cores, of broker and services
+	Broker     Values  `json:"brokerCpuMicrosPerEvent"`
+	Services   Values  `json:"servicesCpuMicrosPerEvent"`
+	// When live: from the append to the outcome.
+	P50     Values `json:"latencyP50Seconds"`
+	P99     Values `json:"latencyP99Seconds"`
+	P999    Values `json:"latencyP999Seconds"`
+	IdleCPU Values `json:"idleCores"`
+	// RSS is the first run's, second by second.
+	RSS     []int64          `json:"rssBytes"`
+	Dropped map[string]int64 `json:"dropped"` // in all runs, by reason
+
+	starts, samples []sample
 }
 
 // Values are one figure's, run by run.
@@ -71,74 +89,111 @@ type Values struct {
 	Each   []float64 `json:"each"`
 }
 
+// valuesOf leaves out what was not measured.
 func valuesOf(each []float64) Values {
-	sorted := slices.Sorted(slices.Values(each))
-	if len(sorted) == 0 {
-		return Values{}
+	each = slices.DeleteFunc(each, func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) })
+	n := len(each)
+	if n == 0 {
+		return Values{Each: []float64{}}
 	}
-	n := len(sorted)
+	sorted := slices.Sorted(slices.Values(each))
 	return Values{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], Each: each}
 }
 
-// compute turns the samples into figures.
-func (r *Result) compute() {
-	for i := range r.Sides {
-		r.Sides[i].compute()
+// has tells whether the figure was measured.
+func (v Values) has() bool { return len(v.Each) > 0 }
+
+func newResult(s *Scenario) *Result {
+	r := &Result{Scenario: s.Name, About: s.About, Payload: s.Payload, Compression: s.Compression, Live: s.live}
+	for _, sd := range s.sides {
+		r.Sides = append(r.Sides, &Side{Label: sd.Label})
 	}
-	a, b := &r.Sides[0], &r.Sides[1]
-	r.CPURatio = ratio(a.CPU, b.CPU)
-	r.RateRatio = ratio(a.Rate, b.Rate)
+	return r
+}
+
+// compute turns the samples into figures.
+func (r *Result) compute() error {
+	for _, s := range r.Sides {
+		if len(s.samples) == 0 {
+			return errors.New("bench: nothing was measured")
+		}
+		s.compute(r.Live)
+	}
+	r.CPURatio, r.RateRatio = valuesOf(nil), valuesOf(nil)
+	if len(r.Sides) == 2 {
+		r.CPURatio = ratio(r.Sides[0].CPU, r.Sides[1].CPU)
+		r.RateRatio = ratio(r.Sides[0].Rate, r.Sides[1].Rate)
+	}
+	return nil
 }
 
 func ratio(a, b Values) Values {
-	each := make([]float64, len(a.Each))
+	each := make([]float64, min(len(a.Each), len(b.Each)))
 	for i := range each {
 		each[i] = a.Each[i] / b.Each[i]
 	}
 	return valuesOf(each)
 }
 
-func (s *Side) compute() {
-	start := func(of func(Sample) float64) float64 {
-		each := make([]float64, 0, len(s.starts))
-		for _, sample := range s.starts {
-			each = append(each, of(sample))
-		}
-		return valuesOf(each).Median
-	}
-	all := func(of func(Sample) float64) Values {
-		each := make([]float64, 0, len(s.samples))
-		for _, sample := range s.samples {
-			each = append(each, of(sample))
-		}
-		return valuesOf(each)
-	}
-	startEvents := start(func(x Sample) float64 { return float64(x.Events) })
-	perEvent := func(of func(Sample) float64) Values {
-		atStart := start(of)
-		return all(func(x Sample) float64 { return (of(x) - atStart) / (float64(x.Events) - startEvents) })
-	}
-	cpu := func(x Sample) float64 { return x.cpu().Seconds() }
-	startCPU := start(cpu)
-	others := func(x Sample) float64 { return (x.Broker + x.Services).Seconds() }
-	startOthers := start(others)
+// figure is something about a sample.
+type figure func(*sample) float64
 
-	s.StartCPU = startCPU * 1e3
-	s.Rate = all(func(x Sample) float64 { return float64(x.Events) / x.Elapsed.Seconds() })
-	s.CPU = perEvent(func(x Sample) float64 { return cpu(x) * 1e6 })
-	s.System = perEvent(func(x Sample) float64 { return x.System.Seconds() * 1e6 })
-	s.Mallocs = perEvent(func(x Sample) float64 { return x.Mallocs })
-	s.Allocated = perEvent(func(x Sample) float64 { return x.Allocated })
-	s.GC = all(func(x Sample) float64 { return x.GCSeconds / cpu(x) })
-	s.PeakRSS = all(func(x Sample) float64 { return float64(x.PeakRSS) })
-	s.BatchEvents = all(func(x Sample) float64 { return float64(x.Deliveries) / max(float64(x.Batches), 1) })
-	s.Utilisation = all(func(x Sample) float64 { return (cpu(x) - startCPU) / x.Elapsed.Seconds() })
-	s.BrokerCPU = perEvent(func(x Sample) float64 { return x.Broker.Seconds() * 1e6 })
-	s.ServicesCPU = perEvent(func(x Sample) float64 { return x.Services.Seconds() * 1e6 })
-	s.OthersUtil = all(func(x Sample) float64 { return (others(x) - startOthers) / x.Elapsed.Seconds() })
+func over(samples []sample, f figure) Values {
+	each := make([]float64, 0, len(samples))
+	for i := range samples {
+		each = append(each, f(&samples[i]))
+	}
+	return valuesOf(each)
+}
+
+func (s *Side) compute(live bool) {
+	// What is per event is without what the same process costs with next to no
+	// events. When live there is nothing to take away: it was warm already.
+	perEvent := func(f figure) Values {
+		atStart := over(s.starts, f).Median
+		startRecords := over(s.starts, func(x *sample) float64 { return float64(x.records) }).Median
+		return over(s.samples, func(x *sample) float64 { return (f(x) - atStart) / (float64(x.records) - startRecords) })
+	}
+	busy := func(f figure) Values {
+		atStart := over(s.starts, f).Median
+		return over(s.samples, func(x *sample) float64 { return max(0, f(x)-atStart) / x.elapsed.Seconds() })
+	}
+	cpu := func(x *sample) float64 { return x.cpu.Seconds() }
+	others := func(x *sample) float64 { return (x.brokerCPU + x.servicesCPU).Seconds() }
+
+	s.Events, s.Outcomes = s.samples[0].records, s.samples[0].deliveries
+	for _, n := range s.samples[0].dropped {
+		s.Outcomes += n
+	}
+	s.StartCPU = over(s.starts, cpu).Median * 1e3
+	s.Rate = over(s.samples, func(x *sample) float64 { return float64(x.records) / x.elapsed.Seconds() })
+	s.CPU = perEvent(func(x *sample) float64 { return cpu(x) * 1e6 })
+	s.System = valuesOf(nil)
+	if !live {
+		s.System = perEvent(func(x *sample) float64 { return x.system.Seconds() * 1e6 })
+	}
+	s.Mallocs = perEvent(func(x *sample) float64 { return x.Mallocs })
+	s.Allocated = perEvent(func(x *sample) float64 { return x.Allocated })
+	s.GC = over(s.samples, func(x *sample) float64 { return x.GCSeconds / cpu(x) })
+	s.PeakRSS = over(s.samples, func(x *sample) float64 { return float64(x.peakRSS) })
+	s.Batch = over(s.samples, func(x *sample) float64 { return float64(x.deliveries) / float64(x.batches) })
+	s.Busy, s.OthersBusy = busy(cpu), busy(others)
+	s.Broker = perEvent(func(x *sample) float64 { return x.brokerCPU.Seconds() * 1e6 })
+	s.Services = perEvent(func(x *sample) float64 { return x.servicesCPU.Seconds() * 1e6 })
+
+	s.P50, s.P99, s.P999, s.IdleCPU = valuesOf(nil), valuesOf(nil), valuesOf(nil), valuesOf(nil)
+	if live {
+		s.P50 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.5) })
+		s.P99 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.99) })
+		s.P999 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.999) })
+		if s.samples[0].idleCPU > 0 {
+			s.IdleCPU = over(s.samples, func(x *sample) float64 { return x.idleCPU })
+		}
+	}
+	s.RSS = append([]int64{}, s.samples[0].rss...)
 	s.Dropped = make(map[string]int64)
-	for _, sample := range s.samples {
-		for reason, n := range sample.Dropped {
+	for i := range s.samples {
+		for reason, n := range s.samples[i].dropped {
 			s.Dropped[reason] += n
 		}
 	}
@@ -156,4 +211,11 @@ func cpuModel() string {
 		}
 	}
 	return "unknown"
+}
+
+func (h *Header) where() string {
+	if len(h.MeasuredCores) == 0 {
+		return "not pinned"
+	}
+	return fmt.Sprintf("measured process on core %v, broker, services and harness on %v", h.MeasuredCores, h.OtherCores)
 }

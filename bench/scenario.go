@@ -1,32 +1,56 @@
 package bench
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"twinegress/endpoints"
+	"twinegress/internal/emulator"
 )
 
 // Scenario is something to measure.
 type Scenario struct {
-	Name  string
-	About string
-
-	Payload     string // plain, mixed, 300, 4096
+	Name        string
+	About       string
+	Payload     string // one of Payloads
 	Compression string // none, lz4, zstd
-	Events      int
-	targets     []target
-	discard     bool // the sinks of `run` are the discard sink
-	sides       [2]side
+	Events      int    // of each run
+	Pairs       int    // at most
+
+	targets []target
+	discard bool          // the sinks of `run` are the discard sink
+	delay   time.Duration // before a service answers
+	sides   []side        // two take turns, and the ratio is the first's to the second's
+
+	// live: the events are put on the topic while the process runs, warm
+	// already, rather than before it starts.
+	live bool
+	rate float64       // events a second, live; 0 is as fast as possible
+	half bool          // rate is half of what this scenario reaches when it isn't live
+	idle time.Duration // how long the process is watched doing nothing, before the events come
 }
 
-// side is one of the two that take turns; the ratio is the first's to the second's.
+// side is one of those that take turns.
 type side struct {
 	Label string
 	floor bool
+	few   bool            // only the first four endpoints
+	fault *emulator.Fault // of the last endpoint
 }
 
-var runAgainstFloor = [2]side{{Label: "run"}, {Label: "floor", floor: true}}
+var (
+	runAlone        = []side{{Label: "run"}}
+	runAgainstFloor = []side{{Label: "run"}, {Label: "floor", floor: true}}
+)
+
+func oneIsDown(label string, fault emulator.Fault) []side {
+	return []side{{Label: label, fault: &fault}, {Label: "healthy"}}
+}
 
 // target is an endpoint of a scenario. Its name is its hub's or topic's.
 type target struct {
@@ -35,41 +59,98 @@ type target struct {
 	types []string
 }
 
-// twinTypes are the event types that any endpoint may have.
-var twinTypes = []string{endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom}
+// of are the endpoints of one side.
+func (s *Scenario) of(sd side) []target {
+	if sd.few {
+		return s.targets[:4]
+	}
+	return s.targets
+}
 
-// documentedTypes are those of the service's own examples.
-var documentedTypes = []string{endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation}
+// healthy are those among them whose events must all arrive.
+func (s *Scenario) healthy(sd side) []target {
+	all := s.of(sd)
+	if s.down() {
+		return all[:len(all)-1] // on both sides, so that the same is compared
+	}
+	return all
+}
+
+// down tells whether one endpoint of one side is.
+func (s *Scenario) down() bool {
+	return slices.ContainsFunc(s.sides, func(sd side) bool { return sd.fault != nil })
+}
+
+var (
+	// twinTypes are the event types that any endpoint may have.
+	twinTypes = []string{endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom}
+	// documentedTypes are those of the service's own examples.
+	documentedTypes = []string{endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation}
+
+	oneHub   = []target{{"hub", endpoints.TypeEventHub, twinTypes}}
+	oneTopic = []target{{"topic", endpoints.TypeServiceBus, twinTypes}}
+	oneGrid  = []target{{"grid", endpoints.TypeEventGrid, twinTypes}}
+	oneSink  = []target{{"discard", endpoints.TypeEventHub, twinTypes}}
+	four     = []target{
+		{"hub", endpoints.TypeEventHub, twinTypes},
+		{"topic", endpoints.TypeServiceBus, twinTypes},
+		{"grid", endpoints.TypeEventGrid, twinTypes},
+		{"fourth", endpoints.TypeServiceBus, twinTypes},
+	}
+)
+
+// thousand endpoints, of which the first alone gets SensorChanges.
+func thousand() []target {
+	targets := []target{{"0", endpoints.TypeEventHub, []string{endpoints.SensorChange}}}
+	for i := 1; i < 1000; i++ {
+		targets = append(targets, target{strconv.Itoa(i), endpoints.TypeEventHub, []string{twinTypes[1+i%3]}})
+	}
+	return targets
+}
+
+func eight() (targets []target) {
+	for i := range 4 {
+		targets = append(targets, target{"hub" + strconv.Itoa(i), endpoints.TypeEventHub, twinTypes})
+	}
+	for i := range 2 {
+		targets = append(targets,
+			target{"topic" + strconv.Itoa(i), endpoints.TypeServiceBus, twinTypes},
+			target{"grid" + strconv.Itoa(i), endpoints.TypeEventGrid, twinTypes})
+	}
+	return targets
+}
+
+// Default are the scenarios of a call that names none.
+var Default = []string{"decode", "discard", "eventhubs", "servicebus", "eventgrid", "mixed"}
+
+// All stands for all of them, in a call.
+const All = "all"
 
 // Scenarios are all there are, in the order they are listed.
 var Scenarios = []Scenario{
 	{
-		Name: "decode", About: "events of no endpoint: polled, decoded, classified, committed",
-		Payload: payloadPlain, Events: 1_000_000, discard: true, sides: runAgainstFloor,
+		Name: "decode", About: "no endpoint: polled, decoded, classified, committed",
+		Events: 1_000_000, discard: true, sides: runAgainstFloor,
 	},
 	{
 		Name: "discard", About: "one endpoint whose sink takes everything at once",
-		Payload: payloadPlain, Events: 1_000_000, discard: true, sides: runAgainstFloor,
-		targets: []target{{"discard", endpoints.TypeEventHub, twinTypes}},
+		Events: 1_000_000, discard: true, targets: oneSink, sides: runAgainstFloor,
 	},
 	{
 		Name: "eventhubs", About: "one event hub of 8 partitions",
-		Payload: payloadPlain, Events: 300_000, sides: runAgainstFloor,
-		targets: []target{{"hub", endpoints.TypeEventHub, twinTypes}},
+		Events: 300_000, targets: oneHub, sides: runAgainstFloor,
 	},
 	{
 		Name: "servicebus", About: "one Service Bus topic",
-		Payload: payloadPlain, Events: 300_000, sides: runAgainstFloor,
-		targets: []target{{"topic", endpoints.TypeServiceBus, twinTypes}},
+		Events: 300_000, targets: oneTopic, sides: runAgainstFloor,
 	},
 	{
 		Name: "eventgrid", About: "one Event Grid topic",
-		Payload: payloadPlain, Events: 300_000, sides: runAgainstFloor,
-		targets: []target{{"grid", endpoints.TypeEventGrid, twinTypes}},
+		Events: 300_000, targets: oneGrid, sides: runAgainstFloor,
 	},
 	{
-		Name: "mixed", About: "the service's four documented endpoints, the whole feed with its DeviceMessages",
-		Payload: payloadMixed, Events: 200_000, sides: runAgainstFloor,
+		Name: "mixed", About: "the service's four documented endpoints, DeviceMessages among the events",
+		Payload: payloadFeed, Events: 200_000, sides: runAgainstFloor,
 		targets: []target{
 			{"hub", endpoints.TypeEventHub, documentedTypes},
 			{"devices", endpoints.TypeEventHub, []string{endpoints.DeviceMessage}},
@@ -77,24 +158,113 @@ var Scenarios = []Scenario{
 			{"grid", endpoints.TypeEventGrid, documentedTypes},
 		},
 	},
+	{
+		Name: "fanout", About: "every event to 8 endpoints: 4 hubs, 2 Service Bus and 2 Event Grid topics",
+		Events: 50_000, targets: eight(), sides: runAgainstFloor,
+	},
+	{
+		Name: "thousand", About: "1,000 endpoints, one of which gets the events, against 4 of which one does; discarded",
+		Payload: payloadSensor, Events: 1_000_000, discard: true, targets: thousand(),
+		sides: []side{{Label: "1,000"}, {Label: "4", few: true}},
+	},
+	{
+		Name: "dead", About: "one of four endpoints isn't there: what the other three get, against all healthy",
+		Events: 100_000, live: true, targets: four, sides: oneIsDown("dead", emulator.Fault{Refuse: "amqp:not-found"}),
+	},
+	{
+		Name: "hang", About: "one of four endpoints never answers: what the other three get, against all healthy",
+		Events: 100_000, live: true, targets: four, sides: oneIsDown("hang", emulator.Fault{NeverSettle: true}),
+	},
+	{
+		Name: "latency", About: "one event hub that takes 10 ms to answer",
+		Events: 300_000, targets: oneHub, delay: 10 * time.Millisecond, sides: runAgainstFloor,
+	},
+	{
+		Name: "half", About: "one event hub, at half of the rate that `run` reaches: latency",
+		Events: 300_000, Pairs: 3, live: true, half: true, targets: oneHub, sides: runAlone,
+	},
+	{
+		Name: "half10ms", About: "the same with a hub that takes 10 ms to answer",
+		Events: 300_000, Pairs: 3, live: true, half: true, targets: oneHub, delay: 10 * time.Millisecond, sides: runAlone,
+	},
+	{
+		Name: "small", About: "100 events a second: latency, and idle CPU before",
+		Events: 500, Pairs: 3, live: true, rate: 100, idle: 5 * time.Second, targets: oneHub, sides: runAlone,
+	},
+	{
+		Name: "catchup", About: "an hour's backlog at 1,000 events a second",
+		Events: 3_600_000, Pairs: 1, targets: oneHub, sides: runAlone,
+	},
+	{
+		Name: "payload300", About: "one event hub, events of 300 B",
+		Payload: "300", Events: 300_000, targets: oneHub, sides: runAgainstFloor,
+	},
+	{
+		Name: "payload4k", About: "one event hub, events of 4 KiB",
+		Payload: "4096", Events: 100_000, targets: oneHub, sides: runAgainstFloor,
+	},
+	{
+		Name: "lz4", About: "discard, from a topic compressed with lz4",
+		Compression: "lz4", Events: 1_000_000, discard: true, targets: oneSink, sides: runAgainstFloor,
+	},
+	{
+		Name: "zstd", About: "discard, from a topic compressed with zstd",
+		Compression: "zstd", Events: 1_000_000, discard: true, targets: oneSink, sides: runAgainstFloor,
+	},
 }
 
-// Select gives the scenarios of these names, or says which there are.
+// Select gives the scenarios of these names, or says what is wrong with them.
 func Select(names []string) ([]Scenario, error) {
-	var chosen []Scenario
-	var unknown []string
-next:
-	for _, name := range names {
-		for _, s := range Scenarios {
-			if s.Name == name {
-				chosen = append(chosen, s)
-				continue next
-			}
-		}
-		unknown = append(unknown, name)
+	if len(names) == 0 {
+		names = Default
 	}
-	if len(unknown) > 0 {
-		return nil, fmt.Errorf("there is no scenario %s", strings.Join(unknown, ", "))
+	var chosen []Scenario
+	for _, name := range names {
+		if name == All {
+			chosen = append(chosen, Scenarios...)
+			continue
+		}
+		i := slices.IndexFunc(Scenarios, func(s Scenario) bool { return s.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no scenario %s", name)
+		}
+		chosen = append(chosen, Scenarios[i])
 	}
 	return chosen, nil
+}
+
+// Check says what is wrong with the options.
+func Check(o Options) error {
+	var errs []error
+	if o.Payload != "" && !slices.Contains(Payloads, o.Payload) {
+		errs = append(errs, fmt.Errorf("payload %s: must be one of %s", o.Payload, strings.Join(Payloads, ", ")))
+	}
+	if _, ok := codecs[o.Compression]; o.Compression != "" && !ok {
+		errs = append(errs, fmt.Errorf("compression %s: must be none, lz4 or zstd", o.Compression))
+	}
+	if o.Pairs < 1 {
+		errs = append(errs, fmt.Errorf("pairs %d: must be at least 1", o.Pairs))
+	}
+	if o.Events < 0 || o.Events > 0 && o.Events < 2*startEvents {
+		errs = append(errs, fmt.Errorf("events %d: must be at least %d, or next to nothing is measured", o.Events, 2*startEvents))
+	}
+	return errors.Join(errs...)
+}
+
+// maxRateTime bounds how long events come at a scenario's own rate.
+const maxRateTime = 30 * time.Second
+
+// adapt applies what the caller chose in place of the scenario's own.
+func (s *Scenario) adapt(o Options) {
+	if o.Events > 0 {
+		s.Events = o.Events
+		if s.rate > 0 {
+			s.Events = min(o.Events, int(s.rate*maxRateTime.Seconds()))
+		}
+	}
+	s.Payload = cmp.Or(o.Payload, s.Payload, payloadTwins)
+	s.Compression = cmp.Or(o.Compression, s.Compression, "none")
+	if s.Pairs == 0 || o.Pairs < s.Pairs {
+		s.Pairs = o.Pairs
+	}
 }

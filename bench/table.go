@@ -3,49 +3,128 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 )
 
 // WriteTable writes the report for a person to read.
 func (r *Report) WriteTable(w io.Writer) {
-	h := r.Header
-	fmt.Fprintf(w, "twinegress %s, %s %s, %s (%d cores), %s\n", h.Version, h.Go, h.Platform, h.CPU, h.Cores, h.Time.Format("2006-01-02 15:04 MST"))
-	where := "not pinned"
-	if h.MeasuredCores != nil {
-		where = fmt.Sprintf("measured process on core %v, broker, services and harness on %v", h.MeasuredCores, h.OtherCores)
+	r.Header.WriteTable(w)
+	for _, result := range r.Results {
+		result.WriteTable(w)
 	}
-	fmt.Fprintf(w, "%s; GOMAXPROCS %d; %d pairs after a warm-up; %d partitions", where, h.MaxProcs, h.Pairs, h.Partitions)
+}
+
+// WriteTable writes where and how it was measured.
+func (h *Header) WriteTable(w io.Writer) {
+	fmt.Fprintf(w, "twinegress %s, %s %s, %s (%d cores), %s\n",
+		h.Version, h.Go, h.Platform, h.CPU, h.Cores, h.Time.Format("2006-01-02 15:04 MST"))
+	fmt.Fprintf(w, "%s; GOMAXPROCS %d; %d partitions", h.where(), h.MaxProcs, h.Partitions)
 	if len(h.Environment) > 0 {
 		fmt.Fprintf(w, "; %s", strings.Join(h.Environment, " "))
 	}
 	fmt.Fprintln(w)
-	for _, result := range r.Results {
-		result.writeTable(w)
-	}
 }
 
-func (r *Result) writeTable(w io.Writer) {
-	fmt.Fprintf(w, "\n%s: %s; %d events of %.0f B\n", r.Scenario, r.About, r.Events, r.EventBytes)
-	fmt.Fprintf(w, "  %-10s%20s%22s%10s%10s%7s%9s%9s%8s%8s%9s%9s\n", "", "events/s", "CPU µs/event", "sys", "allocs", "B", "GC %", "RSS MiB", "batch", "busy %", "others %", "start ms")
-	for i := range r.Sides {
-		s := &r.Sides[i]
-		fmt.Fprintf(w, "  %-10s%20s%22s%10.2f%10.2f%7.0f%9.1f%9.0f%8.0f%8.0f%9.0f%9.0f\n", s.Label,
-			spread(s.Rate, 0), spread(s.CPU, 2), s.System.Median, s.Mallocs.Median, s.Allocated.Median, 100*s.GC.Median,
-			s.PeakRSS.Median/(1<<20), s.BatchEvents.Median, 100*s.Utilisation.Median, 100*s.OthersUtil.Median, s.StartCPU)
+// column is one figure of the table.
+type column struct {
+	head  string
+	of    func(*Side) Values
+	scale float64
+	digit int
+}
+
+var columns = []column{
+	{"events/s", func(s *Side) Values { return s.Rate }, 1, 0},
+	{"CPU µs/event", func(s *Side) Values { return s.CPU }, 1, 2},
+	{"of it system", func(s *Side) Values { return s.System }, 1, 2},
+	{"allocs/event", func(s *Side) Values { return s.Mallocs }, 1, 2},
+	{"B/event", func(s *Side) Values { return s.Allocated }, 1, 0},
+	{"GC % of CPU", func(s *Side) Values { return s.GC }, 100, 1},
+	{"peak RSS MiB", func(s *Side) Values { return s.PeakRSS }, 1.0 / (1 << 20), 0},
+	{"events/batch", func(s *Side) Values { return s.Batch }, 1, 0},
+	{"p50 ms", func(s *Side) Values { return s.P50 }, 1e3, 1},
+	{"p99 ms", func(s *Side) Values { return s.P99 }, 1e3, 1},
+	{"p99.9 ms", func(s *Side) Values { return s.P999 }, 1e3, 1},
+	{"idle CPU %", func(s *Side) Values { return s.IdleCPU }, 100, 2},
+	{"busy % of a core", func(s *Side) Values { return s.Busy }, 100, 0},
+	{"others busy %", func(s *Side) Values { return s.OthersBusy }, 100, 0},
+}
+
+// WriteTable writes one scenario: a line a figure, a column a side.
+func (r *Result) WriteTable(w io.Writer) {
+	first := r.Sides[0]
+	fmt.Fprintf(w, "\n%s: %s\n", r.Scenario, r.About)
+	fmt.Fprintf(w, "  %d runs of %d events of %.0f B (%s, compression %s)", len(first.CPU.Each), first.Events, r.EventBytes, r.Payload, r.Compression)
+	if r.Rate > 0 {
+		fmt.Fprintf(w, ", %.0f a second", r.Rate)
+	}
+	fmt.Fprintln(w)
+
+	fmt.Fprintf(w, "  %-18s", "")
+	for _, s := range r.Sides {
+		fmt.Fprintf(w, "%18s", s.Label)
+	}
+	if len(r.Sides) == 2 {
+		fmt.Fprintf(w, "%9s   pair by pair", "ratio")
+	}
+	fmt.Fprintln(w)
+	for _, c := range columns {
+		if !slices.ContainsFunc(r.Sides, func(s *Side) bool { return c.of(s).has() }) {
+			continue
+		}
+		fmt.Fprintf(w, "  %-18s", c.head)
+		for _, s := range r.Sides {
+			fmt.Fprintf(w, "%18s", c.of(s).spread(c.scale, c.digit))
+		}
+		switch {
+		case c.head == "events/s" && r.RateRatio.has():
+			fmt.Fprintf(w, "%9.3f   %s", r.RateRatio.Median, each(r.RateRatio.Each))
+		case c.head == "CPU µs/event" && r.CPURatio.has():
+			fmt.Fprintf(w, "%9.3f   %s", r.CPURatio.Median, each(r.CPURatio.Each))
+		}
+		fmt.Fprintln(w)
+	}
+	for _, s := range r.Sides {
 		if len(s.Dropped) > 0 {
-			fmt.Fprintf(w, "  %-10sdropped %v\n", "", s.Dropped)
+			fmt.Fprintf(w, "  dropped by %s: %s\n", s.Label, reasons(s.Dropped))
 		}
 	}
-	fmt.Fprintf(w, "  %-10s%20s%22s   pair by pair: %s\n", "ratio",
-		fmt.Sprintf("%.3f", r.RateRatio.Median), fmt.Sprintf("%.3f", r.CPURatio.Median), each(r.CPURatio.Each))
+	if rss := first.RSS; len(rss) > 10 {
+		fmt.Fprintf(w, "  RSS of %s in MiB, by tenths of the run:", first.Label)
+		for i := range 10 {
+			fmt.Fprintf(w, " %d", rss[(i+1)*(len(rss)-1)/10]>>20)
+		}
+		fmt.Fprintln(w)
+	}
+	if bottleneck := r.bottleneck(); bottleneck != "" {
+		fmt.Fprintf(w, "  %s\n", bottleneck)
+	}
 }
 
-// spread shows a median and how far the runs are apart, in percent of it.
-func spread(v Values, digits int) string {
-	if v.Median == 0 {
-		return "0"
+// bottleneck says what bounds the rate if it isn't the measured process.
+func (r *Result) bottleneck() string {
+	s := r.Sides[0]
+	if r.Rate > 0 || s.Busy.Median >= 0.9 {
+		return ""
 	}
-	return fmt.Sprintf("%.*f ±%2.0f%%", digits, v.Median, 100*(v.Max-v.Min)/2/v.Median)
+	if s.OthersBusy.Median >= 0.9 {
+		return "Broker and services bound the rate: they take a core as far as it goes. CPU/event is the process's own."
+	}
+	return "Neither side takes a core as far as it goes: waiting, or other work on this machine, bounds the rate."
+}
+
+// spread shows a median and half the distance of the extremes, in percent of it.
+func (v Values) spread(scale float64, digits int) string {
+	if !v.has() {
+		return "-"
+	}
+	median := strconv.FormatFloat(v.Median*scale, 'f', digits, 64)
+	if v.Median == 0 {
+		return median + "     "
+	}
+	return fmt.Sprintf("%s ±%2.0f%%", median, 100*(v.Max-v.Min)/2/v.Median)
 }
 
 func each(values []float64) string {
@@ -53,5 +132,14 @@ func each(values []float64) string {
 	for _, v := range values {
 		fmt.Fprintf(&b, " %.2f", v)
 	}
-	return b.String()[1:]
+	return strings.TrimSpace(b.String())
+}
+
+func reasons(dropped map[string]int64) string {
+	list := make([]string, 0, len(dropped))
+	for reason, n := range dropped {
+		list = append(list, fmt.Sprintf("%s %d", reason, n))
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
 }

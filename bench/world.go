@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,7 @@ type world struct {
 	reply    servicesReply
 	admin    *kadm.Client
 	http     *http.Client
+	loader   *loader
 	main     loaded
 	start    loaded
 }
@@ -50,9 +52,7 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 	if w.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
 		return nil, err
 	}
-	if w.broker, err = h.child(ctx, RoleBroker, h.others, brokerSpec{
-		Topics: []string{eventsTopic, startTopic}, Partitions: partitions,
-	}); err != nil {
+	if w.broker, err = h.child(ctx, RoleBroker, h.others, brokerSpec{}); err != nil {
 		return nil, err
 	}
 	var broker brokerReply
@@ -71,11 +71,33 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 			return nil, err
 		}
 	}
-	if w.start, err = load(ctx, w.brokers, startTopic, s, startEvents); err != nil {
+	if w.loader, err = newLoader(w.brokers, s); err != nil {
 		return nil, err
 	}
-	w.main, err = load(ctx, w.brokers, eventsTopic, s, s.Events)
+	if s.live && !s.half {
+		return w, nil
+	}
+	if err := w.createTopics(ctx, startTopic, eventsTopic); err != nil {
+		return nil, err
+	}
+	if w.start, err = w.loader.load(ctx, startTopic, startEvents, 0); err != nil {
+		return nil, err
+	}
+	w.main, err = w.loader.load(ctx, eventsTopic, s.Events, 0)
 	return w, err
+}
+
+// createTopics makes topics whose records carry the time of their append.
+func (w *world) createTopics(ctx context.Context, names ...string) error {
+	appendTime := "LogAppendTime"
+	created, err := w.admin.CreateTopics(ctx, partitions, 1, map[string]*string{"message.timestamp.type": &appendTime}, names...)
+	if err == nil {
+		err = created.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("bench: creating topics: %w", err)
+	}
+	return nil
 }
 
 func (w *world) startServices(ctx context.Context, h *harness, s *Scenario) (err error) {
@@ -96,7 +118,36 @@ func (w *world) startServices(ctx context.Context, h *harness, s *Scenario) (err
 	if err := w.services.answer(ctx, patience, &w.reply); err != nil {
 		return err
 	}
+	if s.delay > 0 {
+		for _, t := range s.targets {
+			if err := w.fault(ctx, t, emulator.Fault{Delay: emulator.Duration(s.delay)}); err != nil {
+				return err
+			}
+		}
+	}
 	return os.WriteFile(w.caFile(), []byte(w.reply.CA), 0o600)
+}
+
+// fault switches a fault of one of the services on.
+func (w *world) fault(ctx context.Context, t target, f emulator.Fault) error {
+	body, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, w.reply.Stats+"/faults?entity="+t.name, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	return w.do(request, nil)
+}
+
+// heal ends the fault of one of the services.
+func (w *world) heal(ctx context.Context, t target) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodDelete, w.reply.Stats+"/faults?entity="+t.name, http.NoBody)
+	if err != nil {
+		return err
+	}
+	return w.do(request, nil)
 }
 
 func (w *world) caFile() string { return filepath.Join(w.dir, "ca.pem") }
@@ -106,6 +157,9 @@ func (w *world) close() error {
 	var errs []error
 	if w.admin != nil {
 		w.admin.Close()
+	}
+	if w.loader != nil {
+		w.loader.client.Close()
 	}
 	w.http.CloseIdleConnections()
 	for _, p := range []*process{w.services, w.broker} {
@@ -140,6 +194,9 @@ func (w *world) do(request *http.Request, read func(*http.Response) error) error
 	if response.StatusCode >= 300 {
 		return fmt.Errorf("bench: %s %s: %s", request.Method, request.URL, response.Status)
 	}
+	if read == nil {
+		return nil
+	}
 	return read(response)
 }
 
@@ -149,7 +206,18 @@ func (w *world) reset(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.do(request, func(*http.Response) error { return nil })
+	return w.do(request, nil)
+}
+
+func (w *world) deleteTopic(ctx context.Context, name string) error {
+	deleted, err := w.admin.DeleteTopics(ctx, name)
+	if err == nil {
+		err = deleted.Error()
+	}
+	if err != nil {
+		return fmt.Errorf("bench: deleting a topic: %w", err)
+	}
+	return nil
 }
 
 // committed holds a group's offsets against the ends of a topic's partitions:
@@ -173,9 +241,9 @@ func (w *world) committed(ctx context.Context, group, topic string) error {
 }
 
 // configure writes the configuration of `run`, and its endpoints.
-func (w *world) configure(s *Scenario, topic, group string) (file string, err error) {
-	set := make([]map[string]any, 0, len(s.targets))
-	for _, t := range s.targets {
+func (w *world) configure(s *Scenario, sd side, topic, group string) (file string, err error) {
+	set := make([]map[string]any, 0, len(s.of(sd)))
+	for _, t := range s.of(sd) {
 		c := w.service(t)
 		set = append(set, map[string]any{
 			"name": t.name, "type": t.typ, "eventTypes": t.types, "path": c.Path,
@@ -189,7 +257,11 @@ func (w *world) configure(s *Scenario, topic, group string) (file string, err er
 		"deadLetter": map[string]any{"topic": "bench-deadletter"},
 	}
 	if w.services != nil {
-		config["send"] = map[string]any{"caFile": w.caFile()}
+		send := map[string]any{"caFile": w.caFile()}
+		if s.down() {
+			send["timeout"] = "2s" // so that the first time-out, before anything is measured, comes soon
+		}
+		config["send"] = send
 	}
 	file = filepath.Join(w.dir, "twinegress.yaml") // JSON is YAML
 	for name, v := range map[string]any{file: config, filepath.Join(w.dir, "endpoints.json"): set} {
@@ -215,9 +287,9 @@ func (w *world) service(t target) service {
 }
 
 // floorSpec is the same for the floor.
-func (w *world) floorSpec(s *Scenario, topic, group string, records int64) floor.Spec {
-	spec := floor.Spec{Brokers: w.brokers, Topic: topic, Group: group, Records: records, CAFile: w.caFile()}
-	for _, t := range s.targets {
+func (w *world) floorSpec(s *Scenario, sd side, topic, group string, records int64) floorSpec {
+	spec := floorSpec{Spec: floor.Spec{Brokers: w.brokers, Topic: topic, Group: group, Records: records, CAFile: w.caFile()}}
+	for _, t := range s.of(sd) {
 		c := w.service(t)
 		typ := string(t.typ)
 		if s.discard {

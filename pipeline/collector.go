@@ -97,7 +97,7 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 		latency[typ].Add(&snap.Counts.Latency)
 	}
 	for typ, h := range latency {
-		ch <- histogram(descLatency, h, typ)
+		ch <- latencyHistogram(h, typ)
 	}
 }
 
@@ -124,6 +124,19 @@ func histogram(d *prometheus.Desc, h *metrics.Histogram, labels ...string) prome
 		buckets[bound.Seconds()] = h.AtMost(bound)
 	}
 	return prometheus.MustNewConstHistogram(d, h.Count(), h.Sum().Seconds(), buckets, labels...)
+}
+
+// latencyHistogram shows four buckets to each power of two, from half a
+// millisecond to a minute: there are three of these at most, and a promise of
+// milliseconds can be read off them.
+func latencyHistogram(h *metrics.Histogram, labels ...string) prometheus.Metric {
+	buckets := make(map[float64]uint64)
+	for base := 512 * time.Microsecond; base < time.Minute; base *= 2 {
+		for quarter := base / 4; quarter <= base; quarter += base / 4 {
+			buckets[(base + quarter).Seconds()] = h.AtMost(base + quarter)
+		}
+	}
+	return prometheus.MustNewConstHistogram(descLatency, h.Count(), h.Sum().Seconds(), buckets, labels...)
 }
 
 func batchHistogram(c *sinks.Counts, labels ...string) prometheus.Metric {

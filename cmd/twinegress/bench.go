@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -13,38 +14,66 @@ import (
 
 func benchCommand() *cobra.Command {
 	o := bench.Options{Version: version}
-	var output string
+	var output, svg, benchfmt string
 	cmd := &cobra.Command{
-		Use:     "bench [SCENARIO…]",
-		Short:   "Measure what an event costs, against a hand-written loop",
-		Long:    "Scenarios:\n" + listScenarios(),
-		Example: "  twinegress bench eventhubs\n  twinegress bench --pairs 3 --output json discard mixed",
+		Use:   "bench [SCENARIO…]",
+		Short: "Measure what an event costs, against a hand-written loop",
+		Long: "Measures `run` between an embedded broker and emulated services, each a process of its own, and in turn with it\n" +
+			"the floor: the simplest loop that does the same work. docs/benchmark.md says what the figures mean.\n\n" +
+			"Scenarios, by default " + strings.Join(bench.Default, ", ") + ":\n\n" + listScenarios(),
+		Example: "  twinegress bench\n" +
+			"  twinegress bench eventhubs mixed --pairs 10 --svg bench.svg\n" +
+			"  twinegress bench all --output json --benchfmt new.txt > new.json",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			scenarios, err := bench.Select(names)
 			if err != nil {
-				return usageError{fmt.Errorf("%w (see twinegress bench --help)", err)}
+				return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+			}
+			if err := bench.Check(o); err != nil {
+				return usageError{err}
 			}
 			if o.Program, err = os.Executable(); err != nil {
 				return err
 			}
+			out := cmd.OutOrStdout()
 			o.Progress = func(what string) { fmt.Fprintln(cmd.ErrOrStderr(), what) }
+			if output == "text" {
+				o.Started = func(h *bench.Header) { h.WriteTable(out) }
+				o.Done = func(r *bench.Result) { r.WriteTable(out) }
+			}
 			report, err := bench.Run(cmd.Context(), scenarios, o)
 			if report == nil {
 				return err
 			}
 			if output == "json" {
-				return errors.Join(err, printJSON(cmd.OutOrStdout(), report))
+				err = errors.Join(err, printJSON(out, report))
 			}
-			report.WriteTable(cmd.OutOrStdout())
-			return err
+			return errors.Join(err, writeFile("--svg", svg, report.WriteSVG), writeFile("--benchfmt", benchfmt, report.WriteBenchfmt))
 		},
 	}
 	outputFlag(cmd, &output)
 	f := cmd.Flags()
 	f.IntVar(&o.Pairs, "pairs", 5, "how often the two sides of a scenario take turns")
-	f.IntVar(&o.Events, "events", 0, "events a run (default each scenario's own number)")
+	f.IntVar(&o.Events, "events", 0, "events of a run (default each scenario's own number)")
+	f.StringVar(&o.Payload, "payload", "", "instead of each scenario's own: "+strings.Join(bench.Payloads, ", "))
+	f.StringVar(&o.Compression, "compression", "", "of the topic, instead of each scenario's own: none, lz4, zstd")
 	f.BoolVar(&o.Pin, "pin", true, "give the measured process a core of its own, where there are two")
+	f.StringVar(&svg, "svg", "", "write a chart to this file")
+	f.StringVar(&benchfmt, "benchfmt", "", "write each run in Go's benchmark format to this file, for benchstat")
+	f.StringVar(&o.Profiles, "profiles", "", "write a CPU profile of each side, taken in a run of its own, to this directory")
 	return cmd
+}
+
+func writeFile(flag, name string, write func(io.Writer)) error {
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	write(f)
+	return f.Close()
 }
 
 func listScenarios() string {
@@ -52,5 +81,6 @@ func listScenarios() string {
 	for _, s := range bench.Scenarios {
 		fmt.Fprintf(&b, "  %-12s%s\n", s.Name, s.About)
 	}
+	fmt.Fprintf(&b, "  %-12s%s", bench.All, "all of them, in about 20 minutes")
 	return b.String()
 }

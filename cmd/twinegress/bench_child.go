@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,14 +35,19 @@ func benchChildCommand() *cobra.Command {
 	}
 }
 
-// benchRun is `run` with the discard sink behind every endpoint. There is no
-// service then whose counts tell how far it is, so it says itself when all
-// events have their outcome.
-func benchRun(ctx context.Context, in io.Reader, out io.Writer) error {
+// benchRun is `run` with a profile, or with the discard sink behind every
+// endpoint. There is no service then whose counts tell how far it is, so it
+// says itself when all events have their outcome.
+func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	var spec bench.RunSpec
 	if err := json.NewDecoder(in).Decode(&spec); err != nil {
 		return err
 	}
+	stopProfile, err := bench.Profile(spec.Profile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopProfile()) }()
 	cfg, err := config.Load(config.Sources{File: spec.Config})
 	if err != nil {
 		return err
@@ -54,29 +60,28 @@ func benchRun(ctx context.Context, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	set, err := store.Load(ctx)
-	if err != nil {
-		return err
-	}
 	s, err := newServer(ctx, cfg, store, log)
 	if err != nil {
 		return err
 	}
+	if !spec.Discard {
+		return s.run(ctx)
+	}
 	done := outcomes{want: spec.Outcomes, all: make(chan struct{})}
-	for _, typ := range []endpoints.Type{endpoints.TypeEventHub, endpoints.TypeServiceBus, endpoints.TypeEventGrid} {
+	for typ := range s.pipeline.Open {
 		s.pipeline.Open[typ] = done.open
 	}
 	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(ctx) }()
-	if len(set) == 0 {
+	if spec.Watch {
 		go done.watch(ctx, s)
 	}
 	select {
 	case <-done.all:
-		err = json.NewEncoder(out).Encode(bench.RunReply{First: done.first.Load(), Last: done.last.Load()})
+		err = json.NewEncoder(out).Encode(done.reply(s))
 	case err := <-ended:
-		stop(nil)
 		return err
 	}
 	if err == nil {
@@ -118,6 +123,34 @@ func (o *outcomes) watch(ctx context.Context, s *server) {
 			return
 		}
 	}
+}
+
+// reply says what was counted, once the senders have counted it too.
+func (o *outcomes) reply(s *server) bench.RunReply {
+	r := bench.RunReply{
+		First: o.first.Load(), Last: o.last.Load(), Dropped: make(map[string]int64), Balanced: true,
+		RuntimeStats: bench.ReadRuntime(),
+	}
+	snaps := s.pipeline.Snapshots()
+	for slices.ContainsFunc(snaps, func(s sinks.Snapshot) bool { return s.Counts.Pending > 0 }) {
+		time.Sleep(time.Millisecond) // the sink is done first, then its sender
+		snaps = s.pipeline.Snapshots()
+	}
+	r.Records = s.pipeline.Source.Status().Records
+	for _, snap := range snaps {
+		c := &snap.Counts
+		r.Deliveries += int64(c.Delivered)
+		for reason, n := range c.Dropped {
+			if n > 0 {
+				r.Dropped[event.Reason(reason).String()] += int64(n)
+			}
+		}
+		for _, n := range c.BatchEvents {
+			r.Batches += int64(n)
+		}
+		r.Balanced = r.Balanced && c.Routed == c.Delivered+c.DroppedTotal()+uint64(c.Pending)
+	}
+	return r
 }
 
 // open is a sinks.Open.

@@ -101,7 +101,7 @@ func TestDemoFaults(t *testing.T) {
 			if r.err != nil {
 				t.Fatalf("%v\n%s%s", r.err, &r.errOut, &r.out)
 			}
-			checkSchema(t, r.out.Bytes())
+			checkSchema(t, "demo-report.schema.json", r.out.Bytes())
 			if err := json.Unmarshal(r.out.Bytes(), &r.report); err != nil {
 				t.Fatal(err)
 			}

@@ -1,0 +1,208 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// live runs one side while its events come. The process is warm by then: it
+// has moved a few events, and given up on an endpoint that is down.
+func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s: %s: %w", r.s.Name, r.side.Label, err)
+		}
+	}()
+	ctx, cancel := context.WithTimeoutCause(ctx, sideTime, fmt.Errorf("longer than %v", sideTime))
+	defer cancel()
+	if err := r.reset(ctx); err != nil {
+		return sample{}, err
+	}
+	if err := r.w.createTopics(ctx, r.topic); err != nil {
+		return sample{}, err
+	}
+	defer func() {
+		if err == nil { // else everything goes, the broker too
+			err = r.w.deleteTopic(ctx, r.topic)
+		}
+	}()
+
+	p, ops, err := r.startReal(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	defer func() { err = r.finish(ctx, p, &taken, err) }()
+	before, address, err := r.warm(ctx, p, ops)
+	if err != nil {
+		return taken, err
+	}
+	pid := p.cmd.Process.Pid
+	if r.s.idle > 0 {
+		if taken.idleCPU, err = idle(ctx, pid, r.s.idle); err != nil {
+			return taken, err
+		}
+	}
+
+	others, err := r.othersCPU()
+	if err != nil {
+		return taken, err
+	}
+	cpu, err := cpuTime(pid)
+	if err != nil {
+		return taken, err
+	}
+	begin := time.Now()
+	more, err := r.w.loader.load(ctx, r.topic, r.s.Events, rate)
+	if err != nil {
+		return taken, err
+	}
+	r.on = r.on.and(more)
+	if err := r.watch(ctx, p, &taken); err != nil {
+		return taken, err
+	}
+	taken.elapsed = time.Since(begin)
+	now, err := cpuTime(pid)
+	if err != nil {
+		return taken, err
+	}
+	othersNow, err := r.othersCPU()
+	if err != nil {
+		return taken, err
+	}
+	m, err := r.settledAt(ctx, p, address)
+	if err != nil {
+		return taken, err
+	}
+	taken.take(m)
+	if err := r.complete(&taken); err != nil {
+		return taken, err
+	}
+	taken.since(before)
+	taken.eventBytes = float64(r.on.Bytes) / float64(r.on.Events)
+	taken.cpu = now - cpu
+	taken.brokerCPU, taken.servicesCPU = othersNow[0]-others[0], othersNow[1]-others[1]
+	return taken, nil
+}
+
+// warm moves a few events, and waits until the process has settled.
+func (r *run) warm(ctx context.Context, p *process, ops <-chan string) (families, string, error) {
+	address, err := r.address(p, ops)
+	if err != nil {
+		return nil, "", err
+	}
+	if r.on, err = r.w.loader.load(ctx, r.topic, startEvents, 0); err != nil {
+		return nil, "", err
+	}
+	var m families
+	err = eventually(ctx, settleTime, 50*time.Millisecond, func() (bool, error) {
+		var err error
+		m, err = r.scrape(ctx, address)
+		if err != nil {
+			return false, err
+		}
+		down := r.side.fault == nil || m.sum("twinegress_endpoint_state", "state", "backing_off") > 0
+		return down && int64(m.sum("twinegress_ingest_records_total")) == r.on.Events &&
+			m.sum("twinegress_endpoint_pending_events") == 0 && m.sum("twinegress_ingest_lag_records") == 0, nil
+	})
+	if err != nil {
+		return nil, "", p.failed(fmt.Errorf("it is not done with %d events: %w", r.on.Events, err))
+	}
+	return m, address, nil
+}
+
+// idle tells what share of a core a process takes that has nothing to do.
+func idle(ctx context.Context, pid int, d time.Duration) (float64, error) {
+	before, err := cpuTime(pid)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	after, err := cpuTime(pid)
+	return (after - before).Seconds() / time.Since(begin).Seconds(), err
+}
+
+// address waits for `run` to say where its metrics are.
+func (r *run) address(p *process, ops <-chan string) (string, error) {
+	select {
+	case address := <-ops:
+		return address, nil
+	case <-time.After(settleTime):
+		return "", p.failed(errors.New("it has not said where its metrics are"))
+	}
+}
+
+// settled gives the metrics once nothing is pending.
+func (r *run) settled(ctx context.Context, p *process, ops <-chan string) (families, error) {
+	address, err := r.address(p, ops)
+	if err != nil {
+		return nil, err
+	}
+	return r.settledAt(ctx, p, address)
+}
+
+func (r *run) settledAt(ctx context.Context, p *process, address string) (m families, err error) {
+	err = eventually(ctx, settleTime, watchEvery, func() (bool, error) {
+		if m, err = r.scrape(ctx, address); err != nil {
+			return false, err
+		}
+		return m.sum("twinegress_endpoint_pending_events") == 0, m.balanced()
+	})
+	if err != nil {
+		return nil, p.failed(fmt.Errorf("it has not settled: %w", err))
+	}
+	return m, nil
+}
+
+func (r *run) scrape(ctx context.Context, address string) (m families, err error) {
+	err = r.w.get(ctx, "http://"+address+"/metrics", func(response *http.Response) (err error) {
+		m, err = parse(response.Body)
+		return err
+	})
+	return m, err
+}
+
+// take reads what the metrics say.
+func (s *sample) take(m families) {
+	s.records = int64(m.sum("twinegress_ingest_records_total"))
+	s.deliveries = int64(m.sum("twinegress_endpoint_events_total", "outcome", "delivered"))
+	s.dropped = make(map[string]int64)
+	for reason, n := range m.by("reason", "twinegress_endpoint_events_total", "outcome", "dropped") {
+		if n > 0 {
+			s.dropped[reason] = int64(n)
+		}
+	}
+	s.batches = int64(m.count("twinegress_endpoint_batch_events"))
+	s.RuntimeStats = RuntimeStats{
+		Mallocs:   m.sum("go_memstats_mallocs_total"),
+		Allocated: m.sum("go_memstats_alloc_bytes_total"),
+		GCSeconds: m.sum("go_cpu_classes_gc_total_cpu_seconds_total"),
+	}
+	s.latency = m.buckets("twinegress_routing_latency_seconds")
+}
+
+// since takes away what was there before the events.
+func (s *sample) since(before families) {
+	var b sample
+	b.take(before)
+	s.records -= b.records
+	s.deliveries -= b.deliveries
+	s.batches -= b.batches
+	for reason, n := range b.dropped {
+		s.dropped[reason] -= n
+		if s.dropped[reason] == 0 {
+			delete(s.dropped, reason)
+		}
+	}
+	s.Mallocs -= b.Mallocs
+	s.Allocated -= b.Allocated
+	s.GCSeconds -= b.GCSeconds
+	s.latency = s.latency.since(b.latency)
+}

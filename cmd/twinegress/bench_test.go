@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"twinegress/bench"
+)
+
+// A whole, if tiny, benchmark, with real processes: what they counted fits
+// what was put on the topic, or it would have failed.
+func TestBench(t *testing.T) {
+	t.Setenv(asProgram, "1") // the children are this test binary
+	dir := t.TempDir()
+	svg, benchfmt := filepath.Join(dir, "bench.svg"), filepath.Join(dir, "bench.txt")
+	const events = 4000
+
+	var out bytes.Buffer
+	cmd := rootCommand()
+	cmd.SetOut(&out)
+	cmd.SetErr(io.Discard)
+	cmd.SetArgs([]string{
+		"bench", "discard", "eventhubs", "--pairs", "1", "--events", "4000", "--pin=false",
+		"--output", "json", "--svg", svg, "--benchfmt", benchfmt, "--profiles", dir,
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+
+	checkSchema(t, "bench-report.schema.json", out.Bytes())
+	var report bench.Report
+	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Results) != 2 {
+		t.Fatalf("%d results", len(report.Results))
+	}
+	for _, r := range report.Results {
+		if len(r.Sides) != 2 || r.Sides[0].Label != "run" || r.Sides[1].Label != "floor" {
+			t.Fatalf("%s: sides are %+v", r.Scenario, r.Sides)
+		}
+		for _, s := range r.Sides {
+			if s.Events != events || s.Outcomes != events || len(s.Dropped) != 0 {
+				t.Errorf("%s: %s had %d events and %d outcomes, dropped %v", r.Scenario, s.Label, s.Events, s.Outcomes, s.Dropped)
+			}
+			for what, v := range map[string]bench.Values{
+				"CPU": s.CPU, "allocations": s.Mallocs, "bytes": s.Allocated, "batches": s.Batch, "memory": s.PeakRSS, "broker": s.Broker,
+			} {
+				if len(v.Each) != 1 || v.Median != v.Each[0] || v.Median == 0 {
+					t.Errorf("%s: %s: %s is %+v", r.Scenario, s.Label, what, v)
+				}
+			}
+			profile := filepath.Join(dir, r.Scenario+"-"+s.Label+".pprof")
+			if info, err := os.Stat(profile); err != nil || info.Size() == 0 {
+				t.Errorf("profile: %v, %v", info, err)
+			}
+		}
+		if want := r.Sides[0].CPU.Median / r.Sides[1].CPU.Median; r.CPURatio.Median != want {
+			t.Errorf("%s: ratio is %+v, want %v", r.Scenario, r.CPURatio, want)
+		}
+	}
+
+	chart, err := os.ReadFile(svg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d := xml.NewDecoder(bytes.NewReader(chart)); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatalf("the chart: %v", err)
+		}
+	}
+	lines, err := os.ReadFile(benchfmt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"/name=discard/side=run-", "/name=discard/side=floor-", "/name=eventhubs/side=run-", "/name=eventhubs/side=floor-"} {
+		if strings.Count(string(lines), want) != 1 {
+			t.Errorf("%s is not once in:\n%s", want, lines)
+		}
+	}
+}
+
+func TestBenchUsage(t *testing.T) {
+	for name, args := range map[string][]string{
+		"unknown scenario": {"bench", "nonsense"},
+		"payload":          {"bench", "discard", "--payload", "41"},
+		"compression":      {"bench", "discard", "--compression", "gzip"},
+		"pairs":            {"bench", "discard", "--pairs", "0"},
+		"few events":       {"bench", "discard", "--events", "10"},
+		"output":           {"bench", "discard", "--output", "yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := rootCommand()
+			cmd.SetOut(io.Discard)
+			cmd.SetErr(io.Discard)
+			cmd.SetArgs(args)
+			if _, ok := errors.AsType[usageError](cmd.ExecuteContext(t.Context())); !ok {
+				t.Errorf("%v is no usage error", args)
+			}
+		})
+	}
+}
