@@ -118,16 +118,11 @@ func (p *Pipeline) Health(id string) (sinks.Health, bool) {
 	return s.Health(), true
 }
 
-// Retry ends an endpoint's back-off now; false if nothing of it runs.
-func (p *Pipeline) Retry(id string) bool {
-	p.mu.Lock()
-	s := p.senders[id]
-	p.mu.Unlock()
-	if s == nil {
-		return false
+// Retry ends an endpoint's back-off now, if it is in one.
+func (p *Pipeline) Retry(id string) {
+	if s := p.sender(id); s != nil {
+		s.Retry()
 	}
-	s.Retry()
-	return true
 }
 
 // sender gives the sender of an id, else the one that is being drained.

@@ -35,6 +35,13 @@ type Sink interface {
 	Close(ctx context.Context) error
 }
 
+// Checker is a Sink that can be tried without sending an event.
+type Checker interface {
+	// Check goes as far as a Send does before the events leave: it connects,
+	// with the key, to the very place. Its errors are those of Send.
+	Check(ctx context.Context) error
+}
+
 // Key says which of an endpoint's two keys a sink uses.
 type Key uint8
 

@@ -66,7 +66,7 @@ func TestCommandsInDocuments(t *testing.T) {
 					if err == nil {
 						err = cmd.ParseFlags(args)
 					}
-					if err != nil || cmd.Name() != words[1] {
+					if err != nil || !strings.HasPrefix(cmd.CommandPath()+" ", "twinegress "+words[1]+" ") {
 						t.Errorf("%s: %q: %v", name, line, err)
 					}
 				}

@@ -140,7 +140,7 @@ func (w *world) devices() endpoints.Endpoint {
 
 // file gives the endpoints as an endpoints file has them.
 func file(set ...endpoints.Endpoint) []byte {
-	var entries []map[string]any
+	entries := []map[string]any{}
 	for _, e := range set {
 		entries = append(entries, map[string]any{
 			"name": e.Name, "type": e.Type, "path": e.Path, "eventTypes": e.EventTypes,

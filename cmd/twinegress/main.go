@@ -69,16 +69,21 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), benchCommand(), benchChildCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), endpointsCommand(), checkCommand(), benchCommand(), benchChildCommand(), versionCommand())
 	return root
 }
 
-// outputFlag adds --output to a command that prints a result.
-func outputFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "output", "text", "how to print the result: text or json")
+// outputFlag adds --output to a command that prints a result as a text.
+func outputFlag(cmd *cobra.Command, to *string) { formatFlag(cmd, to, "text") }
+
+// formatFlag adds --output to a command that prints a result: for people, by
+// default, or as JSON.
+func formatFlag(cmd *cobra.Command, to *string, forPeople string) {
+	cmd.Flags().StringVar(to, "output", forPeople, "how to print the result: "+forPeople+" or json")
+	completeFrom(cmd, "output", []string{forPeople, "json"})
 	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if *to != "text" && *to != "json" {
-			return usageError{fmt.Errorf("--output %s: must be text or json", *to)}
+		if *to != forPeople && *to != "json" {
+			return usageError{fmt.Errorf("--output %s: must be %s or json", *to, forPeople)}
 		}
 		return nil
 	}

@@ -79,7 +79,7 @@ const (
 )
 
 // otherEnvironment are variables that are ours but no configuration keys.
-var otherEnvironment = []string{"TWINEGRESS_TOKEN", "TWINEGRESS_SERVER"}
+var otherEnvironment = []string{tokenVariable, serverVariable}
 
 func newLogger(level string) (*zap.Logger, error) {
 	at, err := zapcore.ParseLevel(level)

@@ -37,8 +37,8 @@ type Options struct {
 
 	// State tells how an endpoint is doing; false while nothing of it runs.
 	State func(id string) (State, bool)
-	// Retry ends an endpoint's back-off; false if nothing of it runs.
-	Retry func(id string) bool
+	// Retry ends an endpoint's back-off, if it is in one.
+	Retry func(id string)
 	Log   *zap.Logger
 }
 

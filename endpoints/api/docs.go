@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 )
@@ -32,24 +33,21 @@ func serveDocs(mux *http.ServeMux, document *huma.OpenAPI) {
 			}
 		}
 	}
-	asJSON, err := json.MarshalIndent(document, "", "  ")
-	if err != nil {
-		panic("BUG: the OpenAPI document can't be written: " + err.Error())
-	}
-	asYAML, err := document.YAML()
-	if err != nil {
-		panic("BUG: the OpenAPI document can't be written: " + err.Error())
-	}
 	for path, content := range map[string]struct {
-		kind string
-		text []byte
+		kind  string
+		write func() ([]byte, error)
 	}{
-		"GET /openapi.json": {"application/json", asJSON},
-		"GET /openapi.yaml": {"application/yaml", asYAML},
+		"GET /openapi.json": {"application/json", func() ([]byte, error) { return json.MarshalIndent(document, "", "  ") }},
+		"GET /openapi.yaml": {"application/yaml", document.YAML},
 	} {
+		text := sync.OnceValues(content.write)
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			b, err := text()
+			if err != nil {
+				panic("BUG: the OpenAPI document can't be written: " + err.Error())
+			}
 			w.Header().Set("Content-Type", content.kind)
-			_, _ = w.Write(content.text)
+			_, _ = w.Write(b)
 		})
 	}
 	for path, file := range map[string]struct{ kind, name string }{

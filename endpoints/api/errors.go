@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
 
 	"twinegress/endpoints"
 )
@@ -55,7 +56,10 @@ func failure(status int, message string, details ...Detail) *Error {
 }
 
 // init: huma makes its own errors with this, for each API of the process alike.
-func init() { huma.NewError = hookedError }
+func init() {
+	huma.NewError = hookedError
+	huma.DefaultArrayNullable = false // our lists are never null
+}
 
 // hookedError gives huma's own errors our shape. Of an ErrorDetail the value is
 // left out: it may be a whole body, keys and all.
@@ -116,8 +120,20 @@ func fromStore(err error) error {
 }
 
 func notFound(id string) *Error {
-	if len(id) > 64 {
-		id = id[:64] + "…"
+	return failure(http.StatusNotFound, "there is no endpoint with the id "+echo(id))
+}
+
+// echo gives a short word that the caller sent, to be said again in a reply.
+// Anything else may be a key in the wrong place.
+func echo(s string) string {
+	if uuid.Validate(s) == nil {
+		return s
 	}
-	return failure(http.StatusNotFound, "there is no endpoint with the id "+id)
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_$.", r)
+	}
+	if s == "" || len(s) > 32 || strings.ContainsFunc(s, odd) {
+		return "…"
+	}
+	return s
 }

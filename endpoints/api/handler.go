@@ -61,6 +61,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := &statusWriter{ResponseWriter: w}
 	who, refused := h.admit(r)
 	log := h.log.With(append(ids, zap.String("who", who.name), zap.String("from", r.RemoteAddr))...)
+	operation := "" // not the path itself, where somebody may have put a key
 	defer func() {
 		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so, too
 			log.Error("BUG: a request panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
@@ -68,8 +69,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				reply(answer, hookedError(http.StatusInternalServerError, "").(*Error))
 			}
 		}
-		log.Debug("request", zap.String("method", r.Method), zap.String("path", short(r.URL.Path, 256)),
-			zap.Int("status", answer.status), zap.Duration("took", time.Since(start)))
+		log.Debug("request", zap.String("operation", operation), zap.Int("status", answer.status), zap.Duration("took", time.Since(start)))
 	}()
 	if refused != nil {
 		reply(answer, refused)
@@ -81,7 +81,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		url.Path, url.RawPath = path, ""
 		r.URL = &url
 	}
-	h.operations.ServeHTTP(answer, r.WithContext(withRequest(r.Context(), request{log})))
+	r = r.WithContext(withRequest(r.Context(), request{log}))
+	_, operation = h.operations.Handler(r)
+	h.operations.ServeHTTP(answer, r)
 }
 
 // clientRequestID is what the client calls the request, as far as it may go
@@ -107,16 +109,15 @@ func (h *handler) noOperation(w http.ResponseWriter, r *http.Request) {
 			allowed = append(allowed, method)
 		}
 	}
-	what := short(r.Method, 16) + " " + short(r.URL.Path, 256)
 	if len(allowed) == 0 {
-		reply(w, failure(http.StatusNotFound, what+" is no operation of this API"))
+		reply(w, failure(http.StatusNotFound, "this path leads to no operation of the API: /docs shows those that there are"))
 		return
 	}
 	if slices.Contains(allowed, http.MethodGet) {
 		allowed = append(allowed, http.MethodHead)
 	}
 	list := strings.Join(allowed, ", ")
-	reply(w, failure(http.StatusMethodNotAllowed, what+" is no operation of this API; on this path there is "+list).with("Allow", list))
+	reply(w, failure(http.StatusMethodNotAllowed, "on this path there is only "+list).with("Allow", list))
 }
 
 // reply answers with an error, outside of huma.

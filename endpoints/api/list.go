@@ -79,7 +79,7 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 			}
 		default:
 			// Ignored, a misspelled filter would list what it was to leave out.
-			wrong(short(name, 64), "unknown parameter; known are types, eventTypes, timeUpdated, $top, $skip")
+			wrong(echo(name), "unknown parameter; known are types, eventTypes, timeUpdated, $top, $skip")
 		}
 	}
 	if len(details) == 0 {
@@ -117,7 +117,7 @@ func unknown[T ~string](value string, known []T) string {
 	for i, k := range known {
 		names[i] = string(k)
 	}
-	return fmt.Sprintf("unknown value %q; allowed are %s", short(value, 32), strings.Join(names, ", "))
+	return fmt.Sprintf("unknown value %q; allowed are %s", echo(value), strings.Join(names, ", "))
 }
 
 // parseTime reads a time as v1's clients write it: .NET's DateTime may have no

@@ -59,6 +59,14 @@ func newIssuer(o OIDC, log *zap.Logger) *issuer {
 	}
 }
 
+// Check reports whether the issuer can be reached and says of itself what it
+// should.
+func (o OIDC) Check(ctx context.Context) error {
+	i := newIssuer(o, zap.NewNop())
+	_, err := oidc.NewProvider(oidc.ClientContext(ctx, i.client), o.Issuer)
+	return err
+}
+
 // current gives the verifier, from a discovery that is not too old if the
 // issuer can be reached, else from the last one.
 func (i *issuer) current(ctx context.Context) (*oidc.IDTokenVerifier, error) {

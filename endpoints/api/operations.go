@@ -4,10 +4,12 @@ import (
 	"context"
 	"mime"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
@@ -121,7 +123,34 @@ func registerWithBody[I, O any](api huma.API, op huma.Operation, handle func(con
 	op.MaxBodyBytes, op.SkipValidateBody = maxBody+1, true
 	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
 	huma.Register(api, op, handle)
-	op.RequestBody.Content["application/json"].Schema = api.OpenAPI().Components.Schemas.Schema(endpointType, true, "")
+	content := op.RequestBody.Content["application/json"]
+	content.Schema = api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Endpoint](), true, "")
+	content.Examples = examples()
+}
+
+// examples are the documented bodies, one a kind of endpoint.
+func examples() map[string]*huma.Example {
+	amqp := func(kind, path, eventTypes string) *huma.Example {
+		const namespace = "Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=POLICY;SharedAccessKey="
+		entity := ""
+		if eventTypes == endpoints.DeviceMessage {
+			entity = ";EntityPath=" + path // mandatory there
+		}
+		return &huma.Example{Value: map[string]any{
+			"type": kind, "eventTypes": strings.Split(eventTypes, ","), "path": path,
+			"connectionString": namespace + "PRIMARY_KEY" + entity, "secondaryConnectionString": namespace + "SECONDARY_KEY" + entity,
+		}}
+	}
+	const changes = "SensorChange,SpaceChange,TopologyOperation"
+	return map[string]*huma.Example{
+		"EventHub":                  amqp("EventHub", "EVENT_HUB", changes),
+		"EventHub of DeviceMessage": amqp("EventHub", "EVENT_HUB", endpoints.DeviceMessage),
+		"ServiceBus":                amqp("ServiceBus", "TOPIC", changes),
+		"EventGrid": {Value: map[string]any{
+			"type": "EventGrid", "eventTypes": strings.Split(changes, ","), "path": "TOPIC.westus-1.eventgrid.azure.net",
+			"connectionString": "PRIMARY_KEY", "secondaryConnectionString": "SECONDARY_KEY",
+		}},
+	}
 }
 
 func (o *operations) create(ctx context.Context, in *struct{ JSONBody }) (*created, error) {
@@ -129,7 +158,7 @@ func (o *operations) create(ctx context.Context, in *struct{ JSONBody }) (*creat
 	if err != nil {
 		return nil, fromStore(err)
 	}
-	e.ID = newID()
+	e.ID = uuid.NewString()
 	set, err := o.Store.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		return append(set, e), nil
 	})
@@ -238,9 +267,7 @@ func (o *operations) retry(ctx context.Context, in *ByID) (*struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !o.Retry(e.ID) {
-		return nil, failure(http.StatusConflict, "nothing of the endpoint runs on this copy yet")
-	}
+	o.Retry(e.ID)
 	o.audit(ctx, "endpoint's back-off ended", e, nil)
 	return nil, nil
 }
@@ -261,7 +288,11 @@ func indexOf(set []endpoints.Endpoint, id string) int {
 // audit says in the log who changed what. The fields are named only: what is
 // in them may be a key.
 func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoint, fields []string) {
-	requestOf(ctx).log.Info(what, zap.Bool("audit", true), zap.Object("endpoint", e), zap.Strings("fields", fields))
+	log := requestOf(ctx).log
+	if fields != nil {
+		log = log.With(zap.Strings("fields", fields))
+	}
+	log.Info(what, zap.Bool("audit", true), zap.Object("endpoint", e))
 }
 
 // changedFields names what differs between two endpoints.

@@ -2,9 +2,7 @@ package api
 
 import (
 	"context"
-	"reflect"
 
-	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
 
@@ -21,7 +19,3 @@ func withRequest(ctx context.Context, r request) context.Context {
 func requestOf(ctx context.Context) request {
 	return ctx.Value(requestKey{}).(request) // every request passes the handler
 }
-
-func newID() string { return uuid.NewString() }
-
-var endpointType = reflect.TypeFor[Endpoint]()

@@ -24,7 +24,7 @@ type Endpoint struct {
 	Body                      string            `json:"body,omitempty" enum:"envelope,data" default:"envelope" doc:"What of an event a message carries: all of it, or its data, as the v1 service sent"`
 	Ordering                  string            `json:"ordering,omitempty" enum:"partition,none" default:"partition" doc:"Whether the order of each Kafka partition is kept"`
 	Overflow                  string            `json:"overflow,omitempty" enum:"block,drop" default:"block" doc:"What happens when the endpoint is slower than its events: everything waits, or its events are dropped"`
-	Filter                    string            `json:"filter,omitempty" doc:"What an event must satisfy besides its type, such as: $body.value > 20 AND subject = 'SensorChange'"`
+	Filter                    string            `json:"filter,omitempty" doc:"What an event must satisfy besides its type, such as: type = 'SensorChange' AND AS_NUMBER($body.Value) > 25"`
 	LastUpdatedUTC            time.Time         `json:"lastUpdatedUtc" readOnly:"true"`
 	Status                    string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
 	Properties                map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint is Failed: reason, lastError, backOffUntil"`

@@ -142,6 +142,23 @@ func (s *Sink) hubPartitions(ctx context.Context) ([]string, error) {
 	return s.partitions, nil
 }
 
+// Check asks the hub for its partitions and opens a link to send on, which
+// takes the right to send.
+func (s *Sink) Check(ctx context.Context) error {
+	if s.identity != nil {
+		if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
+			return err
+		}
+	}
+	if _, err := s.hubPartitions(ctx); err != nil {
+		return classify(err)
+	}
+	if _, err := s.client.NewEventDataBatch(ctx, nil); err != nil {
+		return classify(err)
+	}
+	return nil
+}
+
 // Close closes the connection.
 func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
 

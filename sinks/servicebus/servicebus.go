@@ -124,6 +124,19 @@ func (s *Sink) newBatch(ctx context.Context) (*azservicebus.Sender, *azservicebu
 	return s.sender, batch, err
 }
 
+// Check opens the link to send on, which takes the right to send.
+func (s *Sink) Check(ctx context.Context) error {
+	if s.identity != nil {
+		if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
+			return err
+		}
+	}
+	if _, _, err := s.newBatch(ctx); err != nil {
+		return classify(err)
+	}
+	return nil
+}
+
 // Close closes the connection, and with it the sender.
 func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
 

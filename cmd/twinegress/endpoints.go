@@ -1,0 +1,340 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/api"
+)
+
+const (
+	serverVariable = "TWINEGRESS_SERVER"
+	tokenVariable  = "TWINEGRESS_TOKEN" //nolint:gosec // a variable's name
+	defaultServer  = "http://127.0.0.1:8080"
+)
+
+// connection is how the commands of `endpoints` find the API.
+type connection struct{ server, token, caFile string }
+
+func endpointsCommand() *cobra.Command {
+	var c connection
+	cmd := &cobra.Command{
+		Use:   "endpoints",
+		Short: "List, create and change endpoints of a running twinegress",
+		Long: "Calls the Management API of a running twinegress. An endpoint is named by its id, or by its name if only one\n" +
+			"has it. The token is better in " + tokenVariable + " than on the command line, where other users of the machine see it.",
+		Example: "  export TWINEGRESS_SERVER=https://twinegress:8080 TWINEGRESS_TOKEN=…\n" +
+			"  twinegress endpoints list\n" +
+			"  twinegress endpoints create --file hub.json",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&c.server, "server", "", "where the API is (default $"+serverVariable+", else "+defaultServer+")")
+	f.StringVar(&c.token, "token", "", "a token of the API (default $"+tokenVariable+")")
+	f.StringVar(&c.caFile, "ca-file", "", "further root certificates for the server, PEM")
+	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(), c.retryCommand())
+	return cmd
+}
+
+func (c *connection) listCommand() *cobra.Command {
+	var types, eventTypes []string
+	var output string
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List endpoints and how they are doing",
+		Example: "  twinegress endpoints list --types EventHub,ServiceBus --output json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			query := url.Values{}
+			for name, values := range map[string][]string{"types": types, "eventTypes": eventTypes} {
+				if len(values) > 0 {
+					query.Set(name, strings.Join(values, ","))
+				}
+			}
+			reply, err := client.do(cmd.Context(), call{method: http.MethodGet, path: "?" + query.Encode()})
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return reply.print(cmd.OutOrStdout())
+			}
+			var list []api.Endpoint
+			if err := reply.decode(&list); err != nil {
+				return err
+			}
+			return printEndpoints(cmd.OutOrStdout(), list)
+		},
+	}
+	cmd.Flags().StringSliceVar(&types, "types", nil, "only endpoints of these types")
+	cmd.Flags().StringSliceVar(&eventTypes, "event-types", nil, "only endpoints that take one of these event types")
+	completeFrom(cmd, "types", words(endpoints.Types()))
+	completeFrom(cmd, "event-types", endpoints.EventTypes())
+	formatFlag(cmd, &output, "table")
+	return cmd
+}
+
+func (c *connection) getCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:               "get ID",
+		Short:             "Show one endpoint, its keys masked",
+		Example:           "  twinegress endpoints get 568fd394-380b-46fa-925a-ebb96f658cce --output json > hub.json",
+		Args:              oneEndpoint,
+		ValidArgsFunction: c.completeIDs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			reply, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodGet})
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return reply.print(cmd.OutOrStdout())
+			}
+			var one api.Endpoint
+			if err := reply.decode(&one); err != nil {
+				return err
+			}
+			return printEndpoint(cmd.OutOrStdout(), one, reply.header.Get("ETag"))
+		},
+	}
+	formatFlag(cmd, &output, "table")
+	return cmd
+}
+
+func (c *connection) createCommand() *cobra.Command {
+	var file, output string
+	cmd := &cobra.Command{
+		Use:     "create",
+		Short:   "Create an endpoint from its JSON, and print its id",
+		Example: "  twinegress endpoints create --file hub.json\n  envsubst < hub.json | twinegress endpoints create",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := readBody(file, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			client, err := c.client()
+			if err != nil {
+				return err
+			}
+			reply, err := client.do(cmd.Context(), call{method: http.MethodPost, body: body})
+			if err != nil {
+				return err
+			}
+			var id string
+			if err := reply.decode(&id); err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"id": id, "etag": reply.header.Get("ETag")})
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), id)
+			return err
+		},
+	}
+	fileFlag(cmd, &file)
+	formatFlag(cmd, &output, "table")
+	return cmd
+}
+
+func (c *connection) updateCommand() *cobra.Command {
+	var file, etag string
+	cmd := &cobra.Command{
+		Use:   "update ID",
+		Short: "Replace an endpoint by its JSON",
+		Long:  "Replaces an endpoint. A masked key, as `get` shows it, stands for the stored one.",
+		Example: "  twinegress endpoints get ID --output json > hub.json   # change something in it\n" +
+			"  twinegress endpoints update ID --file hub.json",
+		Args:              oneEndpoint,
+		ValidArgsFunction: c.completeIDs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			body, err := readBody(file, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			_, err = c.onOne(cmd.Context(), args[0], call{method: http.MethodPut, body: body, ifMatch: etag})
+			return err
+		},
+	}
+	fileFlag(cmd, &file)
+	etagFlag(cmd, &etag)
+	return cmd
+}
+
+func (c *connection) deleteCommand() *cobra.Command {
+	var etag string
+	cmd := &cobra.Command{
+		Use:               "delete ID",
+		Short:             "Delete an endpoint; what is queued for it is delivered",
+		Example:           "  twinegress endpoints delete 568fd394-380b-46fa-925a-ebb96f658cce",
+		Args:              oneEndpoint,
+		ValidArgsFunction: c.completeIDs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodDelete, ifMatch: etag})
+			return err
+		},
+	}
+	etagFlag(cmd, &etag)
+	return cmd
+}
+
+func (c *connection) retryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "retry ID",
+		Short:             "End an endpoint's back-off now",
+		Example:           "  twinegress endpoints retry 568fd394-380b-46fa-925a-ebb96f658cce",
+		Args:              oneEndpoint,
+		ValidArgsFunction: c.completeIDs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodPost, below: "/retry"})
+			return err
+		},
+	}
+}
+
+func oneEndpoint(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return usageError{fmt.Errorf("%d endpoints given, one is needed: its id or its name (see %s --help)", len(args), cmd.CommandPath())}
+}
+
+// onOne makes a call about the endpoint with that id or name.
+func (c *connection) onOne(ctx context.Context, idOrName string, one call) (reply, error) {
+	client, err := c.client()
+	if err != nil {
+		return reply{}, err
+	}
+	id, err := client.resolve(ctx, idOrName)
+	if err != nil {
+		return reply{}, err
+	}
+	one.path = "/" + id + one.below
+	return client.do(ctx, one)
+}
+
+// resolve gives an endpoint's id. A UUID is taken for one, so that the usual
+// call is a single request.
+func (a *apiClient) resolve(ctx context.Context, idOrName string) (string, error) {
+	if uuid.Validate(idOrName) == nil {
+		return idOrName, nil
+	}
+	list, err := a.list(ctx)
+	if err != nil {
+		return "", err
+	}
+	set := make([]endpoints.Endpoint, len(list))
+	for i, e := range list {
+		set[i] = endpoints.Endpoint{ID: e.ID, Name: e.Name}
+	}
+	id, err := findEndpoint(set, idOrName)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s: %w", idOrName, err)
+	case id == "":
+		return "", usageError{errors.New("the id is empty")}
+	}
+	return id, nil
+}
+
+// completeIDs offers the ids for the shell, with what tells them apart.
+func (c *connection) completeIDs(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	client, err := c.client()
+	if err != nil {
+		return cobra.AppendActiveHelp(nil, err.Error()), cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	defer cancel()
+	list, err := client.list(ctx)
+	if err != nil {
+		return cobra.AppendActiveHelp(nil, err.Error()), cobra.ShellCompDirectiveNoFileComp
+	}
+	ids := make([]string, len(list))
+	for i, e := range list {
+		ids[i] = e.ID + "\t" + strings.TrimSpace(e.Type+" "+e.Path+" "+e.Name)
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
+func completeFrom(cmd *cobra.Command, flag string, words []string) {
+	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic("BUG: " + err.Error())
+	}
+}
+
+func words[S ~string](list []S) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = string(s)
+	}
+	return out
+}
+
+func fileFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVarP(to, "file", "f", "-", "the endpoint's JSON; - is standard input")
+}
+
+func etagFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "etag", "", "only if the endpoint is still the one that had this ETag, as `get` shows it")
+}
+
+// readBody reads the endpoint from a file or from standard input.
+func readBody(file string, in io.Reader) ([]byte, error) {
+	if file != "-" {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--file: %w", err)}
+		}
+		return body, nil
+	}
+	body, err := io.ReadAll(in)
+	if err != nil {
+		return nil, fmt.Errorf("reading the endpoint from standard input: %w", err)
+	}
+	if len(strings.TrimSpace(string(body))) == 0 {
+		return nil, usageError{errors.New("standard input is empty: pipe the endpoint's JSON in, or name a --file")}
+	}
+	return body, nil
+}
+
+// reply is a good answer of the API.
+type reply struct {
+	header http.Header
+	body   []byte
+}
+
+func (r reply) decode(into any) error {
+	if err := json.Unmarshal(r.body, into); err != nil {
+		return fmt.Errorf("the server's answer can't be read: is it the Management API of twinegress? %w", err)
+	}
+	return nil
+}
+
+// print prints the answer as it came, indented.
+func (r reply) print(w io.Writer) error {
+	var v json.RawMessage
+	if err := r.decode(&v); err != nil {
+		return err
+	}
+	return printJSON(w, v)
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"twinegress/endpoints/api"
+	"twinegress/internal/kafka"
+)
+
+// apiClient calls the Management API.
+type apiClient struct {
+	base  string // up to and with /endpoints
+	token string
+	http  *http.Client
+}
+
+// call is a request to it.
+type call struct {
+	method  string
+	path    string // behind /endpoints
+	below   string // of one endpoint
+	body    []byte
+	ifMatch string
+}
+
+func (c *connection) client() (*apiClient, error) {
+	server := cmp.Or(c.server, os.Getenv(serverVariable), defaultServer)
+	at, err := url.Parse(server)
+	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" || at.User != nil || at.RawQuery != "" {
+		return nil, usageError{fmt.Errorf("--server: must be a URL such as %s, not %q", defaultServer, server)}
+	}
+	token := cmp.Or(c.token, os.Getenv(tokenVariable))
+	if token == "" {
+		return nil, usageError{errors.New("a token is required: --token, or better " + tokenVariable + " in the environment")}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true // a command makes one request or two
+	if c.caFile != "" {
+		roots, err := kafka.Roots(c.caFile)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--ca-file: %w", err)}
+		}
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	base := strings.TrimSuffix(strings.TrimSuffix(at.String(), "/"), api.Base) + api.Base + "/endpoints"
+	return &apiClient{base: base, token: token, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}}, nil
+}
+
+func (a *apiClient) list(ctx context.Context) ([]api.Endpoint, error) {
+	r, err := a.do(ctx, call{method: http.MethodGet})
+	if err != nil {
+		return nil, err
+	}
+	var list []api.Endpoint
+	return list, r.decode(&list)
+}
+
+// do makes a call. Any answer but success is an error that says what the
+// server said.
+func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
+	request, err := http.NewRequestWithContext(ctx, c.method, a.base+c.path, bytes.NewReader(c.body))
+	if err != nil {
+		return reply{}, err
+	}
+	request.Header.Set("Authorization", "Bearer "+a.token)
+	request.Header.Set("User-Agent", "twinegress/"+version)
+	if c.body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if c.ifMatch != "" {
+		request.Header.Set("If-Match", quotedTag(c.ifMatch))
+	}
+	response, err := a.http.Do(request)
+	if err != nil {
+		if failed, ok := errors.AsType[*url.Error](err); ok {
+			err = failed.Err // without the method and the URL once more
+		}
+		return reply{}, fmt.Errorf("%s can't be reached: %w (is --server right, and api.listen set there?)", a.base, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return reply{}, fmt.Errorf("%s: the answer ended too early: %w", a.base, err)
+	}
+	if response.StatusCode >= 300 {
+		return reply{}, refused(response, body)
+	}
+	return reply{header: response.Header, body: body}, nil
+}
+
+// quotedTag allows an ETag without its quotes, which a shell takes away.
+func quotedTag(tag string) string {
+	if tag == "*" || strings.HasPrefix(tag, `"`) || strings.HasPrefix(tag, "W/") {
+		return tag
+	}
+	return `"` + tag + `"`
+}
+
+// refused says what the server said, all of it.
+func refused(response *http.Response, body []byte) error {
+	var e struct {
+		Error struct {
+			Message string
+			Details []api.Detail
+		}
+	}
+	if json.Unmarshal(body, &e) != nil || e.Error.Message == "" {
+		return fmt.Errorf("the server answered %s: is it the Management API of twinegress?", response.Status)
+	}
+	message := e.Error.Message
+	if len(e.Error.Details) > 1 {
+		message, _, _ = strings.Cut(message, ":")
+		lines := []string{message}
+		for _, d := range e.Error.Details {
+			lines = append(lines, cmp.Or(d.Field, "body")+": "+d.Message)
+		}
+		message = strings.Join(lines, "\n  ")
+	}
+	if response.StatusCode == http.StatusUnauthorized {
+		message += " (--token, or " + tokenVariable + ")"
+	}
+	if response.StatusCode >= 500 {
+		message += " (request " + response.Header.Get("X-Ms-Request-Id") + ")"
+	}
+	return errors.New(message)
+}

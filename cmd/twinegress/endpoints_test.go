@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/api"
+	"twinegress/internal/config"
+	"twinegress/internal/emulator"
+)
+
+// shell runs commands in this process, with what the environment of a shell
+// would give them.
+type shell struct{ t *testing.T }
+
+// command runs one and gives its output and its exit code.
+func (s shell) command(in string, args ...string) (out string, code int, err error) {
+	s.t.Helper()
+	root := rootCommand()
+	var b bytes.Buffer
+	root.SetIn(strings.NewReader(in))
+	root.SetOut(&b)
+	root.SetErr(&b)
+	root.SetArgs(args)
+	err = root.ExecuteContext(s.t.Context())
+	switch _, usage := errors.AsType[usageError](err); {
+	case err == nil:
+	case usage || isCobraUsage(err):
+		code = exitUsage
+	default:
+		code = exitFailed
+	}
+	return b.String(), code, err
+}
+
+// ok runs one that succeeds.
+func (s shell) ok(in string, args ...string) string {
+	s.t.Helper()
+	out, _, err := s.command(in, args...)
+	if err != nil {
+		s.t.Fatalf("%v: %v", args, err)
+	}
+	return out
+}
+
+func TestEndpointsFromTheShell(t *testing.T) {
+	w := newWorld(t, 1)
+	cfg := withAPI(w.config())
+	cfg.API.Tokens = append(cfg.API.Tokens, config.Token{Name: "viewer", SHA256: sha256Hex("viewer"), Role: config.RoleRead})
+	cfg.API.TLS = config.ServerTLS{CertFile: w.dir + "/api.pem", KeyFile: w.dir + "/api.key"}
+	newCertificate(t, cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile)
+	r := w.start(cfg)
+	server := "https://" + r.api.address()
+	t.Setenv(serverVariable, server)
+	t.Setenv(tokenVariable, apiToken)
+	s := shell{t: t}
+	tls := func(args ...string) []string {
+		return append(append([]string{"endpoints"}, args...), "--ca-file", cfg.API.TLS.CertFile)
+	}
+
+	if out := s.ok("", tls("list")...); out != "no endpoints\n" {
+		t.Errorf("empty list %q", out)
+	}
+	hub := w.hub("SensorChange")
+	id := strings.TrimSpace(s.ok(string(entry(hub)), tls("create")...))
+	var created struct{ ID, ETag string }
+	if err := json.Unmarshal([]byte(s.ok("", tls("create", "--file", w.write("topic.json", entry(w.topic("SpaceChange"))), "--output", "json")...)), &created); err != nil || created.ETag == "" {
+		t.Fatal(created, err)
+	}
+	list := s.ok("", tls("list")...)
+	for _, want := range []string{"ID ", "NAME", "STATUS", id + "  hub ", "EventHub", "SensorChange", "Provisioning"} {
+		if !strings.Contains(list, want) {
+			t.Errorf("%q is not in\n%s", want, list)
+		}
+	}
+	if one := s.ok("", tls("list", "--types", "EventHub", "--event-types", "SensorChange,UdfCustom")...); !strings.Contains(one, id) || strings.Contains(one, created.ID) {
+		t.Errorf("selection\n%s", one)
+	}
+
+	// As JSON, an endpoint can be changed and sent back, by its name too.
+	text := s.ok("", tls("get", "hub", "--output", "json")...)
+	var e api.Endpoint
+	if err := json.Unmarshal([]byte(text), &e); err != nil || e.ID != id || !strings.Contains(text, "SharedAccessKey=***") {
+		t.Fatalf("%v %s", err, text)
+	}
+	shown := s.ok("", tls("get", id)...)
+	_, etag, _ := strings.Cut(shown, "etag")
+	etag = strings.TrimSpace(etag)
+	if !strings.Contains(shown, "SharedAccessKey=***") || etag == "" {
+		t.Fatalf("get\n%s", shown)
+	}
+	changed := strings.Replace(text, `"SensorChange"`, `"SensorChange","UdfCustom"`, 1)
+	s.ok(changed, tls("update", id, "--etag", etag)...)
+	if _, code, err := s.command(changed, tls("update", id, "--etag", etag)...); code != exitFailed || !strings.Contains(err.Error(), "changed meanwhile") {
+		t.Errorf("the old ETag: %d %v", code, err)
+	}
+	if len(r.stored(id).EventTypes) != 2 {
+		t.Error("the update changed nothing")
+	}
+	s.ok("", tls("retry", "hub")...)
+
+	complete := s.ok("", "__complete", "endpoints", "--ca-file", cfg.API.TLS.CertFile, "delete", "")
+	if !strings.Contains(complete, id+"\tEventHub hub hub") {
+		t.Errorf("completion\n%s", complete)
+	}
+	if out := s.ok("", "__complete", "endpoints", "list", "--types", ""); !strings.Contains(out, "ServiceBus") {
+		t.Errorf("completion of a flag\n%s", out)
+	}
+
+	for name, tt := range map[string]struct {
+		in   string
+		args []string
+		code int
+		says string
+	}{
+		"all that is wrong":   {`{"type":"x"}`, tls("create"), exitFailed, "the endpoint is not valid\n  type: unknown value"},
+		"nothing to read":     {" ", tls("create"), exitUsage, "standard input is empty"},
+		"no such file":        {"", tls("create", "--file", "nope.json"), exitUsage, "--file"},
+		"unknown name":        {"", tls("get", "nope"), exitFailed, "no endpoint has that id or name; there are: "},
+		"unknown id":          {"", tls("delete", "9f1c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d"), exitFailed, "there is no endpoint with the id 9f1c"},
+		"which one":           {"", tls("delete"), exitUsage, "0 endpoints given, one is needed"},
+		"unknown token":       {"", tls("list", "--token", "nope"), exitFailed, "--token, or TWINEGRESS_TOKEN"},
+		"read only":           {"", tls("delete", id, "--token", "viewer"), exitFailed, "a token with the role write is required"},
+		"untrusted":           {"", []string{"endpoints", "list"}, exitFailed, "certificate"},
+		"no server":           {"", tls("list", "--server", "http://127.0.0.1:1"), exitFailed, "can't be reached"},
+		"another server":      {"", tls("list", "--server", "http://"+r.ops.address()), exitFailed, "is it the Management API"},
+		"server is no URL":    {"", tls("list", "--server", "localhost:8080"), exitUsage, "--server: must be a URL"},
+		"output":              {"", tls("list", "--output", "text"), exitUsage, "must be table or json"},
+		"no command":          {"", []string{"endpoints", "lst"}, exitUsage, "unknown command"},
+		"unknown event types": {"", tls("list", "--event-types", "x"), exitFailed, "eventTypes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, code, err := shell{t: t}.command(tt.in, tt.args...)
+			if err == nil || code != tt.code || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("exit code %d, want %d, %v, want %q", code, tt.code, err, tt.says)
+			}
+		})
+	}
+	s.ok("", tls("delete", created.ID)...)
+	s.ok("", tls("delete", "hub", "--server", server+api.Base+"/")...)
+	if out := s.ok("", tls("list")...); out != "no endpoints\n" {
+		t.Errorf("after delete %q", out)
+	}
+	t.Setenv(tokenVariable, "")
+	if _, code, err := s.command("", tls("list")...); code != exitUsage || !strings.Contains(err.Error(), "a token is required") {
+		t.Errorf("no token: %d %v", code, err)
+	}
+}
+
+// stored gives an endpoint as it is stored.
+func (r *running) stored(id string) endpoints.Endpoint {
+	for _, e := range r.pipeline.Endpoints.Current() {
+		if e.ID == id {
+			return e
+		}
+	}
+	r.t.Fatalf("%s is not stored", id)
+	return endpoints.Endpoint{}
+}
+
+// Each endpoint is tried with each key, and nothing is sent.
+func TestCheck(t *testing.T) {
+	w := newWorld(t, 2)
+	cfg := w.config()
+	wrong := w.topic("SpaceChange")
+	wrong.Name, wrong.SecondaryConnectionString = "wrong", strings.Replace(wrong.SecondaryConnectionString, "SharedAccessKey=", "SharedAccessKey=AAAA", 1)
+	missing := w.amqp("missing", endpoints.TypeEventHub, "missing", []string{"UdfCustom"})
+	wrongGrid := w.grid("UdfCustom")
+	wrongGrid.Name, wrongGrid.SecondaryConnectionString = "wrong grid", "AAAA"
+	w.write("endpoints.json", file(w.hub("SensorChange"), w.topic("SensorChange"), w.grid("SensorChange"), wrong, missing, wrongGrid))
+	newCertificate(t, w.dir+"/api.pem", w.dir+"/api.key")
+	base := `
+ingest: {brokers: ["` + cfg.Ingest.Brokers[0] + `"]}
+endpoints: {file: "` + cfg.Endpoints.File + `", allowDevelopmentEmulator: true}
+send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
+`
+	file := w.write("twinegress.yaml", []byte(base))
+	s := shell{t: t}
+	out, code, err := s.command("", "check", "--config", file)
+	for _, want := range []string{
+		"ok      kafka       ", "ok      endpoints   ",
+		"ok      hub         EventHub    hub", "ok      topic       ServiceBus  topic", "ok      grid        EventGrid   ",
+		"ok      wrong       ServiceBus  topic                                   primary", "FAILED  wrong       ServiceBus", "FAILED  missing     EventHub", "FAILED  wrong grid  EventGrid",
+	} {
+		if !strings.Contains(collapse(out), collapse(want)) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	if code != exitFailed || err == nil || err.Error() != "4 of 14 checks failed" {
+		t.Errorf("exit code %d, %v\n%s", code, err, out)
+	}
+	if n := w.services.Stats().Count(); n != 0 {
+		t.Errorf("%d events were sent", n)
+	}
+
+	out, code, _ = s.command("", "check", "--config", file, "--output", "json",
+		"--set", "ingest.topics=nope", "--set", "api.tls.certFile="+w.dir+"/api.pem", "--set", "api.tls.keyFile="+w.dir+"/api.key",
+		"--set", "api.oidc.issuer=https://127.0.0.1:1", "--set", "api.oidc.audience=a")
+	var report checkReport
+	if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitFailed || report.OK {
+		t.Fatalf("%d %v %s", code, err, out)
+	}
+	results := make(map[string]string)
+	for _, c := range report.Checks {
+		if c.OK != (c.Error == "") {
+			t.Errorf("%+v", c)
+		}
+		results[strings.TrimSpace(c.What+" "+c.Name+" "+c.Key)] = c.Error
+	}
+	for what, want := range map[string]string{
+		"kafka": "topic nope: UNKNOWN_TOPIC_OR_PARTITION", "api.tls": "", "api.oidc": "connection refused", "endpoints": "",
+		"endpoint hub primary": "", "endpoint hub secondary": "", "endpoint wrong primary": "", "endpoint wrong secondary": "unauthorized",
+		"endpoint missing primary": "404", "endpoint wrong grid secondary": "401", "endpoint grid primary": "",
+	} {
+		if got, there := results[what]; !there || !strings.Contains(got, want) || (want == "") != (got == "") {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+
+	// Nobody there: told for each, and soon.
+	if err := w.services.SetFault(emulator.Namespace, emulator.Fault{Down: true}); err != nil {
+		t.Fatal(err)
+	}
+	out, code, _ = s.command("", "check", "--config", file)
+	if code != exitFailed || strings.Count(out, "connection refused") != 8 {
+		t.Errorf("%d\n%s", code, out)
+	}
+	// All that is wrong with the endpoints, each by itself.
+	w.write("endpoints.json", []byte(`[{"type":"EventHub","path":"a"},{"nope":1}]`))
+	out, code, _ = s.command("", "check", "--config", file)
+	if code != exitFailed || !strings.Contains(out, "endpoints[0]: eventTypes:") || !strings.Contains(out, "endpoints[1]: nope: unknown field") {
+		t.Errorf("%d\n%s", code, out)
+	}
+	if _, code, _ := s.command("", "check", "--config", file, "--set", "send.attempts=0"); code != exitUsage {
+		t.Errorf("a bad configuration: %d", code)
+	}
+}
+
+// collapse makes a table's columns independent of their width.
+func collapse(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"twinegress/endpoints/api"
+)
+
+// newTable aligns columns that are separated by tabs.
+func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
+func printEndpoints(w io.Writer, list []api.Endpoint) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "no endpoints")
+		return err
+	}
+	named := false
+	for _, e := range list {
+		named = named || e.Name != ""
+	}
+	t := newTable(w)
+	row := func(id, name, kind, path, eventTypes, status string) {
+		if named {
+			name += "\t"
+		} else {
+			name = ""
+		}
+		fmt.Fprintf(t, "%s\t%s%s\t%s\t%s\t%s\n", id, name, kind, path, eventTypes, status)
+	}
+	row("ID", "NAME", "TYPE", "PATH", "EVENT TYPES", "STATUS")
+	for _, e := range list {
+		row(e.ID, e.Name, e.Type, e.Path, strings.Join(e.EventTypes, ","), statusText(e))
+	}
+	return t.Flush()
+}
+
+// statusText is the status with the reason, if it isn't well.
+func statusText(e api.Endpoint) string {
+	text := e.Status
+	if reason := e.Properties["reason"]; reason != "" {
+		text += ": " + reason
+	}
+	if until, err := time.Parse(time.RFC3339, e.Properties["backOffUntil"]); err == nil {
+		text += ", until " + until.Local().Format(time.TimeOnly)
+	}
+	return text
+}
+
+func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
+	t := newTable(w)
+	for _, line := range []struct{ name, value string }{
+		{"id", e.ID},
+		{"name", e.Name},
+		{"type", e.Type},
+		{"path", e.Path},
+		{"event types", strings.Join(e.EventTypes, ", ")},
+		{"filter", e.Filter},
+		{"connection string", e.ConnectionString},
+		{"secondary", e.SecondaryConnectionString},
+		{"authentication", e.Authentication},
+		{"body", e.Body},
+		{"ordering", e.Ordering},
+		{"overflow", e.Overflow},
+		{"changed", e.LastUpdatedUTC.Local().Format(time.RFC3339)},
+		{"status", statusText(e)},
+		{"last error", e.Properties["lastError"]},
+		{"etag", strings.Trim(etag, `"`)},
+	} {
+		if line.value != "" {
+			fmt.Fprintf(t, "%s\t%s\n", line.name, line.value)
+		}
+	}
+	return t.Flush()
+}

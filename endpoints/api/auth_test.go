@@ -1,0 +1,187 @@
+package api
+
+import (
+	"compress/gzip"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+func TestAuthentication(t *testing.T) {
+	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
+	r := newRig(t)
+	for name, tt := range map[string]struct {
+		authorization string
+		status        int
+		challenge     string
+	}{
+		"the token":            {"Bearer " + writer, 200, ""},
+		"scheme in lower case": {"bearer " + writer, 200, ""},
+		"no token":             {"", 401, "Bearer Basic"},
+		"empty":                {"Bearer ", 401, "Bearer Basic"},
+		"another token":        {"Bearer T" + writer[1:], 401, "Bearer"},
+		"the hash is no token": {"Bearer " + hash(writer), 401, "Bearer"},
+		"another scheme":       {"Digest " + writer, 401, "Bearer Basic"},
+		"as a browser does":    {basic("me:" + writer), 200, ""},
+		"with no name":         {basic(":" + writer), 200, ""},
+		"as the name":          {basic(writer + ":"), 401, "Bearer Basic"},
+		"a browser, mistyped":  {basic("me:nope"), 401, "Bearer Basic"},
+		"no base64":            {"Basic " + writer, 401, "Bearer Basic"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := map[string]string{"Authorization": tt.authorization}
+			w := r.do(call{method: "GET", path: Base + "/status", token: "-", header: header})
+			var schemes []string
+			for _, c := range w.Header().Values("WWW-Authenticate") {
+				schemes = append(schemes, strings.Fields(c)[0])
+			}
+			if got := strings.Join(schemes, " "); w.Code != tt.status || got != tt.challenge {
+				t.Errorf("%d, challenges %q, want %d, %q: %s", w.Code, got, tt.status, tt.challenge, w.Body)
+			}
+		})
+	}
+}
+
+// Tokens can't be guessed fast, from one address; nobody else notices.
+func TestGuessing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		from := func(address, token string) *httptest.ResponseRecorder {
+			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, Base+"/status", nil)
+			request.RemoteAddr = address
+			if token != "" {
+				request.Header.Set("Authorization", "Bearer "+token)
+			}
+			w := httptest.NewRecorder()
+			r.handler.ServeHTTP(w, request)
+			r.check(w)
+			return w
+		}
+		const bad, good = "[2001:db8::1]:1000", "[2001:db8:0:1::1]:1000"
+		for range 100 {
+			from(bad, "") // is no guess
+		}
+		for i := range guessBurst {
+			if w := from(bad, "guess "+strconv.Itoa(i)); w.Code != 401 {
+				t.Fatalf("guess %d: %d", i, w.Code)
+			}
+		}
+		if w := from("[2001:db8::2]:99", "guess"); w.Code != 429 || w.Header().Get("Retry-After") != "1" {
+			t.Errorf("one more, from the same network: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+		}
+		if w := from(bad, writer); w.Code != 429 {
+			t.Errorf("the right one is not told apart: %d", w.Code)
+		}
+		if w := from(good, writer); w.Code != 200 {
+			t.Errorf("from elsewhere: %d", w.Code)
+		}
+		time.Sleep(time.Second)
+		if w := from(bad, writer); w.Code != 200 {
+			t.Errorf("a second later: %d", w.Code)
+		}
+	})
+}
+
+// A caller gets so many requests a second, and no other caller pays for it.
+func TestRateLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(o *Options) { o.RateLimit = 100 })
+		get := func(token string) *httptest.ResponseRecorder {
+			return r.do(call{method: "GET", path: Base + "/status", token: token})
+		}
+		for i := range 100 {
+			if w := get(""); w.Code != 200 {
+				t.Fatalf("request %d: %d", i, w.Code)
+			}
+		}
+		if w := get(""); w.Code != 429 || !strings.Contains(w.Body.String(), "100 a second are allowed to ops") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		if w := get(reader); w.Code != 200 {
+			t.Errorf("the other token: %d", w.Code)
+		}
+		time.Sleep(10 * time.Millisecond)
+		if w := get(""); w.Code != 200 {
+			t.Errorf("later: %d", w.Code)
+		}
+	})
+}
+
+// However many keys there are, few are remembered, and the busy ones stay.
+func TestLimitersAreBounded(t *testing.T) {
+	l := newLimiters[int](1, 2)
+	busy := l.of(-1)
+	busy.AllowN(time.Now(), 2)
+	for i := range 10 * generation {
+		l.of(i)
+		if i%100 == 0 && l.of(-1) != busy {
+			t.Fatalf("the busy one is forgotten after %d others", i)
+		}
+	}
+	if n := len(l.now) + len(l.old); n > 2*generation {
+		t.Errorf("%d are remembered", n)
+	}
+}
+
+// A panic is a 500 that names the request, and a line in the log.
+func TestPanic(t *testing.T) {
+	r := newRig(t, func(o *Options) {
+		o.State = func(string) (State, bool) { panic(errors.New("BUG: " + o.Tokens[0].Name)) }
+	})
+	w := r.do(call{method: "GET", path: Base + "/endpoints"})
+	lines := r.logs.FilterLevelExact(zap.ErrorLevel).All()
+	if w.Code != 500 || strings.Contains(w.Body.String(), "BUG") || len(lines) != 1 {
+		t.Fatalf("%d %s, %d lines", w.Code, w.Body, len(lines))
+	}
+	if id := w.Header().Get(requestIDHeader); lines[0].ContextMap()["requestId"] != id {
+		t.Errorf("request id %s, log %v", id, lines[0].ContextMap())
+	}
+}
+
+// The page and all that it loads comes from here, for who has a token.
+func TestDocs(t *testing.T) {
+	r := newRig(t)
+	for path, want := range map[string]struct{ kind, has string }{
+		"/docs":                         {"text/html; charset=utf-8", "docs/swagger-ui-bundle.js"},
+		"/docs/start.js":                {"text/javascript; charset=utf-8", "SwaggerUIBundle("},
+		"/docs/swagger-ui-bundle.js":    {"text/javascript; charset=utf-8", "SwaggerUIBundle"},
+		"/docs/swagger-ui.css":          {"text/css; charset=utf-8", ".swagger-ui"},
+		"/docs/swagger-ui-licences.txt": {"text/plain; charset=utf-8", "MIT"},
+		"/openapi.json":                 {"application/json", `"openapi": "3.1.0"`},
+		"/openapi.yaml":                 {"application/yaml", "openapi: 3.1.0"},
+	} {
+		for _, encoding := range []string{"", "gzip"} {
+			w := r.do(call{method: "GET", path: path, header: map[string]string{"Accept-Encoding": encoding}})
+			body := w.Body.String()
+			if w.Header().Get("Content-Encoding") == "gzip" {
+				unzipped, err := gzip.NewReader(strings.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				text, err := io.ReadAll(unzipped)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body = string(text)
+			}
+			if w.Code != 200 || w.Header().Get("Content-Type") != want.kind || !strings.Contains(body, want.has) {
+				t.Errorf("%s: %d, %s, %d bytes", path, w.Code, w.Header().Get("Content-Type"), len(body))
+			}
+			if strings.HasPrefix(path, "/docs") && !strings.Contains(w.Header().Get("Content-Security-Policy"), "default-src 'none'") {
+				t.Errorf("%s has no policy", path)
+			}
+			if strings.HasPrefix(path, "/docs") && strings.HasSuffix(want.kind, "html; charset=utf-8") && strings.Contains(body, "http") {
+				t.Errorf("%s loads from elsewhere: %s", path, body)
+			}
+		}
+	}
+}

@@ -1,0 +1,320 @@
+package api
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// identityProvider is an OpenID Connect issuer: discovery, keys, tokens.
+type identityProvider struct {
+	t      *testing.T
+	server *httptest.Server
+	key    *rsa.PrivateKey
+
+	mu        sync.Mutex
+	down      string // a path that answers 500
+	public    []jose.JSONWebKey
+	fetches   atomic.Int32 // of the keys
+	discovery atomic.Int32
+}
+
+func newIdentityProvider(t *testing.T) *identityProvider {
+	t.Helper()
+	p := &identityProvider{t: t}
+	p.key = p.rotate("one")
+	mux := http.NewServeMux()
+	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		p.discovery.Add(1)
+		p.answer(w, "discovery", map[string]any{
+			"issuer": p.server.URL, "jwks_uri": p.server.URL + "/keys",
+			"authorization_endpoint": p.server.URL, "token_endpoint": p.server.URL,
+			// HS256 among them: an issuer may use it with secrets of its own.
+			"id_token_signing_alg_values_supported": []string{"RS256", "ES256", "HS256", "none"},
+		})
+	})
+	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
+		p.fetches.Add(1)
+		p.mu.Lock()
+		keys := jose.JSONWebKeySet{Keys: p.public}
+		p.mu.Unlock()
+		p.answer(w, "keys", keys)
+	})
+	p.server = httptest.NewServer(mux)
+	t.Cleanup(p.server.Close)
+	return p
+}
+
+func (p *identityProvider) answer(w http.ResponseWriter, what string, v any) {
+	p.mu.Lock()
+	down := p.down == what
+	p.mu.Unlock()
+	if down {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		p.t.Error(err)
+	}
+}
+
+func (p *identityProvider) fail(what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = what
+}
+
+// rotate replaces the issuer's keys by one new one.
+func (p *identityProvider) rotate(id string) *rsa.PrivateKey {
+	p.t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.public = []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: id, Algorithm: "RS256", Use: "sig"}}
+	return key
+}
+
+// claims are those of a token that may write; change says what is different.
+func (p *identityProvider) claims(change map[string]any) map[string]any {
+	claims := map[string]any{
+		"iss": p.server.URL, "aud": []string{"other", "twinegress"}, "sub": "7d3e", "exp": time.Now().Add(time.Hour).Unix(),
+		"iat": time.Now().Unix(), "roles": []string{"twinegress.write"},
+	}
+	for name, value := range change {
+		claims[name] = value
+		if value == nil {
+			delete(claims, name)
+		}
+	}
+	return claims
+}
+
+func sign(t *testing.T, alg jose.SignatureAlgorithm, key any, id string, claims map[string]any) string {
+	t.Helper()
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, (&jose.SignerOptions{}).WithHeader("kid", id).WithType("JWT"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := signer.Sign(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := signed.CompactSerialize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func (p *identityProvider) token(change map[string]any) string {
+	p.t.Helper()
+	return sign(p.t, jose.RS256, p.key, "one", p.claims(change))
+}
+
+func (p *identityProvider) rig(change ...func(*Options)) *rig {
+	p.t.Helper()
+	return newRig(p.t, append([]func(*Options){func(o *Options) {
+		o.OIDC = OIDC{Issuer: p.server.URL, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"}
+	}}, change...)...)
+}
+
+func TestOIDC(t *testing.T) {
+	p := newIdentityProvider(t)
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := p.token(nil)
+	parts := strings.Split(good, ".")
+	unsigned := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + parts[1] + "."
+	// The issuer's public key, which everybody has, as the secret of an HMAC.
+	der, err := x509.MarshalPKIXPublicKey(&p.key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	confused := sign(t, jose.HS256, der, "one", p.claims(nil))
+	forged := parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"roles":["twinegress.write"]}`)) + "." + parts[2]
+
+	for name, tt := range map[string]struct {
+		token     string
+		get, post int
+		says      string
+	}{
+		"write":               {good, 200, 201, ""},
+		"read":                {p.token(map[string]any{"roles": []string{"x", "twinegress.read"}}), 200, 403, "may read and not change"},
+		"role as text":        {p.token(map[string]any{"roles": "x twinegress.write"}), 200, 201, ""},
+		"one audience":        {p.token(map[string]any{"aud": "twinegress"}), 200, 201, ""},
+		"no role":             {p.token(map[string]any{"roles": nil}), 403, 403, "claim roles must have twinegress.read or twinegress.write"},
+		"another role":        {p.token(map[string]any{"roles": []any{"admin", 5}}), 403, 403, "gives no role"},
+		"expired":             {p.token(map[string]any{"exp": time.Now().Add(-time.Second).Unix()}), 401, 401, "expired at"},
+		"no expiry":           {p.token(map[string]any{"exp": nil}), 401, 401, "expired at"},
+		"not yet":             {p.token(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}), 401, 401, "before the nbf"},
+		"wrong audience":      {p.token(map[string]any{"aud": "other"}), 401, 401, "expected audience"},
+		"no audience":         {p.token(map[string]any{"aud": nil}), 401, 401, "expected audience"},
+		"wrong issuer":        {p.token(map[string]any{"iss": "https://evil.example.com"}), 401, 401, "different provider"},
+		"alg none":            {unsigned, 401, 401, "the token is refused"},
+		"HS256 confusion":     {confused, 401, 401, "the token is refused"},
+		"claims changed":      {forged, 401, 401, "failed to verify"},
+		"another's key":       {sign(t, jose.RS256, other, "one", p.claims(nil)), 401, 401, "failed to verify"},
+		"unknown key":         {sign(t, jose.RS256, other, "two", p.claims(nil)), 401, 401, "failed to verify"},
+		"another kind of key": {sign(t, jose.ES256, ec, "one", p.claims(nil)), 401, 401, "failed to verify"},
+		"no JWT":              {"a.b.c", 401, 401, "the token is refused"},
+		"one of ours":         {writer, 200, 201, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := p.rig()
+			r.t = t
+			get := r.do(call{method: "GET", path: Base + "/endpoints", token: tt.token})
+			post := r.do(call{method: "POST", path: "/endpoints", body: newHub, token: tt.token})
+			if get.Code != tt.get || post.Code != tt.post {
+				t.Errorf("GET %d, POST %d, want %d, %d: %s", get.Code, post.Code, tt.get, tt.post, post.Body)
+			}
+			if !strings.Contains(post.Body.String(), tt.says) || strings.Contains(post.Body.String(), tt.token) {
+				t.Errorf("%s, want %q", post.Body, tt.says)
+			}
+			if challenge := post.Header().Get("WWW-Authenticate"); tt.post == 401 && !strings.Contains(challenge, `error="invalid_token"`) {
+				t.Errorf("WWW-Authenticate %q", challenge)
+			}
+		})
+	}
+}
+
+// Who an issuer's token is from is in the log; roles may be inside objects.
+func TestOIDCNamesAndNestedRoles(t *testing.T) {
+	p := newIdentityProvider(t)
+	r := p.rig(func(o *Options) { o.OIDC.RoleClaim = "realm_access.roles" })
+	token := p.token(map[string]any{
+		"preferred_username": "ann\n" + strings.Repeat("x", 200), "realm_access": map[string]any{"roles": []string{"twinegress.write"}},
+	})
+	if w := r.do(call{method: "POST", path: "/endpoints", body: newHub, token: token}); w.Code != 201 {
+		t.Fatal(w.Body)
+	}
+	who, _ := r.logs.FilterMessage("endpoint created").All()[0].ContextMap()["who"].(string)
+	if want := "oidc:7d3e (ann" + strings.Repeat("x", 125) + "…)"; who != want {
+		t.Errorf("who %q, want %q", who, want)
+	}
+	if got := rolesIn(map[string]any{"https://a.b/roles": []any{"x"}}, "https://a.b/roles"); len(got) != 1 {
+		t.Errorf("a claim with dots in its name: %q", got)
+	}
+	if got := rolesIn(map[string]any{"a": "b"}, "a.b.c"); len(got) != 0 {
+		t.Errorf("a way that leads nowhere: %q", got)
+	}
+}
+
+// Keys are asked for once, and again when a token comes that another key signed.
+func TestOIDCKeysAreCachedAndRotate(t *testing.T) {
+	p := newIdentityProvider(t)
+	r := p.rig()
+	get := func(token string) int {
+		return r.do(call{method: "GET", path: Base + "/status", token: token}).Code
+	}
+	if p.discovery.Load() != 0 {
+		t.Error("the issuer was asked before there was a token")
+	}
+	old := p.token(nil)
+	for range 5 {
+		if code := get(old); code != 200 {
+			t.Fatal(code)
+		}
+	}
+	if p.fetches.Load() != 1 || p.discovery.Load() != 1 {
+		t.Errorf("%d fetches of the keys, %d discoveries", p.fetches.Load(), p.discovery.Load())
+	}
+	p.key = p.rotate("two")
+	if code := get(sign(t, jose.RS256, p.key, "two", p.claims(nil))); code != 200 {
+		t.Errorf("the new key: %d", code)
+	}
+	if code := get(old); code != 401 {
+		t.Errorf("the old key, once the new one is known: %d", code)
+	}
+}
+
+// A key that the issuer gave up signs no longer than refreshAfter, also if no
+// token comes that would make us look for a new one.
+func TestOIDCForgetsOldKeys(t *testing.T) {
+	p := newIdentityProvider(t)
+	i := newIssuer(p.rig().options.OIDC, p.rig().options.Log)
+	now := time.Now()
+	i.now = func() time.Time { return now }
+	token := p.token(map[string]any{"exp": now.Add(100 * time.Hour).Unix()})
+	check := func() error {
+		_, err := i.authenticate(context.Background(), token)
+		return err
+	}
+	if err := check(); err != nil {
+		t.Fatal(err)
+	}
+	p.rotate("two")
+	now = now.Add(refreshAfter - time.Minute)
+	if err := check(); err != nil {
+		t.Errorf("cached: %v", err)
+	}
+	// An issuer that is out of reach then locks nobody out.
+	p.fail("discovery")
+	now = now.Add(2 * time.Minute)
+	if err := check(); err != nil {
+		t.Errorf("while the issuer is down: %v", err)
+	}
+	p.fail("")
+	now = now.Add(retryAfter)
+	if err := check(); err == nil {
+		t.Error("the key that was given up still signs")
+	}
+}
+
+// An issuer that can't be reached is told apart from a bad token, and is
+// asked again; our own tokens work meanwhile.
+func TestOIDCUnreachable(t *testing.T) {
+	p := newIdentityProvider(t)
+	p.fail("discovery")
+	r := p.rig()
+	get := func(token string) *httptest.ResponseRecorder {
+		return r.do(call{method: "GET", path: Base + "/status", token: token})
+	}
+	for range guessBurst + 5 { // no guesses, these
+		if w := get(p.token(nil)); w.Code != 503 || !strings.Contains(w.Body.String(), p.server.URL) {
+			t.Fatalf("discovery: %d %s", w.Code, w.Body)
+		}
+	}
+	if n := p.discovery.Load(); n != 1 {
+		t.Errorf("%d discoveries within %v", n, retryAfter)
+	}
+	if w := get(""); w.Code != 200 {
+		t.Errorf("our own token: %d", w.Code)
+	}
+	p.fail("keys")
+	r = p.rig()
+	if w := get(p.token(nil)); w.Code != 503 {
+		t.Errorf("keys: %d %s", w.Code, w.Body)
+	}
+	p.fail("")
+	if w := get(p.token(nil)); w.Code != 200 {
+		t.Errorf("back: %d %s", w.Code, w.Body)
+	}
+}
