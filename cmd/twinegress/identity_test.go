@@ -48,6 +48,9 @@ func TestManagedIdentity(t *testing.T) {
 	cfg := w.config()
 	cfg.Endpoints.AllowDevelopmentEmulator = false
 	r := w.start(cfg, set...)
+	if report := runChecks(t.Context(), cfg); !report.OK || len(report.Checks) != 5 || report.Checks[2].Key != "identity" {
+		t.Errorf("check: %+v", report)
+	}
 
 	sample := value(samples(t)["SensorChange"])
 	w.produce(sample, sample)
