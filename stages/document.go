@@ -77,69 +77,105 @@ func (d *document) value(i int) *value {
 		*v = value{age: d.age, kind: text, text: d.texts[start:]}
 		return v
 	}
-	d.readChildren(s.parent, d.value(s.parent))
+	if parent := d.value(s.parent); v.age != d.age { // or it was read on the way
+		d.readChildren(s.parent, parent)
+	}
 	return v
 }
 
 // readChildren reads what is asked for in a value.
 func (d *document) readChildren(i int, parent *value) {
 	children := d.slots[i].children
-	for _, child := range children {
-		d.values[child] = value{age: d.age} // missing
-	}
 	switch {
-	case i == whole && parent.kind == compound:
-		d.readEnvelope(children, parent.raw)
 	case parent.kind == compound && parent.raw[0] == '{':
-		d.readMembers(children, parent.raw)
+		d.walk(i, parent.raw, 0)
+		return
 	case parent.kind == compound:
+		d.missing(children)
 		d.readElements(children, parent.raw)
-	case parent.kind == number || parent.kind == text:
-		for _, child := range children {
-			if d.slots[child].Index != asNumber {
-				continue
-			}
-			v := &d.values[child]
-			if v.kind, v.number = number, parent.number; parent.kind == number {
-				continue
-			}
-			var ok bool
-			if v.number, ok = parseNumber(parent.text); !ok {
-				v.kind = missing
-			}
+		return
+	}
+	d.missing(children)
+	if parent.kind != number && parent.kind != text {
+		return
+	}
+	for _, child := range children {
+		if d.slots[child].Index != asNumber {
+			continue
+		}
+		v := &d.values[child]
+		if v.kind, v.number = number, parent.number; parent.kind == number {
+			continue
+		}
+		var ok bool
+		if v.number, ok = parseNumber(parent.text); !ok {
+			v.kind = missing
 		}
 	}
 }
 
-// readEnvelope matches keys as decode does: without regard to case, and of
-// equal ones the last wins; but a null is no value for what is text.
-func (d *document) readEnvelope(children []int, body []byte) {
-	event.Members(body, func(m event.Member) bool {
-		key, raw := body[m.KeyStart:m.KeyEnd], body[m.Start:m.End]
-		for _, child := range children {
-			name, v := d.slots[child].Name, &d.values[child]
-			if event.KeyIs(key, name) && (raw[0] != 'n' || v.kind == missing || name == dataMember) {
-				d.read(v, raw)
-			}
+func (d *document) missing(slots []int) {
+	for _, i := range slots {
+		d.values[i] = value{age: d.age}
+	}
+}
+
+// walk reads what is asked for of the object at doc[start:], in slot i, and of
+// the objects in it, in one go; it gives the object's end.
+func (d *document) walk(i int, doc []byte, start int) (end int) {
+	children := d.slots[i].children
+	d.missing(children)
+	return event.Walk(doc, start, func(m event.Member) (end int) {
+		child := d.match(i, doc[m.KeyStart:m.KeyEnd])
+		if child < 0 {
+			return event.SkipValue(doc, m.Start)
 		}
-		return true
+		v := &d.values[child]
+		if v.kind != missing { // of equal keys the last wins
+			if i == whole && doc[m.Start] == 'n' && d.slots[child].Name != dataMember {
+				return event.SkipValue(doc, m.Start) // but, as for decode, a null is no text
+			}
+			d.forget(child)
+		}
+		if doc[m.Start] == '{' && len(d.slots[child].children) > 0 {
+			end = d.walk(child, doc, m.Start)
+			*v = value{age: d.age, kind: compound, raw: doc[m.Start:end]}
+			return end
+		}
+		end = event.SkipValue(doc, m.Start)
+		d.read(v, doc[m.Start:end])
+		return end
 	})
 }
 
-// readMembers matches keys exactly; of equal ones the last wins.
-func (d *document) readMembers(children []int, object []byte) {
-	event.Members(object, func(m event.Member) bool {
-		key := object[m.KeyStart:m.KeyEnd]
-		if bytes.IndexByte(key, '\\') >= 0 {
-			key = d.unescape(key)
-		}
-		for _, child := range children {
-			if s := &d.slots[child]; s.Index == filter.NoIndex && string(key) == s.Name {
-				d.read(&d.values[child], object[m.Start:m.End])
+// match gives the child of slot i that a key is for, or -1. The envelope's keys
+// match without regard to case, as for decode; all others exactly.
+func (d *document) match(i int, key []byte) int {
+	if i == whole {
+		for _, child := range d.slots[i].children {
+			if event.KeyIs(key, d.slots[child].Name) {
+				return child
 			}
 		}
-		return true
-	})
+		return -1
+	}
+	if bytes.IndexByte(key, '\\') >= 0 {
+		key = d.unescape(key)
+	}
+	for _, child := range d.slots[i].children {
+		if s := &d.slots[child]; s.Index == filter.NoIndex && string(key) == s.Name {
+			return child
+		}
+	}
+	return -1
+}
+
+// forget makes everything below a slot unknown again.
+func (d *document) forget(i int) {
+	for _, child := range d.slots[i].children {
+		d.values[child].age = 0
+		d.forget(child)
+	}
 }
 
 func (d *document) readElements(children []int, array []byte) {

@@ -19,9 +19,22 @@ type Member struct {
 // looks at structure only and validates nothing, which is what makes it cost
 // a fraction of a decode. A doc that isn't an object has no members.
 func Members(doc []byte, yield func(Member) bool) {
-	i := skipSpace(doc, 0)
+	Walk(doc, 0, func(m Member) (end int) {
+		m.End = SkipValue(doc, m.Start)
+		if !yield(m) {
+			return len(doc)
+		}
+		return m.End
+	})
+}
+
+// Walk is Members for who looks into the values on the way, so that their bytes
+// are gone over once: of the object at doc[start:], visit gets each member
+// without its End, which it has to give back. Walk gives the object's own.
+func Walk(doc []byte, start int, visit func(Member) (end int)) (end int) {
+	i := skipSpace(doc, start)
 	if i >= len(doc) || doc[i] != '{' {
-		return
+		return i
 	}
 	i = skipSpace(doc, i+1)
 	for i < len(doc) && doc[i] == '"' {
@@ -31,16 +44,13 @@ func Members(doc []byte, yield func(Member) bool) {
 		m.KeyEnd = i - 1
 		i = skipSpace(doc, i) + 1 // the colon
 		m.Start = skipSpace(doc, i)
-		m.End = skipValue(doc, m.Start)
-		if !yield(m) {
-			return
-		}
-		i = skipSpace(doc, m.End)
+		i = skipSpace(doc, visit(m))
 		if i >= len(doc) || doc[i] != ',' {
-			return
+			break
 		}
 		i = skipSpace(doc, i+1)
 	}
+	return min(i+1, len(doc))
 }
 
 // MemberBefore gives the member that ends before end, which is the index of the
@@ -107,7 +117,7 @@ func Elements(doc []byte, yield func(start, end int) bool) {
 	}
 	i = skipSpace(doc, i+1)
 	for i < len(doc) && doc[i] != ']' {
-		end := skipValue(doc, i)
+		end := SkipValue(doc, i)
 		if !yield(i, end) {
 			return
 		}
@@ -158,8 +168,8 @@ func skipString(doc []byte, i int) int {
 	return len(doc)
 }
 
-// skipValue gives the index after the value that starts at i.
-func skipValue(doc []byte, i int) int {
+// SkipValue gives the index after the value that starts at i.
+func SkipValue(doc []byte, i int) int {
 	if i >= len(doc) {
 		return len(doc)
 	}

@@ -38,7 +38,7 @@ const (
 	refreshBefore = 5 * time.Minute
 	refreshEvery  = 30 * time.Second
 	// maxMessage is how much is kept of what Entra ID answers.
-	maxMessage = 600
+	maxMessage = 1000
 )
 
 // Identity gives tokens, each from memory as long as it is good. (Some of the
