@@ -15,6 +15,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
+	"twinegress/internal/heap"
 	"twinegress/sinks"
 	"twinegress/sinks/discard"
 )
@@ -56,6 +57,7 @@ func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	defer heap.Tune(heapFloor, heapGrowth)()
 	store, err := openStore(cfg, log)
 	if err != nil {
 		return err
