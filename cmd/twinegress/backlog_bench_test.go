@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/bench/feed"
+	"twinegress/endpoints"
+	"twinegress/internal/emulator"
+)
+
+// BenchmarkBacklog is how fast a backlog of eight partitions goes to one hub
+// whose answers take a while, in events/s of the middle half. docs/scaling.md
+// compares it with the model. Run it with -benchtime 1x.
+func BenchmarkBacklog(b *testing.B) {
+	const events, partitions = 400_000, 8
+	for _, topic := range []struct {
+		name  string
+		codec kgo.CompressionCodec
+		alike bool // one and the same event, which compresses best
+	}{
+		{"uncompressed", kgo.NoCompression(), false},
+		{"lz4", kgo.Lz4Compression(), false},
+		{"zstd", kgo.ZstdCompression(), false},
+		{"alike", kgo.SnappyCompression(), true},
+	} {
+		for _, delay := range []time.Duration{20 * time.Millisecond, 50 * time.Millisecond} {
+			b.Run(fmt.Sprint(topic.name, "/", delay), func(b *testing.B) {
+				w := newWorldFor(b, partitions, emulator.Config{Hubs: []emulator.Hub{{Name: "hub", Partitions: partitions}}})
+				if err := w.services.SetFault("hub", emulator.Fault{Delay: emulator.Duration(delay)}); err != nil {
+					b.Fatal(err)
+				}
+				w.fill(b, events, partitions, topic.codec, topic.alike)
+				for b.Loop() {
+					cfg := w.config()
+					cfg.Ingest.Group = fmt.Sprint("backlog-", time.Now().UnixNano()) // from the beginning
+					r := w.start(cfg, w.hub(endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom))
+					delivered := func() int {
+						if snaps := r.pipeline.Snapshots(); len(snaps) == 1 {
+							return int(snaps[0].Counts.Delivered)
+						}
+						return 0
+					}
+					eventually(b, "a quarter is delivered", func() bool { return delivered() > events/4 })
+					first, since := delivered(), time.Now()
+					eventually(b, "three quarters are delivered", func() bool { return delivered() > events*3/4 })
+					b.ReportMetric(float64(delivered()-first)/time.Since(since).Seconds(), "events/s")
+					if err := r.stop(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// fill puts events of the generated building on the ingest topic.
+func (w *world) fill(b *testing.B, events, partitions int, codec kgo.CompressionCodec, alike bool) {
+	b.Helper()
+	producer, err := kgo.NewClient(kgo.SeedBrokers(w.kafka.Addrs()...), kgo.DefaultProduceTopic(ingestTopic),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer producer.Close()
+	f := feed.New(1)
+	next := f.Next(time.Now())
+	for sent := 0; sent < events; {
+		var records []*kgo.Record
+		for len(records) < 5000 {
+			if !alike || len(next.Headers) > 0 {
+				next = f.Next(time.Now())
+			}
+			if len(next.Headers) == 0 { // not a device's own message
+				records = append(records, &kgo.Record{Key: next.Key, Value: next.Value, Partition: int32(len(records) % partitions)})
+			}
+		}
+		if err := producer.ProduceSync(b.Context(), records...).FirstErr(); err != nil {
+			b.Fatal(err)
+		}
+		sent += len(records)
+	}
+}
