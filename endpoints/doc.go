@@ -12,7 +12,7 @@
 //     as the v1 service's clients need; unknown fields are an error.
 //   - [Prepare] gives every endpoint its canonical spelling, its defaults and
 //     its stable id, and reports every violation at once as [ValidationErrors].
-//   - A [Store] ([FileStore], [MemoryStore]) holds the set and delivers each
+//   - A [Store] ([FileStore], [MemoryStore], package kafkastore) holds the set and delivers each
 //     new one whole. It never delivers an invalid set: a broken change leaves
 //     the last good set in force and is reported. Its Change is the one way
 //     to write, for as many writers at once as there are.

@@ -86,9 +86,14 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 // ids and times that make it the same set when it is read again, and without
 // what is the default anyway. The secrets are encrypted, if there is a keyring.
 func encodeFile(set []Endpoint, k *Keyring, before sealedSecrets) ([]byte, sealedSecrets, error) {
+	enc, sealed := NewEncoder(k), make(sealedSecrets, len(before))
+	enc.reuse(before)
 	docs := make([]document, len(set))
 	for i, e := range set {
-		d := e.document()
+		d, err := enc.document(e, sealed)
+		if err != nil {
+			return nil, nil, err
+		}
 		if d.Authentication == AuthenticationKey {
 			d.Authentication = ""
 		}
@@ -103,15 +108,11 @@ func encodeFile(set []Endpoint, k *Keyring, before sealedSecrets) ([]byte, seale
 		}
 		docs[i] = d
 	}
-	sealed, err := k.sealAll(set, docs, before)
-	if err != nil {
-		return nil, nil, err
-	}
 	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	err = enc.Encode(docs)
+	out := json.NewEncoder(&b)
+	out.SetIndent("", "  ")
+	out.SetEscapeHTML(false)
+	err := out.Encode(docs)
 	return b.Bytes(), sealed, err
 }
 

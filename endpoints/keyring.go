@@ -143,7 +143,8 @@ func (k *Keyring) open(s string) (opened, error) {
 }
 
 // openAll opens what is sealed in the endpoints of a set, and adds to known
-// what can't be. before is what was open already; what it returns takes its place.
+// what can't be. before is what was open already; what it returns takes its
+// place.
 func (k *Keyring) openAll(set []Endpoint, known []ValidationErrors, before sealedSecrets) sealedSecrets {
 	type job struct {
 		i     int // of the endpoint
@@ -201,35 +202,49 @@ func (k *Keyring) openAll(set []Endpoint, known []ValidationErrors, before seale
 	return after
 }
 
-// sealAll seals the secrets of documents that are about to be written. before
-// is as for openAll.
-func (k *Keyring) sealAll(set []Endpoint, docs []document, before sealedSecrets) (sealedSecrets, error) {
-	if k == nil {
-		return nil, nil
-	}
-	was := make(map[opened]string, len(before))
-	for s, o := range before {
-		was[o] = s
-	}
-	after := make(sealedSecrets, len(before))
-	for i := range docs {
-		for _, s := range []*string{&docs[i].ConnectionString, &docs[i].SecondaryConnectionString} {
-			if *s == "" {
-				continue
-			}
-			o := opened{secret: *s, place: set[i].place(), newest: true}
-			sealed, ok := was[o]
-			if !ok {
-				var err error
-				if sealed, err = k.seal(o.secret, o.place); err != nil {
-					return nil, fmt.Errorf("encrypting the secrets of %s: %w", set[i], err)
-				}
-			}
-			after[sealed] = o
-			*s = sealed
+// Encoder writes endpoints as a store keeps them. What it has encrypted once
+// it doesn't encrypt again, as long as it lives.
+type Encoder struct {
+	k    *Keyring
+	done map[opened]string
+}
+
+// NewEncoder returns an Encoder that encrypts with the newest key of k; nil
+// encrypts nothing.
+func NewEncoder(k *Keyring) *Encoder { return &Encoder{k: k, done: make(map[opened]string)} }
+
+// reuse makes the encoder write what is sealed already as it is, unless that is
+// with an older key.
+func (enc *Encoder) reuse(sealed sealedSecrets) {
+	for s, o := range sealed {
+		if o.newest {
+			enc.done[o] = s
 		}
 	}
-	return after, nil
+}
+
+// document is an endpoint as JSON holds it, the secrets encrypted. What was
+// sealed for it is added to sealed.
+func (enc *Encoder) document(e Endpoint, sealed sealedSecrets) (document, error) {
+	d := e.document()
+	if enc.k == nil {
+		return d, nil
+	}
+	for _, s := range []*string{&d.ConnectionString, &d.SecondaryConnectionString} {
+		if *s == "" {
+			continue
+		}
+		o := opened{secret: *s, place: e.place(), newest: true}
+		if enc.done[o] == "" {
+			var err error
+			if enc.done[o], err = enc.k.seal(o.secret, o.place); err != nil {
+				return d, fmt.Errorf("encrypting the secrets of %s: %w", e, err)
+			}
+		}
+		*s = enc.done[o]
+		sealed[*s] = o
+	}
+	return d, nil
 }
 
 // stale reports whether anything is sealed with another than the newest key.

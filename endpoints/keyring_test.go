@@ -1,7 +1,7 @@
 package endpoints
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -209,19 +209,39 @@ func TestKeyRotation(t *testing.T) {
 	noSecret(t, fmt.Sprint(logs.All()))
 }
 
-func TestSealingHidesNothingFromANilKeyring(t *testing.T) {
-	e := hub()
-	docs := []document{e.document()}
-	var none *Keyring
-	if _, err := none.sealAll([]Endpoint{e}, docs, nil); err != nil || docs[0].ConnectionString != ehConn {
-		t.Errorf("%v", err)
+func TestEncoder(t *testing.T) {
+	for name, k := range map[string]*Keyring{"sealed": keyring(t, ageKeys(t, 1)...), "in the clear": nil} {
+		e, err := Prepare([]Endpoint{grid()}, Options{})
+		must(t, err)
+		enc := NewEncoder(k)
+		first, err := enc.Encode(e[0])
+		must(t, err)
+		second, err := enc.Encode(e[0])
+		must(t, err)
+		if string(first) != string(second) {
+			t.Errorf("%s: the same encoder wrote the same endpoint in two ways", name)
+		}
+		if other, err := NewEncoder(k).Encode(e[0]); err != nil || (string(other) == string(first)) != (k == nil) {
+			t.Errorf("%s: encrypting a secret twice gives the same, %v", name, err)
+		}
+		if strings.Contains(string(first), "SECRET") != (k == nil) {
+			t.Errorf("%s: %s", name, first)
+		}
+		got, stale, err := DecodeStored(first, k, Options{})
+		if err != nil || stale || !got.Equal(e[0]) || got.ConnectionString != key1 {
+			t.Errorf("%s: read again: %s, stale %t, %v", name, got, stale, err)
+		}
 	}
-	k := keyring(t, ageKeys(t, 1)...)
-	a, err := k.seal(ehConn, "")
+	plain, err := NewEncoder(nil).Encode(grid())
 	must(t, err)
-	b, err := k.seal(ehConn, "")
-	must(t, err)
-	if a == b || bytes.Contains([]byte(a), []byte("Endpoint")) {
-		t.Error("the same secret sealed twice looks the same")
+	if _, stale, err := DecodeStored(plain, keyring(t, ageKeys(t, 1)...), Options{}); err != nil || !stale {
+		t.Errorf("in the clear where it need not be: stale %t, %v", stale, err)
+	}
+	for in, notAnEndpoint := range map[string]bool{"": true, "{": true, "[]": true, "{}": false, `{"x":1}`: false} {
+		_, _, err := DecodeStored([]byte(in), nil, Options{})
+		var v ValidationErrors
+		if !errors.As(err, &v) || v.NotAnEndpoint() != notAnEndpoint {
+			t.Errorf("%s: %v", in, err)
+		}
 	}
 }

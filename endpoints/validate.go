@@ -18,6 +18,10 @@ type Options struct {
 	AllowDevelopmentEmulator bool
 }
 
+// maxConnectionString is far more than any has, and keeps an endpoint within
+// what a Kafka record takes.
+const maxConnectionString = 8192
+
 // Validate reports everything that is wrong with one endpoint, whatever the
 // spelling of its values, as ValidationErrors; or nil. An ID may be absent.
 func (e Endpoint) Validate(o Options) error {
@@ -188,7 +192,9 @@ func (e Endpoint) checkKeys(v *ValidationErrors) {
 			}
 			continue
 		}
-		if err := checkKey(f.key); err != nil {
+		if len(f.key) > maxConnectionString {
+			v.add(f.field, fmt.Sprintf("must have at most %d characters", maxConnectionString))
+		} else if err := checkKey(f.key); err != nil {
 			v.add(f.field, "for EventGrid this is the topic's access key, by itself: it "+err.Error())
 		}
 	}
@@ -217,6 +223,10 @@ func (e Endpoint) checkConnectionStrings(v *ValidationErrors, o Options) {
 }
 
 func (e Endpoint) checkConnectionString(v *ValidationErrors, o Options, field, s string) (ConnectionString, bool) {
+	if len(s) > maxConnectionString {
+		v.add(field, fmt.Sprintf("must have at most %d characters", maxConnectionString))
+		return ConnectionString{}, false
+	}
 	if s == "" {
 		form := "Endpoint=sb://…;SharedAccessKeyName=…;SharedAccessKey=…"
 		if e.Authentication == AuthenticationIdentity {

@@ -201,6 +201,14 @@ func TestValidate(t *testing.T) {
 			e:    grid(func(e *Endpoint) { e.ConnectionString = ehConn }),
 			want: []string{"connectionString: access key, by itself"},
 		},
+		"too long": {
+			e:    hub(func(e *Endpoint) { e.SecondaryConnectionString += strings.Repeat("=", 8192) }),
+			want: []string{"secondaryConnectionString: at most 8192 characters"},
+		},
+		"grid with too long a key": {
+			e:    grid(func(e *Endpoint) { e.ConnectionString = strings.Repeat("k", 8193) }),
+			want: []string{"connectionString: at most 8192 characters"},
+		},
 		"grid without a key": {
 			e:    grid(func(e *Endpoint) { e.ConnectionString, e.SecondaryConnectionString = "", "SEC RET" }),
 			want: []string{"connectionString: is required", "secondaryConnectionString: must not have spaces"},

@@ -54,6 +54,12 @@ func (v ValidationErrors) Conflict() bool {
 	return !slices.ContainsFunc(v, func(one Violation) bool { return !one.Conflict })
 }
 
+// NotAnEndpoint reports whether the document as a whole is at fault: it isn't
+// one that another version, or another key, could read.
+func (v ValidationErrors) NotAnEndpoint() bool {
+	return slices.ContainsFunc(v, func(one Violation) bool { return one.Field == "" })
+}
+
 // MarshalLogArray logs each violation by itself.
 func (v ValidationErrors) MarshalLogArray(enc zapcore.ArrayEncoder) error {
 	for _, one := range v {

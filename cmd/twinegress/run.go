@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/kafkastore"
 	"twinegress/internal/config"
 	"twinegress/internal/heap"
 	"twinegress/internal/kafka"
@@ -109,6 +110,15 @@ func openStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Endpoints.Store == config.StoreKafka {
+		connect, err := kafka.Connect(cfg.Ingest, log)
+		if err != nil {
+			return nil, err
+		}
+		return kafkastore.New(kafkastore.Options{
+			Options: options, Topic: cfg.Endpoints.Topic, Keyring: keyring, Connect: connect, Logger: log,
+		}), nil
+	}
 	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Keyring: keyring, Logger: log}), nil
 }
 
@@ -134,7 +144,7 @@ type server struct {
 }
 
 // newServer builds everything that a configuration asks for. It waits for
-// Kafka, to make sure of the dead-letter topic; until then and from then on
+// Kafka, to make sure of the topics that it needs; until then and from then on
 // health can be asked for.
 func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, log *zap.Logger) (_ *server, err error) {
 	s := &server{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
@@ -144,8 +154,10 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 		}
 	}()
 	// What can be wrong without a broker is found before one is waited for.
-	if _, err := store.Load(ctx); err != nil {
-		return nil, err
+	if cfg.Endpoints.Store != config.StoreKafka {
+		if _, err := store.Load(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if s.api, err = listen(ctx, "api.listen", apiAddress(cfg)); err != nil {
 		return nil, err
@@ -160,6 +172,11 @@ func newServer(ctx context.Context, cfg config.Config, store endpoints.Store, lo
 	}
 	var running atomic.Pointer[pipeline.Pipeline]
 	s.ops.serve(opsHandler(s.registry, &running), log)
+	if cfg.Endpoints.Store == config.StoreKafka {
+		if _, err := store.Load(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if s.pipeline, err = newPipeline(ctx, cfg, store, s.registry, log); err != nil {
 		return nil, err
 	}

@@ -79,8 +79,9 @@ const (
 
 // Endpoints is where the endpoints are kept.
 type Endpoints struct {
-	Store                    string `koanf:"store"` // StoreFile or StoreMemory
+	Store                    string `koanf:"store"` // StoreFile, StoreKafka or StoreMemory
 	File                     string `koanf:"file"`
+	Topic                    string `koanf:"topic"`          // of StoreKafka, at the brokers of ingest
 	SecretsKeyFile           string `koanf:"secretsKeyFile"` // age identities; empty: secrets are stored in the clear
 	AllowDevelopmentEmulator bool   `koanf:"allowDevelopmentEmulator"`
 }
@@ -88,6 +89,7 @@ type Endpoints struct {
 // The values of endpoints.store.
 const (
 	StoreFile   = "file"
+	StoreKafka  = "kafka"
 	StoreMemory = "memory"
 )
 
@@ -190,7 +192,7 @@ func Default() Config {
 			RebalanceTimeout: 60 * time.Second,
 			MaxInFlightBytes: 64 << 20,
 		},
-		Endpoints: Endpoints{Store: StoreFile, File: "endpoints.json"},
+		Endpoints: Endpoints{Store: StoreFile, File: "endpoints.json", Topic: "twinegress-endpoints"},
 		API: API{
 			Listen: "127.0.0.1:8080", Tokens: []Token{}, RateLimit: 100,
 			OIDC: OIDC{RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"},

@@ -22,14 +22,6 @@ func envName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
 }
 
-// unavailable are keys of the documented configuration that come with a later
-// version. Whoever sets one relies on what it does, so it isn't ignored.
-var unavailable = []string{
-	"endpoints.topic",
-}
-
-const notAvailable = "is not available in this version of twinegress"
-
 // keys are all leaves of Config, in its order; sections all nodes above them.
 var keys, sections = schema()
 
@@ -63,11 +55,6 @@ func findKey(path string) (key, bool) {
 
 // unknownKey says why path can't be set, and what can.
 func unknownKey(path string) string {
-	for _, u := range unavailable {
-		if path == u || strings.HasPrefix(path, u+".") {
-			return notAvailable
-		}
-	}
 	for _, k := range keys {
 		if strings.HasPrefix(path, k.path+".") {
 			return k.path + " is a value, not a section: " + want(k)

@@ -180,9 +180,6 @@ func (l *loader) env(src Sources) {
 	for _, k := range keys {
 		paths[envName(k.path)] = k.path
 	}
-	for _, path := range unavailable {
-		paths[envName(path)] = path
-	}
 	// Without a delimiter, so that the keys stay whole.
 	flat, err := env.Provider("", env.Opt{
 		Prefix:      envPrefix,

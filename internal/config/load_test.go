@@ -93,7 +93,7 @@ var everything = map[string]string{
 	"ingest.rebalanceTimeout": "2m", "ingest.tls.enabled": "true", "ingest.tls.caFile": "ca",
 	"ingest.tls.certFile": "cert", "ingest.tls.keyFile": "key", "ingest.sasl.mechanism": "scram-sha-256",
 	"ingest.sasl.username": "u", "ingest.sasl.password": "SECRET", "ingest.maxInFlightBytes": "1MB",
-	"endpoints.store": "file", "endpoints.file": "e", "endpoints.secretsKeyFile": "k", "endpoints.allowDevelopmentEmulator": "true",
+	"endpoints.store": "Kafka", "endpoints.file": "e", "endpoints.topic": "x", "endpoints.secretsKeyFile": "k", "endpoints.allowDevelopmentEmulator": "true",
 	"api.listen": ":2", "api.tokens": `[{"name":"n","sha256":"` + strings.ToUpper(hash) + `","role":"Write"}]`,
 	"api.oidc.issuer": "https://i", "api.oidc.audience": "a", "api.oidc.roleClaim": "c", "api.oidc.readRole": "r",
 	"api.oidc.writeRole": "w", "api.tls.certFile": "cert", "api.tls.keyFile": "key", "api.rateLimit": "9",
@@ -113,7 +113,7 @@ func wantEverything() Config {
 			SASL:             SASL{Mechanism: SASLScram256, Username: "u", Password: "SECRET"},
 			MaxInFlightBytes: 1e6,
 		},
-		Endpoints: Endpoints{Store: StoreFile, File: "e", SecretsKeyFile: "k", AllowDevelopmentEmulator: true},
+		Endpoints: Endpoints{Store: StoreKafka, File: "e", Topic: "x", SecretsKeyFile: "k", AllowDevelopmentEmulator: true},
 		API: API{
 			Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}, RateLimit: 9,
 			OIDC: OIDC{Issuer: "https://i", Audience: "a", RoleClaim: "c", ReadRole: "r", WriteRole: "w"},
@@ -149,7 +149,7 @@ ingest:
   tls: {enabled: true, caFile: ca, certFile: cert, keyFile: key}
   sasl: {mechanism: SCRAM-SHA-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
-endpoints: {store: file, file: e, secretsKeyFile: k, allowDevelopmentEmulator: true}
+endpoints: {store: kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true}
 api:
   listen: ":2"
   tokens: [{name: n, sha256: ` + hash + `, role: write}]
@@ -197,27 +197,17 @@ func TestLoadErrors(t *testing.T) {
 				"shut.down: unknown key",
 			},
 		},
-		"other spelling":    {yaml: "ingest: {max_in_flight_bytes: 1, CAFile: x}", want: []string{"ingest.max_in_flight_bytes: did you mean ingest.maxInFlightBytes?", "ingest.CAFile: unknown key; known"}},
-		"section as value":  {yaml: "ingest: 5", want: []string{"ingest: is a section"}},
-		"value as section":  {yaml: "ingest: {brokers: {a: 1}}", want: []string{"ingest.brokers.a: ingest.brokers is a value, not a section: must be a list"}},
-		"dotted":            {yaml: "ingest.group: a\ningest: {group: b}", want: []string{"ingest.group: must be written as sections"}},
-		"no YAML":           {yaml: "a: [", want: []string{}},
-		"numbers as text":   {yaml: "ingest: {group: 0123, sasl: {mechanism: PLAIN, username: a, password: 99}}", want: []string{"ingest.group: put it in quotes", "ingest.sasl.password: must be a string: put it in quotes"}},
-		"lists of numbers":  {yaml: "ingest: {brokers: [1], topics: 3}", want: []string{"ingest.brokers: must be a list of strings", "ingest.topics: must be a list of strings, not 3"}},
-		"sizes":             {yaml: "ingest: {maxInFlightBytes: 64MiBs}", want: []string{`ingest.maxInFlightBytes: must be a number of bytes, or one with a unit, such as 64MiB or 1MB, not "64MiBs"`}},
-		"booleans":          {yaml: "ingest: {tls: {enabled: perhaps}}", want: []string{`ingest.tls.enabled: must be true or false, not "perhaps"`}},
-		"fractions":         {yaml: "send: {attempts: 1.5}", want: []string{"send.attempts: must be a whole number, not 1.5"}},
-		"one error a value": {set: map[string]string{"ingest.sessionTimeout": "x"}, want: []string{"ingest.sessionTimeout: must be a duration"}},
-		"later versions": {
-			yaml: "endpoints: {store: kafka, topic: t}",
-			want: []string{
-				"endpoints.store: kafka is not available in this version", "endpoints.topic: is not available in this version",
-			},
-		},
-		"later versions, by the environment": {
-			environ: []string{"TWINEGRESS_ENDPOINTS_TOPIC=t"},
-			want:    []string{"endpoints.topic: is not available"},
-		},
+		"other spelling":                {yaml: "ingest: {max_in_flight_bytes: 1, CAFile: x}", want: []string{"ingest.max_in_flight_bytes: did you mean ingest.maxInFlightBytes?", "ingest.CAFile: unknown key; known"}},
+		"section as value":              {yaml: "ingest: 5", want: []string{"ingest: is a section"}},
+		"value as section":              {yaml: "ingest: {brokers: {a: 1}}", want: []string{"ingest.brokers.a: ingest.brokers is a value, not a section: must be a list"}},
+		"dotted":                        {yaml: "ingest.group: a\ningest: {group: b}", want: []string{"ingest.group: must be written as sections"}},
+		"no YAML":                       {yaml: "a: [", want: []string{}},
+		"numbers as text":               {yaml: "ingest: {group: 0123, sasl: {mechanism: PLAIN, username: a, password: 99}}", want: []string{"ingest.group: put it in quotes", "ingest.sasl.password: must be a string: put it in quotes"}},
+		"lists of numbers":              {yaml: "ingest: {brokers: [1], topics: 3}", want: []string{"ingest.brokers: must be a list of strings", "ingest.topics: must be a list of strings, not 3"}},
+		"sizes":                         {yaml: "ingest: {maxInFlightBytes: 64MiBs}", want: []string{`ingest.maxInFlightBytes: must be a number of bytes, or one with a unit, such as 64MiB or 1MB, not "64MiBs"`}},
+		"booleans":                      {yaml: "ingest: {tls: {enabled: perhaps}}", want: []string{`ingest.tls.enabled: must be true or false, not "perhaps"`}},
+		"fractions":                     {yaml: "send: {attempts: 1.5}", want: []string{"send.attempts: must be a whole number, not 1.5"}},
+		"one error a value":             {set: map[string]string{"ingest.sessionTimeout": "x"}, want: []string{"ingest.sessionTimeout: must be a duration"}},
 		"api without tokens":            {yaml: "api: {listen: 127.0.0.1:8080}", want: []string{"api.listen: is set, but nobody could call the API"}},
 		"api without tokens, by hand":   {environ: []string{"TWINEGRESS_API_LISTEN=:1"}, want: []string{"api.listen: (environment variable TWINEGRESS_API_LISTEN)"}},
 		"api with tokens that are none": {yaml: "api: {listen: ':1', tokens: [1]}", want: []string{"api.tokens: must be a list of {name"}},

@@ -34,6 +34,9 @@ func (c Config) check() Errors {
 	if slices.Contains(c.Ingest.Topics, c.DeadLetter.Topic) {
 		e.add("deadLetter.topic", "must not be one of ingest.topics: a dead letter would come back for ever")
 	}
+	if c.Endpoints.Store == StoreKafka && (slices.Contains(c.Ingest.Topics, c.Endpoints.Topic) || c.DeadLetter.Topic == c.Endpoints.Topic) {
+		e.add("endpoints.topic", "must be a topic of its own, neither one of ingest.topics nor deadLetter.topic")
+	}
 	positive(&e, "shutdown.timeout", c.Shutdown.Timeout)
 	return e
 }
@@ -125,17 +128,16 @@ func (s SASL) check(e *Errors) {
 }
 
 func (s Endpoints) check(e *Errors) {
-	if s.Store == "kafka" {
-		e.add("endpoints.store", "kafka %s; allowed are %s, %s", notAvailable, StoreFile, StoreMemory)
-		return
-	}
-	if !oneOf(e, "endpoints.store", s.Store, StoreFile, StoreMemory) {
-		return
-	}
-	if s.Store == StoreFile && s.File == "" {
+	oneOf(e, "endpoints.store", s.Store, StoreFile, StoreKafka, StoreMemory)
+	switch {
+	case s.Store == StoreFile && s.File == "":
 		e.add("endpoints.file", "must not be empty with endpoints.store: file")
-	}
-	if s.Store == StoreMemory && s.SecretsKeyFile != "" {
+	case s.Store == StoreKafka:
+		topic(e, "endpoints.topic", s.Topic)
+		if s.SecretsKeyFile == "" {
+			e.add("endpoints.secretsKeyFile", "is required with endpoints.store: kafka, since a topic is read by others too; make one with age-keygen")
+		}
+	case s.Store == StoreMemory && s.SecretsKeyFile != "":
 		e.add("endpoints.secretsKeyFile", "is set, but endpoints.store: memory stores nothing")
 	}
 }

@@ -29,7 +29,7 @@ func TestValidate(t *testing.T) {
 			"ingest.brokers: at least one", "ingest.topics: at least one", "ingest.group: must not be empty",
 			"ingest.start: must be one of earliest, latest", "ingest.protocol: must be one of classic, consumer",
 			"ingest.sessionTimeout: must be from 1s to 30m", "ingest.rebalanceTimeout: must be from 1s to 1h",
-			"ingest.maxInFlightBytes: must be more than 0", "endpoints.store: must be one of file, memory",
+			"ingest.maxInFlightBytes: must be more than 0", "endpoints.store: must be one of file, kafka, memory",
 			"batch.maxEvents: at least 1", "backoff.initial: more than 0", "backoff.max: more than 0",
 			"api.rateLimit: from 1 to 1000000", "send.timeout: more than 0", "send.attempts: at least 1", "send.throttleLimit: more than 0",
 			"deadLetter.topic: 1 to 249", "shutdown.timeout: more than 0",
@@ -71,7 +71,16 @@ func TestValidate(t *testing.T) {
 		"memory, with a key": {func(c *Config) { c.Endpoints = Endpoints{Store: StoreMemory, SecretsKeyFile: "k"} }, []string{
 			"endpoints.secretsKeyFile: memory stores nothing",
 		}},
-		"kafka store": {func(c *Config) { c.Endpoints.Store = "Kafka" }, []string{"endpoints.store: kafka is not available in this version"}},
+		"kafka store": {func(c *Config) { c.Endpoints.Store, c.Endpoints.SecretsKeyFile = "Kafka", "k" }, nil},
+		"kafka store, bare": {func(c *Config) { c.Endpoints = Endpoints{Store: StoreKafka} }, []string{
+			"endpoints.topic: must be 1 to 249", "endpoints.secretsKeyFile: is required with endpoints.store: kafka",
+		}},
+		"kafka store among the events": {func(c *Config) {
+			c.Endpoints = Endpoints{Store: StoreKafka, Topic: c.Ingest.Topics[0], SecretsKeyFile: "k"}
+		}, []string{"endpoints.topic: must be a topic of its own"}},
+		"kafka store among the dead letters": {func(c *Config) {
+			c.Endpoints = Endpoints{Store: StoreKafka, Topic: c.DeadLetter.Topic, SecretsKeyFile: "k"}
+		}, []string{"endpoints.topic: must be a topic of its own"}},
 
 		"listen": {func(c *Config) { c.API.Listen, c.Ops.Listen = "8080", "host:http" }, []string{
 			"api.listen: host:port, or empty for off", "ops.listen: must be a number",

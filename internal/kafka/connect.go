@@ -1,5 +1,5 @@
-// Package kafka says how to connect to the brokers: what the consumer and the
-// dead-letter producer have in common.
+// Package kafka says how to connect to the brokers: what the consumer, the
+// dead-letter producer and the store of the endpoints have in common.
 package kafka
 
 import (

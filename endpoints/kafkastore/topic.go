@@ -1,0 +1,188 @@
+package kafkastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+)
+
+// retryDelay is the pause after the brokers couldn't be reached, or refused.
+const retryDelay = time.Second
+
+// permanent reports whether an error stays, however often one tries.
+func permanent(err error) bool {
+	if _, ok := errors.AsType[*configError](err); ok {
+		return true
+	}
+	broker, ok := errors.AsType[*kerr.Error](err)
+	return ok && !broker.Retriable
+}
+
+// configError is something that someone has to set right.
+type configError struct{ message string }
+
+func (e *configError) Error() string { return e.message }
+
+// untilItWorks tries until ctx ends or the error is one that stays.
+func (s *Store) untilItWorks(ctx context.Context, doing string, f func(context.Context) error) error {
+	for {
+		err := f(ctx)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("%s %s: %w", doing, s.o.Topic, err)
+		if permanent(err) || ctx.Err() != nil {
+			return err
+		}
+		s.o.Logger.Warn("the brokers can't say what the endpoints are: trying again", zap.Error(err))
+		if !pause(ctx, retryDelay) {
+			return err
+		}
+	}
+}
+
+// pause waits, and reports whether ctx is still alive.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ensureTopic creates the topic if it is missing, and makes sure that it keeps
+// what is put into it.
+func (s *Store) ensureTopic(ctx context.Context) error {
+	client, err := kgo.NewClient(s.o.Connect...)
+	if err != nil {
+		return &configError{err.Error()}
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	topics, err := admin.ListTopics(ctx, s.o.Topic)
+	if err != nil {
+		return err
+	}
+	if topic := topics[s.o.Topic]; !errors.Is(topic.Err, kerr.UnknownTopicOrPartition) {
+		return s.checkTopic(ctx, admin, topic)
+	}
+	compact := "compact"
+	response, err := admin.CreateTopic(ctx, 1, -1, map[string]*string{"cleanup.policy": &compact}, s.o.Topic)
+	if err == nil {
+		err = response.Err
+	}
+	switch {
+	case err == nil:
+		s.o.Logger.Info("created the endpoints topic", zap.String("topic", s.o.Topic))
+		return nil
+	case errors.Is(err, kerr.TopicAlreadyExists):
+		return nil // by another copy, just now
+	}
+	return fmt.Errorf("it is missing and can't be created; allow it, or create it with one partition and cleanup.policy=compact: %w", err)
+}
+
+func (s *Store) checkTopic(ctx context.Context, admin *kadm.Client, topic kadm.TopicDetail) error {
+	if topic.Err != nil {
+		return topic.Err
+	}
+	if n := len(topic.Partitions); n != 1 {
+		return &configError{fmt.Sprintf("it has %d partitions and must have one, or changes would have no order: set endpoints.topic to another", n)}
+	}
+	policy, err := cleanupPolicy(ctx, admin, s.o.Topic)
+	switch {
+	case err != nil:
+		s.o.Logger.Warn("can't see whether the endpoints topic is compacted: make sure that its cleanup.policy is compact",
+			zap.String("topic", s.o.Topic), zap.Error(err))
+	case policy != "compact":
+		return &configError{fmt.Sprintf("its cleanup.policy is %s and must be compact, or endpoints would vanish with time", policy)}
+	}
+	return nil
+}
+
+func cleanupPolicy(ctx context.Context, admin *kadm.Client, topic string) (string, error) {
+	configs, err := admin.DescribeTopicConfigs(ctx, topic)
+	if err != nil {
+		return "", err
+	}
+	config, err := configs.On(topic, nil)
+	if err != nil {
+		return "", err
+	}
+	if config.Err != nil {
+		return "", config.Err
+	}
+	for _, c := range config.Configs {
+		if c.Key == "cleanup.policy" && c.Value != nil {
+			return strings.ReplaceAll(*c.Value, " ", ""), nil
+		}
+	}
+	return "", errors.New("the brokers don't say")
+}
+
+// end is the offset before which everything in the topic is decided: what
+// comes later belongs to a transaction that is still open.
+func (s *Store) end(ctx context.Context, admin *kadm.Client) (int64, error) {
+	ends, err := admin.ListCommittedOffsets(ctx, s.o.Topic)
+	if err != nil {
+		return 0, err
+	}
+	end, ok := ends.Lookup(s.o.Topic, 0)
+	if !ok {
+		return 0, kerr.UnknownTopicOrPartition
+	}
+	return end.Offset, end.Err
+}
+
+// nothingFrom reports whether the topic holds no more records from an offset
+// on. Compaction may take the last records before the end: a consumer that
+// waited for them would wait for ever.
+func (s *Store) nothingFrom(ctx context.Context, client *kgo.Client, offset int64) (bool, error) {
+	topics, err := kadm.NewClient(client).ListTopics(ctx, s.o.Topic)
+	if err != nil {
+		return false, err
+	}
+	detail := topics[s.o.Topic]
+	if detail.Err != nil || len(detail.Partitions) == 0 {
+		return false, detail.Err
+	}
+	partition := kmsg.NewFetchRequestTopicPartition()
+	partition.FetchOffset = offset
+	partition.PartitionMaxBytes = 1 // one batch comes all the same
+	topic := kmsg.NewFetchRequestTopic()
+	topic.Topic, topic.TopicID = s.o.Topic, detail.ID
+	topic.Partitions = append(topic.Partitions, partition)
+	request := kmsg.NewPtrFetchRequest()
+	request.IsolationLevel = 1 // committed records only
+	request.MaxBytes = 1
+	request.Topics = append(request.Topics, topic)
+	response, err := request.RequestWith(ctx, client.Broker(int(detail.Partitions[0].Leader)))
+	if err != nil {
+		return false, err
+	}
+	if err := kerr.ErrorForCode(response.ErrorCode); err != nil {
+		return false, err
+	}
+	if response.ThrottleMillis > 0 || len(response.Topics) != 1 || len(response.Topics[0].Partitions) != 1 {
+		return false, nil // an empty answer may mean that, too
+	}
+	p := response.Topics[0].Partitions[0]
+	err = kerr.ErrorForCode(p.ErrorCode)
+	if errors.Is(err, kerr.OffsetOutOfRange) { // somebody deleted the records up to another offset
+		starts, listErr := kadm.NewClient(client).ListStartOffsets(ctx, s.o.Topic)
+		if start, ok := starts.Lookup(s.o.Topic, 0); listErr == nil && ok && start.Offset > offset {
+			return s.nothingFrom(ctx, client, start.Offset)
+		}
+	}
+	return err == nil && len(p.RecordBatches) == 0, err
+}

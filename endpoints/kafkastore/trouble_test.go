@@ -1,0 +1,446 @@
+package kafkastore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+)
+
+// tapped is a connection that a test has a say in.
+type tapped struct {
+	net.Conn
+	reading func() error       // before each answer is read
+	writing func(key kmsg.Key) // before each request is written
+}
+
+func (c *tapped) Read(b []byte) (int, error) {
+	if err := c.reading(); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
+
+func (c *tapped) Write(b []byte) (int, error) {
+	if len(b) >= 6 { // the client writes a whole request at a time: size, key, …
+		c.writing(kmsg.Key(binary.BigEndian.Uint16(b[4:])))
+	}
+	return c.Conn.Write(b)
+}
+
+func dialer(wrap func(net.Conn) net.Conn) kgo.Opt {
+	return kgo.Dialer(func(ctx context.Context, network, host string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, host)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(c), nil
+	})
+}
+
+// A copy that lags behind must not decide by what it has seen so far.
+func TestChangeReadsToTheEndFirst(t *testing.T) {
+	c := anyCluster(t)
+	a := c.start(t, c.keys)
+	var blind atomic.Bool
+	sighted := make(chan struct{})
+	// The connections there are before it goes blind are the follower's.
+	b := c.start(t, c.keys, dialer(func(inner net.Conn) net.Conn {
+		if blind.Load() {
+			return inner
+		}
+		return &tapped{Conn: inner, writing: func(kmsg.Key) {}, reading: func() error {
+			if blind.Load() {
+				<-sighted
+			}
+			return nil
+		}}
+	}))
+	_, err := a.change(t, add(hub("first")))
+	must(t, err)
+	eventually(t, "both follow", func() bool { return names(b.Current()) == "first" })
+
+	blind.Store(true)
+	_, err = a.change(t, add(device("device")))
+	must(t, err)
+	// The answer to a fetch that was on its way may have come through.
+	_, err = a.change(t, add(hub("last")))
+	must(t, err)
+	answer := make(chan error, 1)
+	go func() {
+		_, err := b.change(t, add(device("second device")))
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		t.Fatalf("a copy that couldn't see what there is answered %v", err)
+	case <-time.After(300 * time.Millisecond):
+	}
+	if names(b.Current()) == "first device last" {
+		t.Fatal("it isn't blind: the test is worth nothing")
+	}
+	close(sighted)
+	if err := <-answer; !isConflict(err) {
+		t.Errorf("a second DeviceMessage endpoint: %v", err)
+	}
+}
+
+// The answer to a commit is lost, and another copy asks for the transactional
+// id before it can be asked again: nobody says whether it was committed.
+func TestLostAnswerToACommit(t *testing.T) {
+	c := anyCluster(t)
+	var lose, lost atomic.Bool
+	a := c.start(t, c.keys, dialer(func(inner net.Conn) net.Conn {
+		committing := false // one goroutine writes, another reads; the answer comes after the request
+		var mu sync.Mutex
+		return &tapped{Conn: inner, writing: func(key kmsg.Key) {
+			mu.Lock()
+			defer mu.Unlock()
+			committing = key == kmsg.EndTxn
+		}, reading: func() error {
+			mu.Lock()
+			now := committing
+			mu.Unlock()
+			if now && lose.CompareAndSwap(true, false) {
+				if _, err := io.ReadFull(inner, make([]byte, 4)); err != nil { // the answer is there
+					return err
+				}
+				c.dieWriting(t, "killed")
+				lost.Store(true)
+				return io.EOF
+			}
+			return nil
+		}}
+	}))
+	edits := 0
+	lose.Store(true)
+	set, err := a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		edits++
+		return append(set, hub("")), nil // again and again, if it is asked again
+	})
+	must(t, err)
+	if !lost.Load() {
+		t.Fatal("no answer was lost: the test is worth nothing")
+	}
+	if edits != 1 || len(set) != 1 || len(a.Current()) != 1 {
+		t.Errorf("edited %d times; answered %v; in force %v", edits, set, a.Current())
+	}
+}
+
+// A commit that fails without saying whether it did is looked up, and was none.
+func TestCommitThatDidNotHappen(t *testing.T) {
+	c := newCluster(t)
+	a := c.start(t, c.keys)
+	fault := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError, Count: 1})
+	edits := 0
+	_, err := a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		edits++
+		return append(set, hub("")), nil
+	})
+	must(t, err)
+	if fault.Hits() != 1 || edits != 2 || len(a.Current()) != 1 {
+		t.Errorf("%d faults, %d edits; in force %v", fault.Hits(), edits, a.Current())
+	}
+}
+
+// While it can't be known, the caller is told so.
+func TestUnknownOutcome(t *testing.T) {
+	c := newCluster(t)
+	a := c.start(t, c.keys)
+	fault := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError, Count: 1})
+	late := c.fake.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.InitProducerID}, TopLevel: true, Err: kerr.CoordinatorLoadInProgress, Count: -1,
+		When: func(kmsg.Request) bool { return fault.Hits() > 0 },
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := a.Change(ctx, add(hub("one")))
+	if !errors.Is(err, endpoints.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a commit of which nothing is known: %v", err)
+	}
+	late.Remove()
+	// And nothing is held up by it.
+	set, err := a.change(t, add(hub("two")))
+	must(t, err)
+	if names(set) != "two" {
+		t.Errorf("in the end there is %s", names(set))
+	}
+}
+
+func TestBrokersDown(t *testing.T) {
+	dir := t.TempDir()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), kfake.SyncWrites())
+	must(t, err)
+	addr := fake.ListenAddrs()[0]
+	_, port, _ := net.SplitHostPort(addr)
+	c := &cluster{topic: topic, connect: []kgo.Opt{kgo.SeedBrokers(addr)}, fake: fake, keys: keyring(t, ageKey(t))}
+	a := c.start(t, c.keys)
+	_, err = a.change(t, add(hub("before")))
+	must(t, err)
+	fake.Close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	_, err = a.Change(ctx, add(hub("meanwhile")))
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, endpoints.ErrUnknown) || !strings.Contains(err.Error(), "nothing has changed") {
+		t.Errorf("without brokers: %v", err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %s to say so", took)
+	}
+	if names(a.Current()) != "before" {
+		t.Errorf("in force without brokers: %s", names(a.Current()))
+	}
+	loading, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	o, _ := c.options(c.keys)
+	if _, err := New(o).Load(loading); err == nil || !strings.Contains(err.Error(), "endpoints topic "+topic) {
+		t.Errorf("loading without brokers: %v", err)
+	}
+
+	var number int
+	for _, d := range port {
+		number = number*10 + int(d-'0')
+	}
+	fake, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(number), kfake.DataDir(dir), kfake.SyncWrites())
+	must(t, err)
+	t.Cleanup(fake.Close)
+	set, err := a.change(t, add(hub("after")))
+	must(t, err)
+	if names(set) != "before after" {
+		t.Errorf("with brokers again: %s", names(set))
+	}
+	if again := c.start(t, c.keys); names(again.Current()) != "before after" {
+		t.Errorf("after a restart of everything: %s", names(again.Current()))
+	}
+}
+
+func TestWithoutPermission(t *testing.T) {
+	allow := func(resource kmsg.ACLResourceType, name string, op kmsg.ACLOperation) kfake.ACL {
+		return kfake.ACL{Resource: resource, Name: name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: op, Allow: true}
+	}
+	c := newCluster(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.Superuser("PLAIN", "admin", "p"),
+		kfake.User("PLAIN", "reader", "p", allow(kmsg.ACLResourceTypeTopic, topic, kmsg.ACLOperationRead)),
+		kfake.User("PLAIN", "writer", "p", allow(kmsg.ACLResourceTypeTopic, topic, kmsg.ACLOperationRead),
+			allow(kmsg.ACLResourceTypeTopic, topic, kmsg.ACLOperationWrite),
+			allow(kmsg.ACLResourceTypeTransactionalId, topic+"-writer", kmsg.ACLOperationWrite)),
+	)
+	as := func(user string) kgo.Opt {
+		return kgo.SASL(plain.Auth{User: user, Pass: "p"}.AsMechanism())
+	}
+	_, err := New(Options{Topic: topic, Keyring: c.keys, Connect: append(slices.Clone(c.connect), as("reader")), Logger: zap.NewNop()}).Load(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "create it with one partition and cleanup.policy=compact") {
+		t.Errorf("without a topic and without the right to create it: %v", err)
+	}
+	admin := c.start(t, c.keys, as("admin"))
+	_, err = admin.change(t, add(hub("one")))
+	must(t, err)
+
+	reader := c.start(t, c.keys, as("reader"))
+	if names(reader.Current()) != "one" {
+		t.Errorf("a reader sees %s", names(reader.Current()))
+	}
+	if _, err := reader.change(t, add(hub("two"))); !errors.Is(err, endpoints.ErrReadOnly) || !strings.Contains(err.Error(), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED") {
+		t.Errorf("a reader writes: %v", err)
+	}
+	// What docs/operations.md asks for is enough.
+	writer := c.start(t, c.keys, as("writer"))
+	_, err = writer.change(t, add(hub("two")))
+	must(t, err)
+}
+
+func TestTopicThatWontDo(t *testing.T) {
+	for name, tc := range map[string]struct {
+		partitions int32
+		policy     string
+		want       string
+	}{
+		"two partitions":   {2, "compact", "it has 2 partitions and must have one"},
+		"deletes with age": {1, "delete", "its cleanup.policy is delete and must be compact"},
+		"both":             {1, "compact,delete", "its cleanup.policy is compact,delete and must be compact"},
+	} {
+		c := newCluster(t)
+		must(t, c.fake.CreateTopic(topic, tc.partitions, map[string]string{"cleanup.policy": tc.policy}))
+		o, _ := c.options(c.keys)
+		if _, err := New(o).Load(t.Context()); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	c := newCluster(t)
+	c.start(t, c.keys)
+	if got := *c.fake.TopicInfo(topic).Configs["cleanup.policy"]; got != "compact" {
+		t.Errorf("created with cleanup.policy=%s", got)
+	}
+}
+
+func TestCompaction(t *testing.T) {
+	c := newCluster(t)
+	a := c.start(t, c.keys)
+	for range 5 {
+		_, err := a.change(t, add(hub("gone")))
+		must(t, err)
+		_, err = a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+			set[0].Path += "x"
+			return append(set, hub("kept")), nil
+		})
+		must(t, err)
+		_, err = a.change(t, remove("gone"))
+		must(t, err)
+		_, err = a.change(t, remove("kept"))
+		must(t, err)
+	}
+	set, err := a.change(t, add(hub("stays")))
+	must(t, err)
+	before := len(c.all(t))
+	c.fake.Compact()
+	if after := len(c.all(t)); after >= before {
+		t.Fatalf("%d records after compaction, %d before: the test is worth nothing", after, before)
+	}
+	b := c.start(t, c.keys)
+	if names(b.Current()) != names(set) {
+		t.Errorf("after compaction: %s, want %s", names(b.Current()), names(set))
+	}
+	set, err = b.change(t, add(hub("new")))
+	must(t, err)
+	eventually(t, "the one from before follows", func() bool { return names(a.Current()) == names(set) })
+}
+
+// What can't be read holds nothing up, and stays what it was.
+func TestRecordsThatCantBeRead(t *testing.T) {
+	c := anyCluster(t)
+	a := c.start(t, c.keys)
+	set, err := a.change(t, add(hub("one")))
+	must(t, err)
+	id := set[0].ID
+
+	c.put(t, &kgo.Record{Key: []byte(id), Value: []byte("SECRET {")}, &kgo.Record{Key: []byte{}, Value: []byte("[]")},
+		&kgo.Record{Key: []byte("SharedAccessKey=not an id"), Value: nil})
+	eventually(t, "it is told", func() bool { return a.logs.FilterMessageSnippet("can't be read").Len() == 2 })
+	if names(a.Current()) != "one" {
+		t.Errorf("in force: %s", names(a.Current()))
+	}
+	if got := a.logs.FilterMessageSnippet("can't be read").All()[0].ContextMap()["problem"]; !strings.Contains(got.(string), id) && !strings.Contains(got.(string), `""`) {
+		t.Errorf("the log doesn't say which: %v", got)
+	}
+	// That was no endpoint for anyone.
+	_, err = a.change(t, add(hub("two")))
+	must(t, err)
+
+	// This is: another copy can read it, and may have it in force.
+	other := &cluster{topic: topic, connect: c.connect, keys: keyring(t, ageKey(t))}
+	e, err := endpoints.Prepare([]endpoints.Endpoint{device("theirs")}, endpoints.Options{})
+	must(t, err)
+	value, err := endpoints.NewEncoder(other.keys).Encode(e[0])
+	must(t, err)
+	c.put(t, &kgo.Record{Key: []byte(e[0].ID), Value: value})
+	_, err = a.change(t, add(device("ours")))
+	if err == nil || !strings.Contains(err.Error(), e[0].ID) || !strings.Contains(err.Error(), "secretsKeyFile") || isConflict(err) {
+		t.Errorf("beside an endpoint that only others can read: %v", err)
+	}
+	c.put(t, &kgo.Record{Key: []byte(e[0].ID)})
+	_, err = a.change(t, add(device("ours")))
+	must(t, err)
+
+	// With another key nothing can be read: that is no way to start.
+	o, _ := c.options(other.keys)
+	if _, err := New(o).Load(t.Context()); err == nil || !strings.Contains(err.Error(), "a key that endpoints.secretsKeyFile does not hold") {
+		t.Errorf("with the wrong key: %v", err)
+	}
+}
+
+// Whoever else writes to the topic can put in what our own writers wouldn't.
+// Every copy makes the same of it.
+func TestConflictsFromElsewhere(t *testing.T) {
+	c := anyCluster(t)
+	a := c.start(t, c.keys)
+	_, err := a.change(t, add(device("ours")))
+	must(t, err)
+	var records []*kgo.Record
+	for _, one := range []endpoints.Endpoint{device("theirs"), hub("ours"), hub("fine")} {
+		e, err := endpoints.Prepare([]endpoints.Endpoint{one}, endpoints.Options{})
+		must(t, err)
+		value, err := endpoints.NewEncoder(c.keys).Encode(e[0])
+		must(t, err)
+		records = append(records, &kgo.Record{Key: []byte(e[0].ID), Value: value, Headers: []kgo.RecordHeader{
+			{Key: createdHeader, Value: []byte(time.Now().Add(time.Hour).Format(time.RFC3339Nano))},
+		}})
+	}
+	c.put(t, records...)
+	eventually(t, "what is fine is taken", func() bool { return names(a.Current()) == "ours fine" })
+	if again := c.start(t, c.keys); names(again.Current()) != "ours fine" || again.logs.FilterMessageSnippet("not in force").Len() != 2 {
+		t.Errorf("another copy makes of it: %s, and logs %v", names(again.Current()), again.logs.All())
+	}
+}
+
+// Rotation, as docs/operations.md describes it for several copies.
+func TestRotation(t *testing.T) {
+	c := anyCluster(t)
+	older, newer := ageKey(t), ageKey(t)
+	a := c.start(t, keyring(t, older))
+	set, err := a.change(t, func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		return []endpoints.Endpoint{hub("one"), hub("two")}, nil
+	})
+	must(t, err)
+	a.stop(t)
+
+	both := c.start(t, keyring(t, older, newer)) // each can read what the others will write
+	forward := c.start(t, keyring(t, newer, older))
+	eventually(t, "all is encrypted anew", func() bool { return forward.logs.FilterMessageSnippet("newest key").Len() == 1 })
+	if names(both.Current()) != "one two" {
+		t.Errorf("a copy that wasn't restarted yet has %s", names(both.Current()))
+	}
+	both.stop(t)
+	last := c.start(t, keyring(t, newer))
+	if names(last.Current()) != "one two" || !last.Current()[0].LastUpdated.Equal(set[0].LastUpdated) {
+		t.Errorf("with the new key alone: %v", last.Current())
+	}
+	if last.logs.Len() != 0 {
+		t.Errorf("it had something to say: %v", last.logs.All())
+	}
+}
+
+// The end of the topic may be beyond its last record.
+func TestEndWithoutRecords(t *testing.T) {
+	c := newCluster(t)
+	a := c.start(t, c.keys)
+	_, err := a.change(t, add(hub("one")))
+	must(t, err)
+	client, err := kgo.NewClient(c.connect...)
+	must(t, err)
+	defer client.Close()
+	end, err := a.end(t.Context(), kadm.NewClient(client))
+	must(t, err)
+	for offset, want := range map[int64]bool{0: false, end - 1: false, end: true} {
+		got, err := a.nothingFrom(t.Context(), client, offset)
+		if err != nil || got != want {
+			t.Errorf("nothing from %d of %d: %t, %v", offset, end, got, err)
+		}
+	}
+	a.stop(t)
+
+	// All of it is taken away, and the end stays where it is.
+	must(t, c.fake.DeleteRecords(topic, 0, end))
+	if again := c.start(t, c.keys); len(again.Current()) != 0 {
+		t.Errorf("from an empty topic: %v", again.Current())
+	} else if _, err := again.change(t, add(hub("two"))); err != nil {
+		t.Error(err)
+	}
+}

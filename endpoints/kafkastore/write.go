@@ -1,0 +1,373 @@
+package kafkastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sourcegraph/conc/panics"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+)
+
+const (
+	// attemptTimeout bounds one attempt to write, from asking for the
+	// transactional id to reading back.
+	attemptTimeout = 10 * time.Second
+	// transactionTimeout is when the brokers abort what a copy that died left
+	// open, if no other copy asks for the id before.
+	transactionTimeout = 30 * time.Second
+	// maxBatch is how many changes share a transaction.
+	maxBatch = 256
+	// Between attempts: at least twice what an attempt takes, so that copies
+	// which take the id from each other come to an end, each at a random time.
+	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
+)
+
+// batch is the changes that share a transaction.
+type batch struct {
+	requests []*request
+	reseal   bool               // and all secrets that aren't encrypted with the newest key
+	encoder  *endpoints.Encoder // kept from attempt to attempt: encrypting is slow
+	// What was computed for each request; it is true once the transaction is.
+	answers map[*request]answer
+	// mark is that of a transaction of which it isn't known whether it was
+	// committed, with these answers; empty: there is none.
+	mark string
+}
+
+// writeAll is the writer. It writes one batch after the other, until ctx ends.
+func (s *Store) writeAll(ctx context.Context) {
+	s.reseal(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-s.requests:
+			s.write(ctx, &batch{requests: []*request{r}})
+		}
+	}
+}
+
+// reseal encrypts anew what isn't encrypted with the newest key, so that one
+// more start of every copy ends a rotation.
+func (s *Store) reseal(ctx context.Context) {
+	for done := false; ; done = true {
+		s.mu.Lock()
+		stale := len(s.table.stale())
+		s.mu.Unlock()
+		if stale == 0 && done {
+			s.o.Logger.Info("every secret in the endpoints topic is encrypted with the newest key of endpoints.secretsKeyFile now",
+				zap.String("topic", s.o.Topic))
+		}
+		if stale == 0 || !s.write(ctx, &batch{reseal: true}) {
+			return
+		}
+	}
+}
+
+// write writes a batch, which grows while it waits, and answers its requests.
+// It tries again until it succeeds, no request is left, or ctx ends; and
+// reports whether it succeeded.
+func (s *Store) write(ctx context.Context, b *batch) bool {
+	for delay := minPause; ; delay = min(2*delay, maxPause) {
+		if b.encoder == nil {
+			b.encoder = endpoints.NewEncoder(s.o.Keyring)
+		}
+		s.gather(b)
+		if len(b.requests) == 0 && !b.reseal {
+			return false
+		}
+		known := b.mark == ""
+		err := s.attempt(ctx, b)
+		s.mu.Lock()
+		s.failure = err
+		s.mu.Unlock()
+		switch {
+		case err == nil:
+			b.finish(nil)
+			return true
+		case ctx.Err() != nil:
+			return false
+		case known && b.mark != "":
+			s.o.Logger.Warn("a change may be in the endpoints topic or not: finding out", zap.String("topic", s.o.Topic), zap.Error(err))
+		case fenced(err):
+			s.o.Logger.Debug("another copy changes the endpoints at the same time: trying again", zap.Error(err))
+		case refused(err):
+			b.finish(fmt.Errorf("%w: %w", endpoints.ErrReadOnly, s.named(err)))
+			return false
+		case permanent(err):
+			b.finish(s.named(err))
+			return false
+		default:
+			s.o.Logger.Warn("the endpoints topic can't be written: trying again", zap.String("topic", s.o.Topic), zap.Error(err))
+		}
+		if !pause(ctx, time.Duration(rand.Int64N(int64(delay)))) {
+			return false
+		}
+	}
+}
+
+func (s *Store) named(err error) error { return fmt.Errorf("endpoints topic %s: %w", s.o.Topic, err) }
+
+// gather lets go of the requests whose callers are gone, and takes in those
+// that wait. While it isn't known what became of the batch, it stays as it is.
+func (s *Store) gather(b *batch) {
+	if b.mark != "" {
+		return
+	}
+	for _, r := range b.requests {
+		r.release()
+	}
+	b.requests = slices.DeleteFunc(b.requests, func(r *request) bool { return r.ctx.Err() != nil })
+	for len(b.requests) < maxBatch {
+		select {
+		case r := <-s.requests:
+			b.requests = append(b.requests, r)
+		default:
+			return
+		}
+	}
+}
+
+// finish answers every request: as was computed for it, or with an error.
+func (b *batch) finish(err error) {
+	for _, r := range b.requests {
+		a, computed := b.answers[r]
+		switch {
+		case err != nil && b.mark != "":
+			a = answer{err: fmt.Errorf("%w: %w", endpoints.ErrUnknown, err)}
+		case err != nil:
+			a = answer{err: err}
+		case !computed:
+			a = answer{err: context.Cause(r.ctx)} // nobody waits for it any more
+		}
+		r.answer <- a
+	}
+}
+
+// attempt is one way through what the package comment describes. Without an
+// error the batch's answers are true.
+func (s *Store) attempt(ctx context.Context, b *batch) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, errors.New("the brokers took too long"))
+	defer cancel()
+	producer, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.TransactionalID(s.o.Topic + "-writer"),
+		kgo.TransactionTimeout(transactionTimeout),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.DefaultProduceTopic(s.o.Topic),
+		kgo.ProducerLinger(0),
+	}, s.o.Connect...)...)
+	if err != nil {
+		return &configError{err.Error()}
+	}
+	defer producer.Close()
+
+	if _, _, err := producer.ProducerID(ctx); err != nil {
+		return fmt.Errorf("asking for the transactional id: %w", because(ctx, err))
+	}
+	if err := s.catchUp(ctx, producer); err != nil {
+		return fmt.Errorf("reading to the end: %w", because(ctx, err))
+	}
+	if s.decided(b) {
+		return nil
+	}
+	records, err := s.compute(b)
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	return s.commit(ctx, producer, b, records)
+}
+
+// because adds why a context ended, where an error only says that it did.
+func because(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) {
+		return cause
+	}
+	return err
+}
+
+// decided reports whether the transaction of which it wasn't known was
+// committed. Whoever asked for the transactional id since knows: what was open
+// is closed, and read.
+func (s *Store) decided(b *batch) bool {
+	if b.mark == "" {
+		return false
+	}
+	s.mu.Lock()
+	committed := s.expected[b.mark]
+	s.mu.Unlock()
+	s.forget(b)
+	return committed
+}
+
+func (s *Store) expect(b *batch, mark string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.mark = mark
+	s.expected[mark] = false
+}
+
+func (s *Store) forget(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.expected, b.mark)
+	b.mark = ""
+}
+
+// compute runs the edits of a batch, one upon the other, and gives the records
+// that make what is in the topic what comes out.
+func (s *Store) compute(b *batch) ([]*kgo.Record, error) {
+	s.mu.Lock()
+	err := s.table.hidden()
+	s.mu.Unlock()
+	if err != nil {
+		return nil, &configError{err.Error()}
+	}
+	before, now := s.live.Current(), time.Now()
+	set := before
+	b.answers = make(map[*request]answer, len(b.requests))
+	for _, r := range b.requests {
+		r.claim(func() {
+			next, err := edited(set, r, s.o.Options, now)
+			b.answers[r] = answer{next, err}
+			if err == nil {
+				set = next
+			}
+		})
+	}
+	return s.records(b, before, set, now)
+}
+
+// edited is what a request makes of a set.
+func edited(set []endpoints.Endpoint, r *request, o endpoints.Options, now time.Time) (next []endpoints.Endpoint, err error) {
+	// It runs on the writer's goroutine: a panic must not end the process over
+	// what would be a failed request where it came from.
+	if p := panics.Try(func() { next, err = r.edit(endpoints.Clone(set)) }); p != nil {
+		return nil, fmt.Errorf("BUG: changing the endpoints: %w", p.AsError())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return endpoints.Revise(set, next, o, now)
+}
+
+// records are the difference between two sets, and what is to be encrypted anew.
+func (s *Store) records(b *batch, before, after []endpoints.Endpoint, now time.Time) ([]*kgo.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var records []*kgo.Record
+	written := make(map[string]bool)
+	put := func(e endpoints.Endpoint, created time.Time) error {
+		value, err := b.encoder.Encode(e)
+		if err != nil {
+			return err
+		}
+		written[e.ID] = true
+		records = append(records, &kgo.Record{
+			Key: []byte(e.ID), Value: value,
+			Headers: []kgo.RecordHeader{{Key: createdHeader, Value: []byte(created.UTC().Format(time.RFC3339Nano))}},
+		})
+		return nil
+	}
+	was, is := make(map[string]endpoints.Endpoint, len(before)), make(map[string]bool, len(after))
+	for _, e := range before {
+		was[e.ID] = e
+	}
+	for i, e := range after {
+		is[e.ID] = true
+		old, known := was[e.ID]
+		if known && old.Equal(e) && slices.Equal(old.EventTypes, e.EventTypes) {
+			continue
+		}
+		created := s.table[e.ID].created
+		if !known {
+			created = now.Add(time.Duration(i)) // those of one moment stay in order
+		}
+		if err := put(e, created); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range before {
+		if !is[e.ID] {
+			written[e.ID] = true
+			records = append(records, &kgo.Record{Key: []byte(e.ID)})
+		}
+	}
+	if b.reseal {
+		stale := s.table.stale()
+		for _, old := range stale[:min(len(stale), maxBatch)] {
+			if written[old.endpoint.ID] {
+				continue
+			}
+			if err := put(old.endpoint, old.created); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return records, nil
+}
+
+// commit writes the records in one transaction, and waits until this copy has
+// read them. An error after which the batch has a mark leaves open whether they
+// are in the topic.
+func (s *Store) commit(ctx context.Context, producer *kgo.Client, b *batch, records []*kgo.Record) error {
+	mark := uuid.NewString()
+	for _, r := range records {
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: markHeader, Value: []byte(mark)})
+	}
+	if err := producer.BeginTransaction(); err != nil {
+		return fmt.Errorf("beginning: %w", err)
+	}
+	results := producer.ProduceSync(ctx, records...)
+	if err := results.FirstErr(); err != nil {
+		abort(ctx, producer)
+		return fmt.Errorf("writing: %w", because(ctx, err))
+	}
+	s.expect(b, mark)
+	if err := producer.EndTransaction(ctx, kgo.TryCommit); err != nil {
+		if errors.Is(err, kerr.OperationNotAttempted) {
+			s.forget(b)
+			abort(ctx, producer)
+		}
+		return fmt.Errorf("committing: %w", because(ctx, err))
+	}
+	last := records[len(records)-1].Offset
+	if err := s.await(ctx, func() bool { return s.position > last }); err != nil {
+		return fmt.Errorf("reading back: %w", err)
+	}
+	s.forget(b)
+	return nil
+}
+
+// abort ends a transaction that failed, so that nobody has to wait for the
+// brokers to do so. They do, if it doesn't work.
+func abort(ctx context.Context, producer *kgo.Client) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = producer.EndTransaction(ctx, kgo.TryAbort)
+}
+
+// fenced reports whether an error says that another copy asked for the
+// transactional id.
+func fenced(err error) bool {
+	return isOneOf(err, kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping, kerr.InvalidTxnState,
+		kerr.ConcurrentTransactions, kerr.TransactionAbortable, kerr.OperationNotAttempted, kerr.UnknownProducerID,
+		kerr.TransactionCoordinatorFenced)
+}
+
+// refused reports whether this user must not write.
+func refused(err error) bool {
+	return isOneOf(err, kerr.TopicAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.ClusterAuthorizationFailed)
+}
+
+func isOneOf(err error, all ...error) bool {
+	return slices.ContainsFunc(all, func(one error) bool { return errors.Is(err, one) })
+}
