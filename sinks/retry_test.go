@@ -44,8 +44,12 @@ func TestRetry(t *testing.T) {
 		if snap := h.snapshot(); snap.State != StateProvisioning || snap.Reason != "" || snap.LastError != "" || !snap.BackOffUntil.IsZero() {
 			t.Errorf("after the retry: %+v", snap.Health)
 		}
+		before := len(h.calls())
 		h.put(0, 1)
 		advance(10 * ms)
+		if first := h.calls()[before]; first.way != "primary" {
+			t.Errorf("the first after the retry went with the %s key", first.way)
+		}
 		if wait := time.Until(h.snapshot().BackOffUntil); wait > time.Second || wait <= 0 {
 			t.Errorf("still refused: the wait is %v, want the shortest", wait)
 		}
@@ -54,10 +58,6 @@ func TestRetry(t *testing.T) {
 		h.put(0, 2)
 		advance(10 * ms)
 		h.expect(counts{"unauthorized": 5, "delivered": 3})
-		calls := h.calls()
-		if last := calls[len(calls)-1]; last.way != "primary" {
-			t.Errorf("the last went with the %s key", last.way)
-		}
 		h.finish()
 	})
 }

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // Token is who may call, known by the SHA-256 of the token in hex.
@@ -113,6 +115,9 @@ func (h *handler) admit(r *http.Request) (caller, *Error) {
 			return caller{}, failure(http.StatusServiceUnavailable, "the token can't be checked right now: "+err.Error()).with("Retry-After", "5")
 		}
 		guesses.Allow()
+		if guesses.TokensAt(time.Now()) < 1 { // once a second at most, from then on
+			h.log.Warn("many tokens from one address were refused: it has to wait", zap.String("from", r.RemoteAddr))
+		}
 		return caller{}, unauthorized(bearer, err.Error())
 	}
 	if calls := h.calls.of(who.name); !calls.Allow() {

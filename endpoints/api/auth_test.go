@@ -78,6 +78,9 @@ func TestGuessing(t *testing.T) {
 		if w := from("[2001:db8::2]:99", "guess"); w.Code != 429 || w.Header().Get("Retry-After") != "1" {
 			t.Errorf("one more, from the same network: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
 		}
+		if n := r.logs.FilterLevelExact(zap.WarnLevel).Len(); n != 1 {
+			t.Errorf("%d warnings, want 1", n)
+		}
 		if w := from(bad, writer); w.Code != 429 {
 			t.Errorf("the right one is not told apart: %d", w.Code)
 		}

@@ -250,8 +250,14 @@ func TestOIDCKeysAreCachedAndRotate(t *testing.T) {
 	if code := get(sign(t, jose.RS256, p.key, "two", p.claims(nil))); code != 200 {
 		t.Errorf("the new key: %d", code)
 	}
-	if code := get(old); code != 401 {
-		t.Errorf("the old key, once the new one is known: %d", code)
+	// The library takes the new keys over a moment after it has used them.
+	deadline := time.After(10 * time.Second)
+	for get(old) != 401 {
+		select {
+		case <-deadline:
+			t.Fatal("the old key still signs, though the new one is known")
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 
