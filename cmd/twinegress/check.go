@@ -75,6 +75,7 @@ type checkResult struct {
 	Key   string `json:"key,omitempty"`
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
+	Note  string `json:"note,omitempty"`
 }
 
 func (c checkResult) with(err error) checkResult {
@@ -119,23 +120,48 @@ func checkKafka(ctx context.Context, cfg config.Config, log *zap.Logger) checkRe
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout)
 	defer cancel()
-	_, err = kafka.Check(ctx, connect, cfg.Ingest.Topics)
-	return result.with(err)
+	return result.with(kafka.Check(ctx, connect, cfg.Ingest.Topics...))
+}
+
+// loadEndpoints reads the endpoints, from wherever they are kept.
+func loadEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) ([]endpoints.Endpoint, error) {
+	store, err := openStore(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout) // brokers are waited for
+	defer cancel()
+	if cfg.Endpoints.Store == config.StoreKafka {
+		connect, err := kafka.Connect(cfg.Ingest, log)
+		if err != nil {
+			return nil, err
+		}
+		// Loading would create a topic that is missing, and this changes nothing.
+		if err := kafka.Check(ctx, connect, cfg.Endpoints.Topic); err != nil {
+			return nil, err
+		}
+	}
+	return store.Load(ctx)
 }
 
 // checkEndpoints tries each endpoint with each of its keys, or says what keeps
 // them from being read, one violation a result.
 func checkEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) []checkResult {
 	all := checkResult{What: "endpoints", Path: cfg.Endpoints.File}
+	switch cfg.Endpoints.Store {
+	case config.StoreKafka:
+		all.Path = cfg.Endpoints.Topic
+	case config.StoreMemory:
+		all.Path = "memory"
+	}
 	open, err := openers(cfg)
 	if err != nil {
 		return []checkResult{all.with(err)}
 	}
-	store, err := openStore(cfg, log)
-	if err != nil {
-		return []checkResult{all.with(err)}
+	set, err := loadEndpoints(ctx, cfg, log)
+	if cfg.Endpoints.Store == config.StoreKafka && kafka.IsMissing(err) {
+		all.Note, err = "the topic is not there yet: run creates it", nil
 	}
-	set, err := store.Load(ctx)
 	if v, ok := errors.AsType[endpoints.ValidationErrors](err); ok {
 		results := make([]checkResult, 0, len(v))
 		for _, one := range v {
@@ -200,13 +226,13 @@ func tryEndpoint(ctx context.Context, cfg config.Config, open sinks.Open, e endp
 
 func (r checkReport) print(w io.Writer) error {
 	t := newTable(w)
-	fmt.Fprintln(t, "RESULT\tWHAT\tTYPE\tPATH\tKEY\tPROBLEM")
+	fmt.Fprintln(t, "RESULT\tWHAT\tTYPE\tPATH\tKEY\tREMARK")
 	for _, c := range r.Checks {
 		result := "ok"
 		if !c.OK {
 			result = "FAILED"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", result, cmp.Or(c.Name, c.ID, c.What), c.Type, c.Path, c.Key, c.Error)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", result, cmp.Or(c.Name, c.ID, c.What), c.Type, c.Path, c.Key, cmp.Or(c.Error, c.Note))
 	}
 	return t.Flush()
 }

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
@@ -17,6 +18,9 @@ import (
 
 // maxBody is the largest body that is read. huma refuses what fills its limit.
 const maxBody = 1 << 20
+
+// changeTimeout bounds how long a caller waits for a store that doesn't answer.
+const changeTimeout = 20 * time.Second
 
 // operations are those on endpoints.
 type operations struct{ Options }
@@ -159,7 +163,7 @@ func (o *operations) create(ctx context.Context, in *struct{ JSONBody }) (*creat
 		return nil, fromStore(err)
 	}
 	e.ID = uuid.NewString()
-	set, err := o.Store.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+	set, err := o.change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		return append(set, e), nil
 	})
 	if err != nil {
@@ -210,7 +214,7 @@ func (o *operations) update(ctx context.Context, in *struct {
 ) (*changed, error) {
 	id := strings.ToLower(in.ID)
 	var before, after endpoints.Endpoint
-	set, err := o.Store.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+	set, err := o.change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		i := indexOf(set, id)
 		if i < 0 {
 			return nil, notFound(in.ID)
@@ -244,7 +248,7 @@ func (o *operations) delete(ctx context.Context, in *struct {
 ) (*struct{}, error) {
 	id := strings.ToLower(in.ID)
 	var gone endpoints.Endpoint
-	_, err := o.Store.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+	_, err := o.change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		i := indexOf(set, id)
 		if i < 0 {
 			return nil, notFound(in.ID)
@@ -270,6 +274,12 @@ func (o *operations) retry(ctx context.Context, in *ByID) (*struct{}, error) {
 	o.Retry(e.ID)
 	o.audit(ctx, "endpoint's back-off ended", e, nil)
 	return nil, nil
+}
+
+func (o *operations) change(ctx context.Context, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	return o.Store.Change(ctx, edit)
 }
 
 func (o *operations) stored(id string) (endpoints.Endpoint, error) {

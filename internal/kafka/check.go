@@ -2,38 +2,37 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // Check connects with the options of Connect and makes sure that the topics
-// are there and readable to us. It changes nothing.
-func Check(ctx context.Context, connect []kgo.Opt, topics []string) (partitions int, err error) {
+// are there, as far as this client may know. It changes nothing.
+func Check(ctx context.Context, connect []kgo.Opt, topics ...string) error {
 	client, err := kgo.NewClient(connect...)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer client.Close()
 	if err := client.Ping(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	details, err := kadm.NewClient(client).ListTopics(ctx, topics...)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	var wrong []string
+	var wrong []error
 	for _, topic := range topics {
-		d := details[topic]
-		if err := d.Err; err != nil {
-			wrong = append(wrong, fmt.Sprintf("topic %s: %v", topic, err))
+		if err := details[topic].Err; err != nil {
+			wrong = append(wrong, fmt.Errorf("topic %s: %w", topic, err))
 		}
-		partitions += len(d.Partitions)
 	}
-	if len(wrong) > 0 {
-		return 0, fmt.Errorf("%s", strings.Join(wrong, "; "))
-	}
-	return partitions, nil
+	return errors.Join(wrong...)
 }
+
+// IsMissing reports whether Check found that a topic does not exist.
+func IsMissing(err error) bool { return errors.Is(err, kerr.UnknownTopicOrPartition) }
