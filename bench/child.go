@@ -62,14 +62,16 @@ func serve[Spec, Reply any](in io.Reader, out io.Writer, begin func(Spec) (Reply
 	return errors.Join(err, end())
 }
 
-type brokerSpec struct{}
+type brokerSpec struct {
+	Retention int64 `json:"retention"` // bytes of a partition that are kept; 0: all
+}
 
 type brokerReply struct {
 	Brokers []string `json:"brokers"`
 }
 
-func startBroker(brokerSpec) (brokerReply, func() error, error) {
-	k, err := emulator.StartKafka(emulator.KafkaConfig{})
+func startBroker(spec brokerSpec) (brokerReply, func() error, error) {
+	k, err := emulator.StartKafka(emulator.KafkaConfig{RetentionBytes: spec.Retention})
 	if err != nil {
 		return brokerReply{}, nil, err
 	}

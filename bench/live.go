@@ -16,7 +16,8 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 			err = fmt.Errorf("%s: %s: %w", r.s.Name, r.side.Label, err)
 		}
 	}()
-	ctx, cancel := context.WithTimeoutCause(ctx, sideTime, fmt.Errorf("longer than %v", sideTime))
+	limit := sideTime + r.s.long
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("longer than %v", limit))
 	defer cancel()
 	if err := r.reset(ctx); err != nil {
 		return sample{}, err
@@ -55,7 +56,12 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 		return taken, err
 	}
 	begin := time.Now()
-	more, err := r.w.loader.load(ctx, r.topic, r.s.Events, rate)
+	var more loaded
+	if r.s.long > 0 {
+		more, err = r.keepLoading(ctx, pid, &taken)
+	} else {
+		more, err = r.w.loader.load(ctx, r.topic, r.s.Events, rate)
+	}
 	if err != nil {
 		return taken, err
 	}
@@ -85,6 +91,44 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	taken.cpu = now - cpu
 	taken.brokerCPU, taken.servicesCPU = othersNow[0]-others[0], othersNow[1]-others[1]
 	return taken, nil
+}
+
+// keepLoading puts events on the topic for a long time: as fast as they are
+// taken, so that the process always has some to read.
+func (r *run) keepLoading(ctx context.Context, pid int, taken *sample) (on loaded, err error) {
+	const waiting, some = 200_000, 10_000
+	end := time.After(r.s.long)
+	look := time.NewTicker(rssEvery)
+	defer look.Stop()
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-end:
+			return on, nil
+		case <-look.C:
+			rss, err := currentRSS(pid)
+			if err != nil {
+				return on, err
+			}
+			taken.rss = append(taken.rss, rss)
+			continue
+		case <-tick.C:
+		case <-ctx.Done():
+			return on, context.Cause(ctx)
+		}
+		stats, err := r.w.stats(ctx)
+		if err != nil {
+			return on, err
+		}
+		for on.Events+r.on.Events-stats.Count() < waiting-some {
+			more, err := r.w.loader.load(ctx, r.topic, some, 0)
+			if err != nil {
+				return on, err
+			}
+			on = on.and(more)
+		}
+	}
 }
 
 // warm moves a few events, and waits until the process has settled.

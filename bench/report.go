@@ -69,7 +69,7 @@ type Side struct {
 	OthersBusy Values  `json:"othersBusy"` // cores, of broker and services
 	Broker     Values  `json:"brokerCpuMicrosPerEvent"`
 	Services   Values  `json:"servicesCpuMicrosPerEvent"`
-	// When live: from the append to the outcome.
+	// Of events that come at a rate: from the append to the outcome.
 	P50     Values `json:"latencyP50Seconds"`
 	P99     Values `json:"latencyP99Seconds"`
 	P999    Values `json:"latencyP999Seconds"`
@@ -117,7 +117,7 @@ func (r *Result) compute() error {
 		if len(s.samples) == 0 {
 			return errors.New("bench: nothing was measured")
 		}
-		s.compute(r.Live)
+		s.compute(r)
 	}
 	r.CPURatio, r.RateRatio = valuesOf(nil), valuesOf(nil)
 	if len(r.Sides) == 2 {
@@ -146,7 +146,7 @@ func over(samples []sample, f figure) Values {
 	return valuesOf(each)
 }
 
-func (s *Side) compute(live bool) {
+func (s *Side) compute(r *Result) {
 	// What is per event is without what the same process costs with next to no
 	// events. When live there is nothing to take away: it was warm already.
 	perEvent := func(f figure) Values {
@@ -169,7 +169,7 @@ func (s *Side) compute(live bool) {
 	s.Rate = over(s.samples, func(x *sample) float64 { return float64(x.records) / x.elapsed.Seconds() })
 	s.CPU = perEvent(func(x *sample) float64 { return cpu(x) * 1e6 })
 	s.System = valuesOf(nil)
-	if !live {
+	if !r.Live {
 		s.System = perEvent(func(x *sample) float64 { return x.system.Seconds() * 1e6 })
 	}
 	s.Mallocs = perEvent(func(x *sample) float64 { return x.Mallocs })
@@ -182,7 +182,7 @@ func (s *Side) compute(live bool) {
 	s.Services = perEvent(func(x *sample) float64 { return x.servicesCPU.Seconds() * 1e6 })
 
 	s.P50, s.P99, s.P999, s.IdleCPU = valuesOf(nil), valuesOf(nil), valuesOf(nil), valuesOf(nil)
-	if live {
+	if r.Rate > 0 { // else they wait for each other
 		s.P50 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.5) })
 		s.P99 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.99) })
 		s.P999 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.999) })

@@ -33,6 +33,9 @@ type Scenario struct {
 	rate float64       // events a second, live; 0 is as fast as possible
 	half bool          // rate is half of what this scenario reaches when it isn't live
 	idle time.Duration // how long the process is watched doing nothing, before the events come
+	// long is how long the events come, live; there are always some waiting,
+	// and the topic keeps no more than it must. Events is not used then.
+	long time.Duration
 }
 
 // side is one of those that take turns.
@@ -123,7 +126,7 @@ func eight() (targets []target) {
 // Default are the scenarios of a call that names none.
 var Default = []string{"decode", "discard", "eventhubs", "servicebus", "eventgrid", "mixed"}
 
-// All stands for all of them, in a call.
+// All stands for all of them but the long ones, in a call.
 const All = "all"
 
 // Scenarios are all there are, in the order they are listed.
@@ -196,6 +199,10 @@ var Scenarios = []Scenario{
 		Events: 3_600_000, Pairs: 1, targets: oneHub, sides: runAlone,
 	},
 	{
+		Name: "soak", About: "ten minutes at full load: memory",
+		Pairs: 1, live: true, long: 10 * time.Minute, targets: oneHub, sides: runAlone,
+	},
+	{
 		Name: "payload300", About: "one event hub, events of 300 B",
 		Payload: "300", Events: 300_000, targets: oneHub, sides: runAgainstFloor,
 	},
@@ -221,7 +228,11 @@ func Select(names []string) ([]Scenario, error) {
 	var chosen []Scenario
 	for _, name := range names {
 		if name == All {
-			chosen = append(chosen, Scenarios...)
+			for _, s := range Scenarios {
+				if s.long == 0 {
+					chosen = append(chosen, s)
+				}
+			}
 			continue
 		}
 		i := slices.IndexFunc(Scenarios, func(s Scenario) bool { return s.Name == name })

@@ -91,7 +91,7 @@ func (r *Result) WriteTable(w io.Writer) {
 			fmt.Fprintf(w, "  dropped by %s: %s\n", s.Label, reasons(s.Dropped))
 		}
 	}
-	if rss := first.RSS; len(rss) > 10 {
+	if rss := first.RSS; len(rss) > 10 && len(r.Sides) == 1 {
 		fmt.Fprintf(w, "  RSS of %s in MiB, by tenths of the run:", first.Label)
 		for i := range 10 {
 			fmt.Fprintf(w, " %d", rss[(i+1)*(len(rss)-1)/10]>>20)

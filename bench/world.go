@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -26,6 +27,9 @@ const (
 	// connections and the stop of the process that moves them.
 	startTopic  = "bench-start"
 	startEvents = 40 * partitions
+	// retention of a partition, in bytes, where the broker can't keep
+	// everything: several times what waits to be read.
+	retention = 64 << 20
 )
 
 // world is what is around the measured process during one scenario.
@@ -38,6 +42,7 @@ type world struct {
 	admin    *kadm.Client
 	http     *http.Client
 	loader   *loader
+	topics   map[string]*string // configuration of each topic
 	main     loaded
 	start    loaded
 }
@@ -52,14 +57,21 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 	if w.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
 		return nil, err
 	}
-	if w.broker, err = h.child(ctx, RoleBroker, h.others, brokerSpec{}); err != nil {
+	w.topics = map[string]*string{"message.timestamp.type": kadm.StringPtr("LogAppendTime")}
+	var broker brokerSpec
+	if s.long > 0 {
+		broker.Retention = retention
+		w.topics["retention.bytes"] = kadm.StringPtr(strconv.Itoa(retention))
+		w.topics["segment.bytes"] = kadm.StringPtr(strconv.Itoa(retention / 8))
+	}
+	if w.broker, err = h.child(ctx, RoleBroker, h.others, broker); err != nil {
 		return nil, err
 	}
-	var broker brokerReply
-	if err := w.broker.answer(ctx, patience, &broker); err != nil {
+	var started brokerReply
+	if err := w.broker.answer(ctx, patience, &started); err != nil {
 		return nil, err
 	}
-	w.brokers = broker.Brokers
+	w.brokers = started.Brokers
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...))
 	if err != nil {
 		return nil, err
@@ -89,8 +101,7 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 
 // createTopics makes topics whose records carry the time of their append.
 func (w *world) createTopics(ctx context.Context, names ...string) error {
-	appendTime := "LogAppendTime"
-	created, err := w.admin.CreateTopics(ctx, partitions, 1, map[string]*string{"message.timestamp.type": &appendTime}, names...)
+	created, err := w.admin.CreateTopics(ctx, partitions, 1, w.topics, names...)
 	if err == nil {
 		err = created.Error()
 	}
