@@ -32,12 +32,13 @@ func TestMetricsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var table, runtime []string
+	var table []string
+	others := map[string]bool{}
 	values := map[string]map[string]bool{} // of labels with few of them
 	for _, f := range families {
 		name := f.GetName()
 		if !strings.HasPrefix(name, "twinegress_") {
-			runtime = append(runtime, "`"+name+"`")
+			others[name] = true
 			continue
 		}
 		labels := map[string]bool{}
@@ -62,6 +63,17 @@ func TestMetricsPage(t *testing.T) {
 	if len(table) < 20 {
 		t.Fatalf("only %d metrics", len(table))
 	}
+	// Not all of them: which there are is up to Go's version and the system.
+	var used []string
+	for _, name := range []string{
+		"go_gc_gomemlimit_bytes", "go_goroutines", "process_cpu_seconds_total", "process_network_receive_bytes_total",
+		"process_network_transmit_bytes_total", "process_resident_memory_bytes",
+	} {
+		if !others[name] {
+			t.Errorf("%s is not served", name)
+		}
+		used = append(used, "`"+name+"`")
+	}
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		words = append(words, fmt.Sprintf("| `%s` | %s |", name, strings.Join(slices.Sorted(maps.Keys(values[name])), ", ")))
@@ -82,7 +94,7 @@ A histogram has ` + "`_bucket`, `_sum` and `_count`" + `. An ` + "`endpoint`" + 
 | --- | --- |
 ` + strings.Join(words, "\n") + `
 
-Beside these there are the Go runtime's and the process' own: ` + strings.Join(runtime, ", ") + ".\n"
+Beside these there are the Go runtime's and the process' own, ` + "`go_…` and `process_…`" + `; the dashboard uses ` + strings.Join(used, ", ") + ".\n"
 
 	if *updateMetrics {
 		if err := os.WriteFile(metricsPage, []byte(page), 0o600); err != nil {

@@ -3,6 +3,7 @@ package deploycheck
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // root is the repository's, seen from here.
@@ -22,6 +25,7 @@ type settings struct {
 	Ingest struct {
 		Brokers, Topics   []string
 		Group, InstanceID string
+		MaxInFlightBytes  size
 		TLS               struct {
 			Enabled                   bool
 			CAFile, CertFile, KeyFile string
@@ -36,6 +40,17 @@ type settings struct {
 	Ops      struct{ Listen string }
 	Send     struct{ CAFile string }
 	Shutdown struct{ Timeout time.Duration }
+}
+
+// size is as the program writes it: 64MiB.
+type size string
+
+func (s size) value() int64 {
+	q, err := resource.ParseQuantity(strings.TrimSuffix(string(s), "B"))
+	if err != nil {
+		return math.MaxInt64
+	}
+	return q.Value()
 }
 
 // files are the files that are named, by key.

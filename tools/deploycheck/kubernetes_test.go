@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -39,6 +40,7 @@ func TestKubernetes(t *testing.T) {
 			t.Run("probes", in.checkProbes)
 			t.Run("selectors", in.checkSelectors)
 			t.Run("shutdown", in.checkShutdown)
+			t.Run("memory", in.checkMemory)
 			t.Run("security", in.checkSecurity)
 			t.Run("network", in.checkNetwork)
 			t.Run("files", in.checkFiles)
@@ -296,6 +298,28 @@ func (in *installation) checkShutdown(t *testing.T) {
 	grace := time.Duration(*in.pod.TerminationGracePeriodSeconds) * time.Second
 	if timeout := in.config.Shutdown.Timeout; grace < timeout+shutdownMargin {
 		t.Errorf("terminationGracePeriodSeconds is %s; shutdown.timeout is %s and needs %s more", grace, timeout, shutdownMargin)
+	}
+}
+
+// Go collects harder when it comes near its limit, which has to be before the
+// container's; what is in flight has to fit in well below.
+func (in *installation) checkMemory(t *testing.T) {
+	container := in.main.Resources.Limits.Memory().Value()
+	var goLimit int64
+	for _, e := range in.main.Env {
+		if e.Name == "GOMEMLIMIT" {
+			q, err := resource.ParseQuantity(strings.TrimSuffix(e.Value, "B"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			goLimit = q.Value()
+		}
+	}
+	if goLimit < container*8/10 || goLimit > container*95/100 {
+		t.Errorf("GOMEMLIMIT is %d MiB, the container's limit %d MiB: it should be about nine tenths", goLimit>>20, container>>20)
+	}
+	if in.config.Ingest.MaxInFlightBytes.value() > goLimit/4 {
+		t.Errorf("ingest.maxInFlightBytes is %s, GOMEMLIMIT %d MiB", in.config.Ingest.MaxInFlightBytes, goLimit>>20)
 	}
 }
 
