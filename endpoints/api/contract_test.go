@@ -75,6 +75,7 @@ var violations = []violation{
 	{"unknown field", `"path"`, `"colour":"red","path"`, 400, []string{"colour"}},
 	{"a field twice", `"path"`, `"Path":"x","path"`, 400, []string{"path"}},
 	{"many at once", `"type":"EventHub","eventTypes":["TopologyOperation"],"path":"other"`, `"type":"x","eventTypes":["y"],"path":"","z":1`, 400, []string{"type", "eventTypes", "path", "z"}},
+	{"a name that is taken", `"path"`, `"name":"taken","path"`, 409, []string{"name"}},
 	{"a second one for DeviceMessage", `["TopologyOperation"],"path":"other","connectionString":"`, `["DeviceMessage"],"path":"other","connectionString":"EntityPath=other;`, 409, []string{"eventTypes"}},
 }
 
@@ -162,7 +163,7 @@ func TestContract(t *testing.T) {
 						r.t.Fatal("nothing was changed")
 					}
 					if v.status == http.StatusConflict {
-						first := strings.ReplaceAll(c.body, "other", "devices")
+						first := strings.ReplaceAll(c.body, `other`, "devices")
 						if w := r.do(call{method: "POST", path: "/endpoints", body: first}); w.Code != 201 {
 							r.t.Fatal(w.Body)
 						}

@@ -14,7 +14,7 @@ import (
 // the fields that are read only are ignored.
 type Endpoint struct {
 	ID                        string            `json:"id" format:"uuid" readOnly:"true"`
-	Name                      string            `json:"name,omitempty" maxLength:"128" doc:"Yours to choose"`
+	Name                      string            `json:"name,omitempty" maxLength:"128" doc:"Yours to choose; no other endpoint may have it"`
 	Type                      string            `json:"type" enum:"EventHub,ServiceBus,EventGrid"`
 	EventTypes                []string          `json:"eventTypes" minItems:"1" uniqueItems:"true" enum:"TopologyOperation,UdfCustom,SensorChange,SpaceChange,DeviceMessage" doc:"DeviceMessage only with EventHub, alone, and on one endpoint at most"`
 	ConnectionString          string            `json:"connectionString,omitempty" doc:"With EventGrid the topic's key, by itself" example:"Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=POLICY;SharedAccessKey=KEY"`
