@@ -129,14 +129,14 @@ func (l *lane) run(ctx context.Context) {
 				return
 			}
 		}
-		if !leftOver { // what a full batch left over has waited long enough
+		if !leftOver { // what the batch before left over has waited long enough
 			l.linger(ctx, linger)
 		}
 		batch := l.work[:min(len(l.work), l.sender.options.MaxEvents)]
 		bytes := bytesOf(batch) // before the events are settled and may be gone
 		done := l.sender.deliver(ctx, batch)
-		l.shift(done, bytes)
-		if done < len(batch) {
+		l.shift(done, bytes-bytesOf(batch[done:]))
+		if ctx.Err() != nil {
 			return // stopped: what has no outcome stays where it is
 		}
 	}

@@ -163,8 +163,10 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 	return context.Cause(ctx) // the run stays pending, and the chunk unsettled
 }
 
-// deliver gives every event of a batch its outcome, and tells how many have
-// one: fewer than all only if the sender was stopped before that.
+// deliver gives the events of a batch their outcome, and tells how many, from
+// the front, have one: at least one, unless the sender is stopped before that.
+// What does not fit in one batch of the service's is left for the next, which
+// may be a fuller one by then.
 //
 // A batch that is refused for what is in it is halved until the bad event is
 // alone. What is known to hold it is remembered from send to send, so that k
@@ -188,7 +190,9 @@ func (s *Sender) deliver(ctx context.Context, all []*event.Event) (done int) {
 			s.healthy(permit, link)
 			s.delivered(batch[:n])
 			batch = batch[n:]
-			suspects = max(suspects-n, 0)
+			if suspects = max(suspects-n, 0); suspects == 0 {
+				return len(all) - len(batch)
+			}
 		case ctx.Err() != nil:
 			s.breaker.Cancel(permit)
 			return len(all) - len(batch)
