@@ -27,8 +27,8 @@ import (
 // tapped is a connection that a test has a say in.
 type tapped struct {
 	net.Conn
-	reading func() error       // before each answer is read
-	writing func(key kmsg.Key) // before each request is written
+	reading func() error                       // before each answer is read
+	writing func(key kmsg.Key, request []byte) // before each request is written
 }
 
 func (c *tapped) Read(b []byte) (int, error) {
@@ -40,7 +40,7 @@ func (c *tapped) Read(b []byte) (int, error) {
 
 func (c *tapped) Write(b []byte) (int, error) {
 	if len(b) >= 6 { // the client writes a whole request at a time: size, key, …
-		c.writing(kmsg.Key(binary.BigEndian.Uint16(b[4:])))
+		c.writing(kmsg.Key(binary.BigEndian.Uint16(b[4:])), b)
 	}
 	return c.Conn.Write(b)
 }
@@ -66,7 +66,7 @@ func TestChangeReadsToTheEndFirst(t *testing.T) {
 		if blind.Load() {
 			return inner
 		}
-		return &tapped{Conn: inner, writing: func(kmsg.Key) {}, reading: func() error {
+		return &tapped{Conn: inner, writing: func(kmsg.Key, []byte) {}, reading: func() error {
 			if blind.Load() {
 				<-sighted
 			}
@@ -110,7 +110,7 @@ func TestLostAnswerToACommit(t *testing.T) {
 	a := c.start(t, c.keys, dialer(func(inner net.Conn) net.Conn {
 		committing := false // one goroutine writes, another reads; the answer comes after the request
 		var mu sync.Mutex
-		return &tapped{Conn: inner, writing: func(key kmsg.Key) {
+		return &tapped{Conn: inner, writing: func(key kmsg.Key, _ []byte) {
 			mu.Lock()
 			defer mu.Unlock()
 			committing = key == kmsg.EndTxn
@@ -141,6 +141,28 @@ func TestLostAnswerToACommit(t *testing.T) {
 	}
 	if edits != 1 || len(set) != 1 || len(a.Current()) != 1 {
 		t.Errorf("edited %d times; answered %v; in force %v", edits, set, a.Current())
+	}
+}
+
+// A client that says it committed is believed once the records are read back:
+// franz-go has been seen to abort instead.
+func TestCommitThatWasAnAbort(t *testing.T) {
+	c := anyCluster(t)
+	var turned atomic.Bool
+	a := c.start(t, c.keys, dialer(func(inner net.Conn) net.Conn {
+		return &tapped{Conn: inner, reading: func() error { return nil }, writing: func(key kmsg.Key, request []byte) {
+			if key == kmsg.EndTxn && turned.CompareAndSwap(false, true) {
+				request[len(request)-2] = 0 // commit: no; behind it are the tags, none
+			}
+		}}
+	}))
+	set, err := a.change(t, add(hub("one")))
+	must(t, err)
+	if !turned.Load() || names(set) != "one" || names(a.Current()) != "one" {
+		t.Errorf("answered %q; in force is %q", names(set), names(a.Current()))
+	}
+	if again := c.start(t, c.keys); names(again.Current()) != "one" {
+		t.Errorf("in the topic is %q", names(again.Current()))
 	}
 }
 

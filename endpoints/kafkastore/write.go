@@ -332,6 +332,7 @@ func (s *Store) commit(ctx context.Context, producer *kgo.Client, b *batch, reco
 		return fmt.Errorf("writing: %w", because(ctx, err))
 	}
 	s.expect(b, mark)
+	s.noted(ctx, producer)
 	if err := producer.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		if errors.Is(err, kerr.OperationNotAttempted) {
 			s.forget(b)
@@ -343,8 +344,26 @@ func (s *Store) commit(ctx context.Context, producer *kgo.Client, b *batch, reco
 	if err := s.await(ctx, func() bool { return s.position > last }); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
-	s.forget(b)
+	// Only what was read back counts, whatever the client says.
+	if !s.decided(b) {
+		return errNotCommitted
+	}
 	return nil
+}
+
+// errNotCommitted is for a commit that was none, although it was said to be.
+var errNotCommitted = errors.New("the transaction was aborted while it was said to be committed")
+
+// noted waits until the client has noted the partition that it wrote to. It may
+// get the answer to its first write before that, and what it is told to commit
+// then it aborts, without an error (franz-go v1.22.2, storePartitionsUpdate
+// stores after it produces).
+func (s *Store) noted(ctx context.Context, producer *kgo.Client) {
+	for {
+		if leader, _, _ := producer.PartitionLeader(s.o.Topic, 0); leader >= 0 || !pause(ctx, time.Millisecond) {
+			return
+		}
+	}
 }
 
 // abort ends a transaction that failed, so that nobody has to wait for the
