@@ -34,7 +34,7 @@ func pathsOf(eps []Endpoint) string {
 	return strings.Join(all, " ")
 }
 
-func write(t *testing.T, path, content string) {
+func write(t testing.TB, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)

@@ -84,7 +84,7 @@ func rename(t *testing.T, path, content string) {
 	must(t, os.Rename(path+".tmp", path))
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

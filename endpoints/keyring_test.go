@@ -14,7 +14,7 @@ import (
 )
 
 // ageKeys are n secret keys in the form of a file's lines.
-func ageKeys(t *testing.T, n int) []string {
+func ageKeys(t testing.TB, n int) []string {
 	t.Helper()
 	lines := make([]string, n)
 	for i := range lines {
@@ -25,7 +25,7 @@ func ageKeys(t *testing.T, n int) []string {
 	return lines
 }
 
-func keyring(t *testing.T, lines ...string) *Keyring {
+func keyring(t testing.TB, lines ...string) *Keyring {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keys.txt")
 	write(t, path, "# made for a test\n\n"+strings.Join(lines, "\n"))

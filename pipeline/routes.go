@@ -33,9 +33,10 @@ func (p *Pipeline) acquireRoutes() *routes {
 // apply makes the running senders those of this set: new ones are started,
 // changed ones updated, then the table is swapped, then removed ones drained.
 // An event of an endpoint that did not change notices nothing.
+//
+// Only one apply runs at a time, and nobody else changes the senders. So the
+// lock, which every chunk needs, is held for the swap alone.
 func (p *Pipeline) apply(set []endpoints.Endpoint) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	senders := make(map[string]*sinks.Sender, len(set))
 	given := make([]stages.Route[*sinks.Sender], 0, len(set))
 	for _, endpoint := range set {
@@ -50,21 +51,31 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 		senders[endpoint.ID] = s
 		given = append(given, p.route(s, endpoint))
 	}
-	old, before := p.routes, p.senders
-	p.routes = &routes{table: stages.NewTable(given)}
+	var removed []*sinks.Sender
+	for id, s := range p.senders {
+		if senders[id] == nil {
+			removed = append(removed, s)
+		}
+	}
+	next := &routes{table: stages.NewTable(given)}
+	p.mu.Lock()
+	old := p.routes
+	p.routes, p.senders = next, senders
+	for _, s := range removed {
+		p.leaving[s] = true
+	}
 	if old != nil {
-		next := p.routes
 		next.users.Add(1)
+	}
+	p.mu.Unlock()
+	if old != nil {
 		p.background.Go(func() {
 			old.users.Wait()
 			next.users.Done()
 		})
 	}
-	p.senders = senders
-	for id, s := range before {
-		if senders[id] == nil {
-			p.remove(s, old)
-		}
+	for _, s := range removed {
+		p.remove(s, old)
 	}
 }
 
@@ -112,7 +123,6 @@ func (p *Pipeline) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
 func (p *Pipeline) remove(s *sinks.Sender, from *routes) {
 	endpoint := s.Endpoint()
 	p.Log.Info("endpoint removed: draining", zap.Object("endpoint", endpoint))
-	p.leaving[s] = true
 	p.background.Go(func() {
 		from.users.Wait()
 		ctx, cancel := context.WithTimeout(p.handOff, p.ShutdownTimeout)

@@ -197,7 +197,7 @@ func TestLaneBytes(t *testing.T) {
 			synctest.Wait()
 		}
 		h.expect(counts{"delivered": 12})
-		l := h.lanes[0]
+		l := h.lane(0)
 		if l.count != 0 || l.bytes != 0 {
 			t.Errorf("an empty lane has %d events of %d bytes", l.count, l.bytes)
 		}
@@ -223,7 +223,7 @@ func TestLaneBytes(t *testing.T) {
 func TestEnqueueAllocatesNothing(t *testing.T) {
 	h := newHarness(t, hub, defaults)
 	c := h.chunk(0, 256, 100)
-	l := h.lanes[0]
+	l := h.lane(0)
 	l.started = true // no goroutine: the test takes from the lane itself
 	allocs := testing.AllocsPerRun(200, func() {
 		for i := range c.Events {
@@ -248,7 +248,7 @@ func TestEnqueueAllocatesNothing(t *testing.T) {
 func TestShiftForgets(t *testing.T) {
 	h := newHarness(t, hub, defaults)
 	c := h.chunk(0, 4, 10)
-	l := h.lanes[0]
+	l := h.lane(0)
 	l.work = []*event.Event{&c.Events[0], &c.Events[1], &c.Events[2]}
 	l.shift(2, 20)
 	if all := l.work[:3]; all[0] != &c.Events[2] || all[1] != nil || all[2] != nil {

@@ -53,7 +53,7 @@ type Sender struct {
 	log         *zap.Logger
 	breaker     *breaker.Breaker
 
-	lanes     [lanesPerSender]*lane
+	lanes     [lanesPerSender]*lane // the dispatcher's, until close; nil until its first event
 	running   sync.WaitGroup
 	ctx       context.Context // of the lanes and their sends; see Close
 	cancel    context.CancelFunc
@@ -87,7 +87,8 @@ const (
 // NewSender makes an endpoint's sender. Nothing runs or connects until the
 // first event comes.
 func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLetters DeadLetters, log *zap.Logger) *Sender {
-	log = log.With(zap.String("endpoint", endpoint.ID),
+	// Lazily: most of thousands of endpoints have nothing to say for long.
+	log = log.WithLazy(zap.String("endpoint", endpoint.ID),
 		zap.String("type", string(endpoint.Type)), zap.String("path", endpoint.Path))
 	s := &Sender{
 		id:          endpoint.ID,
@@ -101,9 +102,6 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 		link:        newFailover(endpoint, open, log),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	for i := range s.lanes {
-		s.lanes[i] = newLane(s)
-	}
 	return s
 }
 
@@ -139,7 +137,7 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 	wait := s.endpoint.Overflow != endpoints.OverflowDrop
 	s.mu.Unlock()
 
-	l := s.lanes[int(c.Partition)%lanesPerSender]
+	l := s.lane(c.Partition)
 	if s.breaker.Blocked(time.Now()) {
 		// What is kept is kept in order: behind what the lane has still to drop.
 		// A lane that hangs in a send (a probe) fills up meanwhile, and then
@@ -161,6 +159,16 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 		return nil
 	}
 	return context.Cause(ctx) // the run stays pending, and the chunk unsettled
+}
+
+// lane is the partition's: made for its first event, since most of thousands of
+// endpoints see few partitions, or nothing for long.
+func (s *Sender) lane(partition int32) *lane {
+	l := &s.lanes[int(partition)%lanesPerSender]
+	if *l == nil {
+		*l = newLane(s)
+	}
+	return *l
 }
 
 // deliver gives the events of a batch their outcome, and tells how many, from
@@ -408,6 +416,9 @@ func (s *Sender) close(ctx context.Context) error {
 	s.mu.Unlock()
 	if removed {
 		for _, l := range s.lanes {
+			if l == nil {
+				continue
+			}
 			l.take()
 			s.drop(l.work, event.Removed, "the endpoint was removed")
 			l.work = nil
