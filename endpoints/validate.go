@@ -16,6 +16,9 @@ type Options struct {
 	// AllowDevelopmentEmulator accepts UseDevelopmentEmulator=true, with which
 	// the SDKs speak plain text to any host. Off in production.
 	AllowDevelopmentEmulator bool
+	// IdentityDomains are where an identityBased endpoint may be: at these
+	// hosts, or anywhere below them. Nil: AzureDomains.
+	IdentityDomains []string
 }
 
 // maxConnectionString is far more than any has, and keeps an endpoint within
@@ -98,6 +101,9 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	e.checkEventTypes(&v)
 	e.checkFilter(&v)
 	e.checkPath(&v)
+	if e.Authentication == AuthenticationIdentity {
+		e.checkIdentityHost(&v, o)
+	}
 	switch e.Type {
 	case TypeEventGrid:
 		if e.Authentication == AuthenticationIdentity {

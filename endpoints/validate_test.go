@@ -165,6 +165,25 @@ func TestValidate(t *testing.T) {
 			o:    Options{AllowDevelopmentEmulator: true},
 			want: []string{"connectionString: the token would travel in the clear"},
 		},
+		"identity, at somebody's host": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = "Endpoint=sb://servicebus.windows.net.example.com/" }),
+			want: []string{"connectionString: identityBased sends this process's own token, and only to hosts under servicebus.windows.net"},
+		},
+		"identity, at a host that only ends alike": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = "Endpoint=sb://evilservicebus.windows.net/" }),
+			want: []string{"connectionString: only to hosts under"},
+		},
+		"identity, where the operator allows it": {
+			e: hub(identity, func(e *Endpoint) { e.ConnectionString = "Endpoint=sb://hub.corp.example:5671/" }),
+			o: Options{IdentityDomains: []string{"corp.example"}},
+		},
+		"grid by identity, at somebody's host": {
+			e: grid(func(e *Endpoint) {
+				e.Authentication, e.ConnectionString, e.SecondaryConnectionString = AuthenticationIdentity, "", ""
+				e.Path = "t.example.com"
+			}),
+			want: []string{"path: only to hosts under"},
+		},
 		"identity and a second key": {
 			e:    hub(identity, func(e *Endpoint) { e.SecondaryConnectionString = ehConn2 }),
 			want: []string{"secondaryConnectionString: has no place beside identityBased"},

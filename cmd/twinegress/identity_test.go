@@ -47,6 +47,7 @@ func TestManagedIdentity(t *testing.T) {
 	set[2].ConnectionString = ""
 	cfg := w.config()
 	cfg.Endpoints.AllowDevelopmentEmulator = false
+	cfg.Endpoints.IdentityDomains = []string{"127.0.0.1", "localhost"}
 	r := w.start(cfg, set...)
 	if report := runChecks(t.Context(), cfg); !report.OK || len(report.Checks) != 5 || report.Checks[2].Key != "identity" {
 		t.Errorf("check: %+v", report)

@@ -99,7 +99,10 @@ func newLogger(level string) (*zap.Logger, error) {
 
 // endpointRules are the operator's, for every way in which an endpoint comes.
 func endpointRules(cfg config.Config) endpoints.Options {
-	return endpoints.Options{AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator}
+	return endpoints.Options{
+		AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator,
+		IdentityDomains:          cfg.Endpoints.IdentityDomains,
+	}
 }
 
 func openStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {

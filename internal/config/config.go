@@ -84,6 +84,8 @@ type Endpoints struct {
 	Topic                    string `koanf:"topic"`          // of StoreKafka, at the brokers of ingest
 	SecretsKeyFile           string `koanf:"secretsKeyFile"` // age identities; empty: secrets are stored in the clear
 	AllowDevelopmentEmulator bool   `koanf:"allowDevelopmentEmulator"`
+	// IdentityDomains are where identityBased endpoints may be.
+	IdentityDomains []string `koanf:"identityDomains"`
 }
 
 // The values of endpoints.store.
@@ -192,7 +194,14 @@ func Default() Config {
 			RebalanceTimeout: 60 * time.Second,
 			MaxInFlightBytes: 64 << 20,
 		},
-		Endpoints: Endpoints{Store: StoreFile, File: "endpoints.json", Topic: "twinegress-endpoints"},
+		Endpoints: Endpoints{
+			Store: StoreFile, File: "endpoints.json", Topic: "twinegress-endpoints",
+			IdentityDomains: []string{
+				"servicebus.windows.net", "eventgrid.azure.net",
+				"servicebus.usgovcloudapi.net", "eventgrid.azure.us",
+				"servicebus.chinacloudapi.cn", "eventgrid.azure.cn",
+			},
+		},
 		API: API{
 			Listen: "127.0.0.1:8080", Tokens: []Token{}, RateLimit: 100,
 			OIDC: OIDC{RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"},

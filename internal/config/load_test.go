@@ -93,7 +93,7 @@ var everything = map[string]string{
 	"ingest.rebalanceTimeout": "2m", "ingest.tls.enabled": "true", "ingest.tls.caFile": "ca",
 	"ingest.tls.certFile": "cert", "ingest.tls.keyFile": "key", "ingest.sasl.mechanism": "scram-sha-256",
 	"ingest.sasl.username": "u", "ingest.sasl.password": "SECRET", "ingest.maxInFlightBytes": "1MB",
-	"endpoints.store": "Kafka", "endpoints.file": "e", "endpoints.topic": "x", "endpoints.secretsKeyFile": "k", "endpoints.allowDevelopmentEmulator": "true",
+	"endpoints.store": "Kafka", "endpoints.file": "e", "endpoints.topic": "x", "endpoints.secretsKeyFile": "k", "endpoints.allowDevelopmentEmulator": "true", "endpoints.identityDomains": "a.example,b.example",
 	"api.listen": ":2", "api.tokens": `[{"name":"n","sha256":"` + strings.ToUpper(hash) + `","role":"Write"}]`,
 	"api.oidc.issuer": "https://i", "api.oidc.audience": "a", "api.oidc.roleClaim": "c", "api.oidc.readRole": "r",
 	"api.oidc.writeRole": "w", "api.tls.certFile": "cert", "api.tls.keyFile": "key", "api.rateLimit": "9",
@@ -113,7 +113,7 @@ func wantEverything() Config {
 			SASL:             SASL{Mechanism: SASLScram256, Username: "u", Password: "SECRET"},
 			MaxInFlightBytes: 1e6,
 		},
-		Endpoints: Endpoints{Store: StoreKafka, File: "e", Topic: "x", SecretsKeyFile: "k", AllowDevelopmentEmulator: true},
+		Endpoints: Endpoints{Store: StoreKafka, File: "e", Topic: "x", SecretsKeyFile: "k", AllowDevelopmentEmulator: true, IdentityDomains: []string{"a.example", "b.example"}},
 		API: API{
 			Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}, RateLimit: 9,
 			OIDC: OIDC{Issuer: "https://i", Audience: "a", RoleClaim: "c", ReadRole: "r", WriteRole: "w"},
@@ -149,7 +149,7 @@ ingest:
   tls: {enabled: true, caFile: ca, certFile: cert, keyFile: key}
   sasl: {mechanism: SCRAM-SHA-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
-endpoints: {store: kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true}
+endpoints: {store: kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example]}
 api:
   listen: ":2"
   tokens: [{name: n, sha256: ` + hash + `, role: write}]
