@@ -1,9 +1,6 @@
 package main
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // figure is a number that the model starts from, and where it comes from.
 type figure struct {
@@ -123,14 +120,7 @@ func intake() time.Duration {
 
 // cpu is what an event costs in all, with full batches.
 func (k kind) cpu() time.Duration {
-	return intake() + k.eventCPU() + time.Duration(sendCPU.value*1000/k.meanBatch())
-}
-
-// meanBatch is how many events a send has when there is always a full batch: a
-// batch that is more than the service takes in one goes out in parts.
-func (k kind) meanBatch() float64 {
-	full := fullBatch()
-	return float64(full) / math.Ceil(float64(full)/float64(k.batch()))
+	return intake() + k.eventCPU() + time.Duration(sendCPU.value*1000/float64(k.batch()))
 }
 
 // fullBatch is when a lane waits for no more.

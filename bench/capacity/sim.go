@@ -246,35 +246,25 @@ func (l *lane) send() {
 		return
 	}
 	l.sending = true
-	l.piece(min(l.events, int(batchEvents.value)), 0)
-}
-
-// piece sends the next part of a batch, as much as the service takes in one;
-// the lane gets room again when the whole batch is through.
-func (l *lane) piece(left, done int) {
-	if left == 0 {
-		l.acknowledged(done)
-		return
-	}
-	var part []*chunk
+	var batch []*chunk
 	n := 0
-	for limit := min(left, l.c.m.kind.batch()); n < limit; {
+	for limit := min(l.events, l.c.m.kind.batch()); n < limit; {
 		first := l.queue[0]
 		take := min(first.events, limit-n)
 		ch := *first
 		ch.events = take
-		part = append(part, &ch)
+		batch = append(batch, &ch)
 		n += take
 		if first.events -= take; first.events == 0 {
 			l.queue = l.queue[1:]
 		}
 	}
 	encode := time.Duration(sendCPU.value*1000) + time.Duration(n)*l.c.m.kind.eventCPU()
-	l.c.cpu(encode, func() { l.submit(part, n, l.c.m.now, func() { l.piece(left-n, done+n) }) })
+	l.c.cpu(encode, func() { l.submit(batch, n, l.c.m.now) })
 }
 
 // submit is the service's part: it takes the events, or refuses for a while.
-func (l *lane) submit(part []*chunk, n int, begun time.Duration, then func()) {
+func (l *lane) submit(batch []*chunk, n int, begun time.Duration) {
 	m := l.c.m
 	m.after(m.roundTrip(), func() {
 		if m.counting {
@@ -284,18 +274,18 @@ func (l *lane) submit(part []*chunk, n int, begun time.Duration, then func()) {
 			if m.counting {
 				m.refused++
 			}
-			m.after(m.told(), func() { l.submit(part, n, begun, then) })
+			m.after(m.told(), func() { l.submit(batch, n, begun) })
 			return
 		}
 		if m.counting {
 			m.sendTime += m.now - begun
 			m.delivered += n
-			for _, ch := range part {
+			for _, ch := range batch {
 				m.waits = append(m.waits, wait{m.now - ch.came, ch.events})
 			}
 		}
 		l.c.inFlight -= n
-		then()
+		l.acknowledged(n)
 	})
 }
 
