@@ -52,7 +52,7 @@ func TestFloor(t *testing.T) {
 	}
 	defer client.Close()
 
-	const n = 6000 // more than fit a batch, of each partition
+	const n = 12_000 // more than fit a batch, of each partition
 	sent := make(map[string]*kgo.Record)
 	var records []*kgo.Record
 	f := feed.New(1)
