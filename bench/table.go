@@ -106,7 +106,10 @@ func (r *Result) WriteTable(w io.Writer) {
 // bottleneck says what bounds the rate if it isn't the measured process.
 func (r *Result) bottleneck() string {
 	s := r.Sides[0]
-	if r.Rate > 0 || s.Busy.Median >= 0.9 {
+	switch {
+	case r.Rate > 0 && s.Rate.Median < 0.97*r.Rate:
+		return fmt.Sprintf("The events should have come at %.0f a second: the machine was too busy, and the latency is of that.", r.Rate)
+	case r.Rate > 0 || s.Busy.Median >= 0.9:
 		return ""
 	}
 	if s.OthersBusy.Median >= 0.9 {

@@ -8,8 +8,9 @@
 // metrics and no dead letters; it doesn't validate UTF-8, knows no arrays and
 // ends at the first error. It is no straw man: fetch sizes are those of
 // twinegress or better, each Kafka partition has its own goroutine with a send
-// in flight, as twinegress has eight lanes, and nothing is allocated that the
-// SDKs don't ask for.
+// in flight, as twinegress has eight lanes, and what it allocates for an event
+// is the message id and what the SDK takes an event in. Pools for kgo's records
+// were tried: two percent less CPU in discard, none elsewhere; left out.
 package floor
 
 import (
@@ -219,6 +220,7 @@ type worker struct {
 	routes  *[numTypes][]int
 	batches int64
 	targets []target
+	item    item // the one that is handled; of its own it would be an allocation an event
 
 	deliveries  int64
 	first, last time.Time
@@ -296,7 +298,8 @@ func (w *worker) flush(ctx context.Context, last *kgo.Record) error {
 }
 
 func (w *worker) route(ctx context.Context, r *kgo.Record) error {
-	it := item{record: r}
+	it := &w.item
+	*it = item{record: r}
 	if len(r.Headers) > 0 && isTelemetry(r) {
 		it.raw, it.typ = true, deviceMessage
 	} else {
@@ -309,12 +312,12 @@ func (w *worker) route(ctx context.Context, r *kgo.Record) error {
 	}
 	for _, i := range w.routes[it.typ] {
 		t := &w.targets[i]
-		full, err := t.add(ctx, &it)
+		full, err := t.add(ctx, it)
 		if full {
 			if err := w.send(ctx, t, r); err != nil {
 				return err
 			}
-			_, err = t.add(ctx, &it)
+			_, err = t.add(ctx, it)
 		}
 		if err != nil {
 			return err

@@ -12,16 +12,26 @@ type message struct {
 	properties  map[string]any
 
 	buf []byte
+	// The properties of an event in JSON point here: the codec takes pointers
+	// to strings for strings, and a pointer isn't boxed by an allocation.
+	eventType, correlation, subject string
+	twin                            map[string]any
 }
 
 const contentTypeJSON = "application/json"
 
 var (
 	jsonProperty any = contentTypeJSON
-	typeProperty     = [numTypes]any{"SensorChange", "SpaceChange", "TopologyOperation", "UdfCustom", "DeviceMessage"}
+	typeNames        = [numTypes]string{"SensorChange", "SpaceChange", "TopologyOperation", "UdfCustom", "DeviceMessage"}
 )
 
-func newMessage() *message { return &message{properties: make(map[string]any, 8)} }
+func newMessage() *message {
+	m := new(message)
+	m.twin = map[string]any{
+		"Type": &m.eventType, "CorrelationId": &m.correlation, "ContentType": jsonProperty, "Subject": &m.subject,
+	}
+	return m
+}
 
 func (m *message) set(it *item) {
 	m.buf = append(m.buf[:0], it.record.Topic...)
@@ -31,21 +41,20 @@ func (m *message) set(it *item) {
 	m.buf = strconv.AppendInt(m.buf, it.record.Offset, 10)
 	m.id = string(m.buf)
 
-	clear(m.properties)
-	m.contentType = contentTypeJSON
 	if it.raw {
 		m.contentType = "application/octet-stream"
+		m.properties = make(map[string]any, len(it.record.Headers)+2)
 		for i := range it.record.Headers {
 			h := &it.record.Headers[i]
 			m.properties[h.Key] = string(h.Value)
 		}
+		m.properties["Type"] = typeNames[deviceMessage]
 		m.properties["ContentType"] = m.contentType
-	} else {
-		m.properties["CorrelationId"] = it.envelope.ID
-		m.properties["Subject"] = it.envelope.Subject
-		m.properties["ContentType"] = jsonProperty
+		return
 	}
-	m.properties["Type"] = typeProperty[it.typ]
+	m.contentType = contentTypeJSON
+	m.properties = m.twin
+	m.eventType, m.correlation, m.subject = typeNames[it.typ], it.envelope.ID, it.envelope.Subject
 }
 
 // messages gives a batch the message to fill: see message.
