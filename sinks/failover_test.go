@@ -151,12 +151,12 @@ func TestFailoverOfAllLanesAtOnce(t *testing.T) {
 			<-time.After(time.Duration(1+events[0].Chunk.Partition) * ms)
 			return refusing("primary")(ctx, way, events)
 		}
-		for p := range int32(lanesPerSender) {
+		for p := range int32(event.Lanes) {
 			h.put(p, 5)
 		}
 		advance(time.Second)
-		h.expect(counts{"delivered": 5 * lanesPerSender})
-		if n := len(h.calls()); n != 2*lanesPerSender {
+		h.expect(counts{"delivered": 5 * event.Lanes})
+		if n := len(h.calls()); n != 2*event.Lanes {
 			t.Errorf("%d sends, want two a lane", n)
 		}
 		if k := h.snapshot().Key; k != Secondary {

@@ -70,7 +70,7 @@ func (w way) Send(ctx context.Context, events []*event.Event) (int, error) {
 	for _, ev := range events {
 		c.offsets = append(c.offsets, ev.Record.Offset)
 	}
-	lane := c.part % lanesPerSender
+	lane := c.part % event.Lanes
 	w.mu.Lock()
 	if w.inFlight[lane]++; w.inFlight[lane] > 1 {
 		w.h.t.Errorf("lane %d has %d sends in flight", lane, w.inFlight[lane])

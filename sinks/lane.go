@@ -9,13 +9,6 @@ import (
 	"twinegress/internal/event"
 )
 
-// lanesPerSender is how many sends an endpoint has in flight at most. A Kafka
-// partition always takes the lane of its number modulo this. More lanes would
-// cut the same flow into smaller batches, which cost more per event; fewer
-// would let a service's latency bound the throughput. Eight keeps a hub of 1,
-// 2, 4 or 8 partitions at one partition a lane, so that its batches fill.
-const lanesPerSender = 8
-
 const (
 	// laneBatches bounds a lane's queue, in full batches of events …
 	laneBatches = 4

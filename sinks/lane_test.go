@@ -86,12 +86,12 @@ func TestLanesKeepOrderInParallel(t *testing.T) {
 			return 1 + rand.IntN(len(events)), nil
 		}
 		for range 500 {
-			h.put(rand.Int32N(2*lanesPerSender), 1+rand.IntN(20))
+			h.put(rand.Int32N(2*event.Lanes), 1+rand.IntN(20))
 		}
 		advance(time.Minute)
 		h.inOrder()
-		if h.service.peak != lanesPerSender {
-			t.Errorf("at most %d sends were in flight at a time, want %d", h.service.peak, lanesPerSender)
+		if h.service.peak != event.Lanes {
+			t.Errorf("at most %d sends were in flight at a time, want %d", h.service.peak, event.Lanes)
 		}
 		for p, next := range h.next {
 			if got := len(h.service.stored[p]); got != int(next) {

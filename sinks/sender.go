@@ -53,7 +53,7 @@ type Sender struct {
 	log         *zap.Logger
 	breaker     *breaker.Breaker
 
-	lanes     [lanesPerSender]*lane // the dispatcher's, until close; nil until its first event
+	lanes     [event.Lanes]*lane // the dispatcher's, until close; nil until its first event
 	running   sync.WaitGroup
 	ctx       context.Context // of the lanes and their sends; see Close
 	cancel    context.CancelFunc
@@ -137,7 +137,7 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 	wait := s.endpoint.Overflow != endpoints.OverflowDrop
 	s.mu.Unlock()
 
-	l := s.lane(c.Partition)
+	l := s.lane(c.Lane)
 	if s.breaker.Blocked(time.Now()) {
 		// What is kept is kept in order: behind what the lane has still to drop.
 		// A lane that hangs in a send (a probe) fills up meanwhile, and then
@@ -161,10 +161,10 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 	return context.Cause(ctx) // the run stays pending, and the chunk unsettled
 }
 
-// lane is the partition's: made for its first event, since most of thousands of
+// lane gives the lane of that number: made for its first event, since most of thousands of
 // endpoints see few partitions, or nothing for long.
-func (s *Sender) lane(partition int32) *lane {
-	l := &s.lanes[int(partition)%lanesPerSender]
+func (s *Sender) lane(number int) *lane {
+	l := &s.lanes[number]
 	if *l == nil {
 		*l = newLane(s)
 	}

@@ -41,6 +41,7 @@ type Rejection struct {
 type Chunk struct {
 	Topic       string
 	Partition   int32
+	Lane        int    // which one it takes of each endpoint's lanes
 	Seq         uint64 // place among its partition's chunks, for the tracker
 	First, Last int64  // offsets
 	Epoch       int32  // leader epoch of the last record
@@ -55,6 +56,13 @@ type Chunk struct {
 }
 
 var emptyValue = []byte{}
+
+// Lanes is how many lanes an endpoint has, and so how many sends it has in
+// flight at most. More would cut the same flow into smaller batches, which
+// cost more per event; fewer would let a service's latency bound the
+// throughput. Eight keeps a hub of 1, 2, 4 or 8 partitions at one partition a
+// lane, so that its batches fill.
+const Lanes = 8
 
 func newChunk() any { return new(Chunk) }
 
@@ -73,6 +81,7 @@ func poolFor(bytes int) *sync.Pool {
 func NewChunk(topic string, partition int32, records, bytes int, settled func(*Chunk)) *Chunk {
 	c := poolFor(bytes).Get().(*Chunk)
 	c.Topic, c.Partition, c.settled = topic, partition, settled
+	c.Lane = int(partition) % Lanes
 	if cap(c.buf) < bytes {
 		if bytes > smallBytes {
 			// Rounded up: full chunks differ by a little, and most of them

@@ -62,7 +62,8 @@ type Source struct {
 
 	mu       sync.Mutex
 	trackers map[partition]*tracker // of the partitions that are ours
-	queue    []polled               // not handed to the pipeline yet
+	lanes    lanes
+	queue    turns // not handed to the pipeline yet
 	more     chan struct{}
 
 	membership membership
@@ -72,11 +73,6 @@ type Source struct {
 type partition struct {
 	topic  string
 	number int32
-}
-
-type polled struct {
-	tracker *tracker
-	chunk   *event.Chunk
 }
 
 // New makes the consumer. connect are the options for the brokers; hook sees
@@ -97,6 +93,7 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		more:       make(chan struct{}, 1),
 		unmeasured: make(chan struct{}, 1),
 		trackers:   make(map[partition]*tracker),
+		lanes:      make(lanes),
 	}
 	s.turn, s.endTurn = context.WithCancel(context.Background())
 	s.membership = newMembership(c, log)
@@ -157,19 +154,19 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 	beside.Go(func() { s.measureLag(ctx) })
 	beside.Go(func() { s.membership.watch(ctx, cancel) })
 	for {
-		next, ok := s.pop(ctx)
-		if !ok {
+		t, chunk := s.pop(ctx)
+		if chunk == nil {
 			if err := context.Cause(ctx); errors.Is(err, errNoPlace) {
 				return err
 			}
 			return nil
 		}
-		if next.tracker.hand() {
-			emit(next.chunk)
+		if t.hand() {
+			emit(chunk)
 			continue
 		}
-		bytes := next.chunk.Bytes() // given up with its partition
-		next.chunk.Free()
+		bytes := chunk.Bytes() // given up with its partition
+		chunk.Free()
 		s.release(bytes)
 	}
 }
@@ -248,6 +245,7 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 		}
 		n, bytes := measure(records)
 		c := event.NewChunk(p.Topic, p.Partition, n, bytes, t.settled)
+		c.Lane = t.lane
 		for _, r := range records[:n] {
 			c.Add(r.Offset, r.Timestamp.UnixMilli(), r.LeaderEpoch, r.Key, r.Value)
 			for _, h := range r.Headers {
@@ -260,7 +258,7 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 		s.records.Add(int64(n)) // once they are tracked: what counts as read shows in the lag
 		s.inFlight.Add(c.Bytes())
 		s.mu.Lock()
-		s.queue = append(s.queue, polled{t, c})
+		s.queue.push(t, c)
 		s.mu.Unlock()
 	}
 	signal(s.more)
@@ -286,27 +284,22 @@ func measure(records []*kgo.Record) (n, bytes int) {
 	return n, bytes
 }
 
-// pop waits for the next chunk; false when ctx ends. What is queued then is
+// pop waits for the next chunk; nil when ctx ends. What is queued then is
 // left: it was never handed out, so its offsets are not committed.
-func (s *Source) pop(ctx context.Context) (polled, bool) {
-	for {
-		if ctx.Err() != nil {
-			return polled{}, false
-		}
+func (s *Source) pop(ctx context.Context) (*tracker, *event.Chunk) {
+	for ctx.Err() == nil {
 		s.mu.Lock()
-		if len(s.queue) > 0 {
-			next := s.queue[0]
-			s.queue[0] = polled{}
-			s.queue = s.queue[1:]
-			s.mu.Unlock()
-			return next, true
-		}
+		t, c := s.queue.pop()
 		s.mu.Unlock()
+		if c != nil {
+			return t, c
+		}
 		select {
 		case <-s.more:
 		case <-ctx.Done():
 		}
 	}
+	return nil, nil
 }
 
 func (s *Source) mark(topic string, number, epoch int32, offset int64) {

@@ -49,10 +49,17 @@ func (s *Source) assigned(_ context.Context, client *kgo.Client, added map[strin
 		t.lose() // a topic that was made anew: the offsets of the old one mean nothing
 	}
 	s.mu.Lock()
+	ours := make([]partition, 0, len(added))
 	for topic, numbers := range added {
 		for _, number := range numbers {
-			s.trackers[partition{topic, number}] = newTracker(topic, number, s, maxWindow)
+			ours = append(ours, partition{topic, number})
 		}
+	}
+	s.lanes.assign(ours, s.trackers)
+	for _, p := range ours {
+		t := newTracker(p.topic, p.number, s, maxWindow)
+		t.lane = s.lanes[p]
+		s.trackers[p] = t
 	}
 	s.mu.Unlock()
 	s.polling.Unlock()

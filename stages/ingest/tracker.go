@@ -35,6 +35,8 @@ type tracker struct {
 	partition int32
 	consumer  committer
 	maxWindow int                // chunks
+	lane      int                // of its chunks
+	queued    []*event.Chunk     // turns' own
 	settled   func(*event.Chunk) // resolve, bound once
 
 	mu      sync.Mutex
