@@ -3,7 +3,6 @@ package kafkastore
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -18,16 +17,12 @@ const patience = 100 * time.Millisecond
 // consumer reads the topic from an offset on, committed records only, and the
 // markers of transactions, by which it shows how far the topic has got.
 func (s *Store) consumer(from kgo.Offset, options ...kgo.Opt) (*kgo.Client, error) {
-	client, err := kgo.NewClient(append([]kgo.Opt{
+	return s.client(append(options,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.o.Topic: {0: from}}),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // the topic was deleted, and made again
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(),
-	}, append(slices.Clone(s.o.Connect), options...)...)...)
-	if err != nil {
-		return nil, fmt.Errorf("endpoints topic %s: %w", s.o.Topic, err)
-	}
-	return client, nil
+	)...)
 }
 
 // next is where following goes on.

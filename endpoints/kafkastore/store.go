@@ -29,6 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
@@ -99,7 +100,7 @@ func (s *Store) Current() []endpoints.Endpoint { return s.live.Current() }
 // Watch follows the topic, and writes what Change asks for: see endpoints.Store.
 func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) error {
 	defer close(s.ended)
-	consumer, err := s.consumer(kgo.NewOffset().At(s.next()))
+	consumer, err := s.consumer(kgo.NewOffset().At(s.next()), kgo.FetchMaxWait(time.Second))
 	if err != nil {
 		return err
 	}

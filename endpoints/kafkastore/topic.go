@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,22 @@ import (
 
 // retryDelay is the pause after the brokers couldn't be reached, or refused.
 const retryDelay = time.Second
+
+// requestTimeout is how long a broker that doesn't answer is waited for: one
+// that is gone without a word. Nothing that is asked here takes long.
+const requestTimeout = 3 * time.Second
+
+// client connects.
+func (s *Store) client(options ...kgo.Opt) (*kgo.Client, error) {
+	client, err := kgo.NewClient(slices.Concat([]kgo.Opt{
+		kgo.RequestTimeoutOverhead(requestTimeout),
+		kgo.DialTimeout(requestTimeout),
+	}, s.o.Connect, options)...)
+	if err != nil {
+		return nil, &configError{err.Error()}
+	}
+	return client, nil
+}
 
 // permanent reports whether an error stays, however often one tries.
 func permanent(err error) bool {
@@ -64,9 +81,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 // ensureTopic creates the topic if it is missing, and makes sure that it keeps
 // what is put into it.
 func (s *Store) ensureTopic(ctx context.Context) error {
-	client, err := kgo.NewClient(s.o.Connect...)
+	client, err := s.client()
 	if err != nil {
-		return &configError{err.Error()}
+		return err
 	}
 	defer client.Close()
 	admin := kadm.NewClient(client)

@@ -128,7 +128,7 @@ func TestLostAnswerToACommit(t *testing.T) {
 			}
 			return nil
 		}}
-	}))
+	}), kgo.DisableClientMetrics()) // which would come between
 	edits := 0
 	lose.Store(true)
 	set, err := a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {

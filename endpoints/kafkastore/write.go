@@ -19,8 +19,9 @@ import (
 
 const (
 	// attemptTimeout bounds one attempt to write, from asking for the
-	// transactional id to reading back.
-	attemptTimeout = 10 * time.Second
+	// transactional id to reading back. A replica that is gone without a word
+	// holds a write up until the cluster counts it out, which takes 9 s by default.
+	attemptTimeout = 20 * time.Second
 	// transactionTimeout is when the brokers abort what a copy that died left
 	// open, if no other copy asks for the id before.
 	transactionTimeout = 30 * time.Second
@@ -158,15 +159,15 @@ func (b *batch) finish(err error) {
 func (s *Store) attempt(ctx context.Context, b *batch) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, errors.New("the brokers took too long"))
 	defer cancel()
-	producer, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.TransactionalID(s.o.Topic + "-writer"),
+	producer, err := s.client(
+		kgo.TransactionalID(s.o.Topic+"-writer"),
 		kgo.TransactionTimeout(transactionTimeout),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.DefaultProduceTopic(s.o.Topic),
 		kgo.ProducerLinger(0),
-	}, s.o.Connect...)...)
+	)
 	if err != nil {
-		return &configError{err.Error()}
+		return err
 	}
 	defer producer.Close()
 
