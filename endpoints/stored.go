@@ -1,6 +1,9 @@
 package endpoints
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strings"
+)
 
 // Encode writes one endpoint: a POST body with its id and its time, the secrets
 // encrypted.
@@ -20,17 +23,14 @@ func DecodeStored(data []byte, k *Keyring, o Options) (e Endpoint, stale bool, e
 		return Endpoint{}, false, err
 	}
 	e, known := decodeObject(data, true)
+	for _, s := range []string{e.ConnectionString, e.SecondaryConnectionString} {
+		stale = stale || k != nil && s != "" && !strings.HasPrefix(s, sealedPrefix)
+	}
 	set, all := []Endpoint{e}, []ValidationErrors{known}
 	sealed := k.openAll(set, all, nil)
 	e = set[0].canonical()
 	if err := all[0].and(e.violations(o)).err(); err != nil {
 		return Endpoint{}, false, err
 	}
-	secrets := 0
-	for _, s := range []string{e.ConnectionString, e.SecondaryConnectionString} {
-		if s != "" {
-			secrets++
-		}
-	}
-	return e, k != nil && len(sealed) < secrets || sealed.stale(), nil
+	return e, stale || sealed.stale(), nil
 }

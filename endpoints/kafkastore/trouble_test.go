@@ -439,6 +439,24 @@ func TestRotation(t *testing.T) {
 	}
 }
 
+// TestRotationOfOneKeyTwice: an endpoint whose two connection strings are the
+// same has one sealed string, and is not taken for one that has a secret in the
+// clear: that would be written anew for ever.
+func TestRotationOfOneKeyTwice(t *testing.T) {
+	c := newCluster(t)
+	s := c.start(t, c.keys)
+	_, err := s.change(t, add(hub("twice", func(e *endpoints.Endpoint) { e.SecondaryConnectionString = e.ConnectionString })))
+	must(t, err)
+	s.stop(t)
+	before := len(c.all(t))
+	s = c.start(t, c.keys)
+	_, err = s.change(t, add(hub("next"))) // behind whatever the start had to write
+	must(t, err)
+	if n := len(c.all(t)) - before; n != 1 {
+		t.Errorf("%d records were written, want the new endpoint's only", n)
+	}
+}
+
 // The end of the topic may be beyond its last record.
 func TestEndWithoutRecords(t *testing.T) {
 	c := newCluster(t)
