@@ -65,10 +65,15 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, ident
 		PerRetry: []policy.Policy{credential},
 	}, &policy.ClientOptions{
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // the tries are the sender's
-		Transport: &http.Client{Transport: transport},
+		Transport: &http.Client{Transport: transport, CheckRedirect: noRedirect},
 	})
 	return s, nil
 }
+
+// noRedirect makes a redirection an answer like any other. Followed, it would
+// take the key along, and what answers the GET that a POST then becomes has
+// taken no event. A topic redirects nobody; a proxy that wants a log-in does.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Send posts as many events as one request takes, as a JSON array.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {

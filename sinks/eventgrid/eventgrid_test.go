@@ -78,6 +78,25 @@ func topic(t *testing.T, answer http.HandlerFunc) *Sink {
 	return s.(*Sink)
 }
 
+// A redirection is followed nowhere: the key would go along to another host, and
+// what that answers to the GET that a POST becomes is no delivery.
+func TestRedirectionIsNoDelivery(t *testing.T) {
+	for _, status := range []int{http.StatusFound, http.StatusTemporaryRedirect} {
+		followed := false
+		s := topic(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/elsewhere" {
+				followed = true
+				return
+			}
+			http.Redirect(w, r, "/elsewhere", status)
+		})
+		_, err := s.Send(t.Context(), eventsOf("{}"))
+		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Kind != sinks.Unreachable || followed {
+			t.Errorf("%d: %v, followed: %t", status, err, followed)
+		}
+	}
+}
+
 // A 403 is a firewall's to an endpoint with keys; to an identity it is mostly
 // a role that is missing, and the reason should say so.
 func TestForbiddenIdentity(t *testing.T) {
