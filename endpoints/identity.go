@@ -20,6 +20,10 @@ func AzureDomains() []string {
 // Azure. An endpoint's key is its own, and whoever writes the endpoint knows
 // it; the token is the process's, and whoever may write endpoints must not be
 // able to have it sent to a host of theirs.
+//
+// Nor is a host of another service's good enough: below servicebus.windows.net
+// are Azure Relay's, too, which pass an HTTP request on, its token with it, to
+// whatever program anybody has listen there.
 func (e Endpoint) checkIdentityHost(v *ValidationErrors, o Options) {
 	host, field := e.Host(), "connectionString"
 	if e.Type == TypeEventGrid {
@@ -28,10 +32,14 @@ func (e Endpoint) checkIdentityHost(v *ValidationErrors, o Options) {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	domains := o.IdentityDomains
+	domains, others := o.IdentityDomains, "eventgrid."
 	if domains == nil {
 		domains = AzureDomains()
 	}
+	if e.Type == TypeEventGrid {
+		others = "servicebus."
+	}
+	domains = slices.DeleteFunc(slices.Clone(domains), func(d string) bool { return strings.HasPrefix(d, others) })
 	if host == "" || slices.ContainsFunc(domains, func(d string) bool { return host == d || strings.HasSuffix(host, "."+d) }) {
 		return
 	}

@@ -184,6 +184,18 @@ func TestValidate(t *testing.T) {
 			}),
 			want: []string{"path: only to hosts under"},
 		},
+		// Azure Relay is there, too, and hands what it gets on to anybody's program.
+		"grid by identity, at a host of Service Bus and Relay": {
+			e: grid(func(e *Endpoint) {
+				e.Authentication, e.ConnectionString, e.SecondaryConnectionString = AuthenticationIdentity, "", ""
+				e.Path = "relay.servicebus.windows.net"
+			}),
+			want: []string{"path: only to hosts under eventgrid.azure.net, eventgrid.azure.us"},
+		},
+		"identity, at a host of Event Grid": {
+			e:    hub(identity, func(e *Endpoint) { e.ConnectionString = "Endpoint=sb://t.westus-1.eventgrid.azure.net/" }),
+			want: []string{"connectionString: only to hosts under servicebus.windows.net, servicebus.usgovcloudapi.net"},
+		},
 		"identity and a second key": {
 			e:    hub(identity, func(e *Endpoint) { e.SecondaryConnectionString = ehConn2 }),
 			want: []string{"secondaryConnectionString: has no place beside identityBased"},
