@@ -84,10 +84,9 @@ func (s *FileStore) Current() []Endpoint { return s.live.Current() }
 // read takes the file over if it changed since the last read. It reports
 // whether that was news, good or bad; the error is there in any case.
 func (s *FileStore) read() (news bool, err error) {
-	data, err := os.ReadFile(s.path)
-
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	data, err := os.ReadFile(s.path) // under the lock: what a Change has replaced meanwhile is no news
 	if err != nil {
 		err = s.unreadable(err)
 		// One and the same failure is told once, however often it's looked at.

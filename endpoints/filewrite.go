@@ -69,16 +69,18 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 	if err != nil {
 		return nil, fmt.Errorf("endpoints file %s: %w", s.path, err)
 	}
+	// Under the lock from before the file has it, as read is: what an editor
+	// writes right behind it must not be in force before it.
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !bytes.Equal(data, seen) {
 		if err := replaceFile(target, seen, data); err != nil {
 			return nil, s.unwritable(err)
 		}
 		s.log.Info("endpoints file written", zap.String("file", s.path), zap.Int("endpoints", len(next)))
 	}
-	s.mu.Lock()
 	s.seen, s.sealed = data, sealed
-	s.live.Put(next) // under the lock, as read does: in the order of the contents
-	s.mu.Unlock()
+	s.live.Put(next)
 	return next, nil
 }
 

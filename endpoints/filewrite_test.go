@@ -178,6 +178,31 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
+// An edit by hand right behind a write, read before the write has noted what it
+// wrote: what is in the file last is in force, and not what was written.
+func TestEditRightBehindAWrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "endpoints.json")
+	write(t, path, set("a"))
+	s := loaded(t, path)
+	for range 20 {
+		before := contents(t, path)
+		var editor sync.WaitGroup
+		editor.Go(func() {
+			for contents(t, path) == before && t.Context().Err() == nil {
+			}
+			write(t, path+".new", set("edited"))
+			must(t, os.Rename(path+".new", path))
+			s.reload()
+		})
+		_, err := s.Change(t.Context(), func([]Endpoint) ([]Endpoint, error) { return []Endpoint{hub(named("written"))}, nil })
+		must(t, err)
+		editor.Wait()
+		if cur := s.Current(); len(cur) != 1 || cur[0].Name != "edited" {
+			t.Fatalf("in force is %v, while the file has what was edited by hand", cur)
+		}
+	}
+}
+
 // Two processes write one file, and a third watches it.
 func TestOneFileInSeveralProcesses(t *testing.T) {
 	const variable, changes = "TWINEGRESS_TEST_WRITE_TO", 20
