@@ -26,6 +26,7 @@ type routes[T any] struct {
 	// Per condition, not per target: endpoints with the same filter share one
 	// evaluation.
 	conditional []conditional[T]
+	indexes     []index[T] // conditions that needn't be tried one by one
 }
 
 type conditional[T any] struct {
@@ -69,6 +70,10 @@ func NewTable[T any](given []Route[T]) *Table[T] {
 			}
 		}
 	}
+	for i := range t.byType {
+		r := &t.byType[i]
+		r.indexes, r.conditional = indexed(r.conditional)
+	}
 	t.slots = c.slots
 	return t
 }
@@ -83,18 +88,26 @@ type Lookup[T any] struct {
 // Targets gives who gets the event. The slice is read only, and good until Reset.
 func (l *Lookup[T]) Targets(t *Table[T], ev *event.Event) []T {
 	r := &t.byType[ev.Type]
-	if len(r.conditional) == 0 {
+	if len(r.conditional) == 0 && len(r.indexes) == 0 {
 		return r.always
 	}
 	l.document.open(ev, t.slots)
 	start := len(l.found)
 	l.found = append(l.found, r.always...)
-	for i := range r.conditional {
-		if c := &r.conditional[i]; l.document.meets(&c.condition) {
+	l.try(r.conditional)
+	for i := range r.indexes {
+		x := &r.indexes[i]
+		l.try(x.byValue[literalOf(l.document.value(x.slot))])
+	}
+	return l.found[start:len(l.found):len(l.found)]
+}
+
+func (l *Lookup[T]) try(all []conditional[T]) {
+	for i := range all {
+		if c := &all[i]; l.document.meets(&c.condition) {
 			l.found = append(l.found, c.targets...)
 		}
 	}
-	return l.found[start:len(l.found):len(l.found)]
 }
 
 // Reset takes back what Targets gave, and lets go of the events.

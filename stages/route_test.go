@@ -3,6 +3,7 @@ package stages
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"twinegress/internal/event"
@@ -48,6 +49,54 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestIndex: conditions that are looked up mean what they mean one by one.
+func TestIndex(t *testing.T) {
+	sources := []string{
+		"$body.a = 'x' AND $body.b = 'y'", "'x' = $body.a AND $body.n > 1", "$body.a = 'x' AND $body.b = 'y' AND $body.n = 2",
+		"$body.n = 0", "$body.n = -0", "$body.n = 1e2", "AS_NUMBER($body.n) = 100", "$body.n = 'x'", "$body.n = null", "$body.n = true",
+		"$body.n = false", "$body.n != 0", "NOT $body.n = 0", "$body.n = $body.a", "$body.a = 'x' OR $body.n = 0", "$body = 'x'", "$body.a = ''",
+		"subject = 's'", "subject = 't' AND $body.a = 'x'", "type = 'SensorChange' AND $body.a = 'x'", "type = 'SpaceChange' AND $body.a = 'x'",
+	}
+	var one, many []Route[string]
+	for _, source := range sources {
+		one = append(one, Route[string]{Target: source, Types: everyType, Filter: parse(t, source)})
+	}
+	many = slices.Clone(one)
+	for _, place := range []string{"subject", "$body.a", "$body.b", "$body.n", "AS_NUMBER($body.n)", "$body"} {
+		for i := range worthIndex { // none is met
+			literal := fmt.Sprintf("'none %d'", i)
+			if strings.HasPrefix(place, "AS_NUMBER") {
+				literal = fmt.Sprint(1000 + i)
+			}
+			many = append(many, Route[string]{Target: "none", Types: everyType, Filter: parse(t, place+" = "+literal)})
+		}
+	}
+	indexed := NewTable(many)
+	if n := len(indexed.byType[event.SensorChange].indexes); n < 5 {
+		t.Errorf("%d indexes", n)
+	}
+	var l Lookup[string]
+	for _, values := range []string{
+		`{}`, `{"a":"x"}`, `{"a":"x","b":"y"}`, `{"a":"x","b":"y","n":2}`, `{"a":"\u0078","b":"y","n":2.0}`, `{"a":"","n":0}`, `{"n":-0.0}`, `{"n":100}`,
+		`{"n":"100"}`, `{"n":"x","a":"x"}`, `{"n":null}`, `{"n":true}`, `{"n":false}`, `{"n":{}}`, `{"n":[],"a":[]}`, `"x"`, `null`, `[]`,
+	} {
+		for _, subject := range []string{"s", "t", ""} {
+			ev := decoded(t, fmt.Sprintf(`{"eventType":"SensorChange","subject":%q,"data":%s}`, subject, values))
+			var want []string // each by itself is never indexed
+			for _, route := range one {
+				want = append(want, l.Targets(NewTable([]Route[string]{route}), ev)...)
+			}
+			got := slices.Clone(l.Targets(indexed, ev))
+			l.Reset()
+			slices.Sort(want)
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s %s: %q, want %q", subject, values, got, want)
+			}
+		}
+	}
+}
+
 func TestLookupAllocatesNothing(t *testing.T) {
 	ev := decoded(t, string(sample(t)))
 	for _, source := range []string{
@@ -67,6 +116,21 @@ func TestLookupAllocatesNothing(t *testing.T) {
 			t.Errorf("%s: %v allocations per event, want none", source, n)
 		}
 	}
+	var many []Route[int]
+	for i := range 100 {
+		many = append(many, Route[int]{Types: everyType, Filter: parse(t, fmt.Sprintf("$body.Value = '%d' OR $body.Id = '%d'", i, i))},
+			Route[int]{Types: everyType, Filter: parse(t, fmt.Sprintf("$body.Value = 'False' AND $body.Level != %d", i))})
+	}
+	indexed := NewTable(many)
+	var found Lookup[int]
+	found.Targets(indexed, ev)
+	found.Reset()
+	if n := testing.AllocsPerRun(100, func() {
+		found.Targets(indexed, ev)
+		found.Reset()
+	}); n != 0 {
+		t.Errorf("with an index: %v allocations per event, want none", n)
+	}
 	escaped := decoded(t, `{"eventType":"UdfCustom","data":{"a\u0062":"\u00e9\ud83d\ude00 1.25"}}`)
 	table := NewTable([]Route[int]{{Types: everyType, Filter: parse(t, "STARTS_WITH($body.ab, 'é😀') AND $body.ab != 'x'")}})
 	var l Lookup[int]
@@ -77,6 +141,39 @@ func TestLookupAllocatesNothing(t *testing.T) {
 		l.Reset()
 	}); n != 0 {
 		t.Errorf("with escapes: %v allocations per event, want none", n)
+	}
+}
+
+// BenchmarkLookupOfMany is one event against as many endpoints as an instance
+// is made for, each with a space or a limit of its own. What it costs must come
+// from how many match, not from how many there are.
+func BenchmarkLookupOfMany(b *testing.B) {
+	ev := decoded(b, `{"eventType":"SensorChange","subject":"SensorChange","data":{"SpaceId":"space 7","DataType":"Temperature","Value":"26.4"}}`)
+	for _, bench := range []struct{ name, filter string }{
+		{"by-event-type", ""}, // none of them takes this one
+		{"one-equality", "$body.SpaceId = 'space %d'"},
+		{"two-equalities", "$body.DataType = 'Temperature' AND $body.SpaceId = 'space %d'"},
+		{"tried-one-by-one", "AS_NUMBER($body.Value) > 2%05d"},
+	} {
+		for _, n := range []int{10, 100, 10_000} {
+			b.Run(fmt.Sprintf("%s/%d", bench.name, n), func(b *testing.B) {
+				var given []Route[int]
+				for i := range n {
+					r := Route[int]{Target: i, Types: []event.Type{event.SpaceChange}}
+					if bench.filter != "" {
+						r.Types, r.Filter = everyType, parse(b, fmt.Sprintf(bench.filter, i))
+					}
+					given = append(given, r)
+				}
+				table := NewTable(given)
+				var l Lookup[int]
+				b.ReportAllocs()
+				for b.Loop() {
+					l.Targets(table, ev)
+					l.Reset()
+				}
+			})
+		}
 	}
 }
 
