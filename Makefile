@@ -58,7 +58,14 @@ test-many: warn-no-race ## Run every test ten times: finds the flaky ones
 
 .PHONY: test-kafka
 test-kafka: $(if $(KAFKA_BROKERS),,$(KAFKA_JARS)) warn-no-race ## Run the tests against a real Kafka; needs Java 17 and Maven, or KAFKA_BROKERS
-	$(TEST) -count=1 -timeout=20m -tags=integration ./internal/kafkatest/...
+	$(TEST) -count=1 -timeout=20m -tags=integration ./internal/kafkatest/... ./e2e/...
+
+# The table of 100 rounds takes about half an hour.
+ROUNDS ?= 100
+.PHONY: kill-matrix
+kill-matrix: $(KAFKA_JARS) ## Kill copies and brokers under load: docs/kill-matrix.md (ROUNDS)
+	go test -v -count=1 -timeout=2h -tags=integration -run=TestKillMatrix ./e2e \
+		-rounds=$(ROUNDS) -outage=1m -report=$(CURDIR)/docs/kill-matrix.md
 
 .PHONY: cover
 cover: ## Measure the tests' coverage: bin/cover.html

@@ -55,6 +55,7 @@ func runCommand() *cobra.Command {
 			for _, notice := range cfg.Notices() {
 				log.Warn(notice)
 			}
+			limitMemory(log)
 			defer heap.Tune(heapFloor, heapGrowth)()
 			store, err := openStore(cfg, log)
 			if err != nil {

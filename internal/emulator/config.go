@@ -54,6 +54,10 @@ type Config struct {
 	// TrackIDs counts distinct message ids, at about 20 bytes of memory an id.
 	// Ids are compared by a 64-bit hash: among ten million, the chance that one is miscounted is 3 in a million.
 	TrackIDs bool
+	// Arrived, if set, is told of each message as it is stored, in the order of its
+	// entity: by its message id, or at an Event Grid topic, whose messages have none, by
+	// the event itself. what is valid during the call only, which holds the entity up.
+	Arrived func(entity string, partition int, what []byte)
 
 	// CertHosts are further names or addresses in the certificate of TLS listeners.
 	CertHosts []string

@@ -19,6 +19,7 @@ type entity struct {
 	keys       KeyPair
 	keep       int // messages recorded
 	trackIDs   bool
+	arrived    func(entity string, partition int, what []byte)
 	fault      faultSlot
 
 	mu         sync.Mutex
@@ -52,7 +53,7 @@ type linkKey struct {
 func newEntity(cfg *Config, name, kind string, partitions, maxBytes int, keys *KeyPair) *entity {
 	e := &entity{
 		name: name, kind: kind, maxBytes: maxBytes, keys: cfg.Keys,
-		keep: cfg.Record, trackIDs: cfg.TrackIDs && kind != KindEventGrid,
+		keep: cfg.Record, trackIDs: cfg.TrackIDs && kind != KindEventGrid, arrived: cfg.Arrived,
 		partitions: make([]partition, partitions), links: map[*amqp.Link]linkKey{},
 	}
 	if keys != nil {
@@ -117,13 +118,17 @@ func (e *entity) store(part int, format uint32, payload []byte) error {
 		part = e.pick(key)
 	}
 	p := &e.partitions[part]
-	if e.keep > 0 || e.trackIDs {
+	if e.keep > 0 || e.trackIDs || e.arrived != nil {
 		now, sequence := time.Now(), p.count
 		_ = amqp.EachMessage(format, payload, func(m []byte) {
 			if e.trackIDs {
 				if id, _ := amqp.MessageID(m); len(id) > 0 {
 					e.ids[maphash.Bytes(idSeed, id)] = struct{}{}
 				}
+			}
+			if e.arrived != nil {
+				id, _ := amqp.MessageID(m)
+				e.arrived(e.name, part, id)
 			}
 			e.remember(recorded{part, sequence, now, key, m})
 			sequence++

@@ -62,6 +62,9 @@ func (g *gridTopic) take(f *Fault, body []byte) (status int, err error) {
 	defer g.entity.mu.Unlock()
 	p, now := &g.partitions[0], time.Now()
 	for _, e := range events {
+		if g.arrived != nil {
+			g.arrived(g.name, 0, body[e.from:e.to])
+		}
 		if g.keep > 0 { // body is this request's own, so it needn't be copied
 			g.remember(recorded{sequence: p.count, received: now, encoded: body[e.from:e.to:e.to]})
 		}

@@ -3,9 +3,8 @@
 // kafka-jars` fetches. Every node is a broker and a controller. Brokers can be
 // killed, stopped, suspended and started again one by one.
 //
-// Nothing outlives the program that started a cluster: each broker leads a
-// process group of its own, which Close kills, and dies with the thread that
-// started it where the program is killed itself.
+// Nothing outlives the program that started a cluster: Close kills what runs,
+// and the brokers die with the program where it is killed itself.
 package kafkatest
 
 import (
@@ -29,6 +28,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"twinegress/internal/proc"
 )
 
 // Config describes a cluster.
@@ -51,7 +52,7 @@ type Cluster struct {
 	id    string
 	nodes []*node
 
-	starter chan func() // see starts
+	starter *proc.Starter
 	done    sync.WaitGroup
 }
 
@@ -75,8 +76,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if cfg.HeapMB == 0 {
 		cfg.HeapMB = 256
 	}
-	c := &Cluster{cfg: cfg, starter: make(chan func())}
-	c.done.Go(c.starts)
+	c := &Cluster{cfg: cfg, starter: proc.NewStarter()}
 	defer func() {
 		if err != nil {
 			c.Close()
@@ -85,7 +85,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if c.id, err = clusterID(cfg.Dir); err != nil {
 		return nil, err
 	}
-	if err := c.plan(); err != nil {
+	if err := c.plan(ctx); err != nil {
 		return nil, err
 	}
 	err = each(c.nodes, func(n *node) error {
@@ -122,7 +122,7 @@ func clusterID(dir string) (string, error) {
 }
 
 // plan gives every listener its address and writes the configurations.
-func (c *Cluster) plan() error {
+func (c *Cluster) plan(ctx context.Context) error {
 	var voters []string
 	names := append([]string{"PLAINTEXT", controllerListener}, c.cfg.Listeners...)
 	for id := 1; id <= c.cfg.Nodes; id++ {
@@ -132,11 +132,12 @@ func (c *Cluster) plan() error {
 			if c.cfg.Port != 0 {
 				port = c.cfg.Port + (id-1)*len(names) + i
 			}
-			addr, err := address(port)
+			l, err := reserve(ctx, port)
 			if err != nil {
 				return err
 			}
-			n.listeners[name] = addr
+			defer func() { _ = l.Close() }() // once every listener has a port of its own
+			n.listeners[name] = l.Addr().String()
 		}
 		voters = append(voters, strconv.Itoa(id)+"@"+n.listeners[controllerListener])
 		c.nodes = append(c.nodes, n)
@@ -149,26 +150,26 @@ func (c *Cluster) plan() error {
 	return nil
 }
 
-// address is 127.0.0.1 and a port that is free. Not one that the kernel may
+// reserve opens 127.0.0.1 and a port that is free. Not one that the kernel may
 // give to some outgoing connection while the broker is down: it comes back on
 // the same one.
-func address(port int) (string, error) {
+func reserve(ctx context.Context, port int) (net.Listener, error) {
 	var err error
 	for range 100 {
 		p := port
 		if p == 0 {
 			p = 12000 + mathrand.IntN(20000)
 		}
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(p))
 		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err == nil { //nolint:noctx // it blocks on nothing
-			return addr, l.Close()
+		l, err = (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p)))
+		if err == nil {
+			return l, nil
 		}
 		if port != 0 {
 			break
 		}
 	}
-	return "", err
+	return nil, err
 }
 
 func (c *Cluster) configure(n *node, names, voters []string) error {
@@ -369,6 +370,6 @@ func (c *Cluster) Close() {
 			n.process = nil
 		}
 	}
-	close(c.starter)
 	c.done.Wait()
+	c.starter.Close()
 }

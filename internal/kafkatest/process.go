@@ -10,11 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+
+	"twinegress/internal/proc"
 )
 
 // served is what a node logs last of its start.
@@ -27,23 +28,6 @@ type process struct {
 	log    string
 	serves chan struct{} // closed when it does
 	ended  chan struct{}
-}
-
-// starts runs on a thread of its own what is sent to it. A child is killed
-// when the thread that started it ends (ownDeath), and any other thread may
-// end before its time.
-func (c *Cluster) starts() {
-	runtime.LockOSThread() // and never unlocked: the thread ends with this
-	for start := range c.starter {
-		start()
-	}
-}
-
-func (c *Cluster) run(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = ownDeath()
-	done := make(chan error)
-	c.starter <- func() { done <- cmd.Start() }
-	return <-done
 }
 
 // java is a command of one of Kafka's main classes.
@@ -79,7 +63,7 @@ func (c *Cluster) format(ctx context.Context, n *node) error {
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := c.run(cmd); err != nil {
+	if err := c.starter.Start(cmd); err != nil {
 		return err
 	}
 	if err := cmd.Wait(); err != nil {
@@ -108,7 +92,7 @@ func (c *Cluster) start(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	if err := c.run(cmd); err != nil {
+	if err := c.starter.Start(cmd); err != nil {
 		return errors.Join(err, log.Close())
 	}
 	n.process = p
@@ -150,7 +134,7 @@ func (p *process) await(ctx context.Context) error {
 
 // signal sends to the process and what it may have started.
 func (p *process) signal(s syscall.Signal) error {
-	if err := syscall.Kill(-p.cmd.Process.Pid, s); err != nil {
+	if err := proc.Signal(p.cmd, s); err != nil {
 		return fmt.Errorf("%s: %v: %w", p.name, s, err)
 	}
 	return nil

@@ -77,12 +77,11 @@ func measureSpan(ctx context.Context, c config.Ingest, since time.Time, connect 
 	return span, nil
 }
 
-// listed gives the offsets of an answer that is whole.
-func listed(offsets kadm.ListedOffsets, err error) (map[partition]int64, error) {
+// whole makes sure of an answer about every partition.
+func whole(offsets kadm.ListedOffsets, err error) (kadm.ListedOffsets, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking Kafka for a topic's offsets: %w", err)
 	}
-	at := make(map[partition]int64)
 	for topic, of := range offsets {
 		for number, o := range of {
 			switch {
@@ -91,10 +90,21 @@ func listed(offsets kadm.ListedOffsets, err error) (map[partition]int64, error) 
 			case o.Err != nil:
 				return nil, fmt.Errorf("asking Kafka for the offsets of %s/%d: %w", topic, number, o.Err)
 			}
+		}
+	}
+	return offsets, nil
+}
+
+// listed gives the offsets of an answer that is whole.
+func listed(offsets kadm.ListedOffsets, err error) (map[partition]int64, error) {
+	offsets, err = whole(offsets, err)
+	at := make(map[partition]int64)
+	for topic, of := range offsets {
+		for number, o := range of {
 			at[partition{topic, number}] = o.Offset
 		}
 	}
-	return at, nil
+	return at, err
 }
 
 func committedBy(ctx context.Context, admin *kadm.Client, group string) (map[partition]int64, error) {

@@ -41,6 +41,10 @@ const (
 
 	commitInterval    = time.Second
 	heartbeatInterval = 3 * time.Second // Kafka's default
+	// How soon added partitions are noticed with the classic protocol, where
+	// that is the members' business; Kafka's default is five minutes.
+	metadataAge  = 30 * time.Second
+	pauseOnError = 100 * time.Millisecond
 )
 
 // Source is the consumer.
@@ -67,6 +71,8 @@ type Source struct {
 	more     chan struct{}
 
 	membership membership
+	trouble    trouble
+	fatal      chan fatalError
 	unmeasured chan struct{} // partitions are ours whose lag is not known yet
 }
 
@@ -92,11 +98,13 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		room:       make(chan struct{}, 1),
 		more:       make(chan struct{}, 1),
 		unmeasured: make(chan struct{}, 1),
+		fatal:      make(chan fatalError, 1),
 		trackers:   make(map[partition]*tracker),
 		lanes:      make(lanes),
 	}
 	s.turn, s.endTurn = context.WithCancel(context.Background())
-	s.membership = newMembership(c, log)
+	s.membership = newMembership(c, s.fatal, log)
+	s.trouble = newTrouble(s.fatal, log)
 	opts := append([]kgo.Opt{
 		kgo.ConsumerGroup(c.Group),
 		kgo.ConsumeTopics(c.Topics...),
@@ -108,6 +116,7 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		kgo.FetchMaxBytes(fetchBytes),
 		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.WithPools(new(pools)),
+		kgo.MetadataMaxAge(metadataAge),
 		kgo.SessionTimeout(c.SessionTimeout),
 		kgo.RebalanceTimeout(c.RebalanceTimeout),
 		// A member learns of a rebalance by a heartbeat: in time to take part.
@@ -129,6 +138,9 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 	} else {
 		opts = append(opts, kgo.Balancers(kgo.CooperativeStickyBalancer()))
 	}
+	if c.Start == config.StartLatest {
+		opts = append(opts, kgo.AdjustFetchOffsetsFn(s.startLatest))
+	}
 	if c.InstanceID != "" {
 		opts = append(opts, kgo.InstanceID(c.InstanceID))
 	}
@@ -144,7 +156,7 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 // partition, from one goroutine. emit may block: that is the back-pressure.
 // The chunk is emit's; its count of one must be settled in the end. An error
 // is one that waiting can't mend: another copy has this one's place in the
-// group.
+// group, or the topic is another one.
 func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var beside sync.WaitGroup
@@ -152,12 +164,18 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 	defer cancel(nil)
 	beside.Go(func() { s.poll(ctx) })
 	beside.Go(func() { s.measureLag(ctx) })
-	beside.Go(func() { s.membership.watch(ctx, cancel) })
+	beside.Go(func() {
+		select {
+		case err := <-s.fatal:
+			cancel(err)
+		case <-ctx.Done():
+		}
+	})
 	for {
 		t, chunk := s.pop(ctx)
 		if chunk == nil {
-			if err := context.Cause(ctx); errors.Is(err, errNoPlace) {
-				return err
+			if fatal, is := errors.AsType[fatalError](context.Cause(ctx)); is {
+				return fatal.error
 			}
 			return nil
 		}
@@ -172,12 +190,22 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 }
 
 func (s *Source) poll(ctx context.Context) {
-	for s.waitForRoom(ctx) && s.pollOnce(ctx) {
+	for s.waitForRoom(ctx) {
+		open, failed := s.pollOnce(ctx)
+		if !open {
+			return
+		}
+		if failed { // and may at once again
+			select {
+			case <-time.After(pauseOnError):
+			case <-ctx.Done():
+			}
+		}
 	}
 }
 
-// pollOnce polls and cuts; false when the client is closed.
-func (s *Source) pollOnce(ctx context.Context) bool {
+// pollOnce polls and cuts. It is not open once the client is closed.
+func (s *Source) pollOnce(ctx context.Context) (open, failed bool) {
 	s.polling.RLock()
 	defer s.polling.RUnlock()
 	ctx, cancel := context.WithCancel(ctx)
@@ -185,17 +213,11 @@ func (s *Source) pollOnce(ctx context.Context) bool {
 	defer context.AfterFunc(s.turn, cancel)() //nolint:contextcheck // turn is not this call's: it ends the poll from beside
 	fetches := s.client.PollRecords(ctx, pollRecords)
 	if fetches.IsClientClosed() {
-		return false
+		return false, false
 	}
-	fetches.EachError(func(topic string, p int32, err error) {
-		if _, ours := errors.AsType[*kgo.ErrGroupSession](err); ours || errors.Is(err, context.Canceled) {
-			return // membership tells of the group's errors
-		}
-		s.log.Error("reading from Kafka failed; it is tried again",
-			zap.String("topic", topic), zap.Int32("partition", p), zap.Error(err))
-	})
+	failed = s.trouble.hear(fetches, time.Now())
 	fetches.EachPartition(s.cut)
-	return true
+	return true, failed
 }
 
 // waitForRoom returns when fewer bytes than the limit are in flight; false
@@ -240,6 +262,7 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 	for len(records) > 0 {
 		if records[0].Attrs.IsControl() {
 			t.pass(records[0].Offset, records[0].LeaderEpoch, p.HighWatermark)
+			records[0].Recycle()
 			records = records[1:]
 			continue
 		}

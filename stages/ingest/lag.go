@@ -2,9 +2,13 @@ package ingest
 
 import (
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"go.uber.org/zap"
 
 	"twinegress/internal/config"
@@ -27,8 +31,31 @@ func (s *Source) measureLag(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		s.lookForTopics(ctx, admin)
 		if err := s.measureOnce(ctx, admin); err != nil && ctx.Err() == nil {
 			s.log.Debug("asking Kafka for the lag failed; the last one stands", zap.Error(err))
+		}
+	}
+}
+
+// lookForTopics tells of ingest topics that don't exist, as long as this copy
+// has nothing to read: the client waits for them without a word.
+func (s *Source) lookForTopics(ctx context.Context, admin *kadm.Client) {
+	s.mu.Lock()
+	idle := len(s.trackers) == 0
+	s.mu.Unlock()
+	if !idle {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lagInterval)
+	defer cancel()
+	topics, err := admin.ListTopics(ctx, s.config.Topics...)
+	if err != nil {
+		return // that no broker answers is told by the client
+	}
+	for _, topic := range s.config.Topics {
+		if errors.Is(topics[topic].Err, kerr.UnknownTopicOrPartition) {
+			s.log.Error("the ingest topic does not exist; it is read as soon as it does", zap.String("topic", topic))
 		}
 	}
 }
@@ -37,12 +64,7 @@ func (s *Source) measureOnce(ctx context.Context, admin *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, lagInterval)
 	defer cancel()
 	s.mu.Lock()
-	ours := make([]*tracker, 0, len(s.trackers))
-	fresh := false
-	for _, t := range s.trackers {
-		ours = append(ours, t)
-		fresh = fresh || !t.positioned()
-	}
+	ours := slices.Collect(maps.Values(s.trackers))
 	s.mu.Unlock()
 	if len(ours) == 0 {
 		return nil
@@ -51,21 +73,20 @@ func (s *Source) measureOnce(ctx context.Context, admin *kadm.Client) error {
 	if err != nil {
 		return err
 	}
-	starts := ends // of a group that starts with what is appended from now on
-	if fresh && s.config.Start != config.StartLatest {
+	var starts kadm.ListedOffsets // startLatest has its own
+	if s.config.Start != config.StartLatest && slices.ContainsFunc(ours, func(t *tracker) bool { return !t.located() }) {
 		if starts, err = admin.ListStartOffsets(ctx, s.config.Topics...); err != nil {
 			return err
 		}
 	}
 	for _, t := range ours {
-		end, ok := ends.Lookup(t.topic, t.partition)
-		if !ok || end.Err != nil {
-			continue
+		if end, ok := ends.Lookup(t.topic, t.partition); ok && end.Err == nil {
+			t.reach(end.Offset)
 		}
 		if start, ok := starts.Lookup(t.topic, t.partition); ok && start.Err == nil {
-			t.position(start.Offset) // unless it has one
+			t.begins(start.Offset, -1)
 		}
-		t.reach(end.Offset)
+		t.markStart()
 	}
 	return nil
 }

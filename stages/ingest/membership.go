@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -12,8 +11,10 @@ import (
 	"twinegress/internal/config"
 )
 
-// errNoPlace is why a consumer gives up by itself.
-var errNoPlace = errors.New("this copy has no place in the consumer group")
+// fatalError is why a consumer gives up by itself: nothing gets better by waiting.
+type fatalError struct{ error }
+
+func (e fatalError) Unwrap() error { return e.error }
 
 // membership is a hook of the client that hears why the group does without
 // this copy. The client tries again by itself for ever; what can't get better
@@ -21,12 +22,12 @@ var errNoPlace = errors.New("this copy has no place in the consumer group")
 type membership struct {
 	config config.Ingest
 	log    *zap.Logger
-	errs   chan error
+	fatal  chan<- fatalError
 	held   time.Time // since when somebody else has our instanceId
 }
 
-func newMembership(c config.Ingest, log *zap.Logger) membership {
-	return membership{config: c, log: log, errs: make(chan error, 1)}
+func newMembership(c config.Ingest, fatal chan<- fatalError, log *zap.Logger) membership {
+	return membership{config: c, log: log, fatal: fatal}
 }
 
 // OnGroupManageError is kgo.HookGroupManageError's.
@@ -38,7 +39,7 @@ func (m *membership) OnGroupManageError(err error) {
 		return
 	}
 	select {
-	case m.errs <- fatal:
+	case m.fatal <- fatalError{fatal}:
 	default: // one is enough
 	}
 }
@@ -48,20 +49,20 @@ func (m *membership) judge(err error, now time.Time) error {
 	id := m.config.InstanceID
 	switch {
 	case errors.Is(err, kerr.FencedInstanceID):
-		return fmt.Errorf("%w %s: another one with ingest.instanceId %q has taken it; every copy needs an id of its own: %w",
-			errNoPlace, m.config.Group, id, err)
+		return fmt.Errorf("this copy has no place in the consumer group %s: another one with ingest.instanceId %q has taken it; every copy needs an id of its own: %w",
+			m.config.Group, id, err)
 	case errors.Is(err, kerr.UnreleasedInstanceID):
 		// So it is also after a crash, until the broker gives up our former self.
 		if m.held.IsZero() {
 			m.held = now
 		}
 		if now.Sub(m.held) > instancePatience {
-			return fmt.Errorf("%w %s: another one with ingest.instanceId %q has had it for %v; every copy needs an id of its own: %w",
-				errNoPlace, m.config.Group, id, instancePatience, err)
+			return fmt.Errorf("this copy has no place in the consumer group %s: another one with ingest.instanceId %q has had it for %v; every copy needs an id of its own: %w",
+				m.config.Group, id, instancePatience, err)
 		}
 	case errors.Is(err, kerr.InvalidSessionTimeout):
-		return fmt.Errorf("%w %s: ingest.sessionTimeout %v is outside of what the brokers allow (group.min.session.timeout.ms to group.max.session.timeout.ms): %w",
-			errNoPlace, m.config.Group, m.config.SessionTimeout, err)
+		return fmt.Errorf("this copy has no place in the consumer group %s: ingest.sessionTimeout %v is outside of what the brokers allow (group.min.session.timeout.ms to group.max.session.timeout.ms): %w",
+			m.config.Group, m.config.SessionTimeout, err)
 	}
 	if !errors.Is(err, kerr.UnreleasedInstanceID) {
 		m.held = time.Time{}
@@ -72,12 +73,3 @@ func (m *membership) judge(err error, now time.Time) error {
 // instancePatience is more than the brokers' default for how long they keep
 // the place of a member of the consumer protocol that has crashed, 45 s.
 const instancePatience = time.Minute
-
-// watch ends Run when there is no use in going on.
-func (m *membership) watch(ctx context.Context, end context.CancelCauseFunc) {
-	select {
-	case err := <-m.errs:
-		end(err)
-	case <-ctx.Done():
-	}
-}

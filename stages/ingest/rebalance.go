@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
@@ -75,13 +76,66 @@ func (s *Source) positioned(_ context.Context, _ *kgo.Client, answer *kmsg.Offse
 		for _, topic := range group.Topics {
 			for _, p := range topic.Partitions {
 				if t := s.trackers[partition{topic.Topic, p.Partition}]; t != nil {
-					t.position(p.Offset)
+					t.resumes(p.Offset)
 				}
 			}
 		}
 	}
 	signal(s.unmeasured)
 	return nil
+}
+
+// startLatest makes `start: latest` mean what it says: it is for a new group.
+// To the client it is where any partition begins that has no committed offset,
+// and so the first events of a partition that was added would be skipped. And
+// what "the end" was is settled here, once, rather than by each copy that gets
+// the partition before something is committed.
+func (s *Source) startLatest(ctx context.Context, at map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	fresh := false
+	for _, of := range at {
+		for _, offset := range of {
+			fresh = fresh || offset.EpochOffset().Offset < 0
+		}
+	}
+	if !fresh {
+		return at, nil
+	}
+	admin := kadm.NewClient(s.client)
+	committed, err := committedBy(ctx, admin, s.config.Group)
+	if err != nil {
+		return nil, err
+	}
+	starts, err := whole(admin.ListStartOffsets(ctx, s.config.Topics...))
+	if err != nil {
+		return nil, err
+	}
+	ends, err := whole(admin.ListCommittedOffsets(ctx, s.config.Topics...))
+	if err != nil {
+		return nil, err
+	}
+	known := make(map[string]bool) // topics that the group has read from
+	for p := range committed {
+		known[p.topic] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, of := range at {
+		for number, offset := range of {
+			if offset.EpochOffset().Offset >= 0 {
+				continue
+			}
+			from := ends[topic][number]
+			if known[topic] {
+				from = starts[topic][number]
+			}
+			of[number] = kgo.NewOffset().At(from.Offset)
+			if t := s.trackers[partition{topic, number}]; t != nil {
+				t.begins(from.Offset, from.LeaderEpoch)
+			}
+		}
+	}
+	signal(s.unmeasured)
+	return at, nil
 }
 
 // revoked gives partitions up in order: outcomes that are on their way may

@@ -47,8 +47,11 @@ type tracker struct {
 	idle    chan struct{} // closed when draining and handed is 0
 	paused  bool
 	started bool
-	mark    int64 // the watermark: the offset after the last resolved chunk; -1 until it is known
-	end     int64 // the partition's high watermark, when last heard of
+	// Where a partition begins that nothing is committed of, while nothing was read.
+	unmarked   bool
+	startEpoch int32
+	mark       int64 // the watermark: the offset after the last resolved chunk; -1 until it is known
+	end        int64 // the partition's high watermark, when last heard of
 }
 
 type entry struct {
@@ -92,7 +95,7 @@ func (t *tracker) track(c *event.Chunk, end int64) {
 // partition reaches.
 func (t *tracker) begin(first, end int64) {
 	if !t.started {
-		t.started, t.mark = true, first
+		t.started, t.mark, t.unmarked = true, first, false
 	}
 	t.end = max(t.end, end)
 }
@@ -188,8 +191,8 @@ func (t *tracker) lose() {
 	t.mu.Unlock()
 }
 
-// position says where the partition is to be read from, unless that is known.
-func (t *tracker) position(offset int64) {
+// resumes says where the group had got to; negative is nowhere yet.
+func (t *tracker) resumes(offset int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.mark < 0 && offset >= 0 {
@@ -197,7 +200,30 @@ func (t *tracker) position(offset int64) {
 	}
 }
 
-func (t *tracker) positioned() bool {
+// begins says where a partition begins that the group has committed nothing
+// of. That becomes the first commit (markStart).
+func (t *tracker) begins(offset int64, epoch int32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mark < 0 {
+		t.mark, t.startEpoch, t.unmarked = offset, epoch, true
+	}
+}
+
+// markStart marks where the partition begins. Lag that is measured from
+// outside, as autoscalers do, needs an offset; and it makes a group known that
+// has not read anything. The client forgets a mark that comes before it has
+// begun to fetch, so it is repeated.
+func (t *tracker) markStart() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.unmarked && t.state == owned {
+		t.consumer.mark(t.topic, t.partition, t.startEpoch, t.mark)
+	}
+}
+
+// located tells whether it is known where the partition is read from.
+func (t *tracker) located() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.mark >= 0

@@ -1,9 +1,9 @@
 //go:build !linux
 
-package kafkatest
+package proc
 
 import "syscall"
 
 // ownDeath puts a child in a process group of its own. Only Linux lets it die
-// with its parent: elsewhere a killed test leaves its brokers running.
+// with its parent: elsewhere a killed test leaves its children running.
 func ownDeath() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -1,0 +1,170 @@
+//go:build integration
+
+package e2e
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// fault is what happens in a round.
+type fault struct {
+	name, what string
+	happen     func(*matrix)
+}
+
+const sessionTimeout = 6 * time.Second // as world.environment has it
+
+var faults = []fault{
+	{"kill", "a copy gets SIGKILL and is started again within 3 s", func(m *matrix) {
+		r := m.anyCopy()
+		r.kill()
+		m.pass(m.upTo(3 * time.Second))
+		r.start()
+	}},
+	{"kill, late restart", "a copy gets SIGKILL and is started again after the session time-out", func(m *matrix) {
+		r := m.anyCopy()
+		r.kill()
+		m.pass(sessionTimeout + time.Second + m.upTo(time.Second))
+		r.start()
+	}},
+	{"stop", "a copy gets SIGTERM, ends in order, and is started again within 2 s", func(m *matrix) {
+		r := m.anyCopy()
+		if code := r.stop(); code != 0 {
+			m.t.Errorf("%s stopped with exit code %d:\n%s", r.name, code, tail(r.log, 10))
+		}
+		m.pass(m.upTo(2 * time.Second))
+		r.start()
+	}},
+	{"zombie", "a copy gets SIGSTOP, loses its partitions by the session time-out, and wakes up", func(m *matrix) {
+		r := m.anyCopy()
+		r.signal(syscall.SIGSTOP)
+		m.pass(sessionTimeout + 2*time.Second + m.upTo(2*time.Second))
+		r.signal(syscall.SIGCONT)
+	}},
+	{"pause", "a copy gets SIGSTOP for less than the session time-out, longer than send.timeout", func(m *matrix) {
+		r := m.anyCopy()
+		r.signal(syscall.SIGSTOP)
+		m.pass(sessionTimeout - time.Second - m.upTo(500*time.Millisecond))
+		r.signal(syscall.SIGCONT)
+	}},
+	{"broker restart", "a broker is stopped in order and started again", func(m *matrix) {
+		id := m.anyNode()
+		m.must(m.cluster.Stop(m.w.ctx(), id))
+		m.pass(m.upTo(2 * time.Second))
+		m.must(m.cluster.Restart(m.w.ctx(), id))
+	}},
+	{"broker kill", "a broker gets SIGKILL and is started again", func(m *matrix) {
+		id := m.anyNode()
+		m.must(m.cluster.Kill(id))
+		m.pass(m.upTo(2 * time.Second))
+		m.must(m.cluster.Restart(m.w.ctx(), id))
+	}},
+	{"leaders change", "every partition of the ingest topic gets another leader", func(m *matrix) {
+		m.moveLeaders(m.w.topic)
+	}},
+	{"broker unreachable", "a broker gets SIGSTOP: its connections stay, and nothing answers", func(m *matrix) {
+		id := m.anyNode()
+		m.must(m.cluster.Suspend(id))
+		m.pass(*matrixOutage)
+		m.must(m.cluster.Resume(id))
+	}},
+	{"coordinator moves", "the partitions of the group's offsets get other leaders", func(m *matrix) {
+		m.moveLeaders("__consumer_offsets")
+	}},
+	{"partition added", "the ingest topic gets one more partition", func(m *matrix) {
+		_, err := m.w.admin.UpdatePartitions(m.w.ctx(), m.partitions+1, m.w.topic)
+		m.must(err)
+		m.partitions++
+		m.load.grow()
+	}},
+	{"endpoints change", "the endpoints file gets or loses an endpoint while a copy restarts and the group rebalances", func(m *matrix) {
+		r := m.anyCopy()
+		m.changeEndpoints()
+		r.stop()
+		m.changeEndpoints()
+		r.start()
+		m.changeEndpoints()
+	}},
+	{"scale", "a fourth copy joins, has its share, and leaves", func(m *matrix) {
+		r := m.w.replica("copy-more", m.settings("copy-more"))
+		r.start()
+		r.awaitReady()
+		m.copies = append(m.copies, r)
+		m.shared(len(m.copies))
+		r.stop()
+		m.copies = m.copies[:len(m.copies)-1]
+	}},
+}
+
+func (m *matrix) anyCopy() *replica { return m.copies[m.random.IntN(len(m.copies))] }
+
+func (m *matrix) anyNode() int32 {
+	ids := m.cluster.Nodes()
+	return ids[m.random.IntN(len(ids))]
+}
+
+func (m *matrix) upTo(d time.Duration) time.Duration { return time.Duration(m.random.Int64N(int64(d))) }
+
+// pass lets time pass: it is what the fault consists of.
+func (m *matrix) pass(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-m.t.Context().Done():
+	}
+}
+
+func (m *matrix) must(err error) {
+	m.t.Helper()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// moveLeaders makes the next replica of each of a topic's partitions the
+// preferred one, and its leader.
+func (m *matrix) moveLeaders(topic string) {
+	m.t.Helper()
+	ctx := m.w.ctx()
+	client, err := kgo.NewClient(kgo.SeedBrokers(m.w.brokers...)) // its own, which has nothing cached
+	m.must(err)
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	meta, err := admin.Metadata(ctx, topic)
+	m.must(err)
+	var assignments kadm.AlterPartitionAssignmentsReq
+	var which kadm.TopicsSet
+	for _, p := range meta.Topics[topic].Partitions {
+		which.Add(topic, p.Partition)
+		assignments.Assign(topic, p.Partition, append(p.Replicas[1:len(p.Replicas):len(p.Replicas)], p.Replicas[0]))
+	}
+	answer, err := admin.AlterPartitionAssignments(ctx, assignments)
+	m.must(err)
+	m.must(answer.Error())
+	eventually(m.t, "the replicas are reordered", func() bool {
+		moving, err := admin.ListPartitionReassignments(ctx, nil)
+		return err == nil && len(moving.Sorted()) == 0
+	})
+	elected, err := admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, which)
+	m.must(err)
+	for _, p := range elected[topic] {
+		if !errors.Is(p.Err, kerr.ElectionNotNeeded) {
+			m.must(p.Err)
+		}
+	}
+}
+
+func (m *matrix) changeEndpoints() {
+	m.t.Helper()
+	set := []endpoint{m.w.hub(), m.w.serviceBus()}
+	m.extra = !m.extra
+	if m.extra {
+		set = append(set, m.w.amqp("EventHub", "devices", "SensorChange"))
+	}
+	m.w.setEndpoints(set...)
+}

@@ -1,0 +1,317 @@
+//go:build integration
+
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"twinegress/internal/kafkatest"
+)
+
+var (
+	matrixRounds = flag.Int("rounds", 0, "rounds of the kill matrix; 0 is one of each fault")
+	matrixOutage = flag.Duration("outage", 8*time.Second, "kill matrix: how long a broker is unreachable")
+	matrixReport = flag.String("report", "", "kill matrix: write its table to this file")
+	matrixOnly   = flag.String("fault", "", "kill matrix: this fault only")
+	matrixSeed   = flag.Uint64("seed", 0, "kill matrix: seed of what is random; 0 is another one each time")
+)
+
+const (
+	matrixCopies     = 3
+	matrixPartitions = 8
+	matrixRate       = 1500 // events a second
+)
+
+// mode is how the copies are in the group.
+type mode struct {
+	protocol string
+	static   bool
+}
+
+func (m mode) String() string {
+	if m.static {
+		return m.protocol + ", static"
+	}
+	return m.protocol
+}
+
+var modes = []mode{{"classic", false}, {"consumer", false}, {"classic", true}, {"consumer", true}}
+
+// matrix is a group of copies under load, to which faults happen.
+type matrix struct {
+	fleet
+	t       *testing.T
+	mode    mode
+	cluster *kafkatest.Cluster
+	load    *load
+	watch   *commitWatch
+	random  *rand.Rand
+	extra   bool // the third endpoint is there
+}
+
+// entities are the receivers that every event goes to.
+var entities = []string{"hub", "topic"}
+
+// TestKillMatrix has every fault happen to three copies under load, in every
+// mode, and checks after each round that nothing was lost or came out of
+// order, that repeats stay within what was not committed, and that no commit
+// was ahead of the outcomes.
+func TestKillMatrix(t *testing.T) {
+	seed := *matrixSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("-seed=%d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	plan := planRounds(*matrixRounds)
+	properties := quick()
+	for key, value := range map[string]string{
+		"broker.session.timeout.ms": "4000", "broker.heartbeat.interval.ms": "500",
+		"min.insync.replicas": "2", "auto.leader.rebalance.enable": "false",
+	} {
+		properties[key] = value
+	}
+	cluster := ownCluster(t, kafkatest.Config{Nodes: 3, HeapMB: 320, Properties: properties})
+	table := newTable(seed)
+	for _, mode := range modes {
+		if len(plan[mode]) == 0 {
+			continue
+		}
+		t.Run(mode.String(), func(t *testing.T) {
+			m := newMatrix(t, mode, cluster, random)
+			for i, f := range plan[mode] {
+				r := m.round(f)
+				table.add(f, r)
+				t.Logf("round %d of %d, %s: %s", i+1, len(plan[mode]), f.name, r)
+				if t.Failed() {
+					return // what follows would only repeat it
+				}
+			}
+		})
+	}
+	if *matrixReport != "" && !t.Failed() {
+		table.write(t, *matrixReport)
+	}
+	t.Log("\n" + table.String())
+}
+
+// planRounds gives each mode its faults, so that over the rounds every fault
+// meets every mode.
+func planRounds(n int) map[mode][]fault {
+	chosen := faults
+	if *matrixOnly != "" {
+		chosen = nil
+		for _, f := range faults {
+			if f.name == *matrixOnly {
+				chosen = []fault{f}
+			}
+		}
+	}
+	if n == 0 {
+		n = len(chosen)
+	}
+	plan := make(map[mode][]fault)
+	for i := range n {
+		mode := modes[(i+i/len(chosen))%len(modes)]
+		plan[mode] = append(plan[mode], chosen[i%len(chosen)])
+	}
+	return plan
+}
+
+func newMatrix(t *testing.T, mode mode, cluster *kafkatest.Cluster, random *rand.Rand) *matrix {
+	t.Helper()
+	m := &matrix{t: t, mode: mode, cluster: cluster, random: random}
+	m.fleet = fleet{w: newWorld(t, cluster.Addrs(), matrixPartitions, nil), partitions: matrixPartitions}
+	for i := range matrixCopies {
+		r := m.w.replica("copy-"+strconv.Itoa(i), m.settings("copy-"+strconv.Itoa(i)))
+		r.start()
+		m.copies = append(m.copies, r)
+	}
+	for _, r := range m.copies {
+		r.awaitReady()
+	}
+	m.load = m.w.load(m.partitions, matrixRate)
+	m.watch = m.watchCommits()
+	m.shared(matrixCopies)
+	return m
+}
+
+func (m *matrix) settings(name string) settings {
+	s := settings{"ingest.protocol": m.mode.protocol}
+	if m.mode.static {
+		s["ingest.instanceId"] = name
+	}
+	return s
+}
+
+// shared waits until the copies have all partitions between them, each one
+// once, and everyone has some.
+func (m *matrix) shared(copies int) {
+	m.t.Helper()
+	eventually(m.t, fmt.Sprintf("%d copies share %d partitions", copies, m.partitions), m.areShared)
+}
+
+// flows waits until every event that is stored now has arrived everywhere.
+func (m *matrix) flows(what string) {
+	m.t.Helper()
+	ends := m.load.ends()
+	eventuallyWithin(m.t, 2*patience, what, func() bool {
+		for p, end := range ends {
+			for _, e := range entities {
+				if m.w.ledger.complete(e, p) < end {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
+// round has one fault happen, and gives what came of it.
+func (m *matrix) round(f fault) result {
+	m.t.Helper()
+	m.load.resume()
+	begun, before := m.w.ledger.now(), m.load.total()
+	eventually(m.t, "events are stored", func() bool { return m.load.total() > before+matrixRate/2 })
+	m.flows("the load flows before " + f.name)
+	m.watch.begin()
+	committed := m.w.committed()
+
+	f.happen(m)
+
+	for _, r := range m.copies {
+		r.awaitReady()
+	}
+	m.shared(len(m.copies))
+	stored := m.load.total()
+	eventually(m.t, "events are stored after "+f.name, func() bool { return m.load.total() > stored+matrixRate/4 })
+	m.load.pause()
+	m.flows("everything arrives after " + f.name)
+	m.w.allCommitted(m.copies...)
+
+	r := result{events: m.load.total() - before, inFlight: m.watch.mostInFlight()}
+	for _, e := range entities {
+		r.summary.add(m.w.ledger.take(e, committed))
+		slowest, _ := m.load.slowest(e, begun)
+		r.recovery = max(r.recovery, slowest)
+	}
+	for _, c := range m.copies {
+		for _, e := range c.status().Endpoints {
+			for _, n := range e.Dropped {
+				r.dropped += int(n)
+			}
+		}
+	}
+	ahead, back := m.watch.violations()
+	r.ahead, r.back = len(ahead), len(back)
+	for _, v := range slices.Concat(ahead, back) {
+		m.t.Log(v)
+	}
+	m.check(f, r)
+	return r
+}
+
+// check says what a round must not come to.
+func (m *matrix) check(f fault, r result) {
+	m.t.Helper()
+	for what, n := range map[string]int{
+		"lost": r.lost, "out of order": r.reordered, "dropped": r.dropped,
+		"repeated although they were committed": r.behind,
+		"commits ahead of the outcomes":         r.ahead, "commits that went back": r.back,
+	} {
+		if n > 0 {
+			m.t.Errorf("%s: %d %s", f.name, n, what)
+		}
+	}
+	// Each receiver, and each of the two copies that may have had them in flight.
+	if bound := r.inFlight * len(entities) * 2; r.repeats > bound {
+		m.t.Errorf("%s: %d repeats, but only %d events were stored and not committed at any time", f.name, r.repeats, r.inFlight)
+	}
+}
+
+// commitWatch looks at the group's offsets all the time.
+type commitWatch struct {
+	mu       sync.Mutex
+	last     map[int32]int64
+	inFlight int
+	ahead    []string
+	back     []string
+}
+
+func (m *matrix) watchCommits() *commitWatch {
+	c := &commitWatch{last: make(map[int32]int64)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	m.t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			asking, stop := context.WithTimeout(ctx, 5*time.Second)
+			at, err := m.w.fetchCommitted(asking)
+			stop()
+			if err == nil { // while the coordinator moves there is no answer
+				c.see(m, at)
+			}
+		}
+	}()
+	return c
+}
+
+// see compares the offsets with what has arrived, which is looked at later,
+// and so may only be more.
+func (c *commitWatch) see(m *matrix, at map[int32]int64) {
+	ends := m.load.ends()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	inFlight := 0
+	for p, offset := range at {
+		for _, e := range entities {
+			if done := m.w.ledger.complete(e, p); offset > done {
+				c.ahead = append(c.ahead, fmt.Sprintf("%v: %d/%d committed, %s complete up to %d", time.Now().Format(time.StampMilli), p, offset, e, done))
+			}
+		}
+		if offset < c.last[p] {
+			c.back = append(c.back, fmt.Sprintf("%v: %d/%d committed after %d", time.Now().Format(time.StampMilli), p, offset, c.last[p]))
+		}
+		c.last[p] = offset
+		inFlight += int(max(0, ends[p]-offset))
+	}
+	c.inFlight = max(c.inFlight, inFlight)
+}
+
+func (c *commitWatch) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.inFlight, c.ahead, c.back = 0, nil, nil
+}
+
+func (c *commitWatch) mostInFlight() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.inFlight
+}
+
+// violations are what was wrong with the offsets since begin.
+func (c *commitWatch) violations() (ahead, back []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.ahead), slices.Clone(c.back)
+}

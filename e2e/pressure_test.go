@@ -1,0 +1,77 @@
+//go:build integration
+
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"twinegress/internal/emulator"
+)
+
+// An endpoint is slower than its events come, for longer than any time-out of
+// the group. Polling waits for it; the copy stays in the group, nothing is
+// dropped, and the lag says how far it is behind.
+func TestSlowEndpointHoldsBack(t *testing.T) {
+	for _, protocol := range protocols {
+		t.Run(protocol, func(t *testing.T) {
+			const partitions, n = 4, 60_000
+			w := newWorld(t, brokers(t), partitions, nil)
+			if err := w.services.SetFault("hub", emulator.Fault{Delay: emulator.Duration(3 * time.Second)}); err != nil {
+				t.Fatal(err)
+			}
+			r := w.run("one", settings{
+				"ingest.protocol": protocol, "ingest.maxInFlightBytes": "1MiB",
+				"batch.maxEvents": "50", // a batch takes 3 s, so a lane does 17 events a second
+			})
+			eventually(t, "it has all partitions", func() bool { return len(r.status().Ingest.Partitions) == partitions })
+			w.fill(partitions, n/2)
+			eventually(t, "the endpoint holds back", func() bool {
+				for _, e := range r.status().Endpoints {
+					if e.Path == "hub" {
+						return e.HoldsBack
+					}
+				}
+				return false
+			})
+			w.fill(partitions, n/2)
+			held := r.status().Ingest.Records
+			eventually(t, "what comes while it holds back counts as lag", func() bool { return r.status().Ingest.Lag > n/2 })
+			// Longer than the session time-out and the rebalance time-out together.
+			until := time.Now().Add(22 * time.Second)
+			eventually(t, "it is held back for longer than the group's time-outs", func() bool { return time.Now().After(until) })
+			st := r.status()
+			if st.Ingest.Records > held+n/4 {
+				t.Errorf("%d records were read meanwhile: polling was not held back", st.Ingest.Records-held)
+			}
+			if len(st.Ingest.Partitions) != partitions || r.logged("partitions lost") || r.logged("partitions revoked") {
+				t.Errorf("it was expelled from the group: it has %v", st.Ingest.Partitions)
+			}
+			if err := w.services.ClearFault("hub"); err != nil {
+				t.Fatal(err)
+			}
+			w.allCommitted(r)
+			for _, e := range r.status().Endpoints {
+				if e.Delivered != n || e.Routed != n {
+					t.Errorf("%s: %d of %d were delivered, want %d", e.Path, e.Delivered, e.Routed, n)
+				}
+			}
+		})
+	}
+}
+
+// A copy that catches up with a backlog keeps within its memory.
+func TestBacklogInBoundedMemory(t *testing.T) {
+	const partitions, n = 16, 600_000 // 300 MB, far more than may be in flight
+	w := newWorld(t, brokers(t), partitions, map[string]string{"retention.ms": "600000"})
+	w.fill(partitions, n)
+	const limit = 256 << 20
+	r := w.run("one", settings{"ingest.maxInFlightBytes": "32MiB"})
+	eventuallyWithin(t, 3*time.Minute, "it has caught up", func() bool { return w.services.Stats().Entity("hub").Count >= n })
+	w.allCommitted(r)
+	_, peak := r.memory()
+	t.Logf("%d events: %d MiB resident at most", n, peak>>20)
+	if peak > limit {
+		t.Errorf("it took %d MiB, want at most %d MiB", peak>>20, limit>>20)
+	}
+}

@@ -1,0 +1,155 @@
+//go:build integration
+
+package e2e
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/internal/kafkatest"
+)
+
+// certificates makes an authority, a certificate for the broker and one for a
+// client, and gives the directory: ca.pem, and of each both key and certificate
+// in one file (broker.pem, client.pem), as Kafka wants them.
+func certificates(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	caKey, ca := certificate(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: "e2e authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, nil, nil)
+	save := func(name string, blocks ...*pem.Block) {
+		t.Helper()
+		var b bytes.Buffer
+		for _, block := range blocks {
+			if err := pem.Encode(&b, block); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save("ca.pem", &pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})
+	for _, who := range []string{"broker", "client"} {
+		key, cert := certificate(t, &x509.Certificate{
+			Subject: pkix.Name{CommonName: who}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		}, ca, caKey)
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		save(who+".pem", &pem.Block{Type: "PRIVATE KEY", Bytes: der}, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+	}
+	return dir
+}
+
+// certificate makes a key and its certificate, signed by a parent or by itself.
+func certificate(t *testing.T, template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+	if parent == nil {
+		parent, parentKey = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key, cert
+}
+
+// Every way of logging in that the configuration knows, over TLS.
+func TestSecurity(t *testing.T) {
+	dir := certificates(t)
+	const jaas = "org.apache.kafka.common.security."
+	properties := quick()
+	for key, value := range map[string]string{
+		"ssl.keystore.type": "PEM", "ssl.keystore.location": filepath.Join(dir, "broker.pem"),
+		"ssl.truststore.type": "PEM", "ssl.truststore.location": filepath.Join(dir, "ca.pem"),
+		"listener.name.ssl.ssl.client.auth":                                     "required",
+		"sasl.enabled.mechanisms":                                               "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+		"listener.name.sasl_ssl.plain.sasl.jaas.config":                         jaas + `plain.PlainLoginModule required user_e2e="plain-secret";`,
+		"listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config":                 jaas + `scram.ScramLoginModule required;`,
+		"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":                 jaas + `scram.ScramLoginModule required;`,
+		"listener.name.sasl_ssl.oauthbearer.sasl.jaas.config":                   jaas + `oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";`,
+		"listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": jaas + "oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler",
+	} {
+		properties[key] = value
+	}
+	c := ownCluster(t, kafkatest.Config{
+		Listeners: []string{"SASL_SSL", "SSL"}, Properties: properties,
+		Format: []string{
+			"--add-scram", "SCRAM-SHA-256=[name=e2e,password=scram-secret]",
+			"--add-scram", "SCRAM-SHA-512=[name=e2e,password=scram-secret]",
+		},
+	})
+	// An unsecured token, as only tests accept them: {"alg":"none"}, sub e2e, far in the future.
+	const token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJlMmUiLCJpYXQiOjE3MDAwMDAwMDAsImV4cCI6NDEwMjQ0NDgwMH0."
+	ca := filepath.Join(dir, "ca.pem")
+	login := func(mechanism, user, password string) settings {
+		return settings{
+			"ingest.brokers": c.ListenerAddrs("SASL_SSL")[0], "ingest.tls.enabled": "true", "ingest.tls.caFile": ca,
+			"ingest.sasl.mechanism": mechanism, "ingest.sasl.username": user, "ingest.sasl.password": password,
+		}
+	}
+	tests := map[string]struct {
+		settings
+		refused string // what the log says; "": it works
+	}{
+		"PLAIN":          {login("PLAIN", "e2e", "plain-secret"), ""},
+		"SCRAM-SHA-256":  {login("SCRAM-SHA-256", "e2e", "scram-secret"), ""},
+		"SCRAM-SHA-512":  {login("SCRAM-SHA-512", "e2e", "scram-secret"), ""},
+		"OAUTHBEARER":    {login("OAUTHBEARER", "", token), ""},
+		"wrong password": {login("SCRAM-SHA-512", "e2e", "guessed-it"), "SASL_AUTHENTICATION_FAILED"},
+		"client certificate": {settings{
+			"ingest.brokers": c.ListenerAddrs("SSL")[0], "ingest.tls.enabled": "true", "ingest.tls.caFile": ca,
+			"ingest.tls.certFile": filepath.Join(dir, "client.pem"), "ingest.tls.keyFile": filepath.Join(dir, "client.pem"),
+		}, ""},
+		"no client certificate": {settings{
+			"ingest.brokers": c.ListenerAddrs("SSL")[0], "ingest.tls.enabled": "true", "ingest.tls.caFile": ca,
+		}, "bad certificate"},
+		"unknown authority": {settings{
+			"ingest.brokers": c.ListenerAddrs("SSL")[0], "ingest.tls.enabled": "true",
+		}, "certificate signed by unknown authority"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, c.Addrs(), 1, nil)
+			w.produce(&kgo.Record{Value: event(0, 0)})
+			r := w.replica("one", test.settings)
+			r.start()
+			if test.refused == "" {
+				r.awaitReady()
+				w.allCommitted(r)
+				return
+			}
+			eventually(t, "it says "+test.refused, func() bool { return r.logged(test.refused) })
+			if r.logged("guessed-it") {
+				t.Error("the log has the password")
+			}
+		})
+	}
+}
