@@ -70,6 +70,7 @@ type Pipeline struct {
 
 // New makes a pipeline. Nothing moves before Run.
 func New(o Options) *Pipeline {
+	o.Sender.Pauses = new(sinks.Pauses)
 	return &Pipeline{
 		Options: o,
 		started: time.Now(),
@@ -88,6 +89,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, p.DeadLetters.Close(ctx), p.Source.Close(ctx))
 	}
+	defer p.Sender.Pauses.Watch()()
 	handOff, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer giveUp(nil)
 	p.handOff = handOff

@@ -29,6 +29,8 @@ type Options struct {
 	// KeepDropped makes dead letters also of what is dropped for no fault of
 	// its own: the endpoint backs off, is full or was removed.
 	KeepDropped bool
+	// Pauses, if set, tells of the times in which nobody could have sent.
+	Pauses *Pauses
 }
 
 const (
@@ -231,6 +233,7 @@ func (s *Sender) deliver(ctx context.Context, all []*event.Event) (done int) {
 func (s *Sender) send(ctx context.Context, link *failover, permit breaker.Permit, batch []*event.Event) (int, *Error) {
 	var waited time.Duration
 	for {
+		paused := s.options.Pauses.Sum()
 		n, err := s.try(ctx, link, permit, batch)
 		if err == nil {
 			return n, nil
@@ -240,6 +243,9 @@ func (s *Sender) send(ctx context.Context, link *failover, permit breaker.Permit
 		switch {
 		case ctx.Err() != nil || link.isReplaced():
 			return 0, e
+		case e.Kind == Unreachable && s.options.Pauses.Sum() > paused:
+			s.log.Info("the process was held up while it sent; what was not sent for that is sent again",
+				zap.Duration("for", s.options.Pauses.Sum()-paused), zap.Error(e.Err))
 		case e.Kind == Throttled && waited+wait <= s.options.ThrottleLimit:
 			waited += wait
 			s.throttle(ctx, link, e, wait)
