@@ -1,7 +1,6 @@
 package main
 
 import (
-	"container/heap"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -13,11 +12,13 @@ type scenario struct {
 	copies     int
 	cores      int           // of each copy
 	partitions [][]int       // of each copy, the Kafka partitions that it has
+	had        []int         // what each copy had been given before, which decided the lanes; nil: nothing
 	rate       float64       // events a second in all, evenly over the partitions; 0: a backlog without end
 	latency    time.Duration // of a send, in the middle
 	limit      float64       // events a second that the service takes in all; 0: any
 	budget     float64       // seconds of the limit that the service lets through at once
-	run        int           // events of one partition that a fetch brings in a row; 0: a chunk
+	run        int           // events of one partition that a fetch of a backlog brings in a row; 0: a chunk
+	hub        int           // partitions of the event hub, of which a batch is for one; 0: for any
 	fetch      time.Duration // between two fetches that find less than a chunk; 0: 1 ms
 	warmUp     time.Duration // not counted
 	duration   time.Duration // counted
@@ -39,20 +40,22 @@ type outcome struct {
 // converted to float64 before something is added, so that no compiler makes one
 // instruction, with one rounding less, of the two.
 //
-// A copy reads its partitions in turn while it has room in flight; a chunk
-// takes a core to decode, then goes, in order, into its partition's lane; a
-// full lane holds up all that comes after. A lane takes a core to encode a
-// batch, then waits for the service. A service over its limit refuses, and the
-// lane waits as it is told.
+// A copy reads its partitions one after the other while it has room in flight.
+// What is read goes on a chunk of each partition in turn: it takes a core to
+// decode, then goes, in order, into its partition's lane; a full lane holds up
+// all that comes after. A lane takes a core to encode a batch, then waits for
+// the service. A service over its limit refuses, and the lane waits as it is
+// told.
 func simulate(s scenario) outcome {
 	m := &simulation{scenario: s, random: rand.New(rand.NewPCG(1, 2)), tokens: s.limit * s.budget}
 	for i := range s.copies {
 		c := &replica{m: m, free: s.cores}
-		for _, p := range s.partitions[i] {
-			c.partitions = append(c.partitions, &partition{number: p})
-		}
 		for range int(lanes.value) {
 			c.lanes = append(c.lanes, &lane{c: c})
+		}
+		lanes := assign(s.had, s.partitions[i])
+		for _, p := range s.partitions[i] {
+			c.partitions = append(c.partitions, &partition{number: p, lane: c.lanes[lanes[p]]})
 		}
 		m.copies = append(m.copies, c)
 		m.at(0, c.poll)
@@ -91,7 +94,7 @@ type wait struct {
 
 // chunk is a run of events of one partition.
 type chunk struct {
-	lane    *lane
+	of      *partition
 	events  int
 	came    time.Duration // the middle of their appends
 	decoded bool
@@ -103,9 +106,10 @@ type replica struct {
 	free       int // cores
 	jobs       []job
 	partitions []*partition
-	next       int      // partition to read from
-	inRow      int      // events that were read of it in a row
-	order      []*chunk // read, not dispatched yet
+	next       int          // partition to read from
+	inRow      int          // events that were read of it in a row
+	turns      []*partition // that have chunks queued, in the order of their turns
+	order      []*chunk     // decoding or decoded, not dispatched yet
 	lanes      []*lane
 	inFlight   int // events
 	idle       bool
@@ -120,26 +124,49 @@ type job struct {
 
 type partition struct {
 	number int
-	read   float64 // events, ever
+	lane   *lane
+	read   float64  // events, ever
+	queued []*chunk // read, not handed on yet
 }
 
 type lane struct {
 	c       *replica
 	queue   []*chunk
-	events  int
+	events  int // queued and in flight
 	sending bool
-	since   time.Duration // when it was last empty
+	since   time.Duration // when the queue was last empty
 	timer   bool
 }
 
-// poll reads a chunk of each partition in turn, while there is room.
-func (c *replica) poll() {
-	room := int(inFlightBytes.value / eventBytes.value)
-	for tried := 0; tried < len(c.partitions); {
-		if c.inFlight >= room {
-			c.idle = true // settle wakes it
-			return
+// assign gives each partition its lane, as stages/ingest does: the one that it
+// had, or one that the fewest have by then, its number's own if it is among
+// those. had was given first, all at once.
+func assign(had, partitions []int) map[int]int {
+	given := make(map[int]int)
+	for _, all := range [][]int{had, partitions} {
+		taken := make([]int, int(lanes.value))
+		for _, p := range all {
+			best, known := given[p]
+			if !known {
+				best = p % len(taken)
+				for j := range taken {
+					if other := (p + j) % len(taken); taken[other] < taken[best] {
+						best = other
+					}
+				}
+				given[p] = best
+			}
+			taken[best]++
 		}
+	}
+	return given
+}
+
+// poll reads what there is of one partition after the other, of a backlog as
+// much in a row as a fetch brings, while there is room.
+func (c *replica) poll() {
+	room := int(inFlightBytes.value / heldBytes.value)
+	for tried := 0; tried < len(c.partitions) && c.inFlight < room; {
 		p := c.partitions[c.next]
 		events, came := c.m.available(p)
 		c.inRow += events
@@ -152,18 +179,34 @@ func (c *replica) poll() {
 		}
 		tried = 0
 		c.inFlight += events
-		ch := &chunk{lane: c.lanes[p.number%len(c.lanes)], events: events, came: came}
+		if len(p.queued) == 0 {
+			c.turns = append(c.turns, p)
+		}
+		p.queued = append(p.queued, &chunk{of: p, events: events, came: came})
+	}
+	if c.idle = c.inFlight >= room; !c.idle {
+		c.m.after(max(c.m.fetch, time.Millisecond), c.poll)
+	} // otherwise an acknowledgement wakes it
+	c.emit()
+}
+
+// emit hands chunks on to be decoded, of each partition in turn. So many are
+// decoded between two things that lanes want a core for as Go's scheduler lets
+// a goroutine do: some 10 ms of work.
+func (c *replica) emit() {
+	for len(c.turns) > 0 && len(c.order) < 32*c.m.cores {
+		p := c.turns[0]
+		ch := p.queued[0]
+		c.turns, p.queued = c.turns[1:], p.queued[1:]
+		if len(p.queued) > 0 {
+			c.turns = append(c.turns, p)
+		}
 		c.order = append(c.order, ch)
-		c.cpu(time.Duration(events)*intake(), func() {
+		c.cpu(time.Duration(ch.events)*intake(), func() {
 			ch.decoded = true
 			c.dispatch()
 		})
-		if c.m.rate == 0 && len(c.order) > 4*c.m.cores {
-			c.idle = true // enough is decoded ahead; dispatch wakes it
-			return
-		}
 	}
-	c.m.after(max(c.m.fetch, time.Millisecond), c.poll)
 }
 
 // available takes up to a chunk of what a partition has.
@@ -194,7 +237,7 @@ func (m *simulation) partitionCount() (n int) {
 func (c *replica) dispatch() {
 	for len(c.order) > 0 && c.order[0].decoded {
 		ch := c.order[0]
-		l := ch.lane
+		l := ch.of.lane
 		if full := int(laneBatches.value) * int(batchEvents.value); l.events >= full {
 			if !c.blocked {
 				c.blocked, c.blockedAt = true, c.m.now
@@ -203,14 +246,14 @@ func (c *replica) dispatch() {
 		}
 		c.unblock()
 		c.order = c.order[1:]
-		if l.events == 0 {
+		if len(l.queue) == 0 {
 			l.since = c.m.now
 		}
 		l.queue = append(l.queue, ch)
 		l.events += ch.events
 		l.send()
 	}
-	c.wake()
+	c.emit()
 }
 
 func (c *replica) unblock() {
@@ -250,6 +293,9 @@ func (l *lane) send() {
 	n := 0
 	for limit := min(l.events, l.c.m.kind.batch()); n < limit; {
 		first := l.queue[0]
+		if hub := l.c.m.hub; hub > 0 && n > 0 && first.of.number%hub != batch[0].of.number%hub {
+			break
+		}
 		take := min(first.events, limit-n)
 		ch := *first
 		ch.events = take
@@ -258,6 +304,9 @@ func (l *lane) send() {
 		if first.events -= take; first.events == 0 {
 			l.queue = l.queue[1:]
 		}
+	}
+	if len(l.queue) > 0 {
+		l.since = l.c.m.now - time.Minute // what is left over has waited long enough
 	}
 	encode := time.Duration(sendCPU.value*1000) + time.Duration(n)*l.c.m.kind.eventCPU()
 	l.c.cpu(encode, func() { l.submit(batch, n, l.c.m.now) })
@@ -292,7 +341,6 @@ func (l *lane) submit(batch []*chunk, n int, begun time.Duration) {
 func (l *lane) acknowledged(n int) {
 	l.sending = false
 	l.events -= n
-	l.since = l.c.m.now - time.Minute // what came meanwhile has waited long enough
 	l.send()
 	l.c.dispatch()
 	l.c.wake()
@@ -377,44 +425,4 @@ func (m *simulation) outcome() outcome {
 		heldBack:  m.heldBack.Seconds() / span / float64(m.scenario.copies),
 		throttled: float64(m.refused) / float64(max(1, m.sends)),
 	}
-}
-
-// The clock.
-
-type entry struct {
-	at     time.Duration
-	number int // of two at one time, the first
-	do     func()
-}
-
-type agenda []entry
-
-func (a agenda) Len() int { return len(a) }
-func (a agenda) Less(i, j int) bool {
-	return a[i].at < a[j].at || a[i].at == a[j].at && a[i].number < a[j].number
-}
-func (a agenda) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
-func (a *agenda) Push(x any)   { *a = append(*a, x.(entry)) }
-func (a *agenda) Pop() any {
-	old := *a
-	last := old[len(old)-1]
-	old[len(old)-1] = entry{}
-	*a = old[:len(old)-1]
-	return last
-}
-
-func (m *simulation) at(t time.Duration, do func()) {
-	m.number++
-	heap.Push(&m.queue, entry{t, m.number, do})
-}
-
-func (m *simulation) after(d time.Duration, do func()) { m.at(m.now+d, do) }
-
-func (m *simulation) run(until time.Duration) {
-	for len(m.queue) > 0 && m.queue[0].at <= until {
-		e := heap.Pop(&m.queue).(entry)
-		m.now = e.at
-		e.do()
-	}
-	m.now = until
 }
