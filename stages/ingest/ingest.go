@@ -353,7 +353,10 @@ func (s *Source) Close(ctx context.Context) error {
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
-		s.client.CloseAllowingRebalance()
+		if s.config.Protocol == config.ProtocolConsumer && s.config.InstanceID != "" {
+			s.leaveForAWhile(ctx)
+		}
+		s.client.Close()
 	}()
 	select {
 	case <-left:

@@ -2,12 +2,14 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
@@ -190,4 +192,26 @@ func (s *Source) forgetAll() {
 		t.lose()
 	}
 	clear(s.trackers)
+}
+
+// leaveForAWhile tells the brokers that a static member of the consumer
+// protocol stops, so that the one that comes under its name has its place at
+// once and not after the session time-out. The client (v1.22) does that itself,
+// but leaves the name out of the request, which the brokers refuse.
+func (s *Source) leaveForAWhile(ctx context.Context) {
+	member, _ := s.client.GroupMetadata()
+	_ = s.client.LeaveGroupContext(ctx) // what it says is that
+	if member == "" {
+		return // never joined
+	}
+	leave := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	leave.Group, leave.MemberID, leave.InstanceID = s.config.Group, member, &s.config.InstanceID
+	leave.MemberEpoch = -2 // for a while: the partitions are kept for the next one of that name
+	answer, err := leave.RequestWith(ctx, s.client)
+	if err == nil {
+		err = kerr.ErrorForCode(answer.ErrorCode)
+	}
+	if err != nil && !errors.Is(err, kerr.UnknownMemberID) {
+		s.log.Warn("the brokers don't know that this static member stops: the next one waits for the session time-out", zap.Error(err))
+	}
 }
