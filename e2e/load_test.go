@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -33,8 +33,16 @@ type load struct {
 	err        error
 }
 
-// padding makes an event about 500 bytes long.
-var padding = strings.Repeat("x", 330)
+// padding makes an event about 500 bytes long. Each event has another part of
+// it, which compresses as little as readings do.
+var padding = func() string {
+	b := make([]byte, 1<<16)
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range b {
+		b[i] = "0123456789abcdef ,:.-"[random.IntN(21)]
+	}
+	return string(b)
+}()
 
 func (w *world) load(partitions int, rate float64) *load {
 	w.t.Helper()
@@ -110,8 +118,9 @@ func (l *load) produce(ctx context.Context, turn int) bool {
 }
 
 func event(p int32, offset int64) []byte {
+	at := int(offset*7919+int64(p)*131) % (len(padding) - 330)
 	return fmt.Appendf(nil, `{"id":"load/%d/%d","subject":"sensor","eventType":"SensorChange","eventTime":"2026-01-02T03:04:05Z",`+
-		`"dataVersion":"1.0","data":{"Value":"%d","Padding":"%s"}}`, p, offset, offset, padding)
+		`"dataVersion":"1.0","data":{"Value":"%d","Padding":"%s"}}`, p, offset, offset, padding[at:at+330])
 }
 
 // grow makes the load go to one more partition, once the client knows of it.

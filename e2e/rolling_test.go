@@ -28,7 +28,7 @@ func TestRollingRestart(t *testing.T) {
 					"ingest.sessionTimeout": "30s", // a restart must not take longer; with the consumer protocol it is the broker's
 				}))
 			}
-			eventually(t, "the copies share the partitions", func() bool { return f.areShared() })
+			eventually(t, "the copies share the partitions", func() bool { return f.areShared() && f.evenly() })
 			owned := f.owners()
 			l := w.load(partitions, rate)
 			eventually(t, "the load flows", func() bool { return w.ledger.count("hub") > 2*rate })

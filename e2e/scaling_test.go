@@ -68,6 +68,11 @@ func TestScaling(t *testing.T) {
 // fill produces n events as fast as they are taken.
 func (w *world) fill(partitions, n int) {
 	w.t.Helper()
+	w.fillWith(partitions, n, event)
+}
+
+func (w *world) fillWith(partitions, n int, event func(p int32, offset int64) []byte) {
+	w.t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.DefaultProduceTopic(w.topic),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(5*time.Millisecond), kgo.ProducerBatchCompression(kgo.Lz4Compression()))
 	if err != nil {
