@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,6 +58,11 @@ func pin(thread int, cores []int) error {
 	}
 	return nil
 }
+
+// endWithUs makes a child end when this process does, however that comes. The
+// signal is tied to the thread that starts the child; Go ends no thread that a
+// goroutine didn't lock.
+func endWithUs(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} }
 
 // cpuTime is what a running process has used, user and system. Its CPU clock
 // has a resolution of nanoseconds, /proc/PID/stat one of 10 ms.

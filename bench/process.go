@@ -37,13 +37,12 @@ const patience = 30 * time.Second
 // it logs.
 func start(ctx context.Context, program, name string, cores []int, onLog func(line []byte), args ...string) (*process, error) {
 	p := &process{
-		name:  name,
-		cmd:   exec.CommandContext(ctx, program, args...),
+		name: name,
+		// Ended by stop alone, in order: a second signal would cut that short.
+		cmd:   exec.CommandContext(context.WithoutCancel(ctx), program, args...),
 		lines: make(chan []byte, 16),
 		logs:  &tail{onLine: onLog},
 	}
-	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
-	p.cmd.WaitDelay = patience
 	p.cmd.Stderr = p.logs
 	var err error
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
@@ -53,6 +52,7 @@ func start(ctx context.Context, program, name string, cores []int, onLog func(li
 	if err != nil {
 		return nil, err
 	}
+	endWithUs(p.cmd)
 	if err := startOn(p.cmd, cores); err != nil {
 		return nil, fmt.Errorf("bench: starting %s: %w", name, err)
 	}

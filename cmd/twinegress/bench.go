@@ -81,6 +81,6 @@ func listScenarios() string {
 	for _, s := range bench.Scenarios {
 		fmt.Fprintf(&b, "  %-12s%s\n", s.Name, s.About)
 	}
-	fmt.Fprintf(&b, "  %-12s%s", bench.All, "all of them but soak, in about 20 minutes")
+	fmt.Fprintf(&b, "  %-12s%s", bench.All, "all of them but soak, in about 15 minutes")
 	return b.String()
 }
