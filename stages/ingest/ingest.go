@@ -37,7 +37,7 @@ const (
 	// What a fetch may bring decides how much memory lies in the client's
 	// buffers, beyond maxInFlightBytes.
 	fetchBytes          = 8 << 20
-	fetchPartitionBytes = 1 << 20
+	fetchPartitionBytes = 512 << 10
 
 	commitInterval    = time.Second
 	heartbeatInterval = 3 * time.Second // Kafka's default
