@@ -39,7 +39,8 @@ type lane struct {
 	started bool // the dispatcher's
 
 	// The lane's goroutine's own:
-	work []*event.Event // taken from queue, not sent yet
+	work   []*event.Event // taken from queue, not sent yet
+	others []*event.Event // gather's own
 }
 
 func newLane(s *Sender) *lane {
@@ -125,6 +126,7 @@ func (l *lane) run(ctx context.Context) {
 		if !leftOver { // what the batch before left over has waited long enough
 			l.linger(ctx, linger)
 		}
+		l.gather()
 		batch := l.work[:min(len(l.work), l.sender.options.MaxEvents)]
 		bytes := bytesOf(batch) // before the events are settled and may be gone
 		done := l.sender.deliver(ctx, batch)
@@ -173,6 +175,28 @@ func (l *lane) take() bool {
 	l.queue = l.queue[:0]
 	l.mu.Unlock()
 	return len(l.work) > 0
+}
+
+// gather brings forward, up to a batch, what the work has of the partition that
+// its first event is of. Partitions that share a lane come in turns, and a send
+// to Event Hubs is for one partition of the hub: it would end with the turn,
+// after a few events where they come at a rate. The order of each partition
+// stays, and the oldest event is always in the next send.
+func (l *lane) gather() {
+	front, max := 0, l.sender.options.MaxEvents
+	i := 0
+	for ; i < len(l.work) && front < max; i++ {
+		ev := l.work[i]
+		if ev.Chunk.Partition != l.work[0].Chunk.Partition {
+			l.others = append(l.others, ev)
+			continue
+		}
+		l.work[front] = ev
+		front++
+	}
+	copy(l.work[front:i], l.others)
+	clear(l.others)
+	l.others = l.others[:0]
 }
 
 func bytesOf(events []*event.Event) (bytes int) {

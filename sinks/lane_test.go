@@ -102,6 +102,42 @@ func TestLanesKeepOrderInParallel(t *testing.T) {
 	})
 }
 
+// Partitions that share a lane come in turns of an event each, and the service
+// takes those of one partition at a time: sends are no smaller for it, and
+// neither partition waits for the other to be through.
+func TestPartitionsOfALaneShareSends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			<-time.After(20 * ms)
+			n := slices.IndexFunc(events, func(ev *event.Event) bool { return ev.Chunk.Partition != events[0].Chunk.Partition })
+			if n < 0 {
+				n = len(events)
+			}
+			return n, nil
+		}
+		for range 500 {
+			h.put(0, 1)
+			h.put(event.Lanes, 1)
+			advance(ms)
+		}
+		advance(50 * ms)
+		h.inOrder()
+		h.expect(counts{"delivered": 1000})
+		last := time.Duration(0)
+		for i, c := range h.calls() {
+			if c.at-last > 21*ms {
+				t.Errorf("send %d went out %v after the one before", i, c.at-last)
+			}
+			if i > 1 && len(c.offsets) < 18 && c.at < 500*ms {
+				t.Errorf("send %d has %d events of partition %d", i, len(c.offsets), c.part)
+			}
+			last = c.at
+		}
+		h.finish()
+	})
+}
+
 // k bad events among n cost O(k log n) sends; the others arrive, in order.
 func TestPoison(t *testing.T) {
 	tests := map[string]struct {
