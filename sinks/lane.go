@@ -183,9 +183,9 @@ func (l *lane) take() bool {
 // after a few events where they come at a rate. The order of each partition
 // stays, and the oldest event is always in the next send.
 func (l *lane) gather() {
-	front, max := 0, l.sender.options.MaxEvents
+	front := 0
 	i := 0
-	for ; i < len(l.work) && front < max; i++ {
+	for ; i < len(l.work) && front < l.sender.options.MaxEvents; i++ {
 		ev := l.work[i]
 		if ev.Chunk.Partition != l.work[0].Chunk.Partition {
 			l.others = append(l.others, ev)

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// agenda is what is to come, the first thing on top.
 type entry struct {
 	at     time.Duration
 	number int // of two at one time, the first
 	do     func()
 }
 
+// agenda is what is to come, the first thing on top.
 type agenda []entry
 
 func (a agenda) Len() int { return len(a) }

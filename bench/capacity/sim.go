@@ -289,6 +289,7 @@ func (l *lane) send() {
 		return
 	}
 	l.sending = true
+	l.gather()
 	var batch []*chunk
 	n := 0
 	for limit := min(l.events, l.c.m.kind.batch()); n < limit; {
@@ -310,6 +311,23 @@ func (l *lane) send() {
 	}
 	encode := time.Duration(sendCPU.value*1000) + time.Duration(n)*l.c.m.kind.eventCPU()
 	l.c.cpu(encode, func() { l.submit(batch, n, l.c.m.now) })
+}
+
+// gather brings forward what is of the first event's partition, as sinks/lane.go does.
+func (l *lane) gather() {
+	var others []*chunk
+	front, n, i := 0, 0, 0
+	for ; i < len(l.queue) && n < int(batchEvents.value); i++ {
+		ch := l.queue[i]
+		if ch.of != l.queue[0].of {
+			others = append(others, ch)
+			continue
+		}
+		l.queue[front] = ch
+		front++
+		n += ch.events
+	}
+	copy(l.queue[front:i], others)
 }
 
 // submit is the service's part: it takes the events, or refuses for a while.
