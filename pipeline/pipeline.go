@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -74,7 +75,7 @@ func New(o Options) *Pipeline {
 	return &Pipeline{
 		Options: o,
 		started: time.Now(),
-		workers: stream.New(),
+		workers: stream.New().WithMaxGoroutines(runtime.GOMAXPROCS(0)),
 		jobs:    sync.Pool{New: func() any { return new(job) }},
 		senders: make(map[string]*sinks.Sender),
 		leaving: make(map[*sinks.Sender]bool),
