@@ -42,13 +42,12 @@ func decode(body []byte, complete func(*Endpoint, *ValidationErrors), o Options)
 // DecodeSet reads an array of POST bodies, as the endpoints file holds it, in
 // which an id and a lastUpdatedUtc count; and makes it fit for use, as Prepare does.
 func DecodeSet(data []byte, o Options) ([]Endpoint, error) {
-	set, _, err := decodeSet(data, nil, nil, o)
+	set, _, err := decodeSet(data, nil, o)
 	return set, err
 }
 
-// decodeSet is DecodeSet where secrets may be encrypted. before and what comes
-// back are as for Keyring.openAll.
-func decodeSet(data []byte, k *Keyring, before sealedSecrets, o Options) ([]Endpoint, sealedSecrets, error) {
+// decodeSet is DecodeSet where secrets may be encrypted.
+func decodeSet(data []byte, k *Keyring, o Options) ([]Endpoint, sealedSecrets, error) {
 	// Some editors put a byte order mark before the text.
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if err := checkSyntax(data); err != nil {
@@ -62,7 +61,7 @@ func decodeSet(data []byte, k *Keyring, before sealedSecrets, o Options) ([]Endp
 	for i, r := range raw {
 		eps[i], known[i] = decodeObject(r, true)
 	}
-	sealed := k.openAll(eps, known, before)
+	sealed := k.openAll(eps, known)
 	set, err := prepare(eps, known, o)
 	return set, sealed, err
 }

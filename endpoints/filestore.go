@@ -102,7 +102,7 @@ func (s *FileStore) read() (news bool, err error) {
 		return back, s.bad
 	}
 	s.seen = data
-	next, sealed, err := decodeSet(data, s.o.Keyring, s.sealed, s.o.Options)
+	next, sealed, err := decodeSet(data, s.o.Keyring, s.o.Options)
 	if err != nil {
 		s.bad = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
 		return true, s.bad

@@ -2,18 +2,19 @@ package endpoints
 
 import (
 	"bytes"
+	"crypto/cipher"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"filippo.io/age"
+	"golang.org/x/crypto/chacha20poly1305"
 )
 
 // Keyring encrypts the secrets that a store writes down, with age, and
@@ -25,6 +26,10 @@ import (
 type Keyring struct {
 	identities []age.Identity
 	newest     age.Recipient
+
+	mu        sync.Mutex
+	own       *dataKey
+	unwrapped map[string]unwrapped // by their wrapped form
 }
 
 // sealedPrefix begins a connection string that is encrypted. No other can begin
@@ -79,8 +84,8 @@ type opened struct {
 	newest bool // it is sealed with the newest key
 }
 
-// sealedSecrets are the sealed strings of a set in force. Sealing is slow, and
-// never gives the same string twice: what didn't change is written as it was.
+// sealedSecrets are the sealed strings of a set in force. Sealing never gives the
+// same string twice: what didn't change is to be written as it was.
 type sealedSecrets map[string]opened
 
 // place is where an endpoint's key goes, if the string that holds it doesn't
@@ -93,19 +98,102 @@ func (e Endpoint) place() string {
 	return ""
 }
 
-func (k *Keyring) seal(secret, place string) (string, error) {
+// dataKey is what secrets are encrypted with. It is itself encrypted with a key
+// of the ring, and stored with every secret in that form. So age, whose
+// public-key work takes a fraction of a millisecond, is asked once for all that
+// one process has written, not once for each of thousands of secrets.
+type dataKey struct {
+	cipher.AEAD
+	wrapped string // with age, in base64
+	newest  bool   // with the newest key of the ring
+}
+
+func newDataKey(secret []byte, wrapped string, newest bool) (*dataKey, error) {
+	aead, err := chacha20poly1305.NewX(secret)
+	return &dataKey{aead, wrapped, newest}, err
+}
+
+// ownKey is this process's data key, made when it is first needed.
+func (k *Keyring) ownKey() (*dataKey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.own != nil {
+		return k.own, nil
+	}
+	secret := make([]byte, chacha20poly1305.KeySize)
+	_, _ = rand.Read(secret) // it never fails
 	var b bytes.Buffer
 	w, err := age.Encrypt(&b, k.newest)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if _, err := io.WriteString(w, place+"\x00"+secret); err != nil {
-		return "", err
+	if _, err := w.Write(secret); err != nil {
+		return nil, err
 	}
 	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	k.own, err = newDataKey(secret, base64.StdEncoding.EncodeToString(b.Bytes()), true)
+	return k.own, err
+}
+
+// unwrap gives the data key that a secret is encrypted with, or why it can't.
+func (k *Keyring) unwrap(wrapped string) (*dataKey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if u, ok := k.unwrapped[wrapped]; ok {
+		return u.key, u.err
+	}
+	key, err := k.unwrapAnew(wrapped)
+	if k.unwrapped == nil {
+		k.unwrapped = make(map[string]unwrapped)
+	}
+	k.unwrapped[wrapped] = unwrapped{key, err}
+	return key, err
+}
+
+type unwrapped struct {
+	key *dataKey
+	err error
+}
+
+func (k *Keyring) unwrapAnew(wrapped string) (*dataKey, error) {
+	data, err := base64.StdEncoding.DecodeString(wrapped)
+	if err != nil {
+		return nil, errNotSealed
+	}
+	for i, id := range k.identities {
+		r, err := age.Decrypt(bytes.NewReader(data), id)
+		if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
+			continue
+		}
+		if err != nil {
+			return nil, errNotSealed
+		}
+		secret, err := io.ReadAll(r)
+		if err != nil {
+			return nil, errNotSealed
+		}
+		key, err := newDataKey(secret, wrapped, i == 0)
+		if err != nil {
+			return nil, errNotSealed
+		}
+		return key, nil
+	}
+	return nil, errNoKey
+}
+
+// seal encrypts a secret: age:KEY.TEXT, where KEY is the data key, TEXT the
+// nonce and what it encrypts, both in base64.
+func (k *Keyring) seal(secret, place string) (string, error) {
+	key, err := k.ownKey()
+	if err != nil {
 		return "", err
 	}
-	return sealedPrefix + base64.StdEncoding.EncodeToString(b.Bytes()), nil
+	nonce := make([]byte, key.NonceSize()) // long enough to be random for ever
+	_, _ = rand.Read(nonce)
+	text := key.Seal(nonce, nonce, []byte(place+"\x00"+secret), nil)
+	return sealedPrefix + key.wrapped + "." + base64.StdEncoding.EncodeToString(text), nil
 }
 
 // Errors that open gives. They tell of the user's file, and quote none of it.
@@ -120,90 +208,56 @@ func (k *Keyring) open(s string) (opened, error) {
 	if k == nil {
 		return opened{}, errNoKeyring
 	}
-	data, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s, sealedPrefix))
-	if err != nil {
+	wrapped, text, ok := strings.Cut(strings.TrimPrefix(s, sealedPrefix), ".")
+	data, err := base64.StdEncoding.DecodeString(text)
+	if !ok || err != nil {
 		return opened{}, errNotSealed
 	}
-	for i, id := range k.identities {
-		r, err := age.Decrypt(bytes.NewReader(data), id)
-		if _, ok := errors.AsType[*age.NoIdentityMatchError](err); ok {
-			continue
-		}
-		if err != nil {
-			return opened{}, errNotSealed
-		}
-		plain, err := io.ReadAll(r)
-		place, secret, ok := strings.Cut(string(plain), "\x00")
-		if err != nil || !ok {
-			return opened{}, errNotSealed
-		}
-		return opened{secret: secret, place: place, newest: i == 0}, nil
+	key, err := k.unwrap(wrapped)
+	if err != nil {
+		return opened{}, err
 	}
-	return opened{}, errNoKey
+	if len(data) < key.NonceSize() {
+		return opened{}, errNotSealed
+	}
+	plain, err := key.Open(nil, data[:key.NonceSize()], data[key.NonceSize():], nil)
+	place, secret, ok := strings.Cut(string(plain), "\x00")
+	if err != nil || !ok {
+		return opened{}, errNotSealed
+	}
+	return opened{secret: secret, place: place, newest: key.newest}, nil
 }
 
-// openAll opens what is sealed in the endpoints of a set, and adds to known
-// what can't be. before is what was open already; what it returns takes its
-// place.
-func (k *Keyring) openAll(set []Endpoint, known []ValidationErrors, before sealedSecrets) sealedSecrets {
-	type job struct {
-		i     int // of the endpoint
-		field string
-		s     *string
-		open  opened
-		err   error
-	}
-	var jobs []job
+// openAll opens what is sealed in the endpoints of a set, adds to known what
+// can't be, and returns what was.
+func (k *Keyring) openAll(set []Endpoint, known []ValidationErrors) sealedSecrets {
+	sealed := make(sealedSecrets)
 	for i := range set {
 		e := &set[i]
-		for field, s := range map[string]*string{
-			"connectionString": &e.ConnectionString, "secondaryConnectionString": &e.SecondaryConnectionString,
-		} {
-			if strings.HasPrefix(*s, sealedPrefix) {
-				jobs = append(jobs, job{i: i, field: field, s: s})
+		for _, f := range []struct {
+			field string
+			s     *string
+		}{{"connectionString", &e.ConnectionString}, {"secondaryConnectionString", &e.SecondaryConnectionString}} {
+			if !strings.HasPrefix(*f.s, sealedPrefix) {
+				continue
 			}
-		}
-	}
-	// Each takes a fraction of a millisecond, which is seconds for thousands.
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(jobs)) {
-		workers.Go(func() {
-			for {
-				n := int(next.Add(1)) - 1
-				if n >= len(jobs) {
-					return
-				}
-				j := &jobs[n]
-				var ok bool
-				if j.open, ok = before[*j.s]; !ok {
-					j.open, j.err = k.open(*j.s)
-				}
+			o, err := k.open(*f.s)
+			if err == nil && o.place != e.canonical().place() {
+				err = errElsewhere
 			}
-		})
-	}
-	workers.Wait()
-	if len(jobs) == 0 {
-		return nil
-	}
-	after := make(sealedSecrets, len(jobs))
-	for _, j := range jobs {
-		err := j.err
-		if err == nil && j.open.place != set[j.i].canonical().place() {
-			err = errElsewhere
+			if err != nil {
+				known[i].add(f.field, err.Error())
+				continue
+			}
+			sealed[*f.s] = o
+			*f.s = o.secret
 		}
-		if err != nil {
-			known[j.i].add(j.field, err.Error())
-			continue
-		}
-		after[*j.s] = j.open
-		*j.s = j.open.secret
 	}
-	return after
+	return sealed
 }
 
-// Encoder writes endpoints as a store keeps them. What it has encrypted once
-// it doesn't encrypt again, as long as it lives.
+// Encoder writes endpoints as a store keeps them. The same secret comes out in
+// the same form, as long as the encoder lives.
 type Encoder struct {
 	k    *Keyring
 	done map[opened]string

@@ -27,7 +27,7 @@ func DecodeStored(data []byte, k *Keyring, o Options) (e Endpoint, stale bool, e
 		stale = stale || k != nil && s != "" && !strings.HasPrefix(s, sealedPrefix)
 	}
 	set, all := []Endpoint{e}, []ValidationErrors{known}
-	sealed := k.openAll(set, all, nil)
+	sealed := k.openAll(set, all)
 	e = set[0].canonical()
 	if err := all[0].and(e.violations(o)).err(); err != nil {
 		return Endpoint{}, false, err

@@ -45,8 +45,7 @@ type entry struct {
 	deleted bool // by a record that was just decoded; such an entry is in no table
 }
 
-// decodeAll reads the last record of each key. Decrypting takes a fraction of a
-// millisecond each, so it takes all processors.
+// decodeAll reads the last record of each key, of thousands in a moment.
 func decodeAll(last map[string]*kgo.Record, o Options) map[string]entry {
 	keys := slices.Collect(maps.Keys(last))
 	entries := make([]entry, len(keys))

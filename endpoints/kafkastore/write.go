@@ -35,8 +35,7 @@ const (
 // batch is the changes that share a transaction.
 type batch struct {
 	requests []*request
-	reseal   bool               // and all secrets that aren't encrypted with the newest key
-	encoder  *endpoints.Encoder // kept from attempt to attempt: encrypting is slow
+	reseal   bool // and all secrets that aren't encrypted with the newest key
 	// What was computed for each request; it is true once the transaction is.
 	answers map[*request]answer
 	// mark is that of a transaction of which it isn't known whether it was
@@ -79,9 +78,6 @@ func (s *Store) reseal(ctx context.Context) {
 // reports whether it succeeded.
 func (s *Store) write(ctx context.Context, b *batch) bool {
 	for delay := minPause; ; delay = min(2*delay, maxPause) {
-		if b.encoder == nil {
-			b.encoder = endpoints.NewEncoder(s.o.Keyring)
-		}
 		s.gather(b)
 		if len(b.requests) == 0 && !b.reseal {
 			return false
@@ -265,9 +261,10 @@ func (s *Store) records(b *batch, before, after []endpoints.Endpoint, now time.T
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var records []*kgo.Record
+	encoder := endpoints.NewEncoder(s.o.Keyring)
 	written := make(map[string]bool)
 	put := func(e endpoints.Endpoint, created time.Time) error {
-		value, err := b.encoder.Encode(e)
+		value, err := encoder.Encode(e)
 		if err != nil {
 			return err
 		}
