@@ -18,6 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/endpoints"
 	"twinegress/internal/config"
@@ -350,6 +351,23 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 		p.background.Wait()
 		p.workers.Wait()
 	})
+}
+
+// The log names the endpoints that come and go, and not thousands at the start.
+func TestStartIsOneLine(t *testing.T) {
+	p := bare(t)
+	core, logs := observer.New(zap.InfoLevel)
+	p.Log = zap.New(core)
+	set := []endpoints.Endpoint{endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)}
+	p.apply(set)
+	if all := logs.TakeAll(); len(all) != 1 || all[0].ContextMap()["endpoints"] != int64(2) {
+		t.Errorf("at the start: %v", all)
+	}
+	p.apply(append(set, endpoint("c", endpoints.SensorChange)))
+	if all := logs.TakeAll(); len(all) != 1 || all[0].Message != "endpoint added" {
+		t.Errorf("a change: %v", all)
+	}
+	p.background.Wait()
 }
 
 func targets(p *Pipeline, typ event.Type) []*sinks.Sender {

@@ -37,6 +37,11 @@ func (p *Pipeline) acquireRoutes() *routes {
 // Only one apply runs at a time, and nobody else changes the senders. So the
 // lock, which every chunk needs, is held for the swap alone.
 func (p *Pipeline) apply(set []endpoints.Endpoint) {
+	added := p.Log.Info
+	if p.routes == nil { // the start: thousands of lines would tell nobody anything
+		added = p.Log.Debug
+		p.Log.Info("endpoints loaded", zap.Int("endpoints", len(set)))
+	}
 	senders := make(map[string]*sinks.Sender, len(set))
 	given := make([]stages.Route[*sinks.Sender], 0, len(set))
 	for _, endpoint := range set {
@@ -44,7 +49,7 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 		switch {
 		case s == nil:
 			s = sinks.NewSender(endpoint, p.Sender, p.open, p.DeadLetters, p.Log)
-			p.Log.Info("endpoint added", zap.Object("endpoint", endpoint))
+			added("endpoint added", zap.Object("endpoint", endpoint))
 		case !s.Endpoint().Equal(endpoint):
 			p.update(s, endpoint)
 		}
