@@ -151,7 +151,7 @@ func (s *Store) putInForce(r *reader) {
 	if len(newer) > 0 || r.reset { // else it was markers only
 		set, conflicts := s.table.set()
 		for _, conflict := range conflicts {
-			s.o.Logger.Error("an endpoint in the topic is not in force: it can't be beside another; delete it, or change it",
+			s.o.Logger.Error("an endpoint in the topic is not in force: it can't be beside another; delete the other, or take this one's record out by hand",
 				zap.String("topic", s.o.Topic), zap.String("problem", conflict))
 		}
 		s.live.Put(set)
