@@ -24,6 +24,13 @@ func benchCommand() *cobra.Command {
 		Example: "  twinegress bench\n" +
 			"  twinegress bench eventhubs mixed --pairs 10 --svg bench.svg\n" +
 			"  twinegress bench all --output json --benchfmt new.txt > new.json",
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			all := []string{bench.All}
+			for _, s := range bench.Scenarios {
+				all = append(all, s.Name+"\t"+s.About)
+			}
+			return all, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, names []string) error {
 			scenarios, err := bench.Select(names)
 			if err != nil {
@@ -60,6 +67,8 @@ func benchCommand() *cobra.Command {
 	f.BoolVar(&o.Pin, "pin", true, "give the measured process a core of its own, where there are two")
 	f.StringVar(&svg, "svg", "", "write a chart to this file")
 	f.StringVar(&benchfmt, "benchfmt", "", "write each run in Go's benchmark format to this file, for benchstat")
+	completeFrom(cmd, "payload", bench.Payloads)
+	completeFrom(cmd, "compression", []string{"none", "lz4", "zstd"})
 	f.StringVar(&o.Profiles, "profiles", "", "write a CPU profile of each side, taken in a run of its own, to this directory")
 	return cmd
 }

@@ -66,6 +66,11 @@ func demoCommand() *cobra.Command {
 	f.IntVar(&o.events, "events", 0, "end after this many events; 0 doesn't")
 	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 doesn't")
 	f.StringVar(&o.fault, "fault", "", "show one endpoint's trouble, `SCENARIO`: see above")
+	var scenarios []string
+	for _, s := range demoScenarios {
+		scenarios = append(scenarios, s.name)
+	}
+	completeFrom(cmd, "fault", scenarios)
 	f.BoolVar(&o.plain, "plain", false, "a line a second instead of the live view, as without a terminal")
 	outputFlag(cmd, &o.output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -44,6 +44,9 @@ func emulateCommand() *cobra.Command {
 			if e.amqp == "" && e.eventGrid == "" && e.kafka == "" {
 				e.amqp, e.eventGrid, e.kafka = "127.0.0.1:5672", "127.0.0.1:8443", "127.0.0.1:9092"
 			}
+			if e.partitions < 1 || e.record < 0 {
+				return usageError{fmt.Errorf("--partitions must be 1 or more, and --record 0 or more (see %s --help)", cmd.CommandPath())}
+			}
 			return e.run(cmd.Context(), cmd.OutOrStdout(), output)
 		},
 	}

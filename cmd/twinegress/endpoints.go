@@ -33,8 +33,8 @@ func endpointsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "endpoints",
 		Short: "List, create and change endpoints of a running twinegress",
-		Long: "Calls the Management API of a running twinegress. An endpoint is named by its id, or by its name if only one\n" +
-			"has it. The token is better in " + tokenVariable + " than on the command line, where other users of the machine see it.",
+		Long: "Calls the Management API of a running twinegress. An endpoint is named by its id or its name.\n" +
+			"The token is better in " + tokenVariable + " than on the command line, where other users of the machine see it.",
 		Example: "  export TWINEGRESS_SERVER=https://twinegress:8080 TWINEGRESS_TOKEN=…\n" +
 			"  twinegress endpoints list\n" +
 			"  twinegress endpoints create --file hub.json",
@@ -295,7 +295,7 @@ func fileFlag(cmd *cobra.Command, to *string) {
 }
 
 func etagFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "etag", "", "only if the endpoint is still the one that had this ETag, as `get` shows it")
+	cmd.Flags().StringVar(to, "etag", "", "only if the endpoint is still the one that had this ETag, as endpoints get shows it")
 }
 
 // readBody reads the endpoint from a file or from standard input.

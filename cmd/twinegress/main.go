@@ -63,8 +63,11 @@ func rootCommand() *cobra.Command {
 		Short:         "Digital Twins events from Kafka to Event Hubs, Service Bus and Event Grid",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Example: "  twinegress demo\n" +
+			"  twinegress check --config twinegress.yaml\n" +
+			"  twinegress run --config twinegress.yaml",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}

@@ -53,7 +53,7 @@ func replayCommand() *cobra.Command {
 	f.StringToStringVar(&set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
 	f.StringVar(&o.endpoint, "endpoint", "", "only the letters of this endpoint, by its id or its name")
 	f.StringVar(&o.since, "since", "", "only letters set aside since then: an RFC 3339 time, or how long ago, such as 2h")
-	f.StringVar(&o.level, "log-level", "warn", "debug, info, warn or error")
+	levelFlag(cmd, &o.level, "warn")
 	outputFlag(cmd, &o.output)
 	return cmd
 }

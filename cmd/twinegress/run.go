@@ -70,11 +70,11 @@ func runCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&file, "config", "", "configuration file (YAML); without one, the defaults and TWINEGRESS_… variables")
 	cmd.Flags().StringToStringVar(&set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
-	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	levelFlag(cmd, &level, "info")
 	return cmd
 }
 
-// The garbage collector's share of the CPU against memory: see docs/performance.md.
+// The garbage collector's share of the CPU against memory: see package heap.
 const (
 	heapFloor  = 192 << 20
 	heapGrowth = 70 // percent
@@ -82,6 +82,14 @@ const (
 
 // otherEnvironment are variables that are ours but no configuration keys.
 var otherEnvironment = []string{tokenVariable, serverVariable}
+
+// levels are those of a log, for --log-level.
+var levels = []string{"debug", "info", "warn", "error"}
+
+func levelFlag(cmd *cobra.Command, to *string, standard string) {
+	cmd.Flags().StringVar(to, "log-level", standard, "debug, info, warn or error")
+	completeFrom(cmd, "log-level", levels)
+}
 
 func newLogger(level string) (*zap.Logger, error) {
 	at, err := zapcore.ParseLevel(level)
