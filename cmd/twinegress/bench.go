@@ -25,7 +25,7 @@ func benchCommand() *cobra.Command {
 			"  twinegress bench eventhubs mixed --pairs 10 --svg bench.svg\n" +
 			"  twinegress bench all --output json --benchfmt new.txt > new.json",
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			all := []string{bench.All}
+			all := append(make([]string, 0, 1+len(bench.Scenarios)), bench.All)
 			for _, s := range bench.Scenarios {
 				all = append(all, s.Name+"\t"+s.About)
 			}

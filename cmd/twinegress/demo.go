@@ -66,7 +66,7 @@ func demoCommand() *cobra.Command {
 	f.IntVar(&o.events, "events", 0, "end after this many events; 0 doesn't")
 	f.DurationVar(&o.duration, "duration", 0, "end after this time; 0 doesn't")
 	f.StringVar(&o.fault, "fault", "", "show one endpoint's trouble, `SCENARIO`: see above")
-	var scenarios []string
+	scenarios := make([]string, 0, len(demoScenarios))
 	for _, s := range demoScenarios {
 		scenarios = append(scenarios, s.name)
 	}

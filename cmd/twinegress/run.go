@@ -74,7 +74,7 @@ func runCommand() *cobra.Command {
 	return cmd
 }
 
-// The garbage collector's share of the CPU against memory: see package heap.
+// The garbage collector's share of the CPU against memory: see docs/performance.md.
 const (
 	heapFloor  = 192 << 20
 	heapGrowth = 70 // percent
