@@ -233,10 +233,10 @@ func (r *run) startReal(ctx context.Context) (*process, <-chan string, error) {
 	}
 	onLog, ops := opsAddress()
 	if r.profile == "" {
-		p, err := start(ctx, r.Program, "run", r.measured, onLog, "run", "--config", file)
+		p, err := start(ctx, r.Program, RoleRun, r.measured, onLog, "run", "--config", file)
 		return p, ops, err
 	}
-	p, err := start(ctx, r.Program, "run", r.measured, onLog, childCommand, RoleRun)
+	p, err := start(ctx, r.Program, RoleRun, r.measured, onLog, childCommand, RoleRun)
 	if err != nil {
 		return nil, nil, err
 	}

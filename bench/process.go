@@ -19,7 +19,8 @@ import (
 // process is a child of the harness: this program again, with other arguments.
 //
 // A child that is part of the harness takes one JSON document on its standard
-// input, answers with lines of JSON, and ends when its input does.
+// input, answers with lines of JSON, and ends when its input does; `run`, of
+// whatever kind, ends at a SIGTERM.
 type process struct {
 	name  string
 	cmd   *exec.Cmd
@@ -132,7 +133,11 @@ type usage struct{ user, system time.Duration }
 // stop ends the child in order and waits for it.
 func (p *process) stop() (usage, error) {
 	p.end.Do(func() {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		// One way of ending or the other: a signal that comes when the end of
+		// the input has made a child let go of its handler would kill it.
+		if p.name == RoleRun {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
+		}
 		_ = p.stdin.Close()
 		late := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
 		defer late.Stop()
