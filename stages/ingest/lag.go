@@ -74,7 +74,7 @@ func (s *Source) measureOnce(ctx context.Context, admin *kadm.Client) error {
 		return err
 	}
 	var starts kadm.ListedOffsets // startLatest has its own
-	if s.config.Start != config.StartLatest && slices.ContainsFunc(ours, func(t *tracker) bool { return !t.located() }) {
+	if s.config.Start != config.StartLatest && slices.ContainsFunc(ours, (*tracker).fresh) {
 		if starts, err = admin.ListStartOffsets(ctx, s.config.Topics...); err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func (s *Source) measureOnce(ctx context.Context, admin *kadm.Client) error {
 		if end, ok := ends.Lookup(t.topic, t.partition); ok && end.Err == nil {
 			t.reach(end.Offset)
 		}
-		if start, ok := starts.Lookup(t.topic, t.partition); ok && start.Err == nil {
+		if start, ok := starts.Lookup(t.topic, t.partition); ok && start.Err == nil && t.fresh() {
 			t.begins(start.Offset, -1)
 		}
 		t.markStart()

@@ -77,7 +77,7 @@ func (s *Source) positioned(_ context.Context, _ *kgo.Client, answer *kmsg.Offse
 	for _, group := range answer.Groups {
 		for _, topic := range group.Topics {
 			for _, p := range topic.Partitions {
-				if t := s.trackers[partition{topic.Topic, p.Partition}]; t != nil {
+				if t := s.trackers[partition{topic.Topic, p.Partition}]; t != nil && p.ErrorCode == 0 {
 					t.resumes(p.Offset)
 				}
 			}

@@ -6,12 +6,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 
 	"twinegress/internal/config"
@@ -296,6 +299,54 @@ func TestTransactions(t *testing.T) {
 			}
 		}
 	})
+}
+
+// While the coordinator doesn't say what the group has committed, its log being
+// loaded after a failover, the partition's start is not taken for it: marked, it
+// would take the group back there.
+func TestNothingIsMarkedBeforeTheGroupAnswers(t *testing.T) {
+	k := broker(t, 1)
+	produce(t, k, 1, 100, 10)
+	watchCommits(t, k) // none goes back
+	first := consume(t, ingestConfig(k), true)
+	eventually(t, "all is read", func() bool { return first.count() == 100 })
+	first.stop()
+
+	var loading atomic.Bool
+	loading.Store(true)
+	k.ControlKey(int16(kmsg.OffsetFetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		if !loading.Load() {
+			return nil, nil, false
+		}
+		answer := r.ResponseKind().(*kmsg.OffsetFetchResponse)
+		answer.ErrorCode = kerr.CoordinatorLoadInProgress.Code
+		for _, g := range r.(*kmsg.OffsetFetchRequest).Groups {
+			group := kmsg.NewOffsetFetchResponseGroup()
+			group.Group, group.ErrorCode = g.Group, answer.ErrorCode
+			answer.Groups = append(answer.Groups, group)
+		}
+		return answer, nil, true
+	})
+	second := consume(t, ingestConfig(k), true)
+	eventually(t, "the partition is assigned", func() bool { return len(second.Status().Partitions) == 1 })
+	for range 2 {
+		if err := second.measureOnce(t.Context(), kadm.NewClient(second.client)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lag := second.Status().Lag; lag != 0 {
+		t.Errorf("lag %d before it is known", lag)
+	}
+	if err := second.client.CommitMarkedOffsets(t.Context()); err != nil {
+		t.Error(err)
+	}
+	loading.Store(false)
+	produce(t, k, 1, 1, 10)
+	eventually(t, "the new record is read", func() bool { return second.count() > 0 })
+	if n := second.count(); n != 1 {
+		t.Errorf("%d records were read, want the new one only", n)
+	}
 }
 
 func transact(t *testing.T, k *kfake.Cluster, n int, end kgo.TransactionEndTry) {

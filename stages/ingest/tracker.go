@@ -47,6 +47,9 @@ type tracker struct {
 	idle    chan struct{} // closed when draining and handed is 0
 	paused  bool
 	started bool
+	// The group has said what it has committed of the partition. Until then
+	// nobody may say where it begins: that would be marked, over what is committed.
+	answered bool
 	// Where a partition begins that nothing is committed of, while nothing was read.
 	unmarked   bool
 	startEpoch int32
@@ -195,6 +198,7 @@ func (t *tracker) lose() {
 func (t *tracker) resumes(offset int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.answered = true
 	if t.mark < 0 && offset >= 0 {
 		t.mark = offset
 	}
@@ -222,11 +226,12 @@ func (t *tracker) markStart() {
 	}
 }
 
-// located tells whether it is known where the partition is read from.
-func (t *tracker) located() bool {
+// fresh tells whether the group has committed nothing of the partition, and
+// where it begins isn't known yet.
+func (t *tracker) fresh() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.mark >= 0
+	return t.answered && t.mark < 0
 }
 
 // reach says how far the partition reaches.
