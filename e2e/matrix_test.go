@@ -120,7 +120,7 @@ func planRounds(n int) map[mode][]fault {
 	}
 	plan := make(map[mode][]fault)
 	for i := range n {
-		mode := modes[(i+i/len(chosen))%len(modes)]
+		mode := modes[(i%len(chosen)+i/len(chosen))%len(modes)]
 		plan[mode] = append(plan[mode], chosen[i%len(chosen)])
 	}
 	return plan
@@ -241,13 +241,14 @@ func (m *matrix) check(f fault, r result) {
 type commitWatch struct {
 	mu       sync.Mutex
 	last     map[int32]int64
+	low      map[int32]time.Time // since when an offset is lower than it was
 	inFlight int
 	ahead    []string
 	back     []string
 }
 
 func (m *matrix) watchCommits() *commitWatch {
-	c := &commitWatch{last: make(map[int32]int64)}
+	c := &commitWatch{last: make(map[int32]int64), low: make(map[int32]time.Time)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	m.t.Cleanup(func() {
@@ -267,32 +268,49 @@ func (m *matrix) watchCommits() *commitWatch {
 			asking, stop := context.WithTimeout(ctx, 5*time.Second)
 			at, err := m.w.fetchCommitted(asking)
 			stop()
-			if err == nil { // while the coordinator moves there is no answer
-				c.see(m, at)
+			if err != nil {
+				at = nil // while the coordinator moves there is no answer
 			}
+			c.see(m, at)
 		}
 	}()
 	return c
 }
 
+// staleRead is for how long a coordinator that has just taken over may answer
+// what was true before the last commit: until it has heard that its own log is
+// committed up to its end.
+const staleRead = 500 * time.Millisecond
+
 // see compares the offsets with what has arrived, which is looked at later,
 // and so may only be more.
 func (c *commitWatch) see(m *matrix, at map[int32]int64) {
-	ends := m.load.ends()
+	ends, now := m.load.ends(), time.Now()
+	stamp := now.Format(time.StampMilli)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	inFlight := 0
 	for p, offset := range at {
 		for _, e := range entities {
 			if done := m.w.ledger.complete(e, p); offset > done {
-				c.ahead = append(c.ahead, fmt.Sprintf("%v: %d/%d committed, %s complete up to %d", time.Now().Format(time.StampMilli), p, offset, e, done))
+				c.ahead = append(c.ahead, fmt.Sprintf("%s: %d/%d committed, %s complete up to %d", stamp, p, offset, e, done))
 			}
 		}
-		if offset < c.last[p] {
-			c.back = append(c.back, fmt.Sprintf("%v: %d/%d committed after %d", time.Now().Format(time.StampMilli), p, offset, c.last[p]))
+		since, low := c.low[p]
+		switch {
+		case offset >= c.last[p]:
+			c.last[p] = offset
+			delete(c.low, p)
+		case !low:
+			c.low[p] = now
+		case now.Sub(since) >= staleRead:
+			c.back = append(c.back, fmt.Sprintf("%s: %d/%d committed after %d", stamp, p, offset, c.last[p]))
+			c.last[p] = offset
+			delete(c.low, p)
 		}
-		c.last[p] = offset
-		inFlight += int(max(0, ends[p]-offset))
+	}
+	inFlight := 0
+	for p, end := range ends {
+		inFlight += int(max(0, end-c.last[p]))
 	}
 	c.inFlight = max(c.inFlight, inFlight)
 }
