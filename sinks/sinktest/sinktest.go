@@ -7,7 +7,10 @@ package sinktest
 import (
 	"context"
 	"crypto/x509"
+	"net/netip"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,11 +42,13 @@ const (
 	patience = 15 * time.Second
 )
 
-// options are short, so that every cell sees a whole back-off.
+// options are short, so that every cell sees a whole back-off. The time-out is
+// long enough for a first try, its failure and the second one on a machine that
+// is busy with other things: where it passes amid them, that is the cause seen.
 var options = sinks.Options{
 	Linger: time.Millisecond, MaxEvents: 50,
 	BackoffInitial: 80 * time.Millisecond, BackoffMax: 400 * time.Millisecond,
-	Timeout: 2 * time.Second, Attempts: 3, ThrottleLimit: 1500 * time.Millisecond,
+	Timeout: 4 * time.Second, Attempts: 3, ThrottleLimit: 1500 * time.Millisecond,
 }
 
 // isGrid reports whether the service is Event Grid and not one of the two that speak AMQP.
@@ -52,14 +57,15 @@ func (s Service) isGrid() bool { return s.Type == endpoints.TypeEventGrid }
 // start runs the emulated service.
 func (s Service) start(t *testing.T, keys emulator.KeyPair, change func(*emulator.Config)) *emulator.Emulator {
 	t.Helper()
-	c := emulator.Config{Keys: keys, Record: 10_000, MaxMessageBytes: maxMessage}
+	address := ownLoopback() + ":0"
+	c := emulator.Config{AMQPListen: address, Keys: keys, Record: 10_000, MaxMessageBytes: maxMessage}
 	switch s.Type {
 	case endpoints.TypeEventHub:
 		c.Hubs = []emulator.Hub{{Name: entity, Partitions: partitions}}
 	case endpoints.TypeServiceBus:
 		c.Topics = []emulator.Topic{{Name: entity}}
 	default:
-		c.EventGridTopics = []emulator.GridTopic{{Name: entity, Keys: &keys}}
+		c.EventGridTopics = []emulator.GridTopic{{Name: entity, Listen: address, Keys: &keys}}
 	}
 	if change != nil {
 		change(&c)
@@ -74,6 +80,22 @@ func (s Service) start(t *testing.T, keys emulator.KeyPair, change func(*emulato
 		}
 	})
 	return e
+}
+
+// loopbacks counts what ownLoopback gave.
+var loopbacks atomic.Uint32
+
+// ownLoopback is an address of this machine that no other service of the suite
+// has. A service that is down has closed its port; on an address that they
+// shared the next one to start might get just that, and answer what should be
+// refused. Holding the port without listening doesn't help: Go sets
+// SO_REUSEADDR, with which Linux gives it away all the same.
+func ownLoopback() string {
+	if runtime.GOOS != "linux" { // where 127.0.0.0/8 is one address only
+		return "127.0.0.1"
+	}
+	n := loopbacks.Add(1)
+	return netip.AddrFrom4([4]byte{127, byte(1 + n>>16%255), byte(n >> 8), byte(n)}).String()
 }
 
 // endpoint is the one that the emulated service stands behind.
