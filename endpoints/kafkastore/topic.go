@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -22,11 +23,17 @@ const retryDelay = time.Second
 // that is gone without a word. Nothing that is asked here takes long.
 const requestTimeout = 3 * time.Second
 
+// A request that a broker can't answer yet, as when it just became the
+// coordinator, is sent again after this. The client's own pauses grow to 5 s,
+// with which a few of them fill all the time that a change has.
+const minRetry, maxRetry = 100 * time.Millisecond, 400 * time.Millisecond
+
 // client connects.
 func (s *Store) client(options ...kgo.Opt) (*kgo.Client, error) {
 	client, err := kgo.NewClient(slices.Concat([]kgo.Opt{
 		kgo.RequestTimeoutOverhead(requestTimeout),
 		kgo.DialTimeout(requestTimeout),
+		kgo.RetryBackoffFn(func(int) time.Duration { return minRetry + rand.N(maxRetry-minRetry) }),
 	}, s.o.Connect, options)...)
 	if err != nil {
 		return nil, &configError{err.Error()}

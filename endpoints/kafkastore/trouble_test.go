@@ -144,6 +144,40 @@ func TestLostAnswerToACommit(t *testing.T) {
 	}
 }
 
+// A broker that takes a write and never answers holds up neither the attempts
+// that follow nor the end: what it was given outlives the attempt's context.
+func TestSilentBroker(t *testing.T) {
+	c := newCluster(t)
+	var silent atomic.Bool
+	swallowed := make(chan struct{}, 100)
+	a := c.start(t, c.keys, dialer(func(inner net.Conn) net.Conn {
+		var producing atomic.Bool
+		return &tapped{Conn: inner, writing: func(key kmsg.Key, _ []byte) {
+			producing.Store(silent.Load() && key == kmsg.Produce)
+		}, reading: func() error {
+			if !producing.Load() {
+				return nil
+			}
+			swallowed <- struct{}{}
+			_, err := io.Copy(io.Discard, inner) // until it is closed
+			return errors.Join(err, io.EOF)
+		}}
+	}), kgo.DisableClientMetrics())
+	silent.Store(true)
+	waiting, giveUp := context.WithCancel(t.Context())
+	answer := make(chan error, 1)
+	go func() {
+		_, err := a.Change(waiting, add(hub("first")))
+		answer <- err
+	}()
+	<-swallowed
+	giveUp()
+	if err := <-answer; !errors.Is(err, endpoints.ErrUnknown) {
+		t.Errorf("a change that may be on its way: %v", err)
+	}
+	a.stop(t)
+}
+
 // A client that says it committed is believed once the records are read back:
 // franz-go has been seen to abort instead.
 func TestCommitThatWasAnAbort(t *testing.T) {

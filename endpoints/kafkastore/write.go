@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -161,11 +162,18 @@ func (s *Store) attempt(ctx context.Context, b *batch) error {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.DefaultProduceTopic(s.o.Topic),
 		kgo.ProducerLinger(0),
+		kgo.ProduceRequestTimeout(requestTimeout),
+		kgo.WithContext(ctx),
 	)
 	if err != nil {
 		return err
 	}
-	defer producer.Close()
+	// What is on its way to a broker that is silent outlives its context, lest
+	// the producer's sequence break. Only closing the client ends it, and with
+	// it a wait of which the caller would else not see the end.
+	closing := sync.OnceFunc(producer.Close)
+	defer closing()
+	defer context.AfterFunc(ctx, closing)()
 
 	if _, _, err := producer.ProducerID(ctx); err != nil {
 		return fmt.Errorf("asking for the transactional id: %w", because(ctx, err))
