@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-var scalingEvents = flag.Int("scaling-events", 200_000, "events of each stretch of the scaling test")
+var scalingEvents = flag.Int("scaling-events", 60_000, "events of each stretch of the scaling test")
 
 // Copies 1, 2, 4 on 16 partitions: each has its share within seconds, and an
 // event costs no more processor time than with one.

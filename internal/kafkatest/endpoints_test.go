@@ -18,6 +18,7 @@ import (
 	"filippo.io/age"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
 
 	"twinegress/endpoints"
 	"twinegress/endpoints/kafkastore"
@@ -49,13 +50,15 @@ func TestEndpointsTopicOutlivesItsBrokers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running, stop := context.WithCancel(context.Background())
-	var parts sync.WaitGroup
+	running, stop := context.WithCancel(ctx)
+	var parts, writers sync.WaitGroup
+	defer writers.Wait()
 	defer parts.Wait()
 	defer stop()
+	logger := zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel)) // shown where the test fails
 	start := func() *kafkastore.Store {
 		t.Helper()
-		s := kafkastore.New(kafkastore.Options{Topic: "endpoints", Keyring: keyring, Connect: []kgo.Opt{kgo.SeedBrokers(c.Addrs()...)}, Logger: zap.NewNop()})
+		s := kafkastore.New(kafkastore.Options{Topic: "endpoints", Keyring: keyring, Connect: []kgo.Opt{kgo.SeedBrokers(c.Addrs()...)}, Logger: logger})
 		if _, err := s.Load(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +77,6 @@ func TestEndpointsTopicOutlivesItsBrokers(t *testing.T) {
 		unknown = map[string]bool{}
 		failed  int
 		longest time.Duration
-		writers sync.WaitGroup
 		enough  = make(chan struct{})
 	)
 	for w := range 6 {
@@ -83,7 +85,7 @@ func TestEndpointsTopicOutlivesItsBrokers(t *testing.T) {
 				select {
 				case <-enough:
 					return
-				case <-ctx.Done():
+				case <-running.Done():
 					return
 				default:
 				}
@@ -106,7 +108,7 @@ func TestEndpointsTopicOutlivesItsBrokers(t *testing.T) {
 					unknown[name] = true
 				case errors.Is(err, context.DeadlineExceeded):
 					failed++
-				default:
+				case running.Err() == nil:
 					t.Error(err)
 				}
 				mu.Unlock()
@@ -123,6 +125,7 @@ func TestEndpointsTopicOutlivesItsBrokers(t *testing.T) {
 			now := len(known)
 			mu.Unlock()
 			if now >= before+5 {
+				logger.Info("changes succeed " + what)
 				return
 			}
 			if time.Now().After(deadline) {
