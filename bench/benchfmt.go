@@ -30,6 +30,7 @@ func (r *Report) WriteBenchfmt(w io.Writer) {
 					{"p50-ns", s.P50, 1e9},
 					{"p99-ns", s.P99, 1e9},
 					{"p99.9-ns", s.P999, 1e9},
+					{"send-p99-ns", s.SendP99, 1e9},
 				} {
 					if i < len(f.of.Each) {
 						fmt.Fprintf(w, "\t%.6g %s", f.of.Each[i]*f.scale, f.unit)

@@ -111,17 +111,22 @@ func (b buckets) since(before buckets) buckets {
 	return out
 }
 
-// quantile is the bound of the bucket that a share q of the observations lie
-// in or below; NaN if there are none.
+// quantile is what a share q of the observations are at or below, as if those
+// of a bucket were spread evenly over it; NaN if there are none.
 func (b buckets) quantile(q float64) float64 {
 	if len(b) == 0 || b[len(b)-1].count == 0 {
 		return math.NaN()
 	}
-	rank := uint64(math.Ceil(q * float64(b[len(b)-1].count)))
+	rank := q * float64(b[len(b)-1].count)
+	var below bucket
 	for _, at := range b {
-		if at.count >= rank {
-			return at.bound
+		if float64(at.count) >= rank && at.count > below.count {
+			if math.IsInf(at.bound, 1) {
+				return at.bound // longer than any bucket shows
+			}
+			return below.bound + (at.bound-below.bound)*(rank-float64(below.count))/float64(at.count-below.count)
 		}
+		below = at
 	}
 	return math.NaN()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -154,14 +155,7 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 		for _, i := range order {
 			sd := s.sides[i]
 			h.progress("%s: %d of %d, %s", s.Name, pair+1, s.Pairs, sd.Label)
-			var taken sample
-			if s.live {
-				r := h.newRun(w, s, sd, "", loaded{})
-				r.topic = r.group
-				taken, err = r.live(ctx, rate)
-			} else {
-				taken, err = h.measure(ctx, w, s, sd, eventsTopic, w.main)
-			}
+			taken, err := h.taken(ctx, w, s, sd, rate, "")
 			if err != nil {
 				return nil, err
 			}
@@ -169,15 +163,29 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 			result.EventBytes = taken.eventBytes
 		}
 	}
-	if h.Profiles != "" && !s.live {
+	if h.Profiles != "" {
 		for _, sd := range s.sides {
 			h.progress("%s: profile of %s", s.Name, sd.Label)
-			if err := h.newRun(w, s, sd, eventsTopic, w.main).profiled(ctx, h.Profiles); err != nil {
+			if _, err := h.taken(ctx, w, s, sd, rate, h.Profiles); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return result, result.compute()
+}
+
+// taken is what one side does with the scenario's events. With a directory for
+// its profile it is not for the report.
+func (h *harness) taken(ctx context.Context, w *world, s *Scenario, sd side, rate float64, profiles string) (sample, error) {
+	r := h.newRun(w, s, sd, eventsTopic, w.main)
+	if profiles != "" {
+		r.profile = filepath.Join(profiles, s.Name+"-"+sd.Label+".pprof")
+	}
+	if s.live {
+		r.topic, r.on = r.group, loaded{}
+		return r.live(ctx, rate)
+	}
+	return r.measure(ctx)
 }
 
 // prepare measures what the start and the stop of each side cost, and warms

@@ -230,6 +230,7 @@ func (s *sample) take(m families) {
 		GCSeconds: m.sum("go_cpu_classes_gc_total_cpu_seconds_total"),
 	}
 	s.latency = m.buckets("twinegress_routing_latency_seconds")
+	s.sends = m.buckets("twinegress_endpoint_send_seconds")
 }
 
 // since takes away what was there before the events.
@@ -248,5 +249,5 @@ func (s *sample) since(before families) {
 	s.Mallocs -= b.Mallocs
 	s.Allocated -= b.Allocated
 	s.GCSeconds -= b.GCSeconds
-	s.latency = s.latency.since(b.latency)
+	s.latency, s.sends = s.latency.since(b.latency), s.sends.since(b.sends)
 }

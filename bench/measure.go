@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	"twinegress/internal/emulator"
@@ -29,6 +28,7 @@ type sample struct {
 	brokerCPU, servicesCPU time.Duration // what the others used meanwhile
 
 	latency buckets
+	sends   buckets
 	idleCPU float64 // share of a core
 }
 
@@ -315,11 +315,4 @@ func (r *run) arrived(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// profiled measures nothing, but leaves a profile behind.
-func (r *run) profiled(ctx context.Context, dir string) error {
-	r.profile = filepath.Join(dir, r.s.Name+"-"+r.side.Label+".pprof")
-	_, err := r.measure(ctx)
-	return err
 }

@@ -73,6 +73,8 @@ type Side struct {
 	P50     Values `json:"latencyP50Seconds"`
 	P99     Values `json:"latencyP99Seconds"`
 	P999    Values `json:"latencyP999Seconds"`
+	SendP50 Values `json:"sendP50Seconds"` // from a send to the service's answer
+	SendP99 Values `json:"sendP99Seconds"`
 	IdleCPU Values `json:"idleCores"`
 	// RSS is the first run's, second by second.
 	RSS     []int64          `json:"rssBytes"`
@@ -181,11 +183,15 @@ func (s *Side) compute(r *Result) {
 	s.Broker = perEvent(func(x *sample) float64 { return x.brokerCPU.Seconds() * 1e6 })
 	s.Services = perEvent(func(x *sample) float64 { return x.servicesCPU.Seconds() * 1e6 })
 
-	s.P50, s.P99, s.P999, s.IdleCPU = valuesOf(nil), valuesOf(nil), valuesOf(nil), valuesOf(nil)
+	for _, v := range []*Values{&s.P50, &s.P99, &s.P999, &s.SendP50, &s.SendP99, &s.IdleCPU} {
+		*v = valuesOf(nil)
+	}
 	if r.Rate > 0 { // else they wait for each other
 		s.P50 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.5) })
 		s.P99 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.99) })
 		s.P999 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.999) })
+		s.SendP50 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.5) })
+		s.SendP99 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.99) })
 		if s.samples[0].idleCPU > 0 {
 			s.IdleCPU = over(s.samples, func(x *sample) float64 { return x.idleCPU })
 		}

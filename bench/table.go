@@ -47,6 +47,8 @@ var columns = []column{
 	{"p50 ms", func(s *Side) Values { return s.P50 }, 1e3, 1},
 	{"p99 ms", func(s *Side) Values { return s.P99 }, 1e3, 1},
 	{"p99.9 ms", func(s *Side) Values { return s.P999 }, 1e3, 1},
+	{"send p50 ms", func(s *Side) Values { return s.SendP50 }, 1e3, 1},
+	{"send p99 ms", func(s *Side) Values { return s.SendP99 }, 1e3, 1},
 	{"idle CPU %", func(s *Side) Values { return s.IdleCPU }, 100, 2},
 	{"busy % of a core", func(s *Side) Values { return s.Busy }, 100, 0},
 	{"others busy %", func(s *Side) Values { return s.OthersBusy }, 100, 0},

@@ -30,6 +30,10 @@ const (
 	// retention of a partition, in bytes, where the broker can't keep
 	// everything: several times what waits to be read.
 	retention = 64 << 20
+	// segment of a partition, in bytes. The broker keeps one in a buffer that it
+	// copies as it grows, those of all partitions at the same time: with its
+	// default of 100 MiB that stopped it for 200 ms at a time.
+	segment = 1 << 20
 )
 
 // world is what is around the measured process during one scenario.
@@ -57,12 +61,14 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 	if w.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
 		return nil, err
 	}
-	w.topics = map[string]*string{"message.timestamp.type": kadm.StringPtr("LogAppendTime")}
+	w.topics = map[string]*string{
+		"message.timestamp.type": kadm.StringPtr("LogAppendTime"),
+		"segment.bytes":          kadm.StringPtr(strconv.Itoa(segment)),
+	}
 	var broker brokerSpec
 	if s.long > 0 {
 		broker.Retention = retention
 		w.topics["retention.bytes"] = kadm.StringPtr(strconv.Itoa(retention))
-		w.topics["segment.bytes"] = kadm.StringPtr(strconv.Itoa(retention / 8))
 	}
 	if w.broker, err = h.child(ctx, RoleBroker, h.others, broker); err != nil {
 		return nil, err
