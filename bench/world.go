@@ -33,7 +33,7 @@ const (
 	// segment of a partition, in bytes. The broker keeps one in a buffer that it
 	// copies as it grows, those of all partitions at the same time: with its
 	// default of 100 MiB that stopped it for 200 ms at a time.
-	segment = 1 << 20
+	segment = 4 << 20
 )
 
 // world is what is around the measured process during one scenario.
