@@ -160,7 +160,7 @@ type job struct {
 // prepare decodes, classifies and looks up the events of one chunk, filters
 // included, against one and the same table. It is pure.
 func (p *Pipeline) prepare(c *event.Chunk, table *stages.Table[*sinks.Sender]) *job {
-	stages.Decode(c)
+	stages.Decode(c, table.Correlated())
 	j := p.jobs.Get().(*job)
 	for i := range c.Events {
 		j.targets = append(j.targets, j.lookup.Targets(table, &c.Events[i]))

@@ -84,9 +84,11 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 	}
 }
 
-// route is what the endpoint subscribed to.
+// route is what the endpoint subscribed to. While an endpoint of Event Grid is
+// made one that speaks AMQP, and there is no other of that kind, what was
+// already decoded has the envelope's id for its correlation id.
 func (p *Pipeline) route(s *sinks.Sender, endpoint endpoints.Endpoint) stages.Route[*sinks.Sender] {
-	r := stages.Route[*sinks.Sender]{Target: s}
+	r := stages.Route[*sinks.Sender]{Target: s, Correlated: endpoint.Type != endpoints.TypeEventGrid}
 	if endpoint.Filter != "" {
 		var err error
 		if r.Filter, err = filter.Parse(endpoint.Filter); err != nil {

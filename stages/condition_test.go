@@ -41,7 +41,7 @@ func passes(t testing.TB, e *filter.Expr, ev *event.Event) bool {
 func decoded(t testing.TB, body string) *event.Event {
 	t.Helper()
 	c := chunkOf(body)
-	Decode(c)
+	Decode(c, true)
 	if len(c.Events) != 1 {
 		t.Fatalf("%s: %+v", body, c.Rejected)
 	}
@@ -551,7 +551,7 @@ func FuzzFilter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, source, body string) {
 		e, err := filter.Parse(source)
 		c := chunkOf(body)
-		Decode(c)
+		Decode(c, true)
 		if err != nil || len(c.Events) != 1 {
 			return
 		}

@@ -64,7 +64,7 @@ func TestDecode(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			c := chunkOf(tt.value)
-			Decode(c)
+			Decode(c, true)
 			if tt.typ == event.Unknown {
 				if len(c.Events) != 0 || len(c.Rejected) != 1 {
 					t.Fatalf("%d events and %d rejections, want one rejection", len(c.Events), len(c.Rejected))
@@ -88,7 +88,16 @@ func TestDecode(t *testing.T) {
 			if string(e.Body) != strings.TrimSpace(tt.value) {
 				t.Errorf("body %q, want the event's own bytes", e.Body)
 			}
+			alike(t, c, []byte(tt.value))
 		})
+	}
+}
+
+func TestDecodeWithoutCorrelation(t *testing.T) {
+	c := chunkOf(`{"id":"i","eventType":"SpaceChange","data":{"CorrelationId":"c"}}`)
+	Decode(c, false)
+	if got := c.Events[0].CorrelationID; got != "i" {
+		t.Errorf("correlation id %q, want the envelope's id", got)
 	}
 }
 
@@ -100,7 +109,7 @@ func TestDecodeTombstoneAndTelemetry(t *testing.T) {
 	c.Add(2, 0, 0, nil, []byte("\xff\x00 not json"))
 	c.AddHeader("x", nil)
 	c.AddHeader(telemetryHeader, nil)
-	Decode(c)
+	Decode(c, true)
 	if len(c.Rejected) != 1 || c.Rejected[0].Event.Body != nil || !strings.Contains(c.Rejected[0].Detail, "tombstone") {
 		t.Errorf("rejected %+v, want the tombstone, its value nil", c.Rejected)
 	}
@@ -121,7 +130,7 @@ func TestDecodeArray(t *testing.T) {
 		`[{"eventType":"SensorChange"},]`,
 		"[{\"eventType\":\"SensorChange\",\"id\":\"\xff\"}]",
 	)
-	Decode(c)
+	Decode(c, true)
 	var events, rejected []string
 	for _, e := range c.Events {
 		events = append(events, string(e.MessageID(nil))+" "+string(e.Body))
@@ -164,7 +173,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		c := chunkOf(string(doc))
-		Decode(c)
+		Decode(c, true)
+		alike(t, c, doc)
 		valid := stdjson.Valid(doc) && utf8.Valid(doc)
 		undecodable := len(c.Rejected) == 1 && c.Rejected[0].Event.Index == event.NoIndex && c.Rejected[0].Reason == event.Undecodable
 		if !valid {
@@ -208,6 +218,23 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// alike compares a chunk with what is decoded without looking into data.
+func alike(t *testing.T, c *event.Chunk, doc []byte) {
+	t.Helper()
+	other := chunkOf(string(doc))
+	Decode(other, false)
+	for i := range max(len(c.Events), len(other.Events)) {
+		if a, b := c.Events[i], other.Events[i]; a.Type != b.Type || a.Subject != b.Subject || string(a.Body) != string(b.Body) {
+			t.Fatalf("%q: %+v and %+v", doc, a, b)
+		}
+	}
+	for i := range max(len(c.Rejected), len(other.Rejected)) {
+		if a, b := c.Rejected[i], other.Rejected[i]; a.Reason != b.Reason || a.Event.Index != b.Event.Index {
+			t.Fatalf("%q: %+v and %+v", doc, a, b)
+		}
+	}
+}
+
 // sample is a compact SensorChange of about 540 bytes.
 func sample(tb testing.TB) []byte {
 	b, err := os.ReadFile("testdata/events/event_SensorChange.json")
@@ -219,14 +246,16 @@ func sample(tb testing.TB) []byte {
 
 func TestDecodeAllocatesNothing(t *testing.T) {
 	c := chunkOf(string(sample(t)))
+	correlated := false
 	decode := func() {
 		c.Events = c.Events[:0]
-		Decode(c)
+		Decode(c, correlated)
+		correlated = !correlated
 	}
 	// The least of many: the race detector makes sync.Pool forget at random.
-	least := testing.AllocsPerRun(1, decode)
+	least := testing.AllocsPerRun(2, decode)
 	for range 100 {
-		least = min(least, testing.AllocsPerRun(1, decode))
+		least = min(least, testing.AllocsPerRun(2, decode))
 	}
 	if least != 0 {
 		t.Errorf("%v allocations per event, want none", least)
@@ -236,10 +265,14 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 func BenchmarkDecode(b *testing.B) {
 	doc := sample(b)
 	c := chunkOf(string(doc))
-	b.SetBytes(int64(len(doc)))
-	b.ReportAllocs()
-	for b.Loop() {
-		c.Events = c.Events[:0]
-		Decode(c)
+	for name, correlated := range map[string]bool{"plain": false, "correlated": true} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(doc)))
+			b.ReportAllocs()
+			for b.Loop() {
+				c.Events = c.Events[:0]
+				Decode(c, correlated)
+			}
+		})
 	}
 }

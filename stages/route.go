@@ -10,6 +10,8 @@ type Route[T any] struct {
 	Target T
 	Types  []event.Type
 	Filter *filter.Expr // which events of these types; nil for all
+	// Correlated says that the target sends an event's CorrelationID on.
+	Correlated bool
 }
 
 // Table says for every event who gets it. It is immutable: a change of the
@@ -18,6 +20,8 @@ type Route[T any] struct {
 type Table[T any] struct {
 	byType [event.NumTypes]routes[T]
 	slots  []slot // what the conditions read of an event
+
+	correlated bool
 }
 
 // routes are those of one event type.
@@ -47,6 +51,7 @@ func NewTable[T any](given []Route[T]) *Table[T] {
 	}
 	index := make(map[key]int) // into byType[typ].conditional
 	for _, route := range given {
+		t.correlated = t.correlated || route.Correlated
 		var text string
 		if route.Filter != nil {
 			text = route.Filter.String()
@@ -77,6 +82,10 @@ func NewTable[T any](given []Route[T]) *Table[T] {
 	t.slots = c.slots
 	return t
 }
+
+// Correlated reports whether a target sends an event's CorrelationID on, so
+// that Decode has to look for it.
+func (t *Table[T]) Correlated() bool { return t.correlated }
 
 // Lookup looks events up in tables. It has the memory that this takes, and so
 // belongs to one goroutine at a time. The zero Lookup is ready.

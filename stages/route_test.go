@@ -49,6 +49,13 @@ func TestTable(t *testing.T) {
 	}
 }
 
+func TestCorrelated(t *testing.T) {
+	given := []Route[string]{{Target: "grid"}, {Target: "hub", Correlated: true}, {Target: "other grid"}}
+	if NewTable(given[:1]).Correlated() || !NewTable(given).Correlated() {
+		t.Error("a table looks for correlation ids if, and only if, one of its targets wants them")
+	}
+}
+
 // TestIndex: conditions that are looked up mean what they mean one by one.
 func TestIndex(t *testing.T) {
 	sources := []string{

@@ -43,7 +43,7 @@ func TestFigures(t *testing.T) {
 		}
 		i++
 	}
-	stages.Decode(c)
+	stages.Decode(c, true)
 	events := make([]*event.Event, len(c.Events))
 	for i := range c.Events {
 		events[i] = &c.Events[i]

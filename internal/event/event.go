@@ -131,7 +131,7 @@ type Event struct {
 
 	Body          []byte // the event's own bytes: never written to
 	Subject       string
-	CorrelationID string // data.CorrelationId, or else the envelope's id
+	CorrelationID string // data.CorrelationId where it was looked for, or else the envelope's id
 }
 
 // maxMessageID is what Service Bus accepts, in characters.

@@ -76,7 +76,7 @@ func TestRebuild(t *testing.T) {
 	r.add(letter{offset: 41, index: event.NoIndex, own: headers("DigitalTwins-Telemetry", "")}, &c.Records[1])
 	r.rebuild(place{"twins", 7}, c)
 	c.Settle(1)
-	stages.Decode(r.chunk)
+	stages.Decode(r.chunk, true)
 	if len(r.chunk.Events) != 2 || len(r.chunk.Rejected) != 0 {
 		t.Fatalf("%d events, %d rejected", len(r.chunk.Events), len(r.chunk.Rejected))
 	}

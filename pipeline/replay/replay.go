@@ -221,7 +221,7 @@ func (r *Replay) sort(c *event.Chunk) (runs map[place]*run, order []place, skipp
 // endpoint. It counts what turns out to be no event.
 func (r *Replay) dispatch(run *run) (unreadable int64) {
 	c := run.chunk
-	stages.Decode(c)
+	stages.Decode(c, true)
 	i := 0
 	for e := range c.Events {
 		ev := &c.Events[e]
