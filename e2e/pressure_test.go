@@ -17,6 +17,7 @@ import (
 func TestSlowEndpointHoldsBack(t *testing.T) {
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
+			t.Parallel() // it is held back for longer than the group's time-outs
 			const partitions, n = 4, 60_000
 			w := newWorld(t, brokers(t), partitions, nil)
 			if err := w.services.SetFault("hub", emulator.Fault{Delay: emulator.Duration(3 * time.Second)}); err != nil {
