@@ -118,6 +118,9 @@ func prepare(ctx context.Context, name string, ingestTopics []string, connect []
 		return 0, fmt.Errorf("dead-letter topic: %w", err)
 	}
 	defer client.Close()
+	if err := client.Ping(ctx); err != nil { // this is the first that is asked of them
+		return 0, fmt.Errorf("no Kafka broker answers (check ingest.brokers, ingest.tls and ingest.sasl): %w", err)
+	}
 	admin := kadm.NewClient(client)
 
 	want := int32(defaultMaxBytes)

@@ -149,6 +149,15 @@ func TestTopicIsCreatedWithRoom(t *testing.T) {
 	}
 }
 
+// What is wrong is the way to the brokers, not the topic.
+func TestNoBrokerAnswers(t *testing.T) {
+	t.Parallel()
+	_, err := Open(t.Context(), name, nil, []kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, zap.NewNop())
+	if err == nil || !strings.Contains(err.Error(), "ingest.brokers") || strings.Contains(err.Error(), name) {
+		t.Errorf("without a broker: %v", err)
+	}
+}
+
 func TestLetterIntact(t *testing.T) {
 	t.Parallel()
 	own := event.Header{Key: "own", Value: []byte{0xff, 0}}
