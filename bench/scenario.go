@@ -141,15 +141,15 @@ var Scenarios = []Scenario{
 	},
 	{
 		Name: "eventhubs", About: "one event hub of 8 partitions",
-		Events: 300_000, targets: oneHub, sides: runAgainstFloor,
+		Events: 600_000, targets: oneHub, sides: runAgainstFloor,
 	},
 	{
 		Name: "servicebus", About: "one Service Bus topic",
-		Events: 300_000, targets: oneTopic, sides: runAgainstFloor,
+		Events: 600_000, targets: oneTopic, sides: runAgainstFloor,
 	},
 	{
 		Name: "eventgrid", About: "one Event Grid topic",
-		Events: 300_000, targets: oneGrid, sides: runAgainstFloor,
+		Events: 1_000_000, targets: oneGrid, sides: runAgainstFloor,
 	},
 	{
 		Name: "mixed", About: "the service's four documented endpoints, DeviceMessages among the events",
@@ -184,11 +184,11 @@ var Scenarios = []Scenario{
 	},
 	{
 		Name: "half", About: "one event hub, at half of the rate that `run` reaches: latency",
-		Events: 300_000, Pairs: 3, live: true, half: true, targets: oneHub, sides: runAlone,
+		Events: 1_000_000, Pairs: 3, live: true, half: true, targets: oneHub, sides: runAlone,
 	},
 	{
 		Name: "half10ms", About: "the same with a hub that takes 10 ms to answer",
-		Events: 300_000, Pairs: 3, live: true, half: true, targets: oneHub, delay: 10 * time.Millisecond, sides: runAlone,
+		Events: 1_000_000, Pairs: 3, live: true, half: true, targets: oneHub, delay: 10 * time.Millisecond, sides: runAlone,
 	},
 	{
 		Name: "small", About: "100 events a second: latency, and idle CPU before",
