@@ -72,10 +72,11 @@ func TestBacklogInBoundedMemory(t *testing.T) {
 		"compressible": func(p int32, offset int64) []byte { // to an eighth or so, as JSON often is
 			return append(event(p, offset)[:200], strings.Repeat("0", 300)+`"}}`...)
 		},
+		"one over and over": func(int32, int64) []byte { return event(0, 0) }, // to a hundredth
 	}
 	for name, event := range tests {
 		t.Run(name, func(t *testing.T) {
-			const partitions, n, container = 16, 600_000, 512 << 20 // 300 MB, several times what may be in flight
+			const partitions, n, container = 16, 400_000, 512 << 20 // 200 MB, several times what may be in flight
 			w := newWorld(t, brokers(t), partitions, map[string]string{"retention.ms": "600000"})
 			w.fillWith(partitions, n, event)
 			r := w.replica("one", nil)

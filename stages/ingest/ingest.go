@@ -34,10 +34,6 @@ const (
 	chunkBytes   = 256 << 10
 
 	pollRecords = 8192
-	// What a fetch may bring decides how much memory lies in the client's
-	// buffers, beyond maxInFlightBytes.
-	fetchBytes          = 8 << 20
-	fetchPartitionBytes = 512 << 10
 
 	commitInterval    = time.Second
 	heartbeatInterval = 3 * time.Second // Kafka's default
@@ -113,8 +109,6 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		// oldest record there is, wherever a new group would start.
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.FetchMaxBytes(fetchBytes),
-		kgo.FetchMaxPartitionBytes(fetchPartitionBytes),
 		kgo.WithPools(new(pools)),
 		kgo.MetadataMaxAge(metadataAge),
 		kgo.SessionTimeout(c.SessionTimeout),
@@ -132,6 +126,8 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		kgo.OnPartitionsLost(s.lost),
 		kgo.WithHooks(&s.membership),
 	}, connect...)
+	size := newFetchSize()
+	opts = append(opts, size.options()...)
 	if c.Protocol == config.ProtocolConsumer {
 		// The brokers assign; the balancer named here only says in which way.
 		opts = append(opts, kgo.Balancers(kgo.StickyBalancer()), kgo.ServerSideBalancer())
@@ -149,6 +145,7 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}
 	s.client = client
+	size.client.Store(client)
 	return s, nil
 }
 
