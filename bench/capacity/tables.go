@@ -175,8 +175,11 @@ func partitionsTable() string {
 	return t.String()
 }
 
-// run is how many events of one partition a fetch holds.
-func fetched(ratio float64) int { return int(1 << 20 / (eventBytes.value + recordBytes.value) * ratio) }
+// fetched is how many events of one partition a fetch holds: a mebibyte as it
+// is on the wire, four as it is unpacked (stages/ingest/fetchsize.go).
+func fetched(ratio float64) int {
+	return int(min(ratio*(1<<20), 4<<20) / (eventBytes.value + recordBytes.value))
+}
 
 // measuredRuns are what the program itself did, the broker and the emulated
 // service in the same process, on 2 cores for all three, with the service's

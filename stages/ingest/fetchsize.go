@@ -10,11 +10,16 @@ import (
 const (
 	// What a fetch may bring decides how much memory lies in the client's
 	// buffers, beyond maxInFlightBytes. These bound it as it comes over the wire.
-	fetchBytes          = 8 << 20
-	fetchPartitionBytes = 512 << 10
+	fetchBytes = fetchPartitions * fetchPartitionBytes
+	// fetchPartitionBytes has room for the largest batch that a topic takes by
+	// default, 1 MiB and 12 bytes. One that is larger comes only if it is the
+	// first of a fetch, and then alone: with half of this a backlog in batches of
+	// 700 KB came one batch at a time, from partitions that had to wait for others.
+	fetchPartitionBytes = 1<<20 + 4<<10
+	fetchPartitions     = 8
 	// unpackedBytes bounds it as it is unpacked, as far as that can be known:
 	// brokers count compressed bytes, and send a whole batch at least.
-	unpackedBytes = 4 * fetchBytes
+	unpackedBytes = 32 << 20
 	// firstRatio is what a topic's compression is taken for until its first
 	// batches show it: what an hour's backlog of it may be, at worst.
 	firstRatio = 64
@@ -56,7 +61,7 @@ func (f *fetchSize) bytes() int32 { return int32(min(fetchBytes, unpackedBytes/f
 
 // partitionBytes is the share of a partition in it.
 func partitionBytes(fetch int32) int32 {
-	return max(leastPartitionBytes, fetch/(fetchBytes/fetchPartitionBytes))
+	return max(leastPartitionBytes, fetch/fetchPartitions)
 }
 
 // OnFetchBatchRead is kgo.HookFetchBatchRead's.
