@@ -155,6 +155,8 @@ func (s *Store) putInForce(r *reader) {
 				zap.String("topic", s.o.Topic), zap.String("problem", conflict))
 		}
 		s.live.Put(set)
+		close(s.changed)
+		s.changed = make(chan struct{})
 	}
 	s.position = r.next
 	for mark := range s.expected {

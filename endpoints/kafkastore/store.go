@@ -59,6 +59,7 @@ type Store struct {
 	table    table
 	position int64           // what is before it in the topic is in force
 	moved    chan struct{}   // closed, and replaced, when position moves
+	changed  chan struct{}   // closed, and replaced, when a change is put in force
 	expected map[string]bool // our own transactions by their mark; true once one was read
 	failure  error           // of the last attempt to write, if it failed
 }
@@ -69,7 +70,7 @@ var _ endpoints.Store = (*Store)(nil)
 func New(o Options) *Store {
 	return &Store{
 		o: o, requests: make(chan *request), ended: make(chan struct{}),
-		moved: make(chan struct{}), expected: make(map[string]bool),
+		moved: make(chan struct{}), changed: make(chan struct{}), expected: make(map[string]bool),
 	}
 }
 

@@ -28,9 +28,10 @@ const (
 	transactionTimeout = 30 * time.Second
 	// maxBatch is how many changes share a transaction.
 	maxBatch = 256
-	// Between attempts: at least twice what an attempt takes, so that copies
-	// which take the id from each other come to an end, each at a random time.
+	// Between attempts that fail.
 	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
+	// maxTurn is how long another copy that took the transactional id is given at least.
+	maxTurn = 4 * time.Second
 )
 
 // batch is the changes that share a transaction.
@@ -83,7 +84,7 @@ func (s *Store) write(ctx context.Context, b *batch) bool {
 		if len(b.requests) == 0 && !b.reseal {
 			return false
 		}
-		known := b.mark == ""
+		known, begun := b.mark == "", time.Now()
 		err := s.attempt(ctx, b)
 		s.mu.Lock()
 		s.failure = err
@@ -107,9 +108,30 @@ func (s *Store) write(ctx context.Context, b *batch) bool {
 		default:
 			s.o.Logger.Warn("the endpoints topic can't be written: trying again", zap.String("topic", s.o.Topic), zap.Error(err))
 		}
-		if !pause(ctx, time.Duration(rand.Int64N(int64(delay)))) {
+		if fenced(err) {
+			s.giveTurn(ctx, time.Since(begun))
+		}
+		if !pause(ctx, rand.N(delay)) {
 			return false
 		}
+	}
+}
+
+// giveTurn waits for a change of the copy that took the transactional id: to
+// take it back at once would only stop that, and where an attempt takes
+// seconds, as while a broker is frozen, copies would stop each other for ever.
+// If no change comes, it waits longer than an attempt took, up to three times.
+func (s *Store) giveTurn(ctx context.Context, took time.Duration) {
+	s.mu.Lock()
+	changed := s.changed
+	s.mu.Unlock()
+	took = max(minPause, min(took, maxTurn))
+	timer := time.NewTimer(took + rand.N(2*took))
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 
