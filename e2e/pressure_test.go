@@ -26,6 +26,7 @@ func TestSlowEndpointHoldsBack(t *testing.T) {
 			r := w.run("one", settings{
 				"ingest.protocol": protocol, "ingest.maxInFlightBytes": "1MiB",
 				"batch.maxEvents": "50", // a batch takes 3 s, so a lane does 17 events a second
+				"send.timeout":    "1m", // and is slow, not dead, however busy the machine is
 			})
 			eventually(t, "it has all partitions", func() bool { return len(r.status().Ingest.Partitions) == partitions })
 			w.fill(partitions, n/2)
