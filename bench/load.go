@@ -65,9 +65,9 @@ var codecs = map[string]kgo.CompressionCodec{
 // pace is how often events that have become due are put out.
 const pace = 2 * time.Millisecond
 
-// again is after how many events a live loader begins anew. Making them costs
-// as much as the broker and the services together, on the core that they share:
-// what came late there would be counted as latency.
+// again is after how many events a live loader begins anew. Making one takes
+// 1.5 µs (BenchmarkNext in bench/feed), on the core that the loader shares with
+// broker and services: what came late there would be counted as latency.
 const again = 20_000
 
 // loader puts a scenario's events on topics, in turn on each partition.

@@ -144,8 +144,8 @@ func TestLostAnswerToACommit(t *testing.T) {
 	}
 }
 
-// A broker that takes a write and never answers holds up neither the attempts
-// that follow nor the end: what it was given outlives the attempt's context.
+// A broker that takes a write and never answers doesn't hold up the end: what
+// it was given outlives the attempt's context.
 func TestSilentBroker(t *testing.T) {
 	c := newCluster(t)
 	var silent atomic.Bool
