@@ -48,6 +48,11 @@ func benchCommand() *cobra.Command {
 				o.Started = func(h *bench.Header) { h.WriteTable(out) }
 				o.Done = func(r *bench.Result) { r.WriteTable(out) }
 			}
+			if o.Profiles != "" { // before minutes of measuring, not after
+				if err := os.MkdirAll(o.Profiles, 0o755); err != nil {
+					return fmt.Errorf("--profiles: %w", err)
+				}
+			}
 			report, err := bench.Run(cmd.Context(), scenarios, o)
 			if report == nil {
 				return err

@@ -22,6 +22,7 @@ func TestBench(t *testing.T) {
 	t.Setenv(asProgram, "1") // the children are this test binary
 	dir := t.TempDir()
 	svg, benchfmt := filepath.Join(dir, "bench.svg"), filepath.Join(dir, "bench.txt")
+	profiles := filepath.Join(dir, "profiles") // not there yet
 	const events = 4000
 
 	var out bytes.Buffer
@@ -30,7 +31,7 @@ func TestBench(t *testing.T) {
 	cmd.SetErr(io.Discard)
 	cmd.SetArgs([]string{
 		"bench", "discard", "eventhubs", "--pairs", "1", "--events", "4000", "--pin=false",
-		"--output", "json", "--svg", svg, "--benchfmt", benchfmt, "--profiles", dir,
+		"--output", "json", "--svg", svg, "--benchfmt", benchfmt, "--profiles", profiles,
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -61,7 +62,7 @@ func TestBench(t *testing.T) {
 					t.Errorf("%s: %s: %s is %+v", r.Scenario, s.Label, what, v)
 				}
 			}
-			profile := filepath.Join(dir, r.Scenario+"-"+s.Label+".pprof")
+			profile := filepath.Join(profiles, r.Scenario+"-"+s.Label+".pprof")
 			if info, err := os.Stat(profile); err != nil || info.Size() == 0 {
 				t.Errorf("profile: %v, %v", info, err)
 			}

@@ -57,9 +57,8 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, ident
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
-	if roots != nil {
-		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	}
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12} // nil: the system's
+	useGatheringConns(transport)
 	s.transport = transport
 	s.pipeline = runtime.NewPipeline("twinegress", "v1", runtime.PipelineOptions{
 		PerRetry: []policy.Policy{credential},
