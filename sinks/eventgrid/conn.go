@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -53,7 +54,7 @@ func useGatheringConns(t *http.Transport) {
 		raw := &gatheringConn{Conn: tcp}
 		c := tls.Client(raw, config)
 		if err := c.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(err, tcp.Close())
+			return nil, errors.Join(fmt.Errorf("TLS handshake: %w", err), tcp.Close())
 		}
 		return &conn{c, raw}, nil
 	}
