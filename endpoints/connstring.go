@@ -26,6 +26,8 @@ type ConnectionString struct {
 	// UseDevelopmentEmulator makes the SDKs speak plain text, whatever the
 	// host: see Options.AllowDevelopmentEmulator.
 	UseDevelopmentEmulator bool
+
+	faultyEntity bool // EntityPath is there, and no name of an entity
 }
 
 // legacyParts are settings of the older .NET libraries that connection strings
@@ -41,65 +43,73 @@ var legacyParts = map[string]bool{
 //
 // No error quotes the input: with a separator missing or two parts swapped,
 // any piece of it can be the key. Parts are named by their position.
+//
+// An error is everything that is wrong.
 func ParseConnectionString(s string) (ConnectionString, error) {
-	cs, err := parseParts(s)
-	if err != nil {
-		return ConnectionString{}, err
-	}
-	if err := cs.complete(); err != nil {
-		return ConnectionString{}, err
-	}
-	return cs, nil
+	return together(parseKeyed(s))
 }
 
 // ParseNamespace reads what is left of a connection string where this
 // process's identity takes the place of the keys:
 // Endpoint=sb://NAMESPACE/[;EntityPath=…].
 func ParseNamespace(s string) (ConnectionString, error) {
-	cs, err := parseParts(s)
-	if err != nil {
-		return ConnectionString{}, err
+	return together(parseKeyless(s))
+}
+
+func parseKeyed(s string) (ConnectionString, []string) {
+	cs, given, faults := parseParts(s)
+	return cs, append(faults, lacking(given)...)
+}
+
+func parseKeyless(s string) (ConnectionString, []string) {
+	cs, given, faults := parseParts(s)
+	if !given["endpoint"] {
+		faults = append(faults, "Endpoint is missing")
 	}
-	var wrong []string
-	if cs.Host == "" {
-		wrong = append(wrong, "Endpoint is missing")
-	}
-	if cs.SharedAccessKeyName != "" || cs.SharedAccessKey != "" || cs.SharedAccessSignature != "" {
-		wrong = append(wrong, "SharedAccessKeyName, SharedAccessKey and SharedAccessSignature have no place beside identityBased")
+	if given["sharedaccesskeyname"] || given["sharedaccesskey"] || given["sharedaccesssignature"] {
+		faults = append(faults, "SharedAccessKeyName, SharedAccessKey and SharedAccessSignature have no place beside identityBased")
 	}
 	if cs.UseDevelopmentEmulator {
-		wrong = append(wrong, "UseDevelopmentEmulator has no place beside identityBased: the token would travel in the clear")
+		faults = append(faults, "UseDevelopmentEmulator has no place beside identityBased: the token would travel in the clear")
 	}
-	if len(wrong) > 0 {
-		return ConnectionString{}, errors.New(strings.Join(wrong, "; "))
+	return cs, faults
+}
+
+func together(cs ConnectionString, faults []string) (ConnectionString, error) {
+	if len(faults) > 0 {
+		return ConnectionString{}, errors.New(strings.Join(faults, "; "))
 	}
 	return cs, nil
 }
 
-func parseParts(s string) (ConnectionString, error) {
-	var cs ConnectionString
-	seen := map[string]bool{}
+// parseParts takes what it can, and tells which parts were given, right or
+// wrong, by their names in lower case.
+func parseParts(s string) (cs ConnectionString, given map[string]bool, faults []string) {
+	given = map[string]bool{}
 	for i, part := range strings.Split(s, ";") {
 		if part == "" {
 			continue // the usual ; at the end
 		}
 		name, value, ok := strings.Cut(part, "=")
 		if !ok {
-			return ConnectionString{}, fmt.Errorf("part %d is not of the form Name=value", i+1)
+			faults = append(faults, fmt.Sprintf("part %d is not of the form Name=value", i+1))
+			continue
 		}
 		lower := strings.ToLower(name)
 		if legacyParts[lower] {
 			continue
 		}
-		if seen[lower] {
-			return ConnectionString{}, fmt.Errorf("part %d repeats a name that was given before", i+1)
+		if given[lower] {
+			faults = append(faults, fmt.Sprintf("part %d repeats a name that was given before", i+1))
+			continue
 		}
-		seen[lower] = true
+		given[lower] = true
 		if err := cs.set(lower, value); err != nil {
-			return ConnectionString{}, fmt.Errorf("part %d: %w", i+1, err)
+			faults = append(faults, fmt.Sprintf("part %d: %v", i+1, err))
 		}
 	}
-	return cs, nil
+	cs.faultyEntity = given["entitypath"] && cs.EntityPath == ""
+	return cs, given, faults
 }
 
 // set takes one part. Errors are constants, for the reason given above.
@@ -150,28 +160,25 @@ func (cs *ConnectionString) set(lowerName, value string) error {
 	return nil
 }
 
-// complete reports everything that is missing, at once.
-func (cs ConnectionString) complete() error {
-	var missing []string
-	if cs.Host == "" {
-		missing = append(missing, "Endpoint is missing")
+// lacking tells what isn't there at all, in any form.
+func lacking(given map[string]bool) (lacks []string) {
+	if !given["endpoint"] {
+		lacks = append(lacks, "Endpoint is missing")
 	}
+	name, key := given["sharedaccesskeyname"], given["sharedaccesskey"]
 	switch {
-	case cs.SharedAccessSignature != "":
-		if cs.SharedAccessKey != "" || cs.SharedAccessKeyName != "" {
-			missing = append(missing, "SharedAccessSignature takes the place of SharedAccessKeyName and SharedAccessKey: give one or the other")
+	case given["sharedaccesssignature"]:
+		if name || key {
+			lacks = append(lacks, "SharedAccessSignature takes the place of SharedAccessKeyName and SharedAccessKey: give one or the other")
 		}
-	case cs.SharedAccessKeyName == "" && cs.SharedAccessKey == "":
-		missing = append(missing, "SharedAccessKeyName and SharedAccessKey are missing")
-	case cs.SharedAccessKeyName == "":
-		missing = append(missing, "SharedAccessKeyName is missing")
-	case cs.SharedAccessKey == "":
-		missing = append(missing, "SharedAccessKey is missing")
+	case !name && !key:
+		lacks = append(lacks, "SharedAccessKeyName and SharedAccessKey are missing")
+	case !name:
+		lacks = append(lacks, "SharedAccessKeyName is missing")
+	case !key:
+		lacks = append(lacks, "SharedAccessKey is missing")
 	}
-	if len(missing) == 0 {
-		return nil
-	}
-	return errors.New(strings.Join(missing, "; "))
+	return lacks
 }
 
 // checkHost takes host or host:port, nothing else. Errors don't quote it.

@@ -78,7 +78,14 @@ func TestParseConnectionString(t *testing.T) {
 		"entity empty":          {in: base + ";EntityPath=", err: "part 4: EntityPath must not be empty"},
 		"entity with a slash":   {in: base + ";EntityPath=/hub", err: "neither start nor end"},
 		"emulator perhaps":      {in: base + ";UseDevelopmentEmulator=perhaps", err: "must be true or false"},
-		"space before a name":   {in: strings.Replace(base, ";", "; ", 1), err: "part 2: unknown name"},
+		"everything that is wrong": {
+			in: "Endpoint=http://ns/;SharedAccessKeyName=;SharedAccessKey=a b;EntityPath=x y;Foo=1;UseDevelopmentEmulator=maybe;bare",
+			err: "part 1: Endpoint must start with sb://; part 2: SharedAccessKeyName must be a policy's name, without spaces or =; part 3: SharedAccessKey must not have spaces; " +
+				"part 4: EntityPath must not have spaces; part 5: unknown name; known are Endpoint, SharedAccessKeyName, SharedAccessKey, SharedAccessSignature, EntityPath and UseDevelopmentEmulator; " +
+				"part 6: UseDevelopmentEmulator must be true or false; part 7 is not of the form Name=value",
+		},
+		"wrong, and something missing": {in: "Endpoint=http://ns/", err: "part 1: Endpoint must start with sb://; SharedAccessKeyName and SharedAccessKey are missing"},
+		"space before a name":          {in: strings.Replace(base, ";", "; ", 1), err: "part 2: unknown name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseConnectionString(tc.in)

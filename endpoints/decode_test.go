@@ -34,7 +34,7 @@ func TestDecode(t *testing.T) {
 		},
 		"twice":      {in: body(`,"Path":"other"`), want: []string{"path: is given more than once"}},
 		"filter":     {in: body(`,"filter":"$body.x > 1"`)},
-		"bad filter": {in: body(`,"filter":" type = SensorChange"`), want: []string{"filter: column 8: SensorChange is not known; text is in single quotes"}},
+		"bad filter": {in: body(`,"filter":" type = SensorChange"`), want: []string{"filter: column 9: SensorChange is not known; text is in single quotes"}},
 		"identity": {in: body(`,"authentication":"identityBased"`), want: []string{
 			"connectionString: have no place beside identityBased",
 		}},

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Type is the kind of service behind an endpoint.
@@ -200,9 +201,11 @@ func (e Endpoint) canonical() Endpoint {
 	e = e.Clone()
 	// White space around a pasted value, a secret file's final newline above
 	// all, is never part of it.
-	for _, s := range []*string{&e.ID, &e.Name, &e.ConnectionString, &e.SecondaryConnectionString, &e.Path, &e.Filter} {
+	for _, s := range []*string{&e.ID, &e.Name, &e.ConnectionString, &e.SecondaryConnectionString, &e.Path} {
 		*s = strings.TrimSpace(*s)
 	}
+	// Not before a filter: errors in it name the column.
+	e.Filter = strings.TrimRightFunc(e.Filter, unicode.IsSpace)
 	e.ID = strings.ToLower(e.ID)
 	e.Type = fold(e.Type, Types()...)
 	for i, t := range e.EventTypes {
@@ -218,7 +221,8 @@ func (e Endpoint) canonical() Endpoint {
 // fold returns the canonical value that s spells, or s.
 func fold[S ~string](s S, canonical ...S) S {
 	for _, c := range canonical {
-		if strings.EqualFold(strings.TrimSpace(string(s)), string(c)) {
+		// Without regard to ASCII's case: EqualFold takes an ſ for an s as well.
+		if t := strings.TrimSpace(string(s)); len(t) == len(c) && strings.EqualFold(t, string(c)) {
 			return c
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -110,7 +111,29 @@ func (s *FileStore) read() (news bool, err error) {
 	stamp(next, s.live.Current(), s.timeOfChange())
 	s.bad, s.good, s.sealed = nil, true, sealed
 	s.live.Put(next)
+	s.warnOfReaders(next)
 	return true, nil
+}
+
+// warnOfReaders tells that others can read keys: from the first Change on only
+// the owner can. It is told with each set that is taken over, since that is
+// when keys come.
+func (s *FileStore) warnOfReaders(set []Endpoint) {
+	info, err := os.Stat(s.path)
+	if err != nil || s.o.Keyring != nil || info.Mode().Perm()&0o077 == 0 ||
+		!slices.ContainsFunc(set, func(e Endpoint) bool { return e.Authentication != AuthenticationIdentity }) {
+		return
+	}
+	s.log.Warn("others can read the endpoints file, and the keys in it: chmod 600 it, or have them encrypted with endpoints.secretsKeyFile",
+		zap.String("file", s.path), zap.String("mode", fmt.Sprintf("%04o", info.Mode().Perm())))
+}
+
+// Stale reports whether the file holds what can't be taken, or is gone, and
+// the set in force is an older one.
+func (s *FileStore) Stale() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.good && (s.bad != nil || s.gone != "")
 }
 
 // timeOfChange is now; but for the first set of this process the file's own

@@ -94,6 +94,7 @@ func TestLoad(t *testing.T) {
 
 // following is a store under test, with follow running in a synctest bubble.
 type following struct {
+	*FileStore
 	path    string
 	signals chan struct{}
 	logs    *observer.ObservedLogs
@@ -126,6 +127,7 @@ func follow(t *testing.T, f func(t *testing.T, w *following)) {
 				w.errs = append(w.errs, err)
 			},
 		})
+		w.FileStore = s
 		if _, err := s.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -217,6 +219,9 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 		w.signal()
 		after(time.Second)
 		w.want(t)
+		if !w.Stale() {
+			t.Error("a broken edit doesn't show")
+		}
 		var v ValidationErrors
 		if len(w.reloads()) != 1 || !errors.As(w.reloads()[0], &v) || len(v) != 2 {
 			t.Fatalf("reloads %v, want one with two violations", w.reloads())
@@ -240,7 +245,48 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 		w.signal()
 		after(time.Second)
 		w.want(t, "a c")
+		if w.Stale() {
+			t.Error("a broken edit that was mended still shows")
+		}
 	})
+}
+
+// Keys in the clear that others can read are told of, and after a write they
+// can't. Where there are none, the file's permissions are its owner's affair.
+func TestOthersCanRead(t *testing.T) {
+	sealed := keyring(t, ageKeys(t, 1)...)
+	identity := `[{"type":"ServiceBus","eventTypes":["SpaceChange"],"path":"t","connectionString":"Endpoint=sb://ns.servicebus.windows.net/","authentication":"identityBased"}]`
+	for name, tt := range map[string]struct {
+		content string
+		mode    fs.FileMode
+		ring    *Keyring
+		warned  int
+		after   fs.FileMode
+	}{
+		"its owner alone":    {set("a"), 0o600, nil, 0, 0o600},
+		"a group":            {set("a"), 0o640, nil, 1, 0o600},
+		"everybody":          {set("a"), 0o644, nil, 1, 0o600},
+		"no keys":            {identity, 0o644, nil, 0, 0o600},
+		"keys are encrypted": {set("a"), 0o640, sealed, 0, 0o640},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "endpoints.json")
+			write(t, path, tt.content)
+			must(t, os.Chmod(path, tt.mode))
+			core, logs := observer.New(zap.WarnLevel)
+			s := NewFileStore(path, FileOptions{Keyring: tt.ring, Logger: zap.New(core)})
+			_, err := s.Load(t.Context())
+			must(t, err)
+			if n := logs.FilterMessageSnippet("others can read").Len(); n != tt.warned {
+				t.Errorf("warned %d times, want %d", n, tt.warned)
+			}
+			_, err = s.Change(t.Context(), func(set []Endpoint) ([]Endpoint, error) { set[0].Name = "renamed"; return set, nil })
+			must(t, err)
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != tt.after {
+				t.Errorf("mode %v, %v, want %v", info.Mode(), err, tt.after)
+			}
+		})
+	}
 }
 
 func TestFollowSurvivesTheFilesAbsence(t *testing.T) {
@@ -254,6 +300,9 @@ func TestFollowSurvivesTheFilesAbsence(t *testing.T) {
 			t.Fatalf("reloads %v, want one absence", w.reloads())
 		}
 		w.want(t)
+		if !w.Stale() {
+			t.Error("that the file is gone doesn't show")
+		}
 		write(t, w.path, set("a", "d"))
 		w.signal()
 		after(time.Second)

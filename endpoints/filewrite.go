@@ -74,7 +74,7 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !bytes.Equal(data, seen) {
-		if err := replaceFile(target, seen, data); err != nil {
+		if err := replaceFile(target, seen, data, s.o.Keyring == nil); err != nil {
 			return nil, s.unwritable(err)
 		}
 		s.log.Info("endpoints file written", zap.String("file", s.path), zap.Int("endpoints", len(next)))
@@ -138,8 +138,9 @@ func (s *FileStore) reseal(ctx context.Context) {
 }
 
 // replaceFile puts data in the place of a file that holds before, or leaves it
-// alone. It keeps the file's permissions and, where it may, its owner.
-func replaceFile(path string, before, data []byte) (err error) {
+// alone. Where it may it keeps the file's owner; and its permissions, unless
+// there are secrets in the clear in it.
+func replaceFile(path string, before, data []byte, private bool) (err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -156,7 +157,11 @@ func replaceFile(path string, before, data []byte) (err error) {
 			_ = os.Remove(tmp.Name())
 		}
 	}()
-	if err := tmp.Chmod(info.Mode().Perm()); err != nil {
+	mode := info.Mode().Perm()
+	if private {
+		mode = 0o600
+	}
+	if err := tmp.Chmod(mode); err != nil {
 		return err
 	}
 	keepOwner(tmp, info)

@@ -78,8 +78,8 @@ func TestWhatIsWritten(t *testing.T) {
 	if got := contents(t, path); got != want {
 		t.Errorf("written:\n%s\nwant:\n%s", got, want)
 	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("keys in the clear, mode %v, %v", info.Mode(), err)
 	}
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
 		t.Errorf("left lying about: %v, %v", left, err)

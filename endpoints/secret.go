@@ -108,8 +108,8 @@ func (e *Endpoint) unmask(stored Endpoint, v *ValidationErrors) {
 // unmasked returns the string that is s, but for its mask, and goes to the
 // same place as the stored one.
 func unmasked(s, stored string) (string, bool) {
-	if s == mask {
-		return stored, stored != ""
+	if stored != "" && (s == mask || s == Masked(stored)) {
+		return stored, true // as it was, in the order that it was written in
 	}
 	was, err := ParseConnectionString(stored)
 	if err != nil {

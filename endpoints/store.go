@@ -70,12 +70,14 @@ var ErrUnknown = errors.New("it is not known whether the change took effect")
 func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, error) {
 	was := byID(before)
 	next := make([]Endpoint, len(after))
+	changed := make([]bool, len(after))
 	var all ValidationErrors
 	for i, e := range after {
 		if old, ok := was[e.ID]; ok && e.identical(old) {
 			next[i] = old
 			continue
 		}
+		changed[i] = true
 		e = e.canonical()
 		if e.ID == "" {
 			e.ID = uuid.NewString()
@@ -90,7 +92,7 @@ func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, err
 		}
 		next[i] = e
 	}
-	if err := append(all, setViolations(next, labelByID)...).err(); err != nil {
+	if err := append(all, setViolations(next, func(i int) bool { return changed[i] }, labelByID)...).err(); err != nil {
 		return nil, err
 	}
 	return next, nil

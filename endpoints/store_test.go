@@ -128,6 +128,40 @@ func TestChangeRefuses(t *testing.T) {
 	})
 }
 
+// Of two that are in conflict the one that was changed is at fault, wherever it
+// stands: it is told of the other, not of itself.
+func TestConflictNamesTheOther(t *testing.T) {
+	device := func(path string) Endpoint {
+		return hub(named(path), func(e *Endpoint) {
+			e.EventTypes, e.Path, e.SecondaryConnectionString = []string{DeviceMessage}, path, ""
+			e.ConnectionString = ehConn + ";EntityPath=" + path
+		})
+	}
+	for name, tt := range map[string]struct {
+		edit func(set []Endpoint)
+		want string
+	}{
+		"the name": {func(set []Endpoint) { set[0].Name = "b" }, "endpoint b (%[1]s): name: is already that of endpoint b (%[2]s)"},
+		"DeviceMessage": {
+			func(set []Endpoint) { id := set[0].ID; set[0] = device("a"); set[0].ID = id },
+			"endpoint a (%[1]s): eventTypes: only one endpoint may take DeviceMessage, and endpoint b (%[2]s) does",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stores(t, func(t *testing.T, s Store) {
+				_, err := s.Change(t.Context(), add(hub(named("a"))))
+				must(t, err)
+				set, err := s.Change(t.Context(), add(device("b")))
+				must(t, err)
+				_, err = s.Change(t.Context(), func(set []Endpoint) ([]Endpoint, error) { tt.edit(set); return set, nil })
+				if want := fmt.Sprintf(tt.want, set[0].ID, set[1].ID); err == nil || err.Error() != want {
+					t.Errorf("%v, want %s", err, want)
+				}
+			})
+		})
+	}
+}
+
 func TestChangeIsWatched(t *testing.T) {
 	stores(t, func(t *testing.T, s Store) {
 		_, err := s.Change(t.Context(), add(hub(named("0"))))

@@ -31,7 +31,9 @@ func storedGrid() Endpoint {
 func TestMaskedEndpointCanBeSentBack(t *testing.T) {
 	signed := storedHub()
 	signed.ConnectionString, signed.SecondaryConnectionString = "Endpoint=sb://ns.example.net/;SharedAccessSignature=SharedAccessSignature sr=a&sig=b", ""
-	for name, stored := range map[string]Endpoint{"hub": storedHub(), "grid": storedGrid(), "signature": signed} {
+	another := storedHub()
+	another.ConnectionString = "SharedAccessKey=" + oldKey + ";SharedAccessKeyName=send;Endpoint=sb://ns.example.net/;" // order
+	for name, stored := range map[string]Endpoint{"hub": storedHub(), "grid": storedGrid(), "signature": signed, "another order": another} {
 		body, err := json.Marshal(stored)
 		if err != nil || strings.Contains(string(body), oldKey) {
 			t.Fatalf("%s: %s, %v", name, body, err)

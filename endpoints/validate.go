@@ -59,7 +59,7 @@ func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, e
 		}
 	}
 	assignIDs(out)
-	all = append(all, setViolations(out, label)...)
+	all = append(all, setViolations(out, func(int) bool { return true }, label)...)
 	if err := all.err(); err != nil {
 		return nil, err
 	}
@@ -241,26 +241,32 @@ func (e Endpoint) checkConnectionString(v *ValidationErrors, o Options, field, s
 		v.add(field, "is required: "+form)
 		return ConnectionString{}, false
 	}
-	cs, err := e.parse(s)
-	if err != nil {
-		v.add(field, "is not a connection string: "+err.Error())
-		return ConnectionString{}, false
+	parse := parseKeyed
+	if e.Authentication == AuthenticationIdentity {
+		parse = parseKeyless
+	}
+	cs, faults := parse(s)
+	if len(faults) > 0 {
+		v.add(field, "is not a connection string: "+strings.Join(faults, "; "))
 	}
 	if cs.UseDevelopmentEmulator && !o.AllowDevelopmentEmulator {
 		v.add(field, "UseDevelopmentEmulator=true turns encryption off and is not allowed here; "+
 			"the operator can allow it with endpoints.allowDevelopmentEmulator")
 	}
 	switch {
+	case cs.faultyEntity:
 	case cs.EntityPath == "" && slices.Contains(e.EventTypes, DeviceMessage):
 		v.add(field, "EntityPath is mandatory for DeviceMessage, and must be the same as path")
 	case cs.EntityPath != "" && e.Path != "" && cs.EntityPath != e.Path:
 		v.add(field, "EntityPath must be the same as path")
 	}
-	return cs, true
+	return cs, len(faults) == 0
 }
 
-// setViolations is what only a set can get wrong. Every endpoint has its id.
-func setViolations(eps []Endpoint, label func(int, Endpoint) string) ValidationErrors {
+// setViolations is what only a set can get wrong. Every endpoint has its id. Of
+// two that are in conflict the one that is new is at fault; of two of the same
+// kind, the later one.
+func setViolations(eps []Endpoint, isNew func(i int) bool, label func(int, Endpoint) string) ValidationErrors {
 	var v ValidationErrors
 	firstDevice, firstWith := -1, make(map[string]int, len(eps))
 	named := make(map[string]int)
@@ -270,7 +276,16 @@ func setViolations(eps []Endpoint, label func(int, Endpoint) string) ValidationE
 			Message: before + label(with, eps[with]) + after, Conflict: true,
 		})
 	}
-	for i, e := range eps {
+	order := make([]int, 0, len(eps))
+	for _, pass := range []bool{false, true} {
+		for i := range eps {
+			if isNew(i) == pass {
+				order = append(order, i)
+			}
+		}
+	}
+	for _, i := range order {
+		e := eps[i]
 		if slices.Contains(e.EventTypes, DeviceMessage) {
 			if firstDevice >= 0 {
 				conflict(i, firstDevice, "eventTypes", "only one endpoint may take DeviceMessage, and ", " does")

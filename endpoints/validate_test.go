@@ -88,6 +88,10 @@ func TestValidate(t *testing.T) {
 			e:    grid(func(e *Endpoint) { e.EventTypes = []string{DeviceMessage} }),
 			want: []string{"eventTypes: only possible with type EventHub"},
 		},
+		"a letter that only folds to one": {
+			e:    hub(func(e *Endpoint) { e.EventTypes = []string{"\u017fensorChange"} }),
+			want: []string{"eventTypes: unknown event type; allowed are"},
+		},
 		"device in company": {
 			e:    hub(device, func(e *Endpoint) { e.EventTypes = append(e.EventTypes, SensorChange) }),
 			want: []string{"eventTypes: must be alone"},
@@ -97,6 +101,20 @@ func TestValidate(t *testing.T) {
 			want: []string{
 				"connectionString: EntityPath is mandatory", "secondaryConnectionString: EntityPath is mandatory",
 			},
+		},
+		"device without EntityPath, and with a key that is none": {
+			e: hub(func(e *Endpoint) {
+				e.EventTypes, e.SecondaryConnectionString = []string{DeviceMessage}, ""
+				e.ConnectionString = "Endpoint=sb://ns/;SharedAccessKeyName=send;SharedAccessKey=a b;UseDevelopmentEmulator=true"
+			}),
+			want: []string{"connectionString: SharedAccessKey must not have spaces", "connectionString: turns encryption off", "connectionString: EntityPath is mandatory"},
+		},
+		"device, EntityPath that is none": { // said once
+			e: hub(device, func(e *Endpoint) {
+				e.SecondaryConnectionString = ""
+				e.ConnectionString = ehConn + ";EntityPath=/hub"
+			}),
+			want: []string{"connectionString: neither start nor end"},
 		},
 		"device, EntityPath not path": {
 			e:    hub(device, func(e *Endpoint) { e.Path = "other" }),

@@ -172,6 +172,10 @@ func findEndpoint(set []endpoints.Endpoint, wanted string) (string, error) {
 	case len(named) > 1:
 		return "", fmt.Errorf("%d endpoints have that name: give the id", len(named))
 	}
+	const most = 10
+	if n := len(known) - most; n > 0 {
+		known = append(known[:most], fmt.Sprintf("and %d more", n))
+	}
 	return "", fmt.Errorf("no endpoint has that id or name; there are: %s", strings.Join(known, ", "))
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/plugin/kprom"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"twinegress/endpoints"
 	"twinegress/endpoints/kafkastore"
@@ -82,29 +81,6 @@ const (
 
 // otherEnvironment are variables that are ours but no configuration keys.
 var otherEnvironment = []string{tokenVariable, serverVariable}
-
-// levels are those of a log, for --log-level.
-var levels = []string{"debug", "info", "warn", "error"}
-
-func levelFlag(cmd *cobra.Command, to *string, standard string) {
-	cmd.Flags().StringVar(to, "log-level", standard, "debug, info, warn or error")
-	completeFrom(cmd, "log-level", levels)
-}
-
-func newLogger(level string) (*zap.Logger, error) {
-	at, err := zapcore.ParseLevel(level)
-	if err != nil {
-		return nil, fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
-	}
-	c := zap.NewProductionConfig()
-	c.Level = zap.NewAtomicLevelAt(at)
-	c.Sampling = nil // no line is one an event, and none of who changed what may be missing
-	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	c.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
-	c.DisableStacktrace = true
-	c.DisableCaller = true
-	return c.Build()
-}
 
 // endpointRules are the operator's, for every way in which an endpoint comes.
 func endpointRules(cfg config.Config) endpoints.Options {
@@ -236,6 +212,17 @@ func newPipeline(ctx context.Context, cfg config.Config, store endpoints.Store, 
 			Matcher: regexp.MustCompile(`^/cpu/classes/(gc/)?total:cpu-seconds$`),
 		})),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if file, ok := store.(*endpoints.FileStore); ok {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "twinegress_endpoints_file_refused",
+			Help: "1 while the endpoints file is gone or can't be taken, and the last good endpoints are in force.",
+		}, func() float64 {
+			if file.Stale() {
+				return 1
+			}
+			return 0
+		}))
+	}
 	return p, nil
 }
 

@@ -25,6 +25,10 @@ import (
 // Base is the path that all operations share.
 const Base = "/management/api/v1.0"
 
+// AuditLog is the name, below that of Options.Log, of the log of who changed
+// what. Its lines are of the level info, and should be kept at any level.
+const AuditLog = "audit"
+
 // Options are what the API is made of.
 type Options struct {
 	Store endpoints.Store

@@ -187,4 +187,8 @@ func TestDocs(t *testing.T) {
 			}
 		}
 	}
+	// With a slash at the end its relative links would lead elsewhere.
+	if w := r.do(call{method: "GET", path: "/docs/"}); w.Code != 308 || w.Header().Get("Location") != "../docs" {
+		t.Errorf("/docs/: %d to %s", w.Code, w.Header().Get("Location"))
+	}
 }

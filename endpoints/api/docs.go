@@ -28,8 +28,12 @@ const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'uns
 func serveDocs(mux *http.ServeMux, document *huma.OpenAPI) {
 	for _, path := range document.Paths {
 		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Delete} {
-			if op != nil {
-				delete(op.Responses, "422") // huma's word for a 400: see hookedError
+			if op == nil {
+				continue
+			}
+			delete(op.Responses, "422") // huma's word for a 400: see hookedError
+			for status, response := range op.Responses {
+				describeHeaders(status, response)
 			}
 		}
 	}
@@ -58,6 +62,25 @@ func serveDocs(mux *http.ServeMux, document *huma.OpenAPI) {
 		"GET /docs/swagger-ui-licences.txt": {"text/plain; charset=utf-8", "swagger-ui-bundle.js.LICENSE.txt"},
 	} {
 		mux.HandleFunc(path, viewerFile(file.kind, file.name))
+	}
+}
+
+// describeHeaders adds the headers that replies have besides those of their operation.
+func describeHeaders(status string, r *huma.Response) {
+	header := func(name, description string) {
+		if r.Headers == nil {
+			r.Headers = make(map[string]*huma.Param)
+		}
+		r.Headers[name] = &huma.Param{Description: description, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	header(requestIDHeader, "The request's id, as in the log")
+	switch status {
+	case "304":
+		header("ETag", "What If-None-Match said")
+	case "401":
+		header("WWW-Authenticate", "How to say who the request is from")
+	case "429", "503":
+		header("Retry-After", "Seconds until it is worth another try")
 	}
 }
 

@@ -210,6 +210,8 @@ func TestList(t *testing.T) {
 		"type=EventHub":                          {"type"},
 		"eventTypes=a,b":                         {"eventTypes", "eventTypes"},
 		"timeUpdated=tomorrow":                   {"timeUpdated"},
+		"types=EventGrid;eventTypes=UdfCustom":   {""},
+		"$top=%zz":                               {""},
 		"$top=-1&$skip=x&types=Queue&colour=red": {"$skip", "$top", "colour", "types"},
 	} {
 		w := r.do(call{method: "GET", path: Base + "/endpoints?" + query})

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -75,6 +76,9 @@ func hookedError(status int, message string, errs ...error) huma.StatusError {
 		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 			details = append(details, Detail{Field: d.Location, Message: d.Message})
 		}
+	}
+	if status == http.StatusRequestEntityTooLarge {
+		message = fmt.Sprintf("the body is larger than %d bytes", maxBody)
 	}
 	if status == http.StatusInternalServerError {
 		message = "something went wrong here; the log has it under this reply's " + requestIDHeader

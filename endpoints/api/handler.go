@@ -29,7 +29,7 @@ type handler struct {
 	guesses     *limiters[netip.Prefix] // tokens that were refused
 	calls       *limiters[string]       // requests, by caller
 	crossOrigin *http.CrossOriginProtection
-	log         *zap.Logger
+	log, audit  *zap.Logger
 }
 
 func newHandler(o Options, operations *http.ServeMux) *handler {
@@ -40,6 +40,7 @@ func newHandler(o Options, operations *http.ServeMux) *handler {
 		calls:       newLimiters[string](rate.Limit(o.RateLimit), o.RateLimit),
 		crossOrigin: http.NewCrossOriginProtection(),
 		log:         o.Log,
+		audit:       o.Log.Named(AuditLog),
 	}
 	operations.HandleFunc("/", h.noOperation)
 	return h
@@ -60,7 +61,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	answer := &statusWriter{ResponseWriter: w}
 	who, refused := h.admit(r)
-	log := h.log.With(append(ids, zap.String("who", who.name), zap.String("from", r.RemoteAddr))...)
+	ids = append(ids, zap.String("who", who.name), zap.String("from", r.RemoteAddr))
+	log := h.log.With(ids...)
 	operation := "" // not the path itself, where somebody may have put a key
 	defer func() {
 		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so, too
@@ -75,13 +77,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply(answer, refused)
 		return
 	}
+	if r.URL.Path == "/docs/" && r.Method == http.MethodGet {
+		w.Header().Set("Location", "../docs") // the page's links are relative, and so are right behind a proxy's prefix
+		answer.WriteHeader(http.StatusPermanentRedirect)
+		return
+	}
 	// As the v1 service did: a slash at the end changes nothing.
 	if path := strings.TrimRight(r.URL.Path, "/"); path != "" && path != r.URL.Path {
 		url := *r.URL
 		url.Path, url.RawPath = path, ""
 		r.URL = &url
 	}
-	r = r.WithContext(withRequest(r.Context(), request{log}))
+	r = r.WithContext(withRequest(r.Context(), request{h.audit.With(ids...)}))
 	_, operation = h.operations.Handler(r)
 	h.operations.ServeHTTP(answer, r)
 }

@@ -55,7 +55,11 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 	wrong := func(name, format string, args ...any) {
 		details = append(details, Detail{Field: name, Message: fmt.Sprintf(format, args...)})
 	}
-	for name, values := range s.url.Query() {
+	query, err := url.ParseQuery(s.url.RawQuery)
+	if err != nil { // what can't be read would be left out
+		wrong("", "has a ; or a %% that is not escaped: write %%3B, and %%25")
+	}
+	for name, values := range query {
 		switch strings.ToLower(name) {
 		case "types":
 			s.types = choices(values, endpoints.Types(), func(v string) { wrong("types", "%s", unknown(v, endpoints.Types())) })
@@ -88,7 +92,7 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 	slices.SortFunc(details, func(a, b Detail) int { return strings.Compare(a.Field, b.Field) })
 	lines := make([]string, len(details))
 	for i, d := range details {
-		lines[i] = d.Field + " " + d.Message
+		lines[i] = strings.TrimSpace(d.Field + " " + d.Message)
 	}
 	return []error{failure(400, "the query is not valid: "+strings.Join(lines, "; "), details...)}
 }

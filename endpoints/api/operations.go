@@ -97,6 +97,7 @@ func registerEndpoints(api huma.API, options Options) {
 	huma.Register(api, huma.Operation{
 		OperationID: "getEndpoint", Method: http.MethodGet, Path: Base + "/endpoints/{id}", Tags: tags,
 		Summary: "Get an endpoint", Errors: append([]int{404}, reads...),
+		Responses: map[string]*huma.Response{"304": {Description: "The endpoint and its state are as If-None-Match says"}},
 	}, o.get)
 	registerWithBody(api, huma.Operation{
 		OperationID: "updateEndpoint", Method: http.MethodPut, Path: Base + "/endpoints/{id}", Tags: tags,
@@ -298,7 +299,7 @@ func indexOf(set []endpoints.Endpoint, id string) int {
 // audit says in the log who changed what. The fields are named only: what is
 // in them may be a key.
 func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoint, fields []string) {
-	log := requestOf(ctx).log
+	log := requestOf(ctx).audit
 	if fields != nil {
 		log = log.With(zap.Strings("fields", fields))
 	}

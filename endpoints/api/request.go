@@ -6,9 +6,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// request is what the operations know of the request beyond their input: a
-// log that names it and who it is from.
-type request struct{ log *zap.Logger }
+// request is what the operations know of the request beyond their input: an
+// audit log that names it and who it is from.
+type request struct{ audit *zap.Logger }
 
 type requestKey struct{}
 
