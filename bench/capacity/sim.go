@@ -12,7 +12,6 @@ type scenario struct {
 	copies     int
 	cores      int           // of each copy
 	partitions [][]int       // of each copy, the Kafka partitions that it has
-	had        []int         // what each copy had been given before, which decided the lanes; nil: nothing
 	rate       float64       // events a second in all, evenly over the partitions; 0: a backlog without end
 	latency    time.Duration // of a send, in the middle
 	limit      float64       // events a second that the service takes in all; 0: any
@@ -53,7 +52,7 @@ func simulate(s scenario) outcome {
 		for range int(lanes.value) {
 			c.lanes = append(c.lanes, &lane{c: c})
 		}
-		lanes := assign(s.had, s.partitions[i])
+		lanes := assign(s.partitions[i])
 		for _, p := range s.partitions[i] {
 			c.partitions = append(c.partitions, &partition{number: p, lane: c.lanes[lanes[p]]})
 		}
@@ -138,26 +137,20 @@ type lane struct {
 	timer   bool
 }
 
-// assign gives each partition its lane, as stages/ingest does: the one that it
-// had, or one that the fewest have by then, its number's own if it is among
-// those. had was given first, all at once.
-func assign(had, partitions []int) map[int]int {
+// assign gives each partition its lane, as stages/ingest does: one that the
+// fewest have by then, its number's own if it is among those.
+func assign(partitions []int) map[int]int {
 	given := make(map[int]int)
-	for _, all := range [][]int{had, partitions} {
-		taken := make([]int, int(lanes.value))
-		for _, p := range all {
-			best, known := given[p]
-			if !known {
-				best = p % len(taken)
-				for j := range taken {
-					if other := (p + j) % len(taken); taken[other] < taken[best] {
-						best = other
-					}
-				}
-				given[p] = best
+	taken := make([]int, int(lanes.value))
+	for _, p := range partitions {
+		best := p % len(taken)
+		for j := range taken {
+			if other := (p + j) % len(taken); taken[other] < taken[best] {
+				best = other
 			}
-			taken[best]++
 		}
+		given[p] = best
+		taken[best]++
 	}
 	return given
 }

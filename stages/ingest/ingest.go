@@ -237,6 +237,9 @@ func (s *Source) release(bytes int64) {
 	}
 }
 
+// wake lets pop look again.
+func (s *Source) wake() { signal(s.more) }
+
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -265,7 +268,6 @@ func (s *Source) cut(p kgo.FetchTopicPartition) {
 		}
 		n, bytes := measure(records)
 		c := event.NewChunk(p.Topic, p.Partition, n, bytes, t.settled)
-		c.Lane = t.lane
 		for _, r := range records[:n] {
 			c.Add(r.Offset, r.Timestamp.UnixMilli(), r.LeaderEpoch, r.Key, r.Value)
 			for _, h := range r.Headers {

@@ -60,10 +60,9 @@ func (s *Source) assigned(_ context.Context, client *kgo.Client, added map[strin
 	}
 	s.lanes.assign(ours, s.trackers)
 	for _, p := range ours {
-		t := newTracker(p.topic, p.number, s, maxWindow)
-		t.lane = s.lanes[p]
-		s.trackers[p] = t
+		s.trackers[p] = newTracker(p.topic, p.number, s.lanes[p], s, maxWindow)
 	}
+	s.spread()
 	s.mu.Unlock()
 	s.polling.Unlock()
 	client.ResumeFetchPartitions(added) // an earlier ownership may have ended in a pause
@@ -180,7 +179,16 @@ func (s *Source) forget(gone map[string][]int32) (forgotten []*tracker) {
 			}
 		}
 	}
+	s.spread()
 	return forgotten
+}
+
+// spread evens out how many of the partitions that are ours have each lane.
+// The caller holds the lock.
+func (s *Source) spread() {
+	if s.lanes.spread(s.trackers, time.Now()) {
+		time.AfterFunc(moveTimeout, s.wake) // those that couldn't move go on as they are
+	}
 }
 
 // forgetAll makes leaving the group quick: what has no outcome by now gets

@@ -21,6 +21,7 @@ type committer interface {
 	mark(topic string, partition, epoch int32, offset int64)
 	pause(topic string, partition int32, paused bool)
 	release(bytes int64)
+	wake()
 }
 
 // tracker keeps the watermark of one partition for as long as this copy owns
@@ -34,8 +35,8 @@ type tracker struct {
 	topic     string
 	partition int32
 	consumer  committer
-	maxWindow int                // chunks
-	lane      int                // of its chunks
+	maxWindow int // chunks
+	place     *place
 	queued    []*event.Chunk     // turns' own
 	settled   func(*event.Chunk) // resolve, bound once
 
@@ -71,9 +72,9 @@ const (
 	gone               // marks nothing
 )
 
-func newTracker(topic string, partition int32, consumer committer, maxWindow int) *tracker {
+func newTracker(topic string, partition int32, at *place, consumer committer, maxWindow int) *tracker {
 	t := &tracker{
-		topic: topic, partition: partition, consumer: consumer, maxWindow: maxWindow,
+		topic: topic, partition: partition, place: at, consumer: consumer, maxWindow: maxWindow,
 		idle: make(chan struct{}), mark: -1,
 	}
 	t.settled = t.resolve
@@ -135,6 +136,7 @@ func (t *tracker) hand() bool {
 		return false
 	}
 	t.handed++
+	t.place.handed.Add(1)
 	return true
 }
 
@@ -166,6 +168,9 @@ func (t *tracker) resolve(c *event.Chunk) {
 	bytes := c.Bytes()
 	c.Free()
 	t.consumer.release(bytes)
+	if t.place.resolved() {
+		t.consumer.wake()
+	}
 }
 
 // drain gives the partition up in order: nothing more is handed out, what is

@@ -43,7 +43,7 @@ type modelChunk struct {
 
 func newModel(t testing.TB) *model {
 	m := &model{t: t}
-	m.tracker = newTracker("twins", 3, m, testWindow)
+	m.tracker = newTracker("twins", 3, new(place), m, testWindow)
 	return m
 }
 
@@ -84,6 +84,8 @@ func (m *model) pause(_ string, _ int32, paused bool) {
 	m.paused = paused
 	m.pauses++
 }
+
+func (m *model) wake() {}
 
 func (m *model) release(bytes int64) { m.released += bytes }
 

@@ -20,20 +20,26 @@ func (q *turns) push(t *tracker, c *event.Chunk) {
 	t.queued = append(t.queued, c)
 }
 
-// pop gives the first chunk of the partition whose turn it is; nil if there is none.
+// pop gives the first chunk of the partition whose turn it is, and which may
+// have it; nil if there is none. It says which lane the chunk takes.
 func (q *turns) pop() (*tracker, *event.Chunk) {
-	if len(q.waiting) == 0 {
-		return nil, nil
+	for range len(q.waiting) {
+		t := q.waiting[0]
+		q.waiting[0] = nil
+		q.waiting = q.waiting[1:]
+		if !t.place.open() {
+			q.waiting = append(q.waiting, t)
+			continue
+		}
+		c := t.queued[0]
+		c.Lane = t.place.lane
+		t.queued[0] = nil
+		if t.queued = t.queued[1:]; len(t.queued) > 0 {
+			q.waiting = append(q.waiting, t)
+		} else {
+			t.queued = nil
+		}
+		return t, c
 	}
-	t := q.waiting[0]
-	q.waiting[0] = nil
-	q.waiting = q.waiting[1:]
-	c := t.queued[0]
-	t.queued[0] = nil
-	if t.queued = t.queued[1:]; len(t.queued) > 0 {
-		q.waiting = append(q.waiting, t)
-	} else {
-		t.queued = nil
-	}
-	return t, c
+	return nil, nil
 }
