@@ -199,6 +199,12 @@ func describe(r *event.Record, err error) string {
 	case firstByte(r.Value) == 0 && len(event.Trim(r.Value)) == 0:
 		return "the record's value is empty"
 	}
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // its own words are of Go's types
+		if e.Field == "" {
+			return "not a JSON object"
+		}
+		return e.Field + " is not a string"
+	}
 	return err.Error()
 }
 

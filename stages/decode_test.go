@@ -47,7 +47,7 @@ func TestDecode(t *testing.T) {
 		"values match exactly":               {value: `{"eventType":"sensorchange"}`, reason: event.UnknownType, detail: `"sensorchange"`},
 		"null eventType":                     {value: `{"eventType":null}`, reason: event.UnknownType, detail: "missing"},
 		"eventType that is no string":        {value: `{"eventType":5}`, reason: event.Undecodable, detail: "eventType"},
-		"id that is no string":               {value: `{"eventType":"UdfCustom","id":5}`, reason: event.Undecodable, detail: "id"},
+		"id that is no string":               {value: `{"eventType":"UdfCustom","id":5}`, reason: event.Undecodable, detail: "id is not a string"},
 		"white space around":                 {value: " \n{\"eventType\":\"SensorChange\"}\t", typ: event.SensorChange},
 		"truncated":                          {value: `{"eventType":"SensorChange","da`, reason: event.Undecodable},
 		"garbage":                            {value: "\x00\x01\x02", reason: event.Undecodable},
@@ -55,7 +55,8 @@ func TestDecode(t *testing.T) {
 		"bad byte in what isn't looked at":   {value: `{"eventType":"SensorChange","data":{"a":tru}}`, reason: event.Undecodable},
 		"invalid UTF-8":                      {value: "{\"eventType\":\"SensorChange\",\"data\":\"\xff\"}", reason: event.Undecodable, detail: "UTF-8"},
 		"null":                               {value: `null`, reason: event.Undecodable, detail: "object"},
-		"a string":                           {value: `"SensorChange"`, reason: event.Undecodable},
+		"a string":                           {value: `"SensorChange"`, reason: event.Undecodable, detail: "not a JSON object"},
+		"a number":                           {value: `7`, reason: event.Undecodable, detail: "not a JSON object"},
 		"empty":                              {value: ``, reason: event.Undecodable, detail: "empty"},
 		"blank":                              {value: "  \n", reason: event.Undecodable, detail: "empty"},
 		"nested as deep as may be":           {value: deep(maxDepth - 1), typ: event.SensorChange},
@@ -70,7 +71,7 @@ func TestDecode(t *testing.T) {
 					t.Fatalf("%d events and %d rejections, want one rejection", len(c.Events), len(c.Rejected))
 				}
 				r := c.Rejected[0]
-				if r.Reason != tt.reason || !strings.Contains(r.Detail, tt.detail) {
+				if r.Reason != tt.reason || !strings.Contains(r.Detail, tt.detail) || strings.Contains(r.Detail, "Go ") {
 					t.Errorf("rejected for %v (%s), want %v (…%s…)", r.Reason, r.Detail, tt.reason, tt.detail)
 				}
 				if string(r.Event.Body) != tt.value {

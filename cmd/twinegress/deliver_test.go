@@ -107,34 +107,19 @@ func TestSamplesLandWhereTheyWereAskedFor(t *testing.T) {
 	}
 
 	// Event Grid: the same bytes, but for `topic`, which only the service may set.
-	topicMember := regexp.MustCompile(`,\s*"topic": "[^"]*"\s*`)
+	topicMember := regexp.MustCompile(`,\s*"topic": "[^"]*"`)
 	var gotGrid, wantGrid []string
 	for _, name := range []string{"SpaceChange", "SpaceChange", "UdfCustom", "UdfCustom_zero_eventTime"} {
-		wantGrid = append(wantGrid, compact(t, topicMember.ReplaceAllString(sample[name], "")))
+		wantGrid = append(wantGrid, topicMember.ReplaceAllString(sample[name], ""))
 	}
 	for _, m := range w.services.Messages("grid") {
-		gotGrid = append(gotGrid, compact(t, string(m.Body)))
+		gotGrid = append(gotGrid, string(m.Body))
 	}
 	slices.Sort(gotGrid)
 	slices.Sort(wantGrid)
 	if g, w := strings.Join(gotGrid, "\n"), strings.Join(wantGrid, "\n"); g != w {
 		t.Errorf("grid got:\n%s\nwant:\n%s", g, w)
 	}
-}
-
-func compact(t *testing.T, doc string) string {
-	t.Helper()
-	var b strings.Builder
-	var v any
-	if err := json.Unmarshal([]byte(doc), &v); err != nil {
-		t.Fatalf("%v: %s", err, doc)
-	}
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
 }
 
 // Bad records between good ones: the good ones arrive, each bad one is in the

@@ -35,9 +35,12 @@ type Kafka struct {
 func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 	port := 0
 	if cfg.Listen != "" {
-		_, p, err := net.SplitHostPort(cfg.Listen)
+		host, p, err := net.SplitHostPort(cfg.Listen)
 		if err != nil {
 			return nil, fmt.Errorf("emulator: kafka address %q: %w", cfg.Listen, err)
+		}
+		if host != "127.0.0.1" && host != "localhost" && host != "" { // all that kfake can
+			return nil, fmt.Errorf("emulator: kafka address %q: the embedded broker listens on 127.0.0.1 only", cfg.Listen)
 		}
 		if port, err = strconv.Atoi(p); err != nil {
 			return nil, fmt.Errorf("emulator: kafka address %q: the port is no number", cfg.Listen)

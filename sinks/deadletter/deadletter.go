@@ -113,7 +113,9 @@ var bySource = kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int
 
 // prepare creates the topic if it is missing and gives its max.message.bytes.
 func prepare(ctx context.Context, name string, ingestTopics []string, connect []kgo.Opt, log *zap.Logger) (int32, error) {
-	client, err := kgo.NewClient(connect...)
+	// Its context ends a wait for brokers that don't answer, which a request's
+	// own does not.
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.WithContext(ctx)}, connect...)...)
 	if err != nil {
 		return 0, fmt.Errorf("dead-letter topic: %w", err)
 	}

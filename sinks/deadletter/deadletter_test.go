@@ -3,7 +3,6 @@ package deadletter
 import (
 	"context"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/internal/event"
+	"twinegress/internal/silence"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -296,36 +296,6 @@ func TestLetterLargerThanTheTopicTakes(t *testing.T) {
 	}
 }
 
-// silence is a network that, once it is on, loses every reply of the broker:
-// requests go out, and nothing ever comes back, an end of the connection
-// neither.
-type silence struct {
-	on   atomic.Bool
-	lost atomic.Int32 // replies
-}
-
-func (s *silence) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, network, address)
-	return silentConn{conn, s}, err
-}
-
-type silentConn struct {
-	net.Conn
-	silence *silence
-}
-
-// Read waits on, past what is lost, until the client closes the connection or
-// its deadline passes.
-func (c silentConn) Read(p []byte) (int, error) {
-	for {
-		n, err := c.Conn.Read(p)
-		if err != nil || !c.silence.on.Load() {
-			return n, err
-		}
-		c.silence.lost.Add(1)
-	}
-}
-
 // A broker that takes a request and never answers must not keep the process
 // from stopping: not the writer, which waits for room in the client, nor the
 // retrier, which waits for its letter, nor the client itself.
@@ -342,8 +312,8 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
 			k := cluster(t)
-			var network silence
-			topic, err := Open(t.Context(), name, nil, append(connect(k), kgo.Dialer(network.dial)), zap.NewNop())
+			var network silence.Network
+			topic, err := Open(t.Context(), name, nil, append(connect(k), kgo.Dialer(network.Dial)), zap.NewNop())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -356,7 +326,7 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 				ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
 				topic.Put(ev, event.Undecodable, "", "")
 				eventually(t, "the first letter is stored", func() bool { return settled.Load() == 1 })
-				network.on.Store(true)
+				network.Begin()
 			}
 			ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
 			ev.Chunk.Hold(test.letters)
@@ -367,9 +337,9 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 				// The first refusal is the producer's, the second the retrier's:
 				// the third try is the one that is never answered.
 				eventually(t, "the retrier was refused", func() bool { return refused.Load() >= 2 })
-				network.on.Store(true)
+				network.Begin()
 			}
-			eventually(t, "a reply is lost", func() bool { return network.lost.Load() > 0 })
+			eventually(t, "a reply is lost", func() bool { return network.Lost() > 0 })
 
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
@@ -437,5 +407,27 @@ func TestCloseWithLettersWaiting(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nor must it keep a process that has just started.
+func TestOpenWhileTheBrokerIsSilent(t *testing.T) {
+	k := cluster(t)
+	var network silence.Network
+	network.Begin()
+	ctx, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := Open(ctx, name, nil, append(connect(k), kgo.Dialer(network.Dial)), zap.NewNop())
+		ended <- err
+	}()
+	eventually(t, "the first reply is lost", func() bool { return network.Lost() > 0 })
+	giveUp()
+	begun := time.Now()
+	if err := <-ended; err == nil {
+		t.Error("it opened")
+	}
+	if took := time.Since(begun); took > 5*time.Second { // the client's own patience is 10 s
+		t.Errorf("Open took %v", took)
 	}
 }

@@ -47,6 +47,8 @@ const (
 type Source struct {
 	config  config.Ingest
 	client  *kgo.Client
+	alive   context.Context // the client's; abandon ends what it waits for
+	abandon context.CancelFunc
 	log     *zap.Logger
 	records atomic.Int64
 
@@ -99,9 +101,11 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 		lanes:      make(lanes),
 	}
 	s.turn, s.endTurn = context.WithCancel(context.Background())
+	s.alive, s.abandon = context.WithCancel(context.Background())
 	s.membership = newMembership(c, s.fatal, log)
 	s.trouble = newTrouble(s.fatal, log)
 	opts := append([]kgo.Opt{
+		kgo.WithContext(s.alive),
 		kgo.ConsumerGroup(c.Group),
 		kgo.ConsumeTopics(c.Topics...),
 		kgo.ConsumeStartOffset(start),
@@ -142,6 +146,7 @@ func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Lo
 	}
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
+		s.abandon()
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}
 	s.client = client
@@ -342,24 +347,21 @@ func (s *Source) pause(topic string, number int32, paused bool) {
 }
 
 // Close commits what is resolved, leaves the group and disconnects. Run must
-// have returned, and everything that will be settled must be.
+// have returned, and everything that will be settled must be. When ctx ends
+// before a broker has answered, it is not waited for any longer.
 func (s *Source) Close(ctx context.Context) error {
+	defer s.abandon()
+	defer context.AfterFunc(ctx, s.abandon)()
 	s.forgetAll()
 	err := s.client.CommitMarkedOffsets(ctx)
 	if err != nil {
 		err = fmt.Errorf("the last commit failed, so the next start repeats some events: %w", err)
 	}
-	left := make(chan struct{})
-	go func() {
-		defer close(left)
-		if s.config.Protocol == config.ProtocolConsumer && s.config.InstanceID != "" {
-			s.leaveForAWhile(ctx)
-		}
-		s.client.Close()
-	}()
-	select {
-	case <-left:
-	case <-ctx.Done():
+	if s.config.Protocol == config.ProtocolConsumer && s.config.InstanceID != "" {
+		s.leaveForAWhile(ctx)
+	}
+	s.client.Close()
+	if ctx.Err() != nil {
 		err = errors.Join(err, errors.New("leaving the consumer group took too long; its session time-out ends it"))
 	}
 	return err

@@ -149,11 +149,25 @@ func (s *Source) revoked(ctx context.Context, client *kgo.Client, gone map[strin
 		drains.Go(func() { t.drain(ctx) })
 	}
 	drains.Wait()
-	if err := client.CommitMarkedOffsets(ctx); err != nil && len(gone) > 0 {
+	if err := commit(ctx, client); err != nil && len(gone) > 0 {
 		s.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
 	}
 	if len(gone) > 0 {
 		s.log.Info("partitions revoked", zap.Stringer("partitions", partitions(gone)))
+	}
+}
+
+// commit waits for no longer than ctx lasts. The client does: for the commit
+// before this one, if a broker doesn't answer it. One that comes late is of
+// the group's generation before, and does no harm.
+func commit(ctx context.Context, client *kgo.Client) error {
+	done := make(chan error, 1)
+	go func() { done <- client.CommitMarkedOffsets(ctx) }() // ends with the client, at the latest
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
