@@ -45,7 +45,7 @@ type EndpointStatus struct {
 	Key          string            `json:"key" enum:"primary,secondary"`
 	BackOffUntil *time.Time        `json:"backOffUntil"`
 	LastError    string            `json:"lastError"`
-	HoldsBack    bool              `json:"holdsBack" doc:"the intake waits for room in this endpoint's lanes"`
+	HoldsBack    bool              `json:"holdsBack" doc:"the intake waits for this endpoint: for room in its lanes, or in what may be in flight, half of which waits here"`
 }
 
 // inputReasons set input aside before it is routed; outcomeReasons drop an
@@ -99,6 +99,14 @@ func statusOf(snap sinks.Snapshot) EndpointStatus {
 	return e
 }
 
+// snapshot is a sender's. An endpoint also holds the others back where polling
+// waits before any lane of it is full, since its events keep too much in flight.
+func (p *Pipeline) snapshot(s *sinks.Sender) sinks.Snapshot {
+	snap := s.Snapshot()
+	snap.HoldsBack = snap.HoldsBack || snap.HoldsShare && p.Source.Full()
+	return snap
+}
+
 // EndpointStatus gives the state of one endpoint, also of a removed one while
 // it drains; false if there is none with that id.
 func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
@@ -106,7 +114,7 @@ func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
 	if s == nil {
 		return EndpointStatus{}, false
 	}
-	return statusOf(s.Snapshot()), true
+	return statusOf(p.snapshot(s)), true
 }
 
 // Health tells how an endpoint is doing; false if nothing of it runs.
@@ -152,7 +160,7 @@ func (p *Pipeline) Snapshots() []sinks.Snapshot {
 	p.mu.Unlock()
 	snaps := make([]sinks.Snapshot, 0, len(byID))
 	for _, s := range byID {
-		snaps = append(snaps, s.Snapshot())
+		snaps = append(snaps, p.snapshot(s))
 	}
 	slices.SortFunc(snaps, func(a, b sinks.Snapshot) int { return cmp.Compare(a.Endpoint.ID, b.Endpoint.ID) })
 	return snaps

@@ -75,6 +75,7 @@ type Health struct {
 	Reason       string    // of the back-off, in one word; empty unless backing off or probing
 	LastError    string
 	HoldsBack    bool // its full lane is what the intake waits for
+	HoldsShare   bool // what waits here keeps half of all that may be in flight
 }
 
 // Snapshot is a sender at one moment.
@@ -105,6 +106,7 @@ func (s *Sender) health() Health {
 		BackOffUntil: until,
 		LastError:    s.lastErr,
 		HoldsBack:    s.holdsBack.Load(),
+		HoldsShare:   s.options.MaxHeld > 0 && s.held.Load() >= s.options.MaxHeld,
 	}
 	if open != breaker.Closed {
 		h.Reason = s.lastReason.String()

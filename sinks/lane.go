@@ -29,9 +29,13 @@ type lane struct {
 
 	mu    sync.Mutex
 	queue []*event.Event
-	bytes int       // of queue and work
-	count int       // of queue and work
-	since time.Time // when queue was last empty
+	bytes int // of queue and work
+	count int // of queue and work
+	// What the events keep in flight is more than their own bytes: a chunk
+	// whole, with all events of other endpoints, for the sake of one.
+	holds     map[*event.Chunk]int // its events here that have no outcome
+	heldBytes int64
+	since     time.Time // when queue was last empty
 
 	wake  chan struct{} // something to take, or enough for a batch
 	space chan struct{} // room to push
@@ -44,7 +48,7 @@ type lane struct {
 }
 
 func newLane(s *Sender) *lane {
-	return &lane{sender: s, wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+	return &lane{sender: s, holds: make(map[*event.Chunk]int), wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
 }
 
 func signal(c chan struct{}) {
@@ -58,6 +62,15 @@ func (l *lane) full() bool {
 	return l.count >= laneBatches*l.sender.options.MaxEvents || l.bytes >= laneBytes
 }
 
+// aboveShare reports whether the lane would keep more than its share of what
+// may be in flight; one chunk it may, of whatever size. An endpoint that takes
+// a tenth of the events would never fill its lane: its events keep ten times
+// their own bytes, and polling stops before that.
+func (l *lane) aboveShare(c *event.Chunk) bool {
+	most := l.sender.options.MaxHeld / event.Lanes
+	return most > 0 && l.heldBytes > 0 && l.heldBytes+c.Bytes() > most
+}
+
 func (l *lane) enough() bool {
 	return l.count >= l.sender.options.MaxEvents || l.bytes >= batchBytes
 }
@@ -69,13 +82,14 @@ func (l *lane) idle() bool {
 	return l.count == 0
 }
 
-// push appends a run of events. While the lane is full it waits for room: that
+// push appends a run of one chunk's events. While the lane is full it waits for room: that
 // is the back-pressure that in the end stops polling. It reports false, and
-// has pushed nothing, if ctx ended, or at once if wait is false.
+// has pushed nothing, if ctx ended; or, if wait is false, at once, also where
+// the lane would keep too much in flight.
 func (l *lane) push(ctx context.Context, run []*event.Event, wait bool, holdsBack *atomic.Bool) bool {
-	bytes := bytesOf(run)
+	c, bytes := run[0].Chunk, bytesOf(run)
 	l.mu.Lock()
-	for l.full() {
+	for l.full() || !wait && l.aboveShare(c) {
 		l.mu.Unlock()
 		if !wait {
 			return false
@@ -97,6 +111,9 @@ func (l *lane) push(ctx context.Context, run []*event.Event, wait bool, holdsBac
 	l.queue = append(l.queue, run...)
 	l.count += len(run)
 	l.bytes += bytes
+	l.holds[c] = len(run)
+	l.heldBytes += c.Bytes()
+	l.sender.held.Add(c.Bytes())
 	wake := wasEmpty || !wasEnough && l.enough()
 	l.mu.Unlock()
 	if wake {
@@ -204,6 +221,22 @@ func bytesOf(events []*event.Event) (bytes int) {
 		bytes += len(ev.Body)
 	}
 	return bytes
+}
+
+// letGo notes that n events of a chunk have their outcome, if it was pushed here.
+func (l *lane) letGo(c *event.Chunk, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left, ok := l.holds[c]
+	switch {
+	case !ok:
+	case left > n:
+		l.holds[c] = left - n
+	default:
+		delete(l.holds, c)
+		l.heldBytes -= c.Bytes()
+		l.sender.held.Add(-c.Bytes())
+	}
 }
 
 // shift drops the first n events of the work, which have their outcome.

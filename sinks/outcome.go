@@ -20,7 +20,7 @@ func (s *Sender) delivered(events []*event.Event) {
 		s.counts.Latency.Observe(time.Duration(now-ev.Record.Timestamp) * time.Millisecond)
 	}
 	s.mu.Unlock()
-	settle(events)
+	s.settle(events)
 }
 
 func (s *Sender) drop(events []*event.Event, reason event.Reason, detail string) {
@@ -35,9 +35,10 @@ func (s *Sender) drop(events []*event.Event, reason event.Reason, detail string)
 	}
 	s.mu.Unlock()
 	if !s.options.KeepDropped {
-		settle(events)
+		s.settle(events)
 		return
 	}
+	s.letGo(events)
 	for _, ev := range events {
 		s.deadLetters.Put(ev, reason, detail, s.id)
 	}
@@ -55,17 +56,31 @@ func (s *Sender) setAside(ev *event.Event, reason event.Reason, detail string) {
 		s.log.Warn("the service refuses one event after the other and takes none: is it the endpoint's fault?",
 			zap.Stringer("reason", reason), zap.String("detail", detail))
 	}
+	s.letGo([]*event.Event{ev})
 	s.deadLetters.Put(ev, reason, detail, s.id)
 }
 
-// settle gives up the events' counts, once a chunk: neighbours mostly share one.
-func settle(events []*event.Event) {
+// settle gives up the events' counts.
+func (s *Sender) settle(events []*event.Event) {
+	byChunk(events, func(c *event.Chunk, n int) {
+		s.lanes[c.Lane].letGo(c, n) // before it may be another chunk
+		c.Settle(n)
+	})
+}
+
+// letGo is for events that are the dead letters' to settle.
+func (s *Sender) letGo(events []*event.Event) {
+	byChunk(events, func(c *event.Chunk, n int) { s.lanes[c.Lane].letGo(c, n) })
+}
+
+// byChunk tells how many events in a row are of one chunk: neighbours mostly share one.
+func byChunk(events []*event.Event, of func(c *event.Chunk, n int)) {
 	for i := 0; i < len(events); {
 		c, j := events[i].Chunk, i+1
 		for j < len(events) && events[j].Chunk == c {
 			j++
 		}
-		c.Settle(j - i)
+		of(c, j-i)
 		i = j
 	}
 }

@@ -26,6 +26,10 @@ type Options struct {
 	Timeout        time.Duration // of all tries of one batch
 	Attempts       int           // tries of one batch with one key
 	ThrottleLimit  time.Duration // of all waits of one batch
+	// MaxHeld is how many bytes of chunks an endpoint's lanes may keep in flight
+	// before it counts as what holds the others back: half of all that may be in
+	// flight. 0 is no bound.
+	MaxHeld int64
 	// KeepDropped makes dead letters also of what is dropped for no fault of
 	// its own: the endpoint backs off, is full or was removed.
 	KeepDropped bool
@@ -62,6 +66,7 @@ type Sender struct {
 	draining  chan struct{}
 	run       []*event.Event // the dispatcher's: see Stage
 	holdsBack atomic.Bool
+	held      atomic.Int64 // bytes of the chunks with events that wait here
 	throttled atomic.Int32 // lanes that wait as a service told them to
 	refused   atomic.Int32 // events set aside since the last delivery
 
@@ -129,6 +134,9 @@ func (s *Sender) Stage(ev *event.Event) (first bool) {
 // up instead. If ctx ends first, the error says so and the run is not taken.
 func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
 	run := s.run
+	if len(run) == 0 {
+		return nil
+	}
 	s.run = s.run[:0]
 	defer clear(run)
 

@@ -55,6 +55,7 @@ type Source struct {
 	span     map[partition]extent // of a bounded source; nil: no end
 	inFlight atomic.Int64         // bytes of all chunks that aren't settled
 	room     chan struct{}
+	full     atomic.Bool // polling waits for room
 
 	// polling is read-locked from a poll until what it brought is cut. turn
 	// ends when the lock is wanted, and with it the poll: see assigned.
@@ -225,7 +226,9 @@ func (s *Source) pollOnce(ctx context.Context) (open, failed bool) {
 // waitForRoom returns when fewer bytes than the limit are in flight; false
 // when ctx ends first.
 func (s *Source) waitForRoom(ctx context.Context) bool {
+	defer s.full.Store(false)
 	for s.inFlight.Load() >= int64(s.config.MaxInFlightBytes) {
+		s.full.Store(true)
 		select {
 		case <-s.room:
 		case <-ctx.Done():

@@ -28,3 +28,6 @@ func (s *Source) Joined() bool {
 	member, generation := s.client.GroupMetadata()
 	return member != "" && generation >= 0
 }
+
+// Full reports whether polling waits: as much is in flight as may be.
+func (s *Source) Full() bool { return s.full.Load() }

@@ -1,0 +1,106 @@
+package sinks
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+)
+
+// An endpoint that takes a few events of many keeps whole chunks in flight for
+// them. Where it would sooner drop than hold others back, it drops at its share
+// of what may be in flight, long before its lanes are full of its own events;
+// where not, it is told what it keeps.
+func TestShareOfWhatIsInFlight(t *testing.T) {
+	const records, each = 100, 4 // chunks that are a lane's share
+	for name, tt := range map[string]struct {
+		overflow endpoints.Overflow
+		want     counts
+	}{
+		"drop":  {endpoints.OverflowDrop, counts{"pending": each, "overflow": 6}},
+		"block": {endpoints.OverflowBlock, counts{"pending": each + 6}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				endpoint := hub
+				endpoint.Overflow = tt.overflow
+				options := defaults
+				probe := event.NewChunk("", 0, 0, 0, nil)
+				for range records {
+					probe.Add(0, 0, 0, nil, make([]byte, 10))
+				}
+				options.MaxHeld = event.Lanes * each * probe.Bytes()
+				h := newHarness(t, endpoint, options)
+				answer := make(chan error)
+				h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+					return len(events), <-answer
+				}
+				put := func(n int) {
+					for range n {
+						c := h.chunk(0, records, 10)
+						h.Stage(&c.Events[records/2]) // the others are other endpoints'
+						if err := h.Enqueue(t.Context(), c); err != nil {
+							t.Fatal(err)
+						}
+						c.Settle(1)
+					}
+				}
+				put(each + 6)
+				advance(time.Second)
+				h.expect(tt.want)
+				if h.Health().HoldsShare {
+					t.Error("one lane of eight is not half of what may be in flight")
+				}
+				if tt.overflow == endpoints.OverflowBlock {
+					for lane := int32(1); lane < event.Lanes; lane++ {
+						for range each {
+							c := h.chunk(lane, records, 10)
+							h.Stage(&c.Events[0])
+							_ = h.Enqueue(t.Context(), c)
+							c.Settle(1)
+						}
+					}
+					if !h.Health().HoldsShare {
+						t.Error("its share isn't told of")
+					}
+				}
+
+				close(answer)
+				advance(time.Second)
+				if h.Health().HoldsShare || h.held.Load() != 0 || h.unsettled() != 0 {
+					t.Errorf("%d bytes and %d chunks are held for nothing", h.held.Load(), h.unsettled())
+				}
+				before := h.snapshot().Counts.Dropped
+				put(each)
+				advance(time.Second)
+				if h.snapshot().Counts.Dropped != before {
+					t.Error("it drops when there is room again")
+				}
+				h.finish()
+			})
+		})
+	}
+}
+
+// What the dead letters have to store is no longer the endpoint's to answer for.
+func TestDeadLettersAreNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := defaults
+		options.MaxHeld, options.KeepDropped = 1<<20, true
+		h := newHarness(t, hub, options)
+		h.service.respond = script(refusal(Rejected, 0), refusal(Unreachable, 0), refusal(Unreachable, 0), refusal(Unreachable, 0))
+		h.put(0, 1) // set aside
+		advance(time.Minute)
+		h.put(0, 10) // dropped and kept
+		advance(time.Minute)
+		h.put(0, 10) // dropped and kept at once
+		advance(time.Second)
+		if n := h.held.Load(); n != 0 {
+			t.Errorf("%d bytes are held: %v", n, h.counted())
+		}
+		h.finish()
+	})
+}
