@@ -216,6 +216,16 @@ func checkHost(s string) error {
 	if strings.ContainsFunc(host, func(r rune) bool { return !isAlnum(r) && r != '-' && r != '.' && r != '_' }) {
 		return errors.New("a host has only letters, digits, dots and hyphens")
 	}
+	labels := strings.Split(host, ".")
+	for _, label := range labels {
+		if !isAlnum(rune(label[0])) || !isAlnum(rune(label[len(label)-1])) {
+			return errors.New("each part of the host between dots must start and end with a letter or a digit")
+		}
+	}
+	// What ends in a number is an address or nothing (WHATWG's URL standard, too).
+	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" && net.ParseIP(host) == nil {
+		return errors.New("a host that ends in a number must be an IPv4 address")
+	}
 	return nil
 }
 
