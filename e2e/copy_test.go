@@ -127,8 +127,8 @@ func (r *replica) start() {
 	}()
 }
 
-// awaitReady waits until the copy has joined the group.
-func (r *replica) awaitReady() {
+// awaitRunning waits until the copy serves.
+func (r *replica) awaitRunning() {
 	r.w.t.Helper()
 	select {
 	case <-r.running:
@@ -137,6 +137,12 @@ func (r *replica) awaitReady() {
 	case <-time.After(patience):
 		r.w.t.Fatalf("%s doesn't run:\n%s", r.name, tail(r.log, 20))
 	}
+}
+
+// awaitReady waits until the copy has joined the group.
+func (r *replica) awaitReady() {
+	r.w.t.Helper()
+	r.awaitRunning()
 	eventually(r.w.t, r.name+" is ready", r.ready)
 }
 
@@ -229,12 +235,16 @@ func (r *replica) get(url string) (int, []byte) {
 	return response.StatusCode, []byte(b.String())
 }
 
+// management is where the Management API is; it moves when the copy is started again.
+func (r *replica) management() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.api + "/management/api/v1.0"
+}
+
 // status is what the copy says of itself; the zero one if it doesn't answer.
 func (r *replica) status() (st pipeline.Status) {
-	r.mu.Lock()
-	api := r.api
-	r.mu.Unlock()
-	if code, body := r.get(api + "/management/api/v1.0/status"); code == http.StatusOK {
+	if code, body := r.get(r.management() + "/status"); code == http.StatusOK {
 		if err := json.Unmarshal(body, &st); err != nil {
 			r.w.t.Errorf("%s's status: %v", r.name, err)
 		}
