@@ -8,7 +8,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"twinegress/endpoints"
 )
 
 // Each endpoint gets what its filter lets through, on all three services, and
@@ -73,16 +72,12 @@ func TestFilters(t *testing.T) {
 	before := links()
 
 	hub.Filter, topic.Filter, grid.Filter = "$body.Value <= 20", "", "false"
-	w.write("endpoints.json", file(hub, topic, grid, devices))
-	eventually(t, "the change is in force", func() bool {
-		for _, s := range r.pipeline.Snapshots() {
-			if s.Endpoint.Type == endpoints.TypeEventGrid {
-				return s.Endpoint.Filter == "false"
-			}
-		}
-		return false
-	})
-	r.pipeline.Snapshots() // which wait for the end of the apply that was seen
+	// A new endpoint is seen together with the routes of its set; a changed one
+	// may be seen before them.
+	marker := w.hub("TopologyOperation")
+	marker.Name = "marker"
+	w.write("endpoints.json", file(hub, topic, grid, devices, marker))
+	eventually(t, "the change is in force", func() bool { return len(r.pipeline.Snapshots()) == 5 })
 	w.produce(reading(8, "10"), reading(9, "21"))
 	r.settled(10)
 	for entity, want := range map[string]string{"hub": "2 7 8", "topic": "2 3 6 7 8 9", "grid": "3"} {
@@ -94,7 +89,7 @@ func TestFilters(t *testing.T) {
 		t.Errorf("%d links to the services, %d before the change: a filter is no part of the connection", after, before)
 	}
 	for _, s := range r.pipeline.Snapshots() {
-		if s.State != "ready" {
+		if s.State != "ready" && s.Endpoint.Name != marker.Name {
 			t.Errorf("%s is %s after the change", s.Endpoint.Name, s.State)
 		}
 	}

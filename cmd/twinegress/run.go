@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/plugin/kprom"
 	"go.uber.org/zap"
 
@@ -105,7 +106,8 @@ func openStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
 			return nil, err
 		}
 		return kafkastore.New(kafkastore.Options{
-			Options: options, Topic: cfg.Endpoints.Topic, Keyring: keyring, Connect: connect, Logger: log,
+			Options: options, Topic: cfg.Endpoints.Topic, Keyring: keyring, Logger: log,
+			Connect: append(connect, kgo.WithLogger(kafkastore.Calm(kafka.Logger(log)))),
 		}), nil
 	}
 	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Keyring: keyring, Logger: log}), nil

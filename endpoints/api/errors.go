@@ -117,7 +117,7 @@ func fromStore(err error) error {
 	switch {
 	case errors.Is(err, endpoints.ErrReadOnly):
 		return failure(http.StatusForbidden, err.Error())
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled) && !errors.Is(err, endpoints.ErrUnknown):
 		return failure(http.StatusServiceUnavailable, "the request was given up before the change was stored")
 	}
 	return failure(http.StatusServiceUnavailable, "the endpoints can't be read or stored right now: "+err.Error()).with("Retry-After", "5")

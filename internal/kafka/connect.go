@@ -22,6 +22,11 @@ import (
 	"twinegress/internal/config"
 )
 
+// Logger is where the clients' warnings go.
+func Logger(log *zap.Logger) kgo.Logger {
+	return kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))
+}
+
 // Connect gives the client options for the brokers, TLS and SASL of a
 // configuration that was validated. It reads the certificate files, and makes
 // sure that there is a password. The clients' warnings go to log: that is where
@@ -30,7 +35,7 @@ func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID("twinegress"),
-		kgo.WithLogger(kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))),
+		kgo.WithLogger(Logger(log)),
 	}
 	if c.TLS.Enabled {
 		t, err := tlsConfig(c.TLS)
