@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-
 )
 
 // Each endpoint gets what its filter lets through, on all three services, and

@@ -12,7 +12,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/plugin/kprom"
 	"go.uber.org/zap"
 
@@ -107,7 +106,7 @@ func openStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
 		}
 		return kafkastore.New(kafkastore.Options{
 			Options: options, Topic: cfg.Endpoints.Topic, Keyring: keyring, Logger: log,
-			Connect: append(connect, kgo.WithLogger(kafkastore.Calm(kafka.Logger(log)))),
+			Connect: connect, ClientLog: kafka.Logger(log),
 		}), nil
 	}
 	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Keyring: keyring, Logger: log}), nil

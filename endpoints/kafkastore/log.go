@@ -7,9 +7,6 @@ import "github.com/twmb/franz-go/pkg/kgo"
 // tries again. The client calls that fatal.
 type calm struct{ kgo.Logger }
 
-// Calm makes the log of a client that reads and writes the endpoints of it.
-func Calm(log kgo.Logger) kgo.Logger { return calm{log} }
-
 func (c calm) Log(level kgo.LogLevel, message string, keyvals ...any) {
 	for _, v := range keyvals {
 		if err, ok := v.(error); ok && fenced(err) {

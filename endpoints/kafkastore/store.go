@@ -44,6 +44,8 @@ type Options struct {
 	Keyring *endpoints.Keyring // not nil: others can read the topic
 	Connect []kgo.Opt          // how to reach the brokers
 	Logger  *zap.Logger
+	// ClientLog, if set, is the Kafka client's, in place of one in Connect.
+	ClientLog kgo.Logger
 }
 
 // Store is an endpoints.Store in a Kafka topic. It is safe for use by several

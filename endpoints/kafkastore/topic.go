@@ -30,6 +30,9 @@ const minRetry, maxRetry = 100 * time.Millisecond, 400 * time.Millisecond
 
 // client connects.
 func (s *Store) client(options ...kgo.Opt) (*kgo.Client, error) {
+	if s.o.ClientLog != nil {
+		options = append(options, kgo.WithLogger(calm{s.o.ClientLog}))
+	}
 	client, err := kgo.NewClient(slices.Concat([]kgo.Opt{
 		kgo.RequestTimeoutOverhead(requestTimeout),
 		kgo.DialTimeout(requestTimeout),
