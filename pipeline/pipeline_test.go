@@ -273,34 +273,6 @@ func TestRunEndsWithItsStore(t *testing.T) {
 	r.stop()
 }
 
-// A panic on the way of an event is said and ends the run; the stream alone
-// would keep it, and the chunk be stuck in silence.
-func TestPanicIsRescued(t *testing.T) {
-	for name, broken := range map[string]func(*Pipeline){
-		"preparing": func(p *Pipeline) { p.jobs.New = func() any { return nil } },
-		"dispatching": func(p *Pipeline) {
-			p.jobs.New = func() any { return &job{targets: make([][]*sinks.Sender, 0)} }
-			p.DeadLetters = nil
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := bare(t)
-			broken(p)
-			p.apply(nil)
-			stopped := make(chan error, 1)
-			p.stop = func(cause error) { stopped <- cause }
-			c := event.NewChunk(topic, 3, 1, 10, func(*event.Chunk) { t.Error("the chunk was settled") })
-			c.Add(7, 0, 0, nil, []byte("no JSON: a dead letter"))
-			p.emit(c)
-			p.workers.Wait()
-			p.routes.users.Wait() // the table is let go of
-			if err := <-stopped; !strings.Contains(err.Error(), "BUG: "+name+" a chunk of twins/3, offsets 7 to 7") {
-				t.Errorf("the run ends with %v", err)
-			}
-		})
-	}
-}
-
 // bare is a pipeline without anything before it.
 func bare(t *testing.T) *Pipeline {
 	p := New(Options{

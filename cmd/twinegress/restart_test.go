@@ -25,15 +25,19 @@ type program struct {
 // run starts `twinegress run` on this world's configuration.
 func (w *world) run(set ...endpoints.Endpoint) *program {
 	w.t.Helper()
+	return start(w.t, "run", "--config", w.configFile(set...))
+}
+
+// configFile is a configuration of the program on these endpoints.
+func (w *world) configFile(set ...endpoints.Endpoint) string {
+	w.t.Helper()
 	w.write("endpoints.json", file(set...))
-	config := w.write("twinegress.yaml", fmt.Appendf(nil, `
+	return w.write("twinegress.yaml", fmt.Appendf(nil, `
 ingest: {brokers: [%q], sessionTimeout: 6s}
 endpoints: {file: %q, allowDevelopmentEmulator: true}
 ops: {listen: "127.0.0.1:0"}
 send: {caFile: %q}
 `, w.kafka.Addrs()[0], w.dir+"/endpoints.json", w.dir+"/ca.pem"))
-	p := start(w.t, "run", "--config", config)
-	return p
 }
 
 // start starts this test binary as twinegress, and makes sure that it ends.

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+)
+
+// panicValues are what code that has the endpoints at hand may panic with.
+var panicValues = map[string]func([]endpoints.Endpoint) any{
+	"endpoint":              func(set []endpoints.Endpoint) any { return set[0] },
+	"pointer":               func(set []endpoints.Endpoint) any { return &set[3] },
+	"list":                  func(set []endpoints.Endpoint) any { return set },
+	"map":                   func(set []endpoints.Endpoint) any { return map[string]endpoints.Endpoint{"a": set[2]} },
+	"struct with it":        func(set []endpoints.Endpoint) any { return sinks.Snapshot{Endpoint: set[1]} },
+	"connection string":     func(set []endpoints.Endpoint) any { return parsed(set[0].ConnectionString) },
+	"signature":             func(set []endpoints.Endpoint) any { return parsed(set[3].ConnectionString) },
+	"error":                 func(set []endpoints.Endpoint) any { return fmt.Errorf("bad: %+v", set) },
+	"refusal of the string": func(set []endpoints.Endpoint) any { return refusal(set[0].ConnectionString) },
+	"text":                  func(set []endpoints.Endpoint) any { return fmt.Sprintf("BUG: %#v %d %q", set, &set[4], set[2]) },
+}
+
+func parsed(s string) endpoints.ConnectionString {
+	cs, err := endpoints.ParseConnectionString(s)
+	if err != nil {
+		panic(err)
+	}
+	return cs
+}
+
+// refusal is what is said about a connection string that is no longer one.
+func refusal(s string) error {
+	_, err := endpoints.ParseConnectionString(strings.Replace(s, "sb://", "", 1))
+	return err
+}
+
+// panicking is a store that panics when it is to be changed.
+type panicking struct {
+	endpoints.Store
+	with func([]endpoints.Endpoint) any
+}
+
+func (p panicking) Change(context.Context, func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
+	panic(p.with(p.Current()))
+}
+
+// A panic in the API is told to the log, with what it was about, and not to
+// the caller; and neither is told a key.
+func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
+	w := newSecretWorld(t)
+	w.write("endpoints.json", file(w.set...))
+	var logged buffer
+	store, err := openStore(w.cfg, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s, err := newServer(ctx, w.cfg, store, logged.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := &panicking{Store: store}
+	s.pipeline.Endpoints = broken
+	r := &running{server: s, t: t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- s.run(ctx) }()
+	eventually(t, "the endpoints are loaded", func() bool { return len(store.Current()) == len(w.set) })
+	id := store.Current()[0].ID
+	for i, e := range store.Current() { // panicValues go by the order
+		if e.Name != w.set[i].Name {
+			t.Fatalf("%s is in the place of %s", e.Name, w.set[i].Name)
+		}
+	}
+
+	for name, value := range panicValues {
+		broken.with = value
+		for method, path := range map[string]string{http.MethodPost: "/endpoints", http.MethodPut: "/endpoints/" + id, http.MethodDelete: "/endpoints/" + id} {
+			logged.take()
+			status, reply := r.manage(method, path, entry(w.set[0]))
+			if status != http.StatusInternalServerError {
+				t.Errorf("%s, %s: %d %s", name, method, status, reply)
+			}
+			w.secrets.check(t, name+": the reply", reply)
+			log := logged.take()
+			if !strings.Contains(log, "BUG: a request panicked") || !strings.Contains(log, "panicking") {
+				t.Errorf("%s, %s: the log has no panic and its stack: %s", name, method, log)
+			}
+			w.secrets.check(t, name+": the log", log)
+		}
+	}
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What makes TestNoSecretInAPanicOfASink the process that crashes: with which
+// of the panicValues, and the program's configuration.
+const crashWith, crashConfig = "TEST_CRASH_WITH", "TEST_CRASH_CONFIG"
+
+// panickingSink panics as soon as it is to send.
+type panickingSink struct{ value any }
+
+func (s panickingSink) Send(context.Context, []*event.Event) (int, error) { panic(s.value) }
+func (s panickingSink) Close(context.Context) error                       { return nil }
+
+// A panic while sending ends the process, with the value and every goroutine
+// on the screen, whose arguments are the endpoints.
+func TestNoSecretInAPanicOfASink(t *testing.T) {
+	if name := os.Getenv(crashWith); name != "" {
+		crash(t, panicValues[name], os.Getenv(crashConfig))
+	}
+	w := newSecretWorld(t)
+	config := w.configFile(w.set...)
+	w.produce(numbered(100, 2)...)
+	for name := range panicValues {
+		t.Run(name, func(t *testing.T) {
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNoSecretInAPanicOfASink$")
+			child.Env = append(os.Environ(), crashWith+"="+name, crashConfig+"="+config, "GOTRACEBACK=all")
+			out, err := child.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "panic: ") || !strings.Contains(string(out), "panickingSink.Send") {
+				t.Fatalf("no crash: %v %s", err, out)
+			}
+			w.secrets.check(t, "the crash", string(out))
+		})
+	}
+}
+
+// crash is the program with a sink that panics.
+func crash(t *testing.T, with func([]endpoints.Endpoint) any, file string) {
+	// A group of its own: the one that crashed before would be waited for.
+	group := map[string]string{"ingest.group": strconv.Itoa(os.Getpid())}
+	cfg, err := config.Load(config.Sources{File: file, Overrides: group})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := openStore(cfg, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newServer(t.Context(), cfg, store, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.pipeline.Open[endpoints.TypeServiceBus] = func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) {
+		return panickingSink{with(store.Current())}, nil
+	}
+	t.Fatal(s.run(t.Context()))
+}
