@@ -1,0 +1,134 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"twinegress/internal/emulator"
+)
+
+// said runs a command for people and for programs, if it knows the difference,
+// and looks at all that it says: its output and its error.
+func (w secretWorld) said(t *testing.T, in string, args ...string) (all string) {
+	t.Helper()
+	formats := [][]string{nil}
+	if args[0] == "check" || slices.Contains([]string{"list", "get", "create"}, args[1]) {
+		formats = [][]string{{"--output", "table"}, {"--output", "json"}}
+	}
+	for _, format := range formats {
+		text, _, err := shell{t: t}.command(in, append(slices.Clone(args), format...)...)
+		if err != nil {
+			text += "twinegress: " + err.Error() + "\n"
+		}
+		w.secrets.check(t, strings.Join(append(slices.Clone(args[:min(2, len(args))]), format...), " "), text)
+		all += text
+	}
+	return all
+}
+
+// No secret shows in what the commands print about the endpoints, for people
+// or as JSON, be all well or not.
+func TestNoSecretInTheShell(t *testing.T) {
+	w := newSecretWorld(t)
+	w.write("endpoints.json", file(w.set...))
+	r, _ := w.startLogged(w.cfg)
+	check := []string{"check", "--config", w.configFile(w.set...), "--set", "send.timeout=400ms"}
+	t.Setenv(serverVariable, "http://"+r.api.address())
+	t.Setenv(tokenVariable, apiToken)
+	produced := 0
+	for _, tt := range []struct {
+		name             string
+		fault            emulator.Fault
+		checked, reading string // what is said of it, by `check` and by `endpoints get`
+	}{
+		{"well", emulator.Fault{}, "ok", "Ready"},
+		{"no key", emulator.Fault{RejectKey: "both"}, "unauthorized", "unauthorized"},
+		{"no primary key", emulator.Fault{RejectKey: "primary"}, "unauthorized", "Ready"},
+		{"no entity", emulator.Fault{Refuse: "amqp:not-found"}, "404", "Failed"},
+		{"no answer", emulator.Fault{Hang: true}, "FAILED", "Failed"},
+		{"nobody there", emulator.Fault{Down: true}, "connection refused", "Failed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			entities := []string{"hub", "topic", "grid"}
+			if tt.fault.Down {
+				entities = []string{emulator.Namespace, "grid"}
+			}
+			for _, entity := range entities {
+				if err := w.services.SetFault(entity, tt.fault); err != nil {
+					t.Fatal(err)
+				}
+				defer w.services.ClearFault(entity)
+			}
+			w.produce(numbered(12, 2)...)
+			produced += 12
+			r.settled(produced)
+			if out := w.said(t, "", check...); !strings.Contains(out, tt.checked) {
+				t.Errorf("check says nothing of it: %s", out)
+			}
+			if out := w.said(t, "", "endpoints", "list"); strings.Count(out, "***") != 2*len(w.set) {
+				t.Errorf("list shows other than masks: %s", out)
+			}
+			for _, e := range w.set {
+				if out := w.said(t, "", "endpoints", "get", e.Name); !strings.Contains(out, tt.reading) || strings.Count(out, "***") != 4 {
+					t.Errorf("get says nothing of it, or shows other than masks: %s", out)
+				}
+				w.said(t, "", "endpoints", "retry", e.Name)
+			}
+			w.said(t, "", "__complete", "endpoints", "get", "")
+		})
+	}
+
+	// Bodies that are refused, of which each part may be a key.
+	key, conn, signed := w.set[2].ConnectionString, w.set[0].ConnectionString, w.set[3].ConnectionString
+	bodies := map[string]string{
+		"keys for values":   `{"type":"` + conn + `","eventTypes":["` + key + `"],"path":"` + signed + `","body":"` + key + `","filter":"` + key + `"}`,
+		"keys for fields":   `{"` + key + `":1,"` + signed + `":2}`,
+		"half of it":        string(entry(w.set[3])[:250]),
+		"a key":             `"` + key + `"`,
+		"no JSON":           conn,
+		"broken string":     string(withField(w.set[3], "connectionString", strings.Replace(signed, "=SharedAccessSignature", "", 1))),
+		"another namespace": string(withField(w.set[0], "secondaryConnectionString", strings.Replace(conn, "127.0.0.1", "other", 1))),
+		"a taken name":      string(entry(w.set[3])),
+	}
+	for name, body := range bodies {
+		t.Run(name, func(t *testing.T) {
+			for _, command := range [][]string{{"endpoints", "create"}, {"endpoints", "update", "grid"}} {
+				if out := w.said(t, body, command...); !strings.Contains(out, "twinegress: the endpoint") && !strings.Contains(out, "is not valid JSON") {
+					t.Errorf("%s is not refused: %s", command[1], out)
+				}
+			}
+			// The same in the file that `check` reads.
+			set := w.write("broken.json", []byte("["+body+","+string(entry(w.set[3]))+"]"))
+			if out := w.said(t, "", append(check, "--set", "endpoints.file="+set)...); !strings.Contains(out, "FAILED  endpoints") {
+				t.Errorf("check takes it: %s", out)
+			}
+		})
+	}
+
+	if out := w.said(t, "", "endpoints", "list", "--types", key, "--event-types", conn); !strings.Contains(out, "types") {
+		t.Error(out)
+	}
+	// A typo in the key that decrypts.
+	identity := w.ageKey("typo.key")
+	w.write("typo.key", []byte(strings.ToLower(w.secrets["the key typo.key"])+"x"))
+	w.secrets["the key with a typo"] = strings.ToLower(w.secrets["the key typo.key"])
+	if out := w.said(t, "", append(check, "--set", "endpoints.secretsKeyFile="+identity)...); !strings.Contains(out, "must be an age secret key") {
+		t.Error(out)
+	}
+	if out := w.said(t, "", "endpoints", "delete", "hub by signature"); out != "" {
+		t.Error(out)
+	}
+	// Something in between that says what it was sent.
+	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.WriteHeader(http.StatusBadGateway)
+		_ = r.Write(rw)
+	}))
+	defer proxy.Close()
+	t.Setenv(serverVariable, proxy.URL)
+	if out := w.said(t, conn, "endpoints", "create"); !strings.Contains(out, "is it the Management API") {
+		t.Error(out)
+	}
+}
