@@ -70,6 +70,8 @@ var pathViolations = []violation{
 	one("Event Grid, host too long", grid, fields{"path": strings.Repeat("t.", 126) + "net"}, "path: longer than 253 characters"),
 	one("Event Grid, part of the host too long", grid, fields{"path": strings.Repeat("t", 64) + ".net"}, "path: must have 1 to 63 characters"),
 	one("Event Grid, part of the host empty", grid, fields{"path": "t..net"}, "path: must have 1 to 63 characters"),
+	one("Event Grid, a hyphen at the end", grid, fields{"path": "t-.net"}, "path: must start and end with a letter or a digit"),
+	one("Event Grid, half an IPv4 address", grid, fields{"path": "10.1.2"}, "path: must be an IPv4 address"),
 }
 
 // keyViolations are of Event Grid's keys.
