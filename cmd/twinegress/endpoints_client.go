@@ -39,7 +39,8 @@ func (c *connection) client() (*apiClient, error) {
 	server := cmp.Or(c.server, os.Getenv(serverVariable), defaultServer)
 	at, err := url.Parse(server)
 	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" || at.User != nil || at.RawQuery != "" {
-		return nil, usageError{fmt.Errorf("--server: must be a URL such as %s, not %q", defaultServer, server)}
+		// Not quoted: who puts a user into it puts a password there, too.
+		return nil, usageError{fmt.Errorf("--server: must be a URL such as %s, without user and query", defaultServer)}
 	}
 	token := cmp.Or(c.token, os.Getenv(tokenVariable))
 	if token == "" {

@@ -3,12 +3,15 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"go.uber.org/zap"
@@ -288,6 +291,19 @@ func TestAudit(t *testing.T) {
 }
 
 // A store that can't be written says so, and one that doesn't answer, too.
+// A body that ends too early is the client's fault, or its network's.
+func TestCutOffBody(t *testing.T) {
+	r := newRig(t)
+	request := httptest.NewRequest(http.MethodPost, Base+"/endpoints", io.MultiReader(strings.NewReader(`{"type":`), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	request.Header.Set("Authorization", "Bearer "+writer)
+	request.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	r.handler.ServeHTTP(w, request)
+	if e := errorOf(t, w); w.Code != 400 || !strings.Contains(e.Message, "can't be read to its end") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 func TestStoreErrors(t *testing.T) {
 	for name, tt := range map[string]struct {
 		err    error

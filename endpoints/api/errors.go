@@ -62,6 +62,10 @@ func init() {
 	huma.DefaultArrayNullable = false // our lists are never null
 }
 
+// unreadableBody is huma's message of a body that ends too early. It takes that
+// for a fault of its own.
+const unreadableBody = "cannot read request body"
+
 // hookedError gives huma's own errors our shape. Of an ErrorDetail the value is
 // left out: it may be a whole body, keys and all.
 func hookedError(status int, message string, errs ...error) huma.StatusError {
@@ -77,10 +81,14 @@ func hookedError(status int, message string, errs ...error) huma.StatusError {
 			details = append(details, Detail{Field: d.Location, Message: d.Message})
 		}
 	}
-	if status == http.StatusRequestEntityTooLarge {
+	switch {
+	case status == http.StatusRequestEntityTooLarge:
 		message = fmt.Sprintf("the body is larger than %d bytes", maxBody)
-	}
-	if status == http.StatusInternalServerError {
+	case status == http.StatusRequestTimeout:
+		message = "the body came too slowly"
+	case status == http.StatusInternalServerError && message == unreadableBody:
+		status, message = http.StatusBadRequest, "the body can't be read to its end: the connection was cut, or its chunks are malformed"
+	case status == http.StatusInternalServerError:
 		message = "something went wrong here; the log has it under this reply's " + requestIDHeader
 	}
 	return failure(status, message, details...)

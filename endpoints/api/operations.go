@@ -77,7 +77,7 @@ type (
 
 func registerEndpoints(api huma.API, options Options) {
 	o := &operations{options}
-	reads, writes := []int{401, 403, 429, 503}, []int{400, 401, 403, 409, 413, 415, 429, 503}
+	reads, writes := []int{401, 403, 429, 503}, []int{400, 401, 403, 408, 409, 413, 415, 429, 503}
 
 	create := huma.Operation{
 		OperationID: "createEndpoint", Method: http.MethodPost, Path: Base + "/endpoints", Tags: tags,
