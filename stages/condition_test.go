@@ -543,6 +543,61 @@ func TestTableAgainstNaive(t *testing.T) {
 	}
 }
 
+// Limits on a few places, many of them, and many that are the same or nearly:
+// they are found together as each would be by itself.
+func TestLimitsAgainstNaive(t *testing.T) {
+	seed := rand.Uint64()
+	r := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	var l Lookup[int]
+	found, limited := 0, 0
+	for range 50 {
+		routes := make([]Route[int], 100)
+		for i := range routes {
+			place, literal := pick(r, []string{"$body", "$body.a", "subject", "time"}), quoted(pick(r, texts))
+			if r.IntN(2) == 0 {
+				place, literal = pick(r, []string{"$body", "$body.a", "AS_NUMBER($body)", "AS_NUMBER(subject)"}), pick(r, []string{"0", "-0", "1", "-1", "2.5", "100"})
+			}
+			left, right := place, literal
+			if r.IntN(3) == 0 && !strings.HasPrefix(place, "AS_NUMBER") {
+				left, right = literal, place
+			}
+			source := left + pick(r, []string{" < ", " <= ", " > ", " >= "}) + right
+			switch r.IntN(4) {
+			case 0:
+				source += " AND (" + randomFilter(r, 1) + ")"
+			case 1:
+				source = "(" + randomFilter(r, 1) + ") AND " + source + " AND " + place + " != " + literal
+			}
+			routes[i] = Route[int]{Target: i, Types: everyType, Filter: parse(t, source)}
+		}
+		table := NewTable(routes)
+		for i := range table.byType[event.SensorChange].limits {
+			x := &table.byType[event.SensorChange].limits[i]
+			limited += len(x.above) + len(x.below)
+		}
+		for range 20 {
+			ev := decoded(t, randomEvent(r))
+			decodedEvent := naiveEvent(t, ev.Body)
+			var want []int
+			for i, route := range routes {
+				if naive(route.Filter, decodedEvent) {
+					want = append(want, i)
+				}
+			}
+			got := slices.Sorted(slices.Values(l.Targets(table, ev)))
+			if !slices.Equal(got, want) {
+				t.Fatalf("%s: targets %v, want %v", ev.Body, got, want)
+			}
+			found += len(got)
+		}
+		l.Reset()
+	}
+	if found < 1000 || limited < 1000 {
+		t.Errorf("%d found, of %d limits: this tests next to nothing", found, limited)
+	}
+}
+
 func FuzzFilter(f *testing.F) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 50 {

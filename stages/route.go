@@ -30,7 +30,9 @@ type routes[T any] struct {
 	// Per condition, not per target: endpoints with the same filter share one
 	// evaluation.
 	conditional []conditional[T]
-	indexes     []index[T] // conditions that needn't be tried one by one
+	// Conditions that needn't be tried one by one.
+	indexes []index[T]
+	limits  []limits[T]
 }
 
 type conditional[T any] struct {
@@ -78,6 +80,7 @@ func NewTable[T any](given []Route[T]) *Table[T] {
 	for i := range t.byType {
 		r := &t.byType[i]
 		r.indexes, r.conditional = indexed(r.conditional)
+		r.limits, r.conditional = limited(r.conditional)
 	}
 	t.slots = c.slots
 	return t
@@ -97,7 +100,7 @@ type Lookup[T any] struct {
 // Targets gives who gets the event. The slice is read only, and good until Reset.
 func (l *Lookup[T]) Targets(t *Table[T], ev *event.Event) []T {
 	r := &t.byType[ev.Type]
-	if len(r.conditional) == 0 && len(r.indexes) == 0 {
+	if len(r.conditional) == 0 && len(r.indexes) == 0 && len(r.limits) == 0 {
 		return r.always
 	}
 	l.document.open(ev, t.slots)
@@ -107,6 +110,9 @@ func (l *Lookup[T]) Targets(t *Table[T], ev *event.Event) []T {
 	for i := range r.indexes {
 		x := &r.indexes[i]
 		l.try(x.byValue[literalOf(l.document.value(x.slot))])
+	}
+	for i := range r.limits {
+		l.tryLimits(&r.limits[i])
 	}
 	return l.found[start:len(l.found):len(l.found)]
 }

@@ -153,14 +153,17 @@ func TestLookupAllocatesNothing(t *testing.T) {
 
 // BenchmarkLookupOfMany is one event against as many endpoints as an instance
 // is made for, each with a space or a limit of its own. What it costs must come
-// from how many match, not from how many there are.
+// from how many match, not from how many there are; but for conditions that can
+// only be tried.
 func BenchmarkLookupOfMany(b *testing.B) {
 	ev := decoded(b, `{"eventType":"SensorChange","subject":"SensorChange","data":{"SpaceId":"space 7","DataType":"Temperature","Value":"26.4"}}`)
 	for _, bench := range []struct{ name, filter string }{
 		{"by-event-type", ""}, // none of them takes this one
 		{"one-equality", "$body.SpaceId = 'space %d'"},
 		{"two-equalities", "$body.DataType = 'Temperature' AND $body.SpaceId = 'space %d'"},
-		{"tried-one-by-one", "AS_NUMBER($body.Value) > 2%05d"},
+		{"one-limit", "AS_NUMBER($body.Value) > 2%05d"},
+		{"one-limit-and-more", "AS_NUMBER($body.Value) < -%d AND $body.DataType != 'Motion'"},
+		{"tried-one-by-one", "CONTAINS($body.SpaceId, 'room %d')"},
 	} {
 		for _, n := range []int{10, 100, 10_000} {
 			b.Run(fmt.Sprintf("%s/%d", bench.name, n), func(b *testing.B) {
