@@ -94,6 +94,7 @@ func TestAlertsFire(t *testing.T) {
 		`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+100x30`,
 		`twinegress_endpoint_holds_back{job="j",endpoint="e"} 0 1 0x28`,
 		`twinegress_dead_letters_waiting{job="j"} 0x30`,
+		`twinegress_endpoints_file_refused{job="j"} 0x30`,
 		`twinegress_events_rejected_total{job="j",reason="undecodable"} 5x30`,
 		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+1000x30`,
 		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="16.777216"} 0+1000x30`,
@@ -113,10 +114,11 @@ func TestAlertsFire(t *testing.T) {
 		"TwinegressStalled": {[]string{
 			`twinegress_ingest_records_total{job="j",instance="a"} 5x30`, `twinegress_ingest_records_total{job="j",instance="b"} 5x30`,
 		}},
-		"TwinegressDeadLettersWaiting": {[]string{`twinegress_dead_letters_waiting{job="j"} 1x30`}},
-		"TwinegressInputRejected":      {[]string{`twinegress_events_rejected_total{job="j",reason="undecodable"} 5+1x30`}},
-		"TwinegressSlow":               {[]string{`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+900x30`}},
-		"TwinegressCountsDisagree":     {[]string{`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 2x30`}},
+		"TwinegressDeadLettersWaiting":   {[]string{`twinegress_dead_letters_waiting{job="j"} 1x30`}},
+		"TwinegressEndpointsFileRefused": {[]string{`twinegress_endpoints_file_refused{job="j"} 1x30`}},
+		"TwinegressInputRejected":        {[]string{`twinegress_events_rejected_total{job="j",reason="undecodable"} 5+1x30`}},
+		"TwinegressSlow":                 {[]string{`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+900x30`}},
+		"TwinegressCountsDisagree":       {[]string{`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 2x30`}},
 	}
 	for _, g := range rules(t).Groups {
 		for _, r := range g.Rules {
