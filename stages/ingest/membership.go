@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
 	"twinegress/internal/config"
@@ -32,6 +33,9 @@ func newMembership(c config.Ingest, fatal chan<- fatalError, log *zap.Logger) me
 
 // OnGroupManageError is kgo.HookGroupManageError's.
 func (m *membership) OnGroupManageError(err error) {
+	if errors.Is(err, kgo.ErrClientClosed) {
+		return // Close did, and says itself what came of it
+	}
 	fatal := m.judge(err, time.Now())
 	if fatal == nil {
 		m.log.Error("not a member of the consumer group, so nothing is read; joining is tried again",

@@ -176,7 +176,7 @@ func (s *Source) lost(_ context.Context, _ *kgo.Client, gone map[string][]int32)
 	for _, t := range s.forget(gone) {
 		t.lose()
 	}
-	if len(gone) > 0 {
+	if len(gone) > 0 && s.alive.Err() == nil { // or Close has given them up
 		s.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitions(gone)))
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/internal/event"
 	"twinegress/internal/silence"
@@ -21,7 +22,8 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 		c := ingestConfig(k)
 		c.Protocol, c.InstanceID = protocol, "a"
 		var network silence.Network
-		source, err := New(c, []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.Dialer(network.Dial)}, noHook{}, zap.NewNop())
+		core, logs := observer.New(zap.WarnLevel)
+		source, err := New(c, []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.Dialer(network.Dial)}, noHook{}, zap.New(core))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,6 +50,11 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 		begun := time.Now()
 		if err := source.Close(closing); err == nil {
 			t.Error("Close says that it committed")
+		}
+		for _, untrue := range []string{"not a member", "partitions lost"} {
+			if logs.FilterMessageSnippet(untrue).Len() > 0 {
+				t.Errorf("logged %q: it was stopped", untrue)
+			}
 		}
 		if took := time.Since(begun); took > 5*time.Second { // the client's own patience is 10 s and more
 			t.Errorf("Close took %v", took)
