@@ -123,19 +123,20 @@ func (e Endpoint) Host() string {
 	if e.Type == TypeEventGrid {
 		return strings.ToLower(e.Path)
 	}
-	cs, err := e.parse(e.ConnectionString)
-	if err != nil {
+	cs, faults := e.parse(e.ConnectionString)
+	if len(faults) > 0 {
 		return ""
 	}
 	return cs.Host
 }
 
-// parse reads one of the connection strings of an EventHub or a ServiceBus.
-func (e Endpoint) parse(s string) (ConnectionString, error) {
+// parse reads one of the connection strings of an EventHub or a ServiceBus: what
+// is right of it, and everything that is wrong.
+func (e Endpoint) parse(s string) (cs ConnectionString, faults []string) {
 	if e.Authentication == AuthenticationIdentity {
-		return ParseNamespace(s)
+		return parseKeyless(s)
 	}
-	return ParseConnectionString(s)
+	return parseKeyed(s)
 }
 
 // Equal reports whether two endpoints mean the same: everything but

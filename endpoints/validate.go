@@ -241,11 +241,7 @@ func (e Endpoint) checkConnectionString(v *ValidationErrors, o Options, field, s
 		v.add(field, "is required: "+form)
 		return ConnectionString{}, false
 	}
-	parse := parseKeyed
-	if e.Authentication == AuthenticationIdentity {
-		parse = parseKeyless
-	}
-	cs, faults := parse(s)
+	cs, faults := e.parse(s)
 	if len(faults) > 0 {
 		v.add(field, "is not a connection string: "+strings.Join(faults, "; "))
 	}

@@ -82,8 +82,8 @@ func (l *lane) idle() bool {
 	return l.count == 0
 }
 
-// push appends a run of one chunk's events. While the lane is full it waits for room: that
-// is the back-pressure that in the end stops polling. It reports false, and
+// push appends a run of one chunk's events. While the lane is full it waits for
+// room: that is the back-pressure that in the end stops polling. It reports false, and
 // has pushed nothing, if ctx ended; or, if wait is false, at once, also where
 // the lane would keep too much in flight.
 func (l *lane) push(ctx context.Context, run []*event.Event, wait bool, holdsBack *atomic.Bool) bool {

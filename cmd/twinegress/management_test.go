@@ -88,6 +88,9 @@ func (r *running) endpoint(id string) (e api.Endpoint) {
 // create four endpoints, and events flow to each within a second.
 func TestDocumentedBodiesWithCurl(t *testing.T) {
 	curl, err := exec.LookPath("curl")
+	if err != nil && os.Getenv("CI") != "" {
+		t.Fatal("CI has to have curl, which the egress page says to use")
+	}
 	if err != nil {
 		t.Skip("SKIPPED: curl, which the egress page says to use, is not installed; CI has it")
 	}
