@@ -9,29 +9,29 @@ import (
 	"twinegress/internal/emulator/amqp"
 )
 
-// idSeed makes message ids comparable by hash within this process.
-var idSeed = maphash.MakeSeed()
-
 // entity is a hub, a topic or an Event Grid topic: its counts, its record, its fault.
 type entity struct {
 	name, kind string
 	maxBytes   int
 	keys       KeyPair
 	keep       int // messages recorded
-	trackIDs   bool
 	arrived    func(entity string, partition int, what []byte)
 	fault      faultSlot
 
 	mu         sync.Mutex
 	partitions []partition
-	next       int // partition of the next delivery that doesn't say
-	ids        map[uint64]struct{}
+	next       int         // partition of the next delivery that doesn't say
+	ids        *idSet      // nil: not tracked
+	delivery   []delivered // store's own, empty in between
 	withoutID  int64
 	refused    int64
 	record     []recorded // a ring once it is full
 	oldest     int
 	links      map[*amqp.Link]linkKey
 }
+
+// delivered is a message of the delivery that is being stored.
+type delivered struct{ encoded, id []byte }
 
 type partition struct{ count, bytes, batches int64 }
 
@@ -53,7 +53,7 @@ type linkKey struct {
 func newEntity(cfg *Config, name, kind string, partitions, maxBytes int, keys *KeyPair) *entity {
 	e := &entity{
 		name: name, kind: kind, maxBytes: maxBytes, keys: cfg.Keys,
-		keep: cfg.Record, trackIDs: cfg.TrackIDs && kind != KindEventGrid, arrived: cfg.Arrived,
+		keep: cfg.Record, arrived: cfg.Arrived,
 		partitions: make([]partition, partitions), links: map[*amqp.Link]linkKey{},
 	}
 	if keys != nil {
@@ -63,8 +63,8 @@ func newEntity(cfg *Config, name, kind string, partitions, maxBytes int, keys *K
 	if maxBytes == 0 {
 		e.maxBytes = cfg.MaxMessageBytes
 	}
-	if e.trackIDs {
-		e.ids = map[uint64]struct{}{}
+	if cfg.TrackIDs && kind != KindEventGrid {
+		e.ids = newIDSet()
 	}
 	return e
 }
@@ -95,17 +95,18 @@ func (e *entity) store(part int, format uint32, payload []byte) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var n, bytes, idless int64
+	var bytes, idless int64
 	var bad error
+	defer func() { clear(e.delivery); e.delivery = e.delivery[:0] }()
 	err := amqp.EachMessage(format, payload, func(m []byte) {
-		n++
 		bytes += int64(len(m))
-		if e.trackIDs && bad == nil {
-			var id []byte
-			if id, bad = amqp.MessageID(m); len(id) == 0 {
+		d := delivered{encoded: m}
+		if (e.ids != nil || e.arrived != nil) && bad == nil {
+			if d.id, bad = amqp.MessageID(m); len(d.id) == 0 {
 				idless++
 			}
 		}
+		e.delivery = append(e.delivery, d)
 	})
 	if err == nil {
 		err = bad
@@ -118,24 +119,23 @@ func (e *entity) store(part int, format uint32, payload []byte) error {
 		part = e.pick(key)
 	}
 	p := &e.partitions[part]
-	if e.keep > 0 || e.trackIDs || e.arrived != nil {
-		now, sequence := time.Now(), p.count
-		_ = amqp.EachMessage(format, payload, func(m []byte) {
-			if e.trackIDs {
-				if id, _ := amqp.MessageID(m); len(id) > 0 {
-					e.ids[maphash.Bytes(idSeed, id)] = struct{}{}
-				}
-			}
-			if e.arrived != nil {
-				id, _ := amqp.MessageID(m)
-				e.arrived(e.name, part, id)
-			}
-			e.remember(recorded{part, sequence, now, key, m})
-			sequence++
-		})
+	var now time.Time
+	if e.keep > 0 {
+		now = time.Now()
 	}
-	e.withoutID += idless
-	p.count += n
+	for i, d := range e.delivery {
+		if e.ids != nil && len(d.id) > 0 {
+			e.ids.add(d.id)
+		}
+		if e.arrived != nil {
+			e.arrived(e.name, part, d.id)
+		}
+		e.remember(recorded{part, p.count + int64(i), now, key, d.encoded})
+	}
+	if e.ids != nil {
+		e.withoutID += idless
+	}
+	p.count += int64(len(e.delivery))
 	p.bytes += bytes
 	p.batches++
 	return nil
@@ -163,7 +163,9 @@ func (e *entity) reset() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	clear(e.partitions)
-	clear(e.ids)
+	if e.ids != nil {
+		e.ids.reset()
+	}
 	e.record, e.oldest, e.withoutID, e.refused = nil, 0, 0, 0
 }
 
@@ -171,7 +173,7 @@ func (e *entity) stats() EntityStats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := EntityStats{
-		Name: e.name, Kind: e.kind, Distinct: int64(len(e.ids)), WithoutID: e.withoutID,
+		Name: e.name, Kind: e.kind, WithoutID: e.withoutID,
 		Refused: e.refused, Links: len(e.links), Partitions: make([]PartitionStats, len(e.partitions)),
 	}
 	for i, p := range e.partitions {
@@ -179,6 +181,9 @@ func (e *entity) stats() EntityStats {
 		s.Count += p.count
 		s.Bytes += p.bytes
 		s.Batches += p.batches
+	}
+	if e.ids != nil {
+		s.Distinct = e.ids.count
 	}
 	if f := e.fault.get(); f != nil {
 		s.Fault = &f.Fault
