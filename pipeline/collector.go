@@ -31,7 +31,9 @@ var (
 	descHoldsBack = desc("endpoint_holds_back", "1 while the intake waits for the endpoint: for room in its lanes, or in what may be in flight, half of which waits here.", "endpoint")
 	descBatch     = desc("endpoint_batch_events", "Events a send, failed ones included.", "endpoint")
 	descSend      = desc("endpoint_send_seconds", "Time a send took, failed ones included.", "endpoint")
-	descLatency   = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
+
+	descLatency     = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
+	descSendLatency = desc("send_latency_seconds", "Time a send took, failed ones included: of all endpoints of a type, in finer buckets.", "endpoint_type")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -42,7 +44,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRecords, descLag, descInFlight, descEvents, descUnrouted, descRejected, descWaiting,
-		descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency,
+		descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
 		ch <- d
 	}
@@ -70,8 +72,8 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descWaiting, float64(p.DeadLetters.Waiting()))
 
-	latency := make(map[string]*metrics.Histogram)
-	for _, snap := range p.Snapshots() {
+	snaps, byType := p.snapshots()
+	for _, snap := range snaps {
 		id, typ := snap.Endpoint.ID, string(snap.Endpoint.Type)
 		counter(descRouted, float64(snap.Counts.Routed), id, typ)
 		counter(descOutcomes, float64(snap.Counts.Delivered), id, typ, "delivered", "")
@@ -91,13 +93,10 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 		gauge(descHoldsBack, oneIf(snap.HoldsBack), id)
 		ch <- batchHistogram(&snap.Counts, id)
 		ch <- histogram(descSend, &snap.Counts.Sends, id)
-		if latency[typ] == nil {
-			latency[typ] = new(metrics.Histogram)
-		}
-		latency[typ].Add(&snap.Counts.Latency)
 	}
-	for typ, h := range latency {
-		ch <- latencyHistogram(h, typ)
+	for typ, t := range byType {
+		ch <- fineHistogram(descLatency, &t.latency, string(typ))
+		ch <- fineHistogram(descSendLatency, &t.sends, string(typ))
 	}
 }
 
@@ -126,17 +125,17 @@ func histogram(d *prometheus.Desc, h *metrics.Histogram, labels ...string) prome
 	return prometheus.MustNewConstHistogram(d, h.Count(), h.Sum().Seconds(), buckets, labels...)
 }
 
-// latencyHistogram shows four buckets to each power of two, from half a
-// millisecond to a minute: there are three of these at most, and a promise of
-// milliseconds can be read off them.
-func latencyHistogram(h *metrics.Histogram, labels ...string) prometheus.Metric {
+// fineHistogram shows four buckets to each power of two, from half a
+// millisecond to a minute: there are three of these at most to a metric, and a
+// promise of milliseconds can be read off them.
+func fineHistogram(d *prometheus.Desc, h *metrics.Histogram, labels ...string) prometheus.Metric {
 	buckets := make(map[float64]uint64)
 	for base := 512 * time.Microsecond; base < time.Minute; base *= 2 {
 		for quarter := base / 4; quarter <= base; quarter += base / 4 {
 			buckets[(base + quarter).Seconds()] = h.AtMost(base + quarter)
 		}
 	}
-	return prometheus.MustNewConstHistogram(descLatency, h.Count(), h.Sum().Seconds(), buckets, labels...)
+	return prometheus.MustNewConstHistogram(d, h.Count(), h.Sum().Seconds(), buckets, labels...)
 }
 
 func batchHistogram(c *sinks.Counts, labels ...string) prometheus.Metric {

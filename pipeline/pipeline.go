@@ -65,6 +65,7 @@ type Pipeline struct {
 	mu         sync.Mutex
 	senders    map[string]*sinks.Sender
 	leaving    map[*sinks.Sender]bool // removed, still draining
+	gone       map[endpoints.Type]*times
 	routes     *routes
 	background sync.WaitGroup // drains of removed senders, closes of old connections
 }
@@ -79,6 +80,7 @@ func New(o Options) *Pipeline {
 		jobs:    sync.Pool{New: func() any { return new(job) }},
 		senders: make(map[string]*sinks.Sender),
 		leaving: make(map[*sinks.Sender]bool),
+		gone:    make(map[endpoints.Type]*times),
 	}
 }
 

@@ -325,6 +325,52 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 	})
 }
 
+// What is counted by endpoint type doesn't fall when an endpoint is deleted, nor
+// while one drains whose id is in use again.
+func TestDeletedEndpointsStayCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := bare(t)
+		dispatch := func() {
+			r := p.acquireRoutes()
+			c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
+			c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
+			p.dispatch(c, p.prepare(c, r.table))
+			r.users.Done()
+		}
+		counted := func() string {
+			_, byType := p.snapshots()
+			times := byType[endpoints.TypeEventHub]
+			return fmt.Sprintf("%d delivered, %d sends", times.latency.Count(), times.sends.Count())
+		}
+		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)
+		p.apply([]endpoints.Endpoint{a, b})
+		dispatch()
+		time.Sleep(time.Minute)
+		busy := p.acquireRoutes()
+		const want = "2 delivered, 2 sends"
+		for _, step := range []struct {
+			name string
+			do   func()
+		}{
+			{"a is removed", func() { p.apply([]endpoints.Endpoint{b}) }},
+			{"it is there again, and the one before drains", func() { p.apply([]endpoints.Endpoint{a, b}) }},
+			{"that one is gone", func() { busy.users.Done() }},
+		} {
+			step.do()
+			synctest.Wait()
+			if got := counted(); got != want {
+				t.Errorf("%s: %s, want %s", step.name, got, want)
+			}
+		}
+		p.apply(nil)
+		p.background.Wait()
+		p.workers.Wait()
+		if got := counted(); got != want {
+			t.Errorf("with no endpoint: %s, want %s", got, want)
+		}
+	})
+}
+
 // The log names the endpoints that come and go, and not thousands at the start.
 func TestStartIsOneLine(t *testing.T) {
 	p := bare(t)

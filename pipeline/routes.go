@@ -137,8 +137,13 @@ func (p *Pipeline) remove(s *sinks.Sender, from *routes) {
 		if err := s.Remove(ctx); err != nil {
 			p.Log.Warn("closing a removed endpoint failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
 		}
+		counts := s.Snapshot().Counts // nothing is counted any more
 		p.mu.Lock()
 		delete(p.leaving, s)
+		if p.gone[endpoint.Type] == nil {
+			p.gone[endpoint.Type] = new(times)
+		}
+		p.gone[endpoint.Type].add(&counts)
 		p.mu.Unlock()
 	})
 }

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/internal/metrics"
 	"twinegress/sinks"
 )
 
@@ -151,17 +153,48 @@ func (p *Pipeline) sender(id string) *sinks.Sender {
 // Snapshots gives every sender's, ordered by endpoint id. A removed endpoint
 // is among them while it drains, unless its id is in use again.
 func (p *Pipeline) Snapshots() []sinks.Snapshot {
-	p.mu.Lock()
-	byID := make(map[string]*sinks.Sender, len(p.senders)+len(p.leaving))
-	for s := range p.leaving {
-		byID[s.Endpoint().ID] = s
+	snaps, _ := p.snapshots()
+	return snaps
+}
+
+// times are histograms of all endpoints of a type.
+type times struct{ latency, sends metrics.Histogram }
+
+func (t *times) add(c *sinks.Counts) {
+	t.latency.Add(&c.Latency)
+	t.sends.Add(&c.Sends)
+}
+
+// snapshots gives Snapshots', and the times by endpoint type: of all senders
+// that there are, and of those that are gone. Without these a counter would
+// fall as an endpoint is deleted, which Prometheus takes for a restart: it
+// would count again what all others have counted.
+func (p *Pipeline) snapshots() ([]sinks.Snapshot, map[endpoints.Type]*times) {
+	byType := make(map[endpoints.Type]*times)
+	of := func(typ endpoints.Type) *times {
+		if byType[typ] == nil {
+			byType[typ] = new(times)
+		}
+		return byType[typ]
 	}
-	maps.Copy(byID, p.senders)
+	p.mu.Lock()
+	senders := slices.AppendSeq(make([]*sinks.Sender, 0, len(p.senders)+len(p.leaving)), maps.Values(p.senders))
+	senders = slices.AppendSeq(senders, maps.Keys(p.leaving))
+	for typ, t := range p.gone {
+		*of(typ) = *t
+	}
 	p.mu.Unlock()
-	snaps := make([]sinks.Snapshot, 0, len(byID))
-	for _, s := range byID {
-		snaps = append(snaps, p.snapshot(s))
+
+	snaps := make([]sinks.Snapshot, 0, len(senders))
+	ids := make(map[string]bool, len(senders))
+	for _, s := range senders { // those that are removed come last
+		snap := p.snapshot(s)
+		of(snap.Endpoint.Type).add(&snap.Counts)
+		if id := snap.Endpoint.ID; !ids[id] {
+			ids[id] = true
+			snaps = append(snaps, snap)
+		}
 	}
 	slices.SortFunc(snaps, func(a, b sinks.Snapshot) int { return cmp.Compare(a.Endpoint.ID, b.Endpoint.ID) })
-	return snaps
+	return snaps, byType
 }
