@@ -63,7 +63,7 @@ func serve[Spec, Reply any](in io.Reader, out io.Writer, begin func(Spec) (Reply
 }
 
 type brokerSpec struct {
-	Retention int64 `json:"retention"` // bytes of a partition that are kept; 0: all
+	Retention int `json:"retention"` // bytes of a partition that are kept, where a topic says so; 0: no topic does
 }
 
 type brokerReply struct {
@@ -71,7 +71,7 @@ type brokerReply struct {
 }
 
 func startBroker(spec brokerSpec) (brokerReply, func() error, error) {
-	k, err := emulator.StartKafka(emulator.KafkaConfig{RetentionBytes: spec.Retention})
+	k, err := emulator.StartKafka(emulator.KafkaConfig{RetentionBytes: int64(spec.Retention)})
 	if err != nil {
 		return brokerReply{}, nil, err
 	}

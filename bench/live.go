@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// warmUp is for how long events come at the rate before any of them counts:
+// heaps grow to their size, and connections open their windows.
+const warmUp = 2 * time.Second
+
 // live runs one side while its events come. The process is warm by then: it
 // has moved a few events, and given up on an endpoint that is down.
 func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) {
@@ -22,7 +26,7 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if err := r.reset(ctx); err != nil {
 		return sample{}, err
 	}
-	if err := r.w.createTopics(ctx, r.topic); err != nil {
+	if err := r.w.createTopics(ctx, r.s.retention(), r.topic); err != nil {
 		return sample{}, err
 	}
 	defer func() {
@@ -36,7 +40,7 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 		return sample{}, err
 	}
 	defer func() { err = r.finish(ctx, p, &taken, err) }()
-	before, address, err := r.warm(ctx, p, ops)
+	before, address, err := r.warm(ctx, p, ops, rate)
 	if err != nil {
 		return taken, err
 	}
@@ -131,14 +135,22 @@ func (r *run) keepLoading(ctx context.Context, pid int, taken *sample) (on loade
 	}
 }
 
-// warm moves a few events, and waits until the process has settled.
-func (r *run) warm(ctx context.Context, p *process, ops <-chan string) (families, string, error) {
+// warm moves a few events, and at a high rate what comes in two seconds, and
+// waits until the process has settled.
+func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate float64) (families, string, error) {
 	address, err := r.address(p, ops)
 	if err != nil {
 		return nil, "", err
 	}
 	if r.on, err = r.w.loader.load(ctx, r.topic, startEvents, 0); err != nil {
 		return nil, "", err
+	}
+	if r.s.half {
+		more, err := r.w.loader.load(ctx, r.topic, int(rate*warmUp.Seconds()), rate)
+		if err != nil {
+			return nil, "", err
+		}
+		r.on = r.on.and(more)
 	}
 	var m families
 	err = eventually(ctx, settleTime, 50*time.Millisecond, func() (bool, error) {
@@ -230,7 +242,7 @@ func (s *sample) take(m families) {
 		GCSeconds: m.sum("go_cpu_classes_gc_total_cpu_seconds_total"),
 	}
 	s.latency = m.buckets("twinegress_routing_latency_seconds")
-	s.sends = m.buckets("twinegress_endpoint_send_seconds")
+	s.sends = m.buckets("twinegress_send_latency_seconds")
 }
 
 // since takes away what was there before the events.

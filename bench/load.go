@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"twinegress/bench/feed"
 	"twinegress/endpoints"
@@ -73,6 +74,8 @@ const again = 20_000
 // loader puts a scenario's events on topics, in turn on each partition.
 type loader struct {
 	client *kgo.Client
+	broker *kgo.Broker // the only one
+	codec  kgo.CompressionCodec
 	events *source
 	ready  []ready // made before, for a live one
 	next   int     // of ready
@@ -105,11 +108,13 @@ func newLoader(brokers []string, s *Scenario) (*loader, error) {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MaxBufferedRecords(50_000),
 		kgo.ProducerLinger(linger),
+		// Later versions of a produce request name the topic by its id.
+		kgo.MaxVersions(kversion.V3_9_0()),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("bench: loading: %w", err)
 	}
-	l := &loader{client: client, events: newSource(s.Payload)}
+	l := &loader{client: client, broker: client.SeedBrokers()[0], codec: codecs[s.Compression], events: newSource(s.Payload)}
 	if s.live {
 		l.ready = make([]ready, again)
 		for i := range l.ready {
@@ -119,7 +124,7 @@ func newLoader(brokers []string, s *Scenario) (*loader, error) {
 	return l, nil
 }
 
-// load puts n events on a topic, so many a second, or as fast as it can.
+// load puts n events on a topic, so many a second, or, at 0, as fast as it can.
 func (l *loader) load(ctx context.Context, topic string, n int, rate float64) (loaded, error) {
 	var failure error
 	var once sync.Once
@@ -129,27 +134,20 @@ func (l *loader) load(ctx context.Context, topic string, n int, rate float64) (l
 		}
 	}
 	on := loaded{types: make(map[string]int64)}
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	start := time.Now()
-	for i := 0; i < n && ctx.Err() == nil; {
-		due := n
-		if rate > 0 {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-			}
-			due = min(n, int(time.Since(start).Seconds()*rate))
+	if rate > 0 {
+		var err error
+		if on, err = l.paced(ctx, topic, n, rate); err != nil {
+			return on, err
 		}
-		for ; i < due && ctx.Err() == nil; i++ {
-			r, typ := l.event()
-			on.Events++
-			on.Bytes += int64(len(r.Value))
-			on.types[typ]++
-			l.client.Produce(ctx, &kgo.Record{
-				Topic: topic, Partition: int32(i % partitions), Key: r.Key, Value: r.Value, Headers: headers(r.Headers),
-			}, stored)
-		}
+	}
+	for i := 0; on.Events < int64(n) && ctx.Err() == nil; i++ {
+		r, typ := l.event()
+		on.Events++
+		on.Bytes += int64(len(r.Value))
+		on.types[typ]++
+		l.client.Produce(ctx, &kgo.Record{
+			Topic: topic, Partition: int32(i % partitions), Key: r.Key, Value: r.Value, Headers: headers(r.Headers),
+		}, stored)
 	}
 	if err := l.client.Flush(ctx); err != nil {
 		return on, fmt.Errorf("bench: loading: %w", err)

@@ -79,6 +79,18 @@ func (s *Scenario) healthy(sd side) []target {
 	return all
 }
 
+// retention is what of a partition a live topic keeps, in bytes.
+func (s *Scenario) retention() int {
+	switch {
+	case s.long > 0:
+		return longRetention
+	case s.live:
+		return liveRetention
+	default:
+		return 0
+	}
+}
+
 // down tells whether one endpoint of one side is.
 func (s *Scenario) down() bool {
 	return slices.ContainsFunc(s.sides, func(sd side) bool { return sd.fault != nil })

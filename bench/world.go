@@ -27,9 +27,12 @@ const (
 	// connections and the stop of the process that moves them.
 	startTopic  = "bench-start"
 	startEvents = 40 * partitions
-	// retention of a partition, in bytes, where the broker can't keep
-	// everything: several times what waits to be read.
-	retention = 64 << 20
+	// What of a partition a broker keeps, in bytes, while its events come:
+	// several times what waits to be read. The broker has everything in memory,
+	// and memory that it touches for the first time would cost it more than its
+	// work does.
+	liveRetention = 16 << 20
+	longRetention = 64 << 20
 	// segment of a partition, in bytes. The broker keeps one in a buffer that it
 	// copies as it grows, those of all partitions at the same time: with its
 	// default of 100 MiB that stopped it for 200 ms at a time.
@@ -46,7 +49,6 @@ type world struct {
 	admin    *kadm.Client
 	http     *http.Client
 	loader   *loader
-	topics   map[string]*string // configuration of each topic
 	main     loaded
 	start    loaded
 }
@@ -61,16 +63,7 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 	if w.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
 		return nil, err
 	}
-	w.topics = map[string]*string{
-		"message.timestamp.type": kadm.StringPtr("LogAppendTime"),
-		"segment.bytes":          kadm.StringPtr(strconv.Itoa(segment)),
-	}
-	var broker brokerSpec
-	if s.long > 0 {
-		broker.Retention = retention
-		w.topics["retention.bytes"] = kadm.StringPtr(strconv.Itoa(retention))
-	}
-	if w.broker, err = h.child(ctx, RoleBroker, h.others, broker); err != nil {
+	if w.broker, err = h.child(ctx, RoleBroker, h.others, brokerSpec{s.retention()}); err != nil {
 		return nil, err
 	}
 	var started brokerReply
@@ -95,7 +88,7 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 	if s.live && !s.half {
 		return w, nil
 	}
-	if err := w.createTopics(ctx, startTopic, eventsTopic); err != nil {
+	if err := w.createTopics(ctx, 0, startTopic, eventsTopic); err != nil {
 		return nil, err
 	}
 	if w.start, err = w.loader.load(ctx, startTopic, startEvents, 0); err != nil {
@@ -105,9 +98,13 @@ func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error
 	return w, err
 }
 
-// createTopics makes topics whose records carry the time of their append.
-func (w *world) createTopics(ctx context.Context, names ...string) error {
-	created, err := w.admin.CreateTopics(ctx, partitions, 1, w.topics, names...)
+// createTopics makes topics. A retention of 0 keeps everything.
+func (w *world) createTopics(ctx context.Context, retention int, names ...string) error {
+	configs := map[string]*string{"segment.bytes": kadm.StringPtr(strconv.Itoa(segment))}
+	if retention > 0 {
+		configs["retention.bytes"] = kadm.StringPtr(strconv.Itoa(retention))
+	}
+	created, err := w.admin.CreateTopics(ctx, partitions, 1, configs, names...)
 	if err == nil {
 		err = created.Error()
 	}

@@ -1,0 +1,131 @@
+package bench
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/internal/emulator"
+)
+
+// TestPaced reads what was put on a topic in prepared requests, and at the end
+// as single events.
+func TestPaced(t *testing.T) {
+	for _, compression := range []string{"none", "lz4", "zstd"} {
+		t.Run(compression, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: map[string]int{"paced": partitions}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer k.Close()
+			l, err := newLoader(k.Addrs(), &Scenario{Payload: payloadFeed, Compression: compression, live: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.client.Close()
+
+			// In steps of 2 ms these are 62 events of each partition in 20 requests,
+			// and 324 that are left.
+			const n, rate, each, request = 10_244, 250_000, 62, 62 * partitions
+			want := make([]string, 0, n)
+			have := make(map[string]int64)
+			for i := range n {
+				r := l.ready[i]
+				want = append(want, string(r.Value))
+				have[r.typ]++
+			}
+			begin := time.Now().Truncate(time.Millisecond)
+			on, err := l.load(ctx, "paced", n, rate)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if on.Events != n || !maps.Equal(on.types, have) {
+				t.Fatalf("%d events of types %v", on.Events, on.types)
+			}
+
+			client, err := kgo.NewClient(kgo.SeedBrokers(k.Addrs()...), kgo.ConsumeTopics("paced"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			got := make(map[int32][]string)
+			var bytes, stamped int64
+			for total := 0; total < n; {
+				fetches := client.PollFetches(ctx)
+				if err := fetches.Err(); err != nil {
+					t.Fatal(err)
+				}
+				fetches.EachRecord(func(r *kgo.Record) {
+					got[r.Partition] = append(got[r.Partition], string(r.Value))
+					bytes += int64(len(r.Value))
+					total++
+					if !r.Timestamp.Before(begin) && !r.Timestamp.After(time.Now()) {
+						stamped++
+					}
+				})
+			}
+			if bytes != on.Bytes {
+				t.Errorf("%d bytes of values, counted %d", bytes, on.Bytes)
+			}
+			if stamped != n {
+				t.Errorf("%d events are of the time when they were put there, want %d", stamped, n)
+			}
+			for partition := range int32(partitions) {
+				var expected []string
+				i := 0
+				for ; i+request <= n; i += request {
+					from := i + int(partition)*each
+					expected = append(expected, want[from:from+each]...)
+				}
+				for ; i < n; i++ {
+					if int32(i%partitions) == partition {
+						expected = append(expected, want[i])
+					}
+				}
+				if !slices.Equal(got[partition], expected) {
+					t.Errorf("partition %d has %d events, want %d, or others", partition, len(got[partition]), len(expected))
+				}
+			}
+		})
+	}
+}
+
+// At a low rate each event is a request of its own.
+func TestPacedSlowly(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: map[string]int{"slow": partitions}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	l, err := newLoader(k.Addrs(), &Scenario{Payload: payloadSensor, Compression: "none", live: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.client.Close()
+	const n = 3*partitions + 1
+	begin := time.Now()
+	on, err := l.load(ctx, "slow", n, 1000)
+	if err != nil || on.Events != n {
+		t.Fatalf("%d events, %v", on.Events, err)
+	}
+	if took, least := time.Since(begin), n*time.Millisecond; took < least {
+		t.Errorf("%d events at 1,000 a second took %v", n, took)
+	}
+	for partition := range int32(partitions) {
+		want := int64(3)
+		if partition == 0 {
+			want++
+		}
+		if got := k.Cluster.PartitionInfo("slow", partition).HighWatermark; got != want {
+			t.Errorf("partition %d has %d events, want %d", partition, got, want)
+		}
+	}
+}
