@@ -7,7 +7,7 @@
 // all of maxInFlightBytes and the SDKs' batches alive, twice that is more
 // memory than the process should be seen with.
 //
-// So the heap may grow to five times of what is alive, but only within a
+// So the heap may grow to eleven times of what is alive, but only within a
 // memory limit, which is what a busy process comes to. A fixed limit would not
 // do: what is alive depends on the number of endpoints, and a limit below it
 // makes the collector run without end. The limit moves with what is alive.
@@ -23,7 +23,7 @@ import (
 
 const (
 	// percent applies where the limit doesn't: while little is alive.
-	percent = 400
+	percent = 1000
 	// overhead is what the limit counts besides the heap: stacks, the
 	// collector's own memory, spans that are half empty.
 	overhead = 32 << 20
