@@ -55,6 +55,10 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if err != nil {
 		return taken, err
 	}
+	waits, err := r.waits(pid)
+	if err != nil {
+		return taken, err
+	}
 	cpu, err := cpuTime(pid)
 	if err != nil {
 		return taken, err
@@ -82,6 +86,10 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if err != nil {
 		return taken, err
 	}
+	waitsNow, err := r.waits(pid)
+	if err != nil {
+		return taken, err
+	}
 	m, err := r.settledAt(ctx, p, address)
 	if err != nil {
 		return taken, err
@@ -94,7 +102,27 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	taken.eventBytes = float64(r.on.Bytes) / float64(r.on.Events)
 	taken.cpu = now - cpu
 	taken.brokerCPU, taken.servicesCPU = othersNow[0]-others[0], othersNow[1]-others[1]
+	taken.waited, taken.othersWaited = waitsNow[0]-waits[0], waitsNow[1]-waits[1]
 	return taken, nil
+}
+
+// waits are for how long the process, and broker and services together, had
+// something to do and no core to do it on.
+func (r *run) waits(pid int) (waited [2]time.Duration, err error) {
+	if waited[0], err = waitTime(pid); err != nil {
+		return waited, err
+	}
+	for _, p := range []*process{r.w.broker, r.w.services} {
+		if p == nil {
+			continue
+		}
+		t, err := waitTime(p.cmd.Process.Pid)
+		if err != nil {
+			return waited, err
+		}
+		waited[1] += t
+	}
+	return waited, nil
 }
 
 // keepLoading puts events on the topic for a long time: as fast as they are

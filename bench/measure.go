@@ -26,6 +26,7 @@ type sample struct {
 	rss     []int64 // now and then
 
 	brokerCPU, servicesCPU time.Duration // what the others used meanwhile
+	waited, othersWaited   time.Duration // for a core
 
 	latency buckets
 	sends   buckets

@@ -2,9 +2,12 @@ package bench
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -73,6 +76,35 @@ func cpuTime(pid int) (time.Duration, error) {
 		return 0, fmt.Errorf("bench: CPU time of process %d: %w", pid, err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// waitTime is for how long the threads of a running process were ready to run
+// and had no core, in all. Those that ended are not in it; Go ends none of a
+// process's own accord. Where the kernel doesn't count it is 0.
+func waitTime(pid int) (sum time.Duration, err error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range tasks {
+		stat, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // the thread has just ended
+		}
+		if err != nil {
+			return 0, err
+		}
+		fields := bytes.Fields(stat) // on a core, waiting for one (ns), times on a core
+		if len(fields) < 2 {
+			return 0, fmt.Errorf("bench: %s reads %q", file, stat)
+		}
+		n, err := strconv.ParseInt(string(fields[1]), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("bench: %s: %w", file, err)
+		}
+		sum += time.Duration(n)
+	}
+	return sum, nil
 }
 
 // peakRSS is the most memory that a running process has had resident. The

@@ -75,7 +75,11 @@ type Side struct {
 	P999    Values `json:"latencyP999Seconds"`
 	SendP50 Values `json:"sendP50Seconds"` // from a send to the service's answer
 	SendP99 Values `json:"sendP99Seconds"`
-	IdleCPU Values `json:"idleCores"`
+	// How many cores more the process, and broker and services, could have used
+	// in the mean: threads that were ready to run and waited for one.
+	Waited       Values `json:"waitedCores"`
+	OthersWaited Values `json:"othersWaitedCores"`
+	IdleCPU      Values `json:"idleCores"`
 	// RSS is the first run's, second by second.
 	RSS     []int64          `json:"rssBytes"`
 	Dropped map[string]int64 `json:"dropped"` // in all runs, by reason
@@ -183,7 +187,7 @@ func (s *Side) compute(r *Result) {
 	s.Broker = perEvent(func(x *sample) float64 { return x.brokerCPU.Seconds() * 1e6 })
 	s.Services = perEvent(func(x *sample) float64 { return x.servicesCPU.Seconds() * 1e6 })
 
-	for _, v := range []*Values{&s.P50, &s.P99, &s.P999, &s.SendP50, &s.SendP99, &s.IdleCPU} {
+	for _, v := range []*Values{&s.P50, &s.P99, &s.P999, &s.SendP50, &s.SendP99, &s.Waited, &s.OthersWaited, &s.IdleCPU} {
 		*v = valuesOf(nil)
 	}
 	if r.Rate > 0 { // else they wait for each other
@@ -192,6 +196,10 @@ func (s *Side) compute(r *Result) {
 		s.P999 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.999) })
 		s.SendP50 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.5) })
 		s.SendP99 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.99) })
+		if s.samples[0].waited > 0 { // else the kernel doesn't tell
+			s.Waited = over(s.samples, func(x *sample) float64 { return x.waited.Seconds() / x.elapsed.Seconds() })
+			s.OthersWaited = over(s.samples, func(x *sample) float64 { return x.othersWaited.Seconds() / x.elapsed.Seconds() })
+		}
 		if s.samples[0].idleCPU > 0 {
 			s.IdleCPU = over(s.samples, func(x *sample) float64 { return x.idleCPU })
 		}

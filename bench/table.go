@@ -52,6 +52,8 @@ var columns = []column{
 	{"idle CPU %", func(s *Side) Values { return s.IdleCPU }, 100, 2},
 	{"busy % of a core", func(s *Side) Values { return s.Busy }, 100, 0},
 	{"others busy %", func(s *Side) Values { return s.OthersBusy }, 100, 0},
+	{"waits for a core %", func(s *Side) Values { return s.Waited }, 100, 0},
+	{"others wait %", func(s *Side) Values { return s.OthersWaited }, 100, 0},
 }
 
 // WriteTable writes one scenario: a line a figure, a column a side.
