@@ -69,11 +69,11 @@ type Side struct {
 	OthersBusy Values  `json:"othersBusy"` // cores, of broker and services
 	Broker     Values  `json:"brokerCpuMicrosPerEvent"`
 	Services   Values  `json:"servicesCpuMicrosPerEvent"`
-	// Of events that come at a rate: from the append to the outcome.
+	// Of events that come at a rate: from just before they are sent to Kafka to the outcome.
 	P50     Values `json:"latencyP50Seconds"`
 	P99     Values `json:"latencyP99Seconds"`
 	P999    Values `json:"latencyP999Seconds"`
-	SendP50 Values `json:"sendP50Seconds"` // from a send to the service's answer
+	SendP50 Values `json:"sendP50Seconds"` // from a batch in hand to the service's answer
 	SendP99 Values `json:"sendP99Seconds"`
 	// How many cores more the process, and broker and services, could have used
 	// in the mean: threads that were ready to run and waited for one.

@@ -94,6 +94,39 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// Events that come at a rate: what was found out about their time is in the report.
+func TestBenchAtARate(t *testing.T) {
+	t.Setenv(asProgram, "1")
+	var out bytes.Buffer
+	cmd := rootCommand()
+	cmd.SetOut(&out)
+	cmd.SetErr(io.Discard)
+	cmd.SetArgs([]string{"bench", "half", "--pairs", "1", "--events", "20000", "--pin=false", "--output", "json"})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+	checkSchema(t, "bench-report.schema.json", out.Bytes())
+	var report bench.Report
+	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
+		t.Fatal(err)
+	}
+	r := report.Results[0]
+	s := r.Sides[0]
+	if s.Events != 20_000 || s.Outcomes != 20_000 || r.Rate <= 0 {
+		t.Errorf("%d events and %d outcomes, %.0f a second", s.Events, s.Outcomes, r.Rate)
+	}
+	for what, v := range map[string]bench.Values{"p50": s.P50, "p99": s.P99, "p99.9": s.P999, "send p50": s.SendP50, "send p99": s.SendP99} {
+		if len(v.Each) != 1 || v.Median <= 0 {
+			t.Errorf("%s is %+v", what, v)
+		}
+	}
+	if s.SendP50.Median > s.P999.Median {
+		t.Errorf("a send took %v, an event %v", s.SendP50, s.P999)
+	}
+}
+
 func TestBenchUsage(t *testing.T) {
 	for name, args := range map[string][]string{
 		"unknown scenario": {"bench", "nonsense"},
