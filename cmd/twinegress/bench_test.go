@@ -16,34 +16,37 @@ import (
 	"twinegress/bench"
 )
 
-// A whole, if tiny, benchmark, with real processes: what they counted fits
-// what was put on the topic, or it would have failed.
-func TestBench(t *testing.T) {
+// runBench runs scenarios, and gives the report, which fits its schema.
+func runBench(t *testing.T, args ...string) (report bench.Report) {
+	t.Helper()
 	t.Setenv(asProgram, "1") // the children are this test binary
-	dir := t.TempDir()
-	svg, benchfmt := filepath.Join(dir, "bench.svg"), filepath.Join(dir, "bench.txt")
-	profiles := filepath.Join(dir, "profiles") // not there yet
-	const events = 4000
-
 	var out bytes.Buffer
 	cmd := rootCommand()
 	cmd.SetOut(&out)
 	cmd.SetErr(io.Discard)
-	cmd.SetArgs([]string{
-		"bench", "discard", "eventhubs", "--pairs", "1", "--events", "4000", "--pin=false",
-		"--output", "json", "--svg", svg, "--benchfmt", benchfmt, "--profiles", profiles,
-	})
+	cmd.SetArgs(append([]string{"bench", "--output", "json"}, args...))
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		t.Fatal(err)
 	}
-
 	checkSchema(t, "bench-report.schema.json", out.Bytes())
-	var report bench.Report
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
 		t.Fatal(err)
 	}
+	return report
+}
+
+// A whole, if tiny, benchmark, with real processes: what they counted fits
+// what was put on the topic, or it would have failed.
+func TestBench(t *testing.T) {
+	dir := t.TempDir()
+	svg, benchfmt := filepath.Join(dir, "bench.svg"), filepath.Join(dir, "bench.txt")
+	profiles := filepath.Join(dir, "profiles") // not there yet
+	const events = 4000
+
+	report := runBench(t, "discard", "eventhubs", "--pairs", "1", "--events", "4000", "--pin=false",
+		"--svg", svg, "--benchfmt", benchfmt, "--profiles", profiles)
 	if len(report.Results) != 2 {
 		t.Fatalf("%d results", len(report.Results))
 	}
@@ -96,22 +99,7 @@ func TestBench(t *testing.T) {
 
 // Events that come at a rate: what was found out about their time is in the report.
 func TestBenchAtARate(t *testing.T) {
-	t.Setenv(asProgram, "1")
-	var out bytes.Buffer
-	cmd := rootCommand()
-	cmd.SetOut(&out)
-	cmd.SetErr(io.Discard)
-	cmd.SetArgs([]string{"bench", "half", "--pairs", "1", "--events", "20000", "--pin=false", "--output", "json"})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		t.Fatal(err)
-	}
-	checkSchema(t, "bench-report.schema.json", out.Bytes())
-	var report bench.Report
-	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
-		t.Fatal(err)
-	}
+	report := runBench(t, "half", "--pairs", "1", "--events", "20000", "--pin=false")
 	r := report.Results[0]
 	s := r.Sides[0]
 	if s.Events != 20_000 || s.Outcomes != 20_000 || r.Rate <= 0 {
