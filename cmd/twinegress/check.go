@@ -13,7 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 	"twinegress/internal/config"
 	"twinegress/internal/kafka"
 	"twinegress/sinks"

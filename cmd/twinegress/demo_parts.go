@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 	"twinegress/internal/config"
 	"twinegress/internal/emulator"
 )

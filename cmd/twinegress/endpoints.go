@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"twinegress/endpoints"
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 )
 
 const (

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 	"twinegress/internal/kafka"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"twinegress/endpoints"
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 	"twinegress/internal/config"
 	"twinegress/internal/emulator"
 )

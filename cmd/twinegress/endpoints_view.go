@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 )
 
 // newTable aligns columns that are separated by tabs.

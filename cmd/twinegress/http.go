@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 	"twinegress/internal/config"
 	"twinegress/pipeline"
 	"twinegress/sinks"

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 )
 
 // levels are those of a log, for --log-level.

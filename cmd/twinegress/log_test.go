@@ -6,7 +6,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 )
 
 // Who changed what is in the log, whatever its level.

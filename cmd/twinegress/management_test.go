@@ -18,7 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/endpoints"
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 	"twinegress/internal/config"
 	"twinegress/internal/emulator"
 	"twinegress/pipeline"

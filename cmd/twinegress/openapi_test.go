@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 	"twinegress/pipeline"
 )
 

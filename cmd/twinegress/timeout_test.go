@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
-	"twinegress/endpoints/api"
+	"twinegress/server/api"
 )
 
 // pipes is a listener without a network: in a bubble of synctest, what waits
