@@ -14,7 +14,9 @@ FUZZTIME  ?= 30s
 # The race detector is cgo, so it needs a C compiler.
 CC_FOUND := $(shell command -v $$(go env CC) 2>/dev/null)
 RACE     := $(if $(CC_FOUND),-race)
-TEST     := $(if $(RACE),,CGO_ENABLED=0 )go test $(RACE) -shuffle=on
+GO_TEST  := $(if $(RACE),,CGO_ENABLED=0 )go test $(RACE)
+# Results of a shuffled run are never cached, so only CI and test-many shuffle.
+SHUFFLE  := -shuffle=on
 
 # The tools' versions stand in tools/go.mod, a module of its own so that what
 # they depend on stays out of ours; so is tools/deploycheck, whose libraries are
@@ -49,16 +51,16 @@ build: ## Build bin/twinegress, static
 ##@ Test
 
 .PHONY: test
-test: warn-no-race ## Run every test, with the race detector and in random order
-	$(TEST) ./...
+test: warn-no-race ## Run every test with the race detector; what did not change comes from Go's cache
+	$(GO_TEST) $(if $(CI),$(SHUFFLE)) ./...
 
 .PHONY: test-many
-test-many: warn-no-race ## Run every test ten times: finds the flaky ones
-	$(TEST) -count=10 ./...
+test-many: warn-no-race ## Run every test ten times in random order: finds the flaky ones
+	$(GO_TEST) $(SHUFFLE) -count=10 ./...
 
 .PHONY: test-kafka
 test-kafka: $(if $(KAFKA_BROKERS),,$(KAFKA_JARS)) warn-no-race ## Run the tests against a real Kafka; needs Java 17 and Maven, or KAFKA_BROKERS
-	$(TEST) -count=1 -timeout=20m -tags=integration $(if $(KAFKA_BROKERS),,./internal/kafkatest/...) ./e2e/...
+	$(GO_TEST) $(SHUFFLE) -count=1 -timeout=20m -tags=integration $(if $(KAFKA_BROKERS),,./internal/kafkatest/...) ./e2e/...
 
 # The table of 100 rounds takes about half an hour.
 ROUNDS ?= 100
