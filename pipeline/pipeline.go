@@ -30,6 +30,7 @@ import (
 	"twinegress/sinks/deadletter"
 	"twinegress/stages"
 	"twinegress/stages/ingest"
+	"twinegress/stages/match"
 )
 
 // Options are a pipeline's parts. It owns the source and the dead letters, and
@@ -156,12 +157,12 @@ func (p *Pipeline) rescue(doing string, c *event.Chunk) {
 // job is a chunk's result of prepare: for each event who gets it.
 type job struct {
 	targets [][]*sinks.Sender
-	lookup  stages.Lookup[*sinks.Sender]
+	lookup  match.Lookup[*sinks.Sender]
 }
 
 // prepare decodes, classifies and looks up the events of one chunk, filters
 // included, against one and the same table. It is pure.
-func (p *Pipeline) prepare(c *event.Chunk, table *stages.Table[*sinks.Sender]) *job {
+func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[*sinks.Sender]) *job {
 	stages.Decode(c, table.Correlated())
 	j := p.jobs.Get().(*job)
 	for i := range c.Events {

@@ -25,8 +25,8 @@ import (
 	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/sinks/deadletter"
-	"twinegress/stages"
 	"twinegress/stages/ingest"
+	"twinegress/stages/match"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -389,7 +389,7 @@ func TestStartIsOneLine(t *testing.T) {
 }
 
 func targets(p *Pipeline, typ event.Type) []*sinks.Sender {
-	var l stages.Lookup[*sinks.Sender]
+	var l match.Lookup[*sinks.Sender]
 	return l.Targets(p.routes.table, &event.Event{Type: typ})
 }
 

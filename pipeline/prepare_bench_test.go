@@ -9,7 +9,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/event"
 	"twinegress/sinks"
-	"twinegress/stages"
+	"twinegress/stages/match"
 )
 
 // BenchmarkPrepare is a chunk's way through prepare, per event: decode,
@@ -36,13 +36,13 @@ func BenchmarkPrepare(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			p := new(Pipeline)
 			p.jobs.New = func() any { return new(job) }
-			var given []stages.Route[*sinks.Sender]
+			var given []match.Route[*sinks.Sender]
 			for i := range bench.n {
 				e := endpoint("a", endpoints.SensorChange)
 				e.Filter = bench.filter(i)
 				given = append(given, p.route(new(sinks.Sender), e))
 			}
-			table := stages.NewTable(given)
+			table := match.NewTable(given)
 			b.ReportAllocs()
 			for n := 0; b.Loop(); n++ {
 				if n%256 > 0 {

@@ -10,13 +10,13 @@ import (
 	"twinegress/endpoints/filter"
 	"twinegress/internal/event"
 	"twinegress/sinks"
-	"twinegress/stages"
+	"twinegress/stages/match"
 )
 
 // routes is a route table with the chunks that were given it. Only when the
 // last of them is dispatched may a sender that the next table lacks be drained.
 type routes struct {
-	table *stages.Table[*sinks.Sender]
+	table *match.Table[*sinks.Sender]
 	// users are those chunks, and the table before while that has users: chunks
 	// may still be under way with a table that was replaced several times over.
 	// Add under Pipeline.mu, and not once the table is replaced.
@@ -43,7 +43,7 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 		p.Log.Info("endpoints loaded", zap.Int("endpoints", len(set)))
 	}
 	senders := make(map[string]*sinks.Sender, len(set))
-	given := make([]stages.Route[*sinks.Sender], 0, len(set))
+	given := make([]match.Route[*sinks.Sender], 0, len(set))
 	for _, endpoint := range set {
 		s := p.senders[endpoint.ID]
 		switch {
@@ -62,7 +62,7 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 			removed = append(removed, s)
 		}
 	}
-	next := &routes{table: stages.NewTable(given)}
+	next := &routes{table: match.NewTable(given)}
 	p.mu.Lock()
 	old := p.routes
 	p.routes, p.senders = next, senders
@@ -87,8 +87,8 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 // route is what the endpoint subscribed to. While an endpoint of Event Grid is
 // made one that speaks AMQP, and there is no other of that kind, what was
 // already decoded has the envelope's id for its correlation id.
-func (p *Pipeline) route(s *sinks.Sender, endpoint endpoints.Endpoint) stages.Route[*sinks.Sender] {
-	r := stages.Route[*sinks.Sender]{Target: s, Correlated: endpoint.Type != endpoints.TypeEventGrid}
+func (p *Pipeline) route(s *sinks.Sender, endpoint endpoints.Endpoint) match.Route[*sinks.Sender] {
+	r := match.Route[*sinks.Sender]{Target: s, Correlated: endpoint.Type != endpoints.TypeEventGrid}
 	if endpoint.Filter != "" {
 		var err error
 		if r.Filter, err = filter.Parse(endpoint.Filter); err != nil {

@@ -1,6 +1,6 @@
-// Package stages holds the pure steps between Kafka and the senders: decode
-// and classify a chunk's records, look up who gets an event. No goroutine, no
-// I/O, no lock, and nothing allocated per event.
+// Package stages decodes and classifies a chunk's records; match/ finds who
+// gets an event, ingest/ reads the records from Kafka. Decode is clock-free: no
+// goroutine, no I/O, no lock, and nothing allocated per event.
 package stages
 
 import (
@@ -11,6 +11,7 @@ import (
 	"github.com/goccy/go-json"
 
 	"twinegress/internal/event"
+	"twinegress/internal/jsonwalk"
 )
 
 // maxDepth is the deepest nesting that encoding/json takes, and so we.
@@ -45,7 +46,7 @@ const telemetryHeader = "DigitalTwins-Telemetry"
 //
 // Only if correlated is set does an event's CorrelationID come from its data.
 // Looking there costs a tenth more, and only messages over AMQP have it: see
-// Table.Correlated.
+// match.Table.Correlated.
 func Decode(c *event.Chunk, correlated bool) {
 	d := decoder{c, correlated}
 	for i := 0; i < len(c.Records); {
@@ -84,7 +85,7 @@ func (d decoder) from(i int) (next int) {
 		case first == '[':
 			d.array(r)
 		default:
-			d.one(r, event.NoIndex, event.Trim(r.Value), r.Value)
+			d.one(r, event.NoIndex, jsonwalk.Trim(r.Value), r.Value)
 		}
 	}
 	return i
@@ -116,7 +117,7 @@ func (d decoder) array(r *event.Record) {
 		return
 	}
 	index := int32(0)
-	event.Elements(r.Value, func(start, end int) bool {
+	jsonwalk.Elements(r.Value, func(start, end int) bool {
 		body := r.Value[start:end:end]
 		d.one(r, index, body, body)
 		index++
@@ -196,7 +197,7 @@ func describe(r *event.Record, err error) string {
 	switch {
 	case r.Value == nil:
 		return "tombstone: the record has no value"
-	case firstByte(r.Value) == 0 && len(event.Trim(r.Value)) == 0:
+	case firstByte(r.Value) == 0 && len(jsonwalk.Trim(r.Value)) == 0:
 		return "the record's value is empty"
 	}
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // its own words are of Go's types

@@ -11,6 +11,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/internal/jsonwalk"
 	"twinegress/sinks"
 )
 
@@ -110,7 +111,7 @@ func (m *Message) Set(ev *event.Event, body endpoints.Body) {
 	m.ContentType = contentTypeJSON
 	m.Body = ev.Body
 	if body == endpoints.BodyData {
-		if m.Body = event.FindMember(ev.Body, "data"); m.Body == nil {
+		if m.Body = jsonwalk.FindMember(ev.Body, "data"); m.Body == nil {
 			m.Body = null
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"twinegress/internal/event"
+	"twinegress/internal/jsonwalk"
 )
 
 // buffers are what bodies are built in. A new megabyte for each batch would
@@ -108,7 +109,7 @@ func topicAtEnd(doc []byte) (topic span, ok bool) {
 	end := len(doc) - 1 // the brace
 	version := false
 	for range 2 {
-		m, comma := event.MemberBefore(doc, end)
+		m, comma := jsonwalk.MemberBefore(doc, end)
 		if comma < 0 {
 			return span{}, false
 		}
@@ -141,7 +142,7 @@ func appendMembers(buf, doc []byte) []byte {
 		buf = append(append(buf, separator), doc[from:to]...)
 		from = -1
 	}
-	event.Members(doc, func(m event.Member) bool {
+	jsonwalk.Members(doc, func(m jsonwalk.Member) bool {
 		if refused(doc, m) {
 			cut = true
 			next()
@@ -163,8 +164,8 @@ func appendMembers(buf, doc []byte) []byte {
 	return append(buf, '}')
 }
 
-func refused(doc []byte, m event.Member) bool {
+func refused(doc []byte, m jsonwalk.Member) bool {
 	key := doc[m.KeyStart:m.KeyEnd]
-	return event.KeyIs(key, "topic") ||
-		event.KeyIs(key, "metadataVersion") && string(doc[m.Start:m.End]) != `"1"`
+	return jsonwalk.KeyIs(key, "topic") ||
+		jsonwalk.KeyIs(key, "metadataVersion") && string(doc[m.Start:m.End]) != `"1"`
 }

@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"twinegress/internal/event"
+	"twinegress/internal/jsonwalk"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -78,7 +78,7 @@ func FuzzAppendEvent(f *testing.F) {
 		f.Add([]byte(doc))
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
-		doc = event.Trim(doc)
+		doc = jsonwalk.Trim(doc)
 		if !json.Valid(doc) || !utf8.Valid(doc) || doc[0] != '{' {
 			return
 		}

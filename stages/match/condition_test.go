@@ -1,4 +1,4 @@
-package stages
+package match
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"twinegress/endpoints/filter"
 	"twinegress/internal/event"
+	"twinegress/stages"
 )
 
 func parse(t testing.TB, source string) *filter.Expr {
@@ -38,10 +39,17 @@ func passes(t testing.TB, e *filter.Expr, ev *event.Event) bool {
 	return len(got) == 1
 }
 
+// decode returns the chunk of a record with this value, decoded.
+func decode(value string) *event.Chunk {
+	c := event.NewChunk("twins", 3, 1, 0, func(*event.Chunk) {})
+	c.Add(100, 0, 0, nil, []byte(value))
+	stages.Decode(c, true)
+	return c
+}
+
 func decoded(t testing.TB, body string) *event.Event {
 	t.Helper()
-	c := chunkOf(body)
-	Decode(c, true)
+	c := decode(body)
 	if len(c.Events) != 1 {
 		t.Fatalf("%s: %+v", body, c.Rejected)
 	}
@@ -605,8 +613,7 @@ func FuzzFilter(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, source, body string) {
 		e, err := filter.Parse(source)
-		c := chunkOf(body)
-		Decode(c, true)
+		c := decode(body)
 		if err != nil || len(c.Events) != 1 {
 			return
 		}

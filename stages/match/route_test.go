@@ -1,7 +1,8 @@
-package stages
+package match
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,15 +11,15 @@ import (
 )
 
 func TestTable(t *testing.T) {
-	reading := []event.Type{event.SensorChange}
+	sensor := []event.Type{event.SensorChange}
 	both := []event.Type{event.SensorChange, event.SpaceChange}
 	hot := "$body.Value > 30"
 	table := NewTable([]Route[string]{
 		{Target: "hot", Types: both, Filter: parse(t, hot)},
 		{Target: "all", Types: both},
-		{Target: "also hot", Types: reading, Filter: parse(t, "$body.Value>30")},
-		{Target: "true", Types: reading, Filter: parse(t, "true OR "+hot)},
-		{Target: "false", Types: reading, Filter: parse(t, "type = 'SpaceChange' AND "+hot)},
+		{Target: "also hot", Types: sensor, Filter: parse(t, "$body.Value>30")},
+		{Target: "true", Types: sensor, Filter: parse(t, "true OR "+hot)},
+		{Target: "false", Types: sensor, Filter: parse(t, "type = 'SpaceChange' AND "+hot)},
 		{Target: "half", Types: both, Filter: parse(t, "type = 'SpaceChange' OR "+hot)},
 	})
 	if n := len(table.byType[event.SensorChange].conditional); n != 2 {
@@ -104,8 +105,18 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+// reading is one of the documented events, on one line.
+func reading(tb testing.TB) *event.Event {
+	tb.Helper()
+	b, err := os.ReadFile("../testdata/events/event_SensorChange.json")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return decoded(tb, strings.NewReplacer("\n", "", "  ", "").Replace(string(b)))
+}
+
 func TestLookupAllocatesNothing(t *testing.T) {
-	ev := decoded(t, string(sample(t)))
+	ev := reading(t)
 	for _, source := range []string{
 		"type = 'SensorChange'",
 		"$body.Value = 'False'",
@@ -188,7 +199,7 @@ func BenchmarkLookupOfMany(b *testing.B) {
 }
 
 func BenchmarkLookup(b *testing.B) {
-	ev := decoded(b, string(sample(b)))
+	ev := reading(b)
 	hundred := func(filter func(int) string) (routes []Route[int]) {
 		for i := range 100 {
 			routes = append(routes, Route[int]{Target: i, Types: everyType, Filter: parse(b, filter(i))})

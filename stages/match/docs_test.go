@@ -1,4 +1,4 @@
-package stages
+package match
 
 import (
 	"os"
@@ -11,7 +11,7 @@ import (
 
 // Each example in docs/filters.md does what stands beside it.
 func TestDocumentedFilters(t *testing.T) {
-	b, err := os.ReadFile("../docs/filters.md")
+	b, err := os.ReadFile("../../docs/filters.md")
 	if err != nil {
 		t.Fatal(err)
 	}

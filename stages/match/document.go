@@ -1,4 +1,4 @@
-package stages
+package match
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 
 	"twinegress/endpoints/filter"
 	"twinegress/internal/event"
+	"twinegress/internal/jsonwalk"
 )
 
 // document reads the values that conditions ask for out of an event's bytes:
@@ -54,7 +55,7 @@ func (d *document) open(ev *event.Event, slots []slot) {
 	}
 	d.values[whole] = value{age: d.age}
 	if !ev.Raw { // a device's own bytes hold nothing for us
-		d.values[whole].kind, d.values[whole].raw = compound, event.Trim(ev.Body)
+		d.values[whole].kind, d.values[whole].raw = compound, jsonwalk.Trim(ev.Body)
 	}
 }
 
@@ -125,15 +126,15 @@ func (d *document) missing(slots []int) {
 func (d *document) walk(i int, doc []byte, start int) (end int) {
 	children := d.slots[i].children
 	d.missing(children)
-	return event.Walk(doc, start, func(m event.Member) (end int) {
+	return jsonwalk.Walk(doc, start, func(m jsonwalk.Member) (end int) {
 		child := d.match(i, doc[m.KeyStart:m.KeyEnd])
 		if child < 0 {
-			return event.SkipValue(doc, m.Start)
+			return jsonwalk.SkipValue(doc, m.Start)
 		}
 		v := &d.values[child]
 		if v.kind != missing { // of equal keys the last wins
 			if i == whole && doc[m.Start] == 'n' && d.slots[child].Name != dataMember {
-				return event.SkipValue(doc, m.Start) // but, as for decode, a null is no text
+				return jsonwalk.SkipValue(doc, m.Start) // but, as for decode, a null is no text
 			}
 			d.forget(child)
 		}
@@ -142,7 +143,7 @@ func (d *document) walk(i int, doc []byte, start int) (end int) {
 			*v = value{age: d.age, kind: compound, raw: doc[m.Start:end]}
 			return end
 		}
-		end = event.SkipValue(doc, m.Start)
+		end = jsonwalk.SkipValue(doc, m.Start)
 		d.read(v, doc[m.Start:end])
 		return end
 	})
@@ -153,7 +154,7 @@ func (d *document) walk(i int, doc []byte, start int) (end int) {
 func (d *document) match(i int, key []byte) int {
 	if i == whole {
 		for _, child := range d.slots[i].children {
-			if event.KeyIs(key, d.slots[child].Name) {
+			if jsonwalk.KeyIs(key, d.slots[child].Name) {
 				return child
 			}
 		}
@@ -180,7 +181,7 @@ func (d *document) forget(i int) {
 
 func (d *document) readElements(children []int, array []byte) {
 	index, left := 0, len(children)
-	event.Elements(array, func(start, end int) bool {
+	jsonwalk.Elements(array, func(start, end int) bool {
 		for _, child := range children {
 			if d.slots[child].Index == index {
 				d.read(&d.values[child], array[start:end])
@@ -218,7 +219,7 @@ func (d *document) read(v *value, raw []byte) {
 
 func (d *document) unescape(s []byte) []byte {
 	start := len(d.texts)
-	d.texts = event.Unescape(d.texts, s)
+	d.texts = jsonwalk.Unescape(d.texts, s)
 	return d.texts[start:]
 }
 
