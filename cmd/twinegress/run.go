@@ -238,15 +238,9 @@ func openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
 	}
 	identity := entra.New(roots)
 	return map[endpoints.Type]sinks.Open{
-		endpoints.TypeEventHub: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-			return eventhubs.New(e, k, roots, identity)
-		},
-		endpoints.TypeServiceBus: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-			return servicebus.New(e, k, roots, identity)
-		},
-		endpoints.TypeEventGrid: func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-			return eventgrid.New(e, k, roots, identity)
-		},
+		endpoints.TypeEventHub:   eventhubs.Opener(roots, identity),
+		endpoints.TypeServiceBus: servicebus.Opener(roots, identity),
+		endpoints.TypeEventGrid:  eventgrid.Opener(roots, identity),
 	}, nil
 }
 

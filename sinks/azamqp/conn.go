@@ -8,8 +8,20 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"twinegress/endpoints"
+	"twinegress/sinks"
+)
+
+// How the SDKs' clients are made.
+const (
+	ApplicationID = "twinegress"
+	// MaxRetries and RetryDelay are of the SDKs' own retry. The tries are the
+	// sender's, but one quick inner retry is what rebuilds a lost connection:
+	// without it a client never recovers.
+	MaxRetries = 1
+	RetryDelay = time.Millisecond
 )
 
 // ErrReturned is what a batch fails with that the service neither stored nor
@@ -21,6 +33,9 @@ var ErrReturned = errors.New("the service gave the batch back without storing it
 // released or modified as success, and the SDKs offer nothing to tell them
 // apart from it. It would be a loss that nobody counts.
 type Connections struct {
+	Host       string // of the namespace, as the endpoint has it
+	EntityPath string // of the connection string; "" is none
+
 	address string
 	tls     *tls.Config // nil: plain text
 	seen    outcomes
@@ -29,9 +44,17 @@ type Connections struct {
 // outcomes counts the answers to deliveries that weren't stored, on all connections.
 type outcomes struct{ returned, refused atomic.Uint64 }
 
-// NewConnections is for the host of a connection string. roots are further
-// root certificates, or nil.
-func NewConnections(to endpoints.ConnectionString, roots *x509.CertPool) *Connections {
+// NewConnections is for the namespace of an endpoint. roots are further root
+// certificates, or nil.
+func NewConnections(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (*Connections, error) {
+	parse := endpoints.ParseConnectionString
+	if endpoint.Authentication == endpoints.AuthenticationIdentity {
+		parse = endpoints.ParseNamespace
+	}
+	to, err := parse(key.ConnectionString(endpoint))
+	if err != nil {
+		return nil, err
+	}
 	host, port, err := net.SplitHostPort(to.Host)
 	if err != nil {
 		host, port = to.Host, "5671"
@@ -39,11 +62,11 @@ func NewConnections(to endpoints.ConnectionString, roots *x509.CertPool) *Connec
 			port = "5672"
 		}
 	}
-	c := &Connections{address: net.JoinHostPort(host, port)}
+	c := &Connections{Host: to.Host, EntityPath: to.EntityPath, address: net.JoinHostPort(host, port)}
 	if !to.UseDevelopmentEmulator {
 		c.tls = &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}
 	}
-	return c
+	return c, nil
 }
 
 // Dial opens a connection.

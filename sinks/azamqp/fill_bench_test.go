@@ -26,11 +26,11 @@ func BenchmarkSend(b *testing.B) {
 	}
 	defer e.Close()
 	connection := e.ConnectionString(emulator.Primary)
-	hub, err := eventhubs.New(endpoints.Endpoint{ConnectionString: connection, Path: "hub"}, sinks.Primary, nil, nil)
+	hub, err := eventhubs.Opener(nil, nil)(endpoints.Endpoint{ConnectionString: connection, Path: "hub"}, sinks.Primary)
 	if err != nil {
 		b.Fatal(err)
 	}
-	topic, err := servicebus.New(endpoints.Endpoint{ConnectionString: connection, Path: "topic"}, sinks.Primary, nil, nil)
+	topic, err := servicebus.Opener(nil, nil)(endpoints.Endpoint{ConnectionString: connection, Path: "topic"}, sinks.Primary)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -39,31 +39,26 @@ func start(t *testing.T) *emulator.Emulator {
 // kind is one of the two services.
 type kind struct {
 	entity string
-	open   func(t *testing.T, connection, path string) sinks.Sink
+	opener sinks.Open
 }
 
 var kinds = map[string]kind{
-	"eventhubs": {"hub", func(t *testing.T, connection, path string) sinks.Sink {
-		return opened(t)(eventhubs.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil, nil))
-	}},
-	"servicebus": {"topic", func(t *testing.T, connection, path string) sinks.Sink {
-		return opened(t)(servicebus.New(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary, nil, nil))
-	}},
+	"eventhubs":  {"hub", eventhubs.Opener(nil, nil)},
+	"servicebus": {"topic", servicebus.Opener(nil, nil)},
 }
 
-func opened(t *testing.T) func(sinks.Sink, error) sinks.Sink {
-	return func(s sinks.Sink, err error) sinks.Sink {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			_ = s.Close(ctx)
-		})
-		return s
+func (k kind) open(t *testing.T, connection, path string) sinks.Sink {
+	t.Helper()
+	s, err := k.opener(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.Close(ctx)
+	})
+	return s
 }
 
 func both(t *testing.T, run func(t *testing.T, e *emulator.Emulator, k kind)) {

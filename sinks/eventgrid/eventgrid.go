@@ -40,12 +40,18 @@ type Sink struct {
 	url       string
 	pipeline  runtime.Pipeline
 	transport *http.Transport
-	identity  *entra.Identity // nil: keys
+	identity  *entra.Identity // nil: with a key
 }
 
-// New makes the sink. roots are further root certificates, or nil; identity is
-// for an endpoint without keys.
-func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error) {
+// Opener returns what opens the sinks of topics. roots are further root
+// certificates, or nil; identity is for endpoints without keys.
+func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
+	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
+		return open(endpoint, key, roots, identity), nil
+	}
+}
+
+func open(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) *Sink {
 	s := &Sink{url: "https://" + endpoint.Path + "/api/events?api-version=2018-01-01"}
 	var credential policy.Policy
 	if endpoint.Authentication == endpoints.AuthenticationIdentity {
@@ -66,7 +72,7 @@ func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, ident
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // the tries are the sender's
 		Transport: &http.Client{Transport: transport, CheckRedirect: noRedirect},
 	})
-	return s, nil
+	return s
 }
 
 // noRedirect makes a redirection an answer like any other. Followed, it would
@@ -76,10 +82,8 @@ func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 
 // Send posts as many events as one request takes, as a JSON array.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
-	if s.identity != nil {
-		if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
-			return 0, err
-		}
+	if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
+		return 0, err
 	}
 	buffer := buffers.Get().(*[]byte)
 	body, n := build(*buffer, events)
@@ -98,10 +102,8 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 // there and the key in order. What it can't tell: whether the topic's schema
 // is Event Grid's, as it has to be.
 func (s *Sink) Check(ctx context.Context) error {
-	if s.identity != nil {
-		if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
-			return err
-		}
+	if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
+		return err
 	}
 	err := s.post(ctx, []byte("[]"))
 	if e, ok := errors.AsType[*sinks.Error](err); ok && e.Kind == sinks.Rejected {

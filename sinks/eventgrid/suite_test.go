@@ -8,7 +8,7 @@ import (
 	"twinegress/sinks/sinktest"
 )
 
-var service = sinktest.Service{Type: endpoints.TypeEventGrid, New: eventgrid.New}
+var service = sinktest.Service{Type: endpoints.TypeEventGrid, Opener: eventgrid.Opener}
 
 func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
 

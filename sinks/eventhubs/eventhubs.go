@@ -27,59 +27,51 @@ type Sink struct {
 	endpoint    endpoints.Endpoint
 	client      *azeventhubs.ProducerClient
 	connections *azamqp.Connections
-	identity    *entra.Identity // nil: keys
+	identity    *entra.Identity // nil: with a key
 
 	mu         sync.Mutex
 	partitions []string // of the hub; asked for once
 }
 
-// New makes the sink. roots are further root certificates, or nil; identity is
-// for an endpoint without keys.
-func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error) {
-	s := &Sink{endpoint: endpoint}
-	connection := key.ConnectionString(endpoint)
-	options := &azeventhubs.ProducerClientOptions{
-		ApplicationID: "twinegress",
-		NewWebSocketConn: func(ctx context.Context, _ azeventhubs.WebSocketConnParams) (net.Conn, error) {
-			return s.connections.Dial(ctx)
-		},
-		// The tries are the sender's. One quick inner retry is what rebuilds
-		// a lost connection; with none the client would never recover.
-		RetryOptions: azeventhubs.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
-	}
-	var to endpoints.ConnectionString
-	var err error
-	if endpoint.Authentication == endpoints.AuthenticationIdentity {
-		if to, err = endpoints.ParseNamespace(connection); err != nil {
+// Opener returns what opens the sinks of event hubs. roots are further root
+// certificates, or nil; identity is for endpoints without keys.
+func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
+	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
+		connections, err := azamqp.NewConnections(endpoint, key, roots)
+		if err != nil {
 			return nil, err
 		}
-		s.identity = identity
-		s.client, err = azeventhubs.NewProducerClient(to.Host, endpoint.Path, identity, options)
-	} else {
-		if to, err = endpoints.ParseConnectionString(connection); err != nil {
+		s := &Sink{endpoint: endpoint, connections: connections}
+		options := &azeventhubs.ProducerClientOptions{
+			ApplicationID: azamqp.ApplicationID,
+			NewWebSocketConn: func(ctx context.Context, _ azeventhubs.WebSocketConnParams) (net.Conn, error) {
+				return connections.Dial(ctx)
+			},
+			RetryOptions: azeventhubs.RetryOptions{MaxRetries: azamqp.MaxRetries, RetryDelay: azamqp.RetryDelay},
+		}
+		if endpoint.Authentication == endpoints.AuthenticationIdentity {
+			s.identity = identity
+			s.client, err = azeventhubs.NewProducerClient(connections.Host, endpoint.Path, identity, options)
+		} else {
+			hub := endpoint.Path
+			if connections.EntityPath != "" {
+				hub = "" // the SDK takes it from one place only
+			}
+			s.client, err = azeventhubs.NewProducerClientFromConnectionString(key.ConnectionString(endpoint), hub, options)
+		}
+		if err != nil {
 			return nil, err
 		}
-		hub := endpoint.Path
-		if to.EntityPath != "" {
-			hub = "" // the SDK takes it from one place only
-		}
-		s.client, err = azeventhubs.NewProducerClientFromConnectionString(connection, hub, options)
+		return s, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	s.connections = azamqp.NewConnections(to, roots)
-	return s, nil
 }
 
 // Send puts a leading run of events, all for the same partition of the hub, in
 // one batch as large as the link takes. Kafka partition p goes to hub
 // partition p mod n, so that a reader finds each Kafka partition in order.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
-	if s.identity != nil {
-		if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
-			return 0, err
-		}
+	if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
+		return 0, err
 	}
 	var options azeventhubs.EventDataBatchOptions
 	if s.endpoint.Ordering != endpoints.OrderingNone {
@@ -145,10 +137,8 @@ func (s *Sink) hubPartitions(ctx context.Context) ([]string, error) {
 // Check asks the hub for its partitions and opens a link to send on, which
 // takes the right to send.
 func (s *Sink) Check(ctx context.Context) error {
-	if s.identity != nil {
-		if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
-			return err
-		}
+	if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
+		return err
 	}
 	if _, err := s.hubPartitions(ctx); err != nil {
 		return classify(err)

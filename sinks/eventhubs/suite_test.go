@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var service = sinktest.Service{Type: endpoints.TypeEventHub, New: eventhubs.New}
+var service = sinktest.Service{Type: endpoints.TypeEventHub, Opener: eventhubs.Opener}
 
 func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
 

@@ -26,7 +26,7 @@ type Sink struct {
 	endpoint    endpoints.Endpoint
 	client      *azservicebus.Client
 	connections *azamqp.Connections
-	identity    *entra.Identity // nil: keys
+	identity    *entra.Identity // nil: with a key
 
 	// connecting is held while the SDK may connect. Two sends that find no link
 	// would each make one, and the SDK would forget the first: it and the
@@ -36,47 +36,39 @@ type Sink struct {
 	sender     *azservicebus.Sender
 }
 
-// New makes the sink. roots are further root certificates, or nil; identity is
-// for an endpoint without keys.
-func New(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error) {
-	s := &Sink{endpoint: endpoint, connecting: make(chan struct{}, 1)}
-	connection := key.ConnectionString(endpoint)
-	options := &azservicebus.ClientOptions{
-		ApplicationID: "twinegress",
-		NewWebSocketConn: func(ctx context.Context, _ azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
-			return s.connections.Dial(ctx)
-		},
-		// The tries are the sender's. One quick inner retry is what rebuilds
-		// a lost connection; with none the client would never recover.
-		RetryOptions: azservicebus.RetryOptions{MaxRetries: 1, RetryDelay: time.Millisecond},
-	}
-	var to endpoints.ConnectionString
-	var err error
-	if endpoint.Authentication == endpoints.AuthenticationIdentity {
-		if to, err = endpoints.ParseNamespace(connection); err != nil {
+// Opener returns what opens the sinks of topics. roots are further root
+// certificates, or nil; identity is for endpoints without keys.
+func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
+	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
+		connections, err := azamqp.NewConnections(endpoint, key, roots)
+		if err != nil {
 			return nil, err
 		}
-		s.identity = identity
-		s.client, err = azservicebus.NewClient(to.Host, identity, options)
-	} else {
-		if to, err = endpoints.ParseConnectionString(connection); err != nil {
+		s := &Sink{endpoint: endpoint, connections: connections, connecting: make(chan struct{}, 1)}
+		options := &azservicebus.ClientOptions{
+			ApplicationID: azamqp.ApplicationID,
+			NewWebSocketConn: func(ctx context.Context, _ azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
+				return connections.Dial(ctx)
+			},
+			RetryOptions: azservicebus.RetryOptions{MaxRetries: azamqp.MaxRetries, RetryDelay: azamqp.RetryDelay},
+		}
+		if endpoint.Authentication == endpoints.AuthenticationIdentity {
+			s.identity = identity
+			s.client, err = azservicebus.NewClient(connections.Host, identity, options)
+		} else {
+			s.client, err = azservicebus.NewClientFromConnectionString(key.ConnectionString(endpoint), options)
+		}
+		if err != nil {
 			return nil, err
 		}
-		s.client, err = azservicebus.NewClientFromConnectionString(connection, options)
+		return s, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	s.connections = azamqp.NewConnections(to, roots)
-	return s, nil
 }
 
 // Send puts a leading part of events in one batch as large as the link takes.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
-	if s.identity != nil {
-		if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
-			return 0, err
-		}
+	if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
+		return 0, err
 	}
 	sender, batch, err := s.newBatch(ctx)
 	if err != nil {
@@ -126,10 +118,8 @@ func (s *Sink) newBatch(ctx context.Context) (*azservicebus.Sender, *azservicebu
 
 // Check opens the link to send on, which takes the right to send.
 func (s *Sink) Check(ctx context.Context) error {
-	if s.identity != nil {
-		if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
-			return err
-		}
+	if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
+		return err
 	}
 	if _, _, err := s.newBatch(ctx); err != nil {
 		return classify(err)

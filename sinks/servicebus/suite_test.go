@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var service = sinktest.Service{Type: endpoints.TypeServiceBus, New: servicebus.New}
+var service = sinktest.Service{Type: endpoints.TypeServiceBus, Opener: servicebus.Opener}
 
 func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
 

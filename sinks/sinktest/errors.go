@@ -135,7 +135,7 @@ func RunErrors(t *testing.T, s Service) {
 
 func (f failure) run(t *testing.T, s Service) {
 	e := s.start(t, emulator.KeyPair{}, nil)
-	sink, err := s.New(s.endpoint(e), sinks.Primary, rootsOf(e), nil)
+	sink, err := s.Opener(rootsOf(e), nil)(s.endpoint(e), sinks.Primary)
 	if err != nil {
 		t.Fatal(err)
 	}

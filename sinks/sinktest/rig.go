@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 	"twinegress/internal/event"
 	"twinegress/sinks"
@@ -89,7 +88,6 @@ func newRig(t *testing.T, s Service, c cell, keepDropped bool) *rig {
 	r.logs = logs
 	o := options
 	o.KeepDropped = keepDropped
-	roots := rootsOf(r.emulator)
 	endpoint := s.endpoint(r.emulator)
 	switch {
 	case c.oneKey:
@@ -98,10 +96,8 @@ func newRig(t *testing.T, s Service, c cell, keepDropped bool) *rig {
 		endpoint = s.withIdentity(endpoint, r.emulator)
 	}
 	r.credential.scope = s.scope()
-	identity := entra.Of(&r.credential)
-	r.Sender = sinks.NewSender(endpoint, o, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-		return s.New(e, k, roots, identity)
-	}, &r.letters, zap.New(core))
+	open := s.Opener(rootsOf(r.emulator), entra.Of(&r.credential))
+	r.Sender = sinks.NewSender(endpoint, o, open, &r.letters, zap.New(core))
 	return r
 }
 

@@ -23,8 +23,8 @@ import (
 
 // Service is what the suite has to know of a sink.
 type Service struct {
-	Type endpoints.Type
-	New  func(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) (sinks.Sink, error)
+	Type   endpoints.Type
+	Opener func(roots *x509.CertPool, identity *entra.Identity) sinks.Open
 }
 
 const (
