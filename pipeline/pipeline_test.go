@@ -191,7 +191,7 @@ func TestRun(t *testing.T) {
 	sensor, space, odd := `{"eventType":"SensorChange"}`, `{"eventType":"SpaceChange"}`, `{"eventType":"Odd"}`
 	values := []string{sensor, space, "nonsense", "[" + sensor + "," + odd + "," + space + "]", `{"eventType":"UdfCustom"}`, sensor}
 	bad := sink(func(_ context.Context, events []*event.Event) (int, error) {
-		return len(events), &sinks.Error{Kind: sinks.Rejected, Err: errors.New("bad")}
+		return len(events), &sinks.Error{Reason: event.Rejected, Err: errors.New("bad")}
 	})
 	r := run(t, 10*time.Second, store{set: []endpoints.Endpoint{
 		endpoint("a", endpoints.SensorChange, endpoints.SpaceChange), endpoint("b", endpoints.SpaceChange), endpoint("c", endpoints.SensorChange),
@@ -239,7 +239,7 @@ func TestStopWithAFullLane(t *testing.T) {
 		if sends.Add(1) == 1 {
 			return len(events), nil
 		}
-		return len(events), &sinks.Error{Kind: sinks.Throttled, Wait: time.Minute, Err: errors.New("busy")}
+		return len(events), &sinks.Error{Reason: event.Throttled, Wait: time.Minute, Err: errors.New("busy")}
 	})
 	// Far more chunks than there are workers.
 	values := slices.Repeat([]string{`{"eventType":"SensorChange"}`}, 256*4*(1+runtime.GOMAXPROCS(0)))

@@ -71,9 +71,9 @@ func (f *failover) Send(ctx context.Context, events []*event.Event, probe bool) 
 	case !isUnauthorized(err):
 		return n, err
 	case f.endpoint.Authentication == endpoints.AuthenticationIdentity:
-		return n, &Error{Kind: Unauthorized, Err: fmt.Errorf("this process's identity: %w", err)}
+		return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("this process's identity: %w", err)}
 	case f.endpoint.SecondaryConnectionString == "":
-		return n, &Error{Kind: Unauthorized, Err: fmt.Errorf("primary key: %w (and there is no secondary)", err)}
+		return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("primary key: %w (and there is no secondary)", err)}
 	}
 	// The other key itself, not whichever is current: another lane may have
 	// switched, and so may a probe, but this batch tries each key once.
@@ -103,7 +103,7 @@ func (f *failover) sendWith(ctx context.Context, key Key, events []*event.Event)
 
 func isUnauthorized(err error) bool {
 	e, ok := errors.AsType[*Error](err)
-	return ok && e.Kind == Unauthorized
+	return ok && e.Reason == event.Unauthorized
 }
 
 func isLost(err error) bool {
@@ -130,7 +130,7 @@ func (f *failover) renew() {
 }
 
 func bothRefused(refused [2]error) error {
-	return &Error{Kind: Unauthorized, Err: fmt.Errorf("both keys are refused: primary: %w; secondary: %w", refused[Primary], refused[Secondary])}
+	return &Error{Reason: event.Unauthorized, Err: fmt.Errorf("both keys are refused: primary: %w; secondary: %w", refused[Primary], refused[Secondary])}
 }
 
 // use gives the connection of a key, opened if need be. The caller must

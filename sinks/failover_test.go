@@ -16,7 +16,7 @@ import (
 func refusing(refused ...string) func(context.Context, string, []*event.Event) (int, error) {
 	return func(_ context.Context, way string, events []*event.Event) (int, error) {
 		if slices.Contains(refused, way) {
-			return len(events), refusal(Unauthorized, 0)
+			return len(events), refusal(event.Unauthorized, 0)
 		}
 		return len(events), nil
 	}
@@ -71,7 +71,7 @@ func TestFailoverIsNoTry(t *testing.T) {
 		failures := 1
 		h.service.respond = func(_ context.Context, way string, events []*event.Event) (int, error) {
 			if way == "primary" {
-				return len(events), refusal(Unauthorized, 0)
+				return len(events), refusal(event.Unauthorized, 0)
 			}
 			if failures > 0 {
 				failures--
@@ -126,7 +126,7 @@ func TestProbeStaysWithItsKey(t *testing.T) {
 		h.service.respond = refusing("primary", "secondary")
 		h.put(0, 1)
 		advance(1100 * ms) // the whole back-off, and the linger before it
-		h.service.respond = script(refusal(Unauthorized, 0), errTest)
+		h.service.respond = script(refusal(event.Unauthorized, 0), errTest)
 		h.service.calls = nil
 		h.put(0, 1)
 		advance(time.Second)
@@ -174,7 +174,7 @@ func newKeys() endpoints.Endpoint {
 
 // What an update does to a batch that is under way the old way.
 func TestUpdateWhileSending(t *testing.T) {
-	unauthorized, throttled := refusal(Unauthorized, 0), refusal(Throttled, time.Minute)
+	unauthorized, throttled := refusal(event.Unauthorized, 0), refusal(event.Throttled, time.Minute)
 	tests := map[string]struct {
 		took  time.Duration // of the old way
 		old   error         // its answer
@@ -184,7 +184,7 @@ func TestUpdateWhileSending(t *testing.T) {
 		"the old way works to the end":          {took: 100 * ms},
 		"refused: goes the new way":             {took: 100 * ms, old: unauthorized, after: 100 * ms, calls: 1},
 		"unreachable: goes the new way":         {took: 100 * ms, old: errTest, after: 100 * ms, calls: 1},
-		"rejected: goes the new way":            {took: 100 * ms, old: refusal(Rejected, 0), after: 100 * ms, calls: 1},
+		"rejected: goes the new way":            {took: 100 * ms, old: refusal(event.Rejected, 0), after: 100 * ms, calls: 1},
 		"throttled meanwhile: goes the new way": {took: 100 * ms, old: throttled, after: 100 * ms, calls: 1},
 		"throttled before: the wait ends":       {old: throttled, calls: 1},
 	}

@@ -316,8 +316,8 @@ func (h *harness) inOrder() {
 
 var errTest = errors.New("test")
 
-func refusal(kind Kind, wait time.Duration) error {
-	return &Error{Kind: kind, Wait: wait, Err: errTest}
+func refusal(reason event.Reason, wait time.Duration) error {
+	return &Error{Reason: reason, Wait: wait, Err: errTest}
 }
 
 // script answers each Send with the next error, and takes everything after the last.

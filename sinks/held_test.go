@@ -91,7 +91,7 @@ func TestDeadLettersAreNotHeld(t *testing.T) {
 		options := defaults
 		options.MaxHeld, options.KeepDropped = 1<<20, true
 		h := newHarness(t, hub, options)
-		h.service.respond = script(refusal(Rejected, 0), refusal(Unreachable, 0), refusal(Unreachable, 0), refusal(Unreachable, 0))
+		h.service.respond = script(refusal(event.Rejected, 0), refusal(event.Unreachable, 0), refusal(event.Unreachable, 0), refusal(event.Unreachable, 0))
 		h.put(0, 1) // set aside
 		advance(time.Minute)
 		h.put(0, 10) // dropped and kept

@@ -154,9 +154,9 @@ func TestPoison(t *testing.T) {
 		"all":                  {16, []int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
 		"two, all but one bad": {3, []int64{0, 2}},
 	}
-	for _, kind := range []Kind{Rejected, TooLarge} {
+	for _, reason := range []event.Reason{event.Rejected, event.TooLarge} {
 		for name, test := range tests {
-			t.Run(fmt.Sprint(kindReasons[kind], "/", name), func(t *testing.T) {
+			t.Run(fmt.Sprint(reason, "/", name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					options := defaults
 					options.MaxEvents = test.n
@@ -164,7 +164,7 @@ func TestPoison(t *testing.T) {
 					h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
 						for _, ev := range events {
 							if slices.Contains(test.bad, ev.Record.Offset) {
-								return len(events), refusal(kind, 0)
+								return len(events), refusal(reason, 0)
 							}
 						}
 						return len(events), nil
@@ -177,14 +177,14 @@ func TestPoison(t *testing.T) {
 						t.Errorf("%d sends for %d bad of %d, want at most %d", len(h.calls()), k, test.n, limit)
 					}
 					h.inOrder()
-					want := counts{kindReasons[kind].String(): k}
+					want := counts{reason.String(): k}
 					if test.n > k {
 						want["delivered"] = test.n - k
 					}
 					h.expect(want)
 					var bad []int64
 					for _, l := range h.letters.got {
-						if l.reason != kindReasons[kind] || l.detail != errTest.Error() {
+						if l.reason != reason || l.detail != errTest.Error() {
 							t.Errorf("dead letter %+v", l)
 						}
 						bad = append(bad, l.offset)
@@ -205,11 +205,11 @@ func TestPoison(t *testing.T) {
 // A refusal before any event was looked at (attaching the link is not allowed,
 // say) blames no event: it is the endpoint's trouble.
 func TestRefusalOfNoEvent(t *testing.T) {
-	for _, kind := range []Kind{Rejected, TooLarge} {
-		t.Run(kindReasons[kind].String(), func(t *testing.T) {
+	for _, reason := range []event.Reason{event.Rejected, event.TooLarge} {
+		t.Run(reason.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHarness(t, hub, defaults)
-				h.service.respond = func(context.Context, string, []*event.Event) (int, error) { return 0, refusal(kind, 0) }
+				h.service.respond = func(context.Context, string, []*event.Event) (int, error) { return 0, refusal(reason, 0) }
 				h.put(0, 5)
 				advance(100 * ms)
 				h.expect(counts{"unreachable": 5})

@@ -129,21 +129,21 @@ func trouble(ctx context.Context, _ string, events []*event.Event) (int, error) 
 	}
 	for _, ev := range events {
 		if ev.Record.Offset%97 == 13 {
-			return len(events), refusal(Rejected, 0)
+			return len(events), refusal(event.Rejected, 0)
 		}
 	}
 	n := 1 + rand.IntN(len(events))
 	switch rand.IntN(40) {
 	case 0:
-		return n, refusal(Unreachable, 0)
+		return n, refusal(event.Unreachable, 0)
 	case 1:
-		return n, refusal(Throttled, rand.N(time.Second))
+		return n, refusal(event.Throttled, rand.N(time.Second))
 	case 2, 3, 4, 5:
-		return n, refusal(Unauthorized, 0)
+		return n, refusal(event.Unauthorized, 0)
 	case 6:
-		return 0, refusal(Rejected, 0)
+		return 0, refusal(event.Rejected, 0)
 	case 7:
-		return n, refusal(TooLarge, 0)
+		return n, refusal(event.TooLarge, 0)
 	case 8:
 		<-ctx.Done() // hangs
 		return n, ctx.Err()

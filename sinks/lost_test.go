@@ -22,9 +22,9 @@ func TestLostConnectionIsReplaced(t *testing.T) {
 		opened  int
 	}{
 		"unreachable":       {[]error{errTest}, counts{"delivered": 2}, 1},
-		"unreachable, lost": {[]error{&Error{Lost: true, Err: errTest}}, counts{"delivered": 2}, 2},
-		"throttled, lost":   {[]error{&Error{Kind: Throttled, Lost: true, Err: errTest}}, counts{"delivered": 2}, 2},
-		"too large, lost":   {[]error{&Error{Kind: TooLarge, Lost: true, Err: errTest}}, counts{"delivered": 2}, 2},
+		"unreachable, lost": {[]error{&Error{Reason: event.Unreachable, Lost: true, Err: errTest}}, counts{"delivered": 2}, 2},
+		"throttled, lost":   {[]error{&Error{Reason: event.Throttled, Lost: true, Err: errTest}}, counts{"delivered": 2}, 2},
+		"too large, lost":   {[]error{&Error{Reason: event.TooLarge, Lost: true, Err: errTest}}, counts{"delivered": 2}, 2},
 		"a back-off":        {[]error{errTest, errTest, errTest}, counts{"unreachable": 2}, 1},
 		"a probe":           {[]error{errTest, errTest, errTest, nil}, counts{"unreachable": 2, "delivered": 1}, 2},
 	}
@@ -60,7 +60,7 @@ func TestOnlyKeyRefused(t *testing.T) {
 		one := hub
 		one.SecondaryConnectionString = ""
 		h := newHarness(t, one, defaults)
-		h.service.respond = script(refusal(Unauthorized, 0))
+		h.service.respond = script(refusal(event.Unauthorized, 0))
 		h.put(0, 1)
 		advance(2 * time.Second)
 		if closed := h.closed(); !slices.Equal(closed, []string{"primary"}) {
@@ -96,7 +96,7 @@ func TestNothingButRefusals(t *testing.T) {
 		core, logs := observer.New(zap.WarnLevel)
 		h := newHarness(t, hub, defaults)
 		h.log = zap.New(core)
-		respond := refusal(Rejected, 0)
+		respond := refusal(event.Rejected, 0)
 		h.service.respond = always(respond)
 		h.put(0, refusedInARow-1)
 		advance(time.Second)

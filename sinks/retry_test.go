@@ -18,7 +18,7 @@ func TestRetry(t *testing.T) {
 		refused := map[string]bool{}
 		h.service.respond = func(_ context.Context, way string, events []*event.Event) (int, error) {
 			if refused[way] {
-				return len(events), &Error{Kind: Unauthorized, Err: errTest}
+				return len(events), &Error{Reason: event.Unauthorized, Err: errTest}
 			}
 			return len(events), nil
 		}

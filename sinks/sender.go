@@ -218,18 +218,18 @@ func (s *Sender) deliver(ctx context.Context, all []*event.Event) (done int) {
 			// The endpoint was changed under the batch, which goes the new way.
 			s.breaker.Cancel(permit)
 			suspects = 0
-		case err.Kind == Rejected || err.Kind == TooLarge:
+		case err.Reason == event.Rejected || err.Reason == event.TooLarge:
 			s.healthy(permit, link) // the service works, only an event is bad
 			if n > 1 {
 				suspects = n
 				continue
 			}
-			s.setAside(batch[0], kindReasons[err.Kind], err.Err.Error())
+			s.setAside(batch[0], err.Reason, err.Err.Error())
 			batch = batch[1:]
 			suspects = 0
 		default:
 			s.backOff(permit, err)
-			s.drop(batch, kindReasons[err.Kind], err.Err.Error())
+			s.drop(batch, err.Reason, err.Err.Error())
 			return len(all)
 		}
 	}
@@ -251,15 +251,15 @@ func (s *Sender) send(ctx context.Context, link *failover, permit breaker.Permit
 		switch {
 		case ctx.Err() != nil || link.isReplaced():
 			return 0, e
-		case e.Kind == Unreachable && s.options.Pauses.Sum() > paused:
+		case e.Reason == event.Unreachable && s.options.Pauses.Sum() > paused:
 			s.log.Info("the process was held up while it sent; what was not sent for that is sent again",
 				zap.Duration("for", s.options.Pauses.Sum()-paused), zap.Error(e.Err))
-		case e.Kind == Throttled && waited+wait <= s.options.ThrottleLimit:
+		case e.Reason == event.Throttled && waited+wait <= s.options.ThrottleLimit:
 			waited += wait
 			s.throttle(ctx, link, e, wait)
-		case (e.Kind == Rejected || e.Kind == TooLarge) && n < 1:
+		case (e.Reason == event.Rejected || e.Reason == event.TooLarge) && n < 1:
 			// Refused before any event was looked at: no event is to blame.
-			return 0, &Error{Kind: Unreachable, Err: e.Err}
+			return 0, &Error{Reason: event.Unreachable, Err: e.Err}
 		default:
 			return n, e
 		}
@@ -280,10 +280,10 @@ func (s *Sender) try(ctx context.Context, link *failover, permit breaker.Permit,
 		s.observe(n, time.Since(start))
 		if err != nil && before != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			// The time was up amid this try, which says nothing; the one before does.
-			err = &Error{Kind: Unreachable, Err: fmt.Errorf("%w, after %w", classified(err).Err, classified(before).Err)}
+			err = &Error{Reason: event.Unreachable, Err: fmt.Errorf("%w, after %w", classified(err).Err, classified(before).Err)}
 		}
 		before = err
-		if err == nil || classified(err).Kind != Unreachable || attempt >= s.options.Attempts {
+		if err == nil || classified(err).Reason != event.Unreachable || attempt >= s.options.Attempts {
 			return n, err
 		}
 		select {
@@ -346,8 +346,8 @@ func (s *Sender) backOff(permit breaker.Permit, e *Error) {
 		return // another lane's failure did, or the endpoint works again
 	}
 	s.mu.Lock()
-	s.lastErr, s.lastReason = e.Error(), kindReasons[e.Kind]
+	s.lastErr, s.lastReason = e.Error(), e.Reason
 	s.mu.Unlock()
 	s.log.Warn("endpoint backs off: its events are dropped until it is tried again",
-		zap.Stringer("reason", kindReasons[e.Kind]), zap.Time("until", retryAt), zap.Error(e.Err))
+		zap.Stringer("reason", e.Reason), zap.Time("until", retryAt), zap.Error(e.Err))
 }

@@ -13,8 +13,8 @@ import (
 
 // What becomes of one batch of three events, by what the service answers.
 func TestOneBatch(t *testing.T) {
-	unreachable := refusal(Unreachable, 0)
-	throttled := func(wait time.Duration) error { return refusal(Throttled, wait) }
+	unreachable := refusal(event.Unreachable, 0)
+	throttled := func(wait time.Duration) error { return refusal(event.Throttled, wait) }
 	at := func(times ...time.Duration) (calls []call) {
 		for _, d := range times {
 			calls = append(calls, sent(5*ms+d, 3))
@@ -103,7 +103,7 @@ func TestOneBatch(t *testing.T) {
 func TestThrottledState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
-		h.service.respond = script(refusal(Throttled, 4*time.Second))
+		h.service.respond = script(refusal(event.Throttled, 4*time.Second))
 		h.put(0, 1)
 		advance(time.Second)
 		if snap := h.snapshot(); snap.State != StateThrottled || !strings.Contains(snap.LastError, "throttled") {

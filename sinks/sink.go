@@ -70,43 +70,24 @@ func (k Key) ConnectionString(e endpoints.Endpoint) string {
 // first Send does.
 type Open func(endpoint endpoints.Endpoint, key Key) (Sink, error)
 
-// Kind is what a sink's error means for the sender.
-type Kind uint8
-
-const (
-	// Unreachable is everything that may work later: tried again, then a back-off.
-	Unreachable Kind = iota
-	// Unauthorized means that this key is refused. The other one is tried at once.
-	Unauthorized
-	// Throttled means that the service asks to wait. The batch is kept.
-	Throttled
-	// Rejected means that the service works, but does not take these events.
-	Rejected
-	// TooLarge is a rejection for the size of the batch or of its only event.
-	TooLarge
-)
-
-var kindReasons = [...]event.Reason{
-	Unreachable:  event.Unreachable,
-	Unauthorized: event.Unauthorized,
-	Throttled:    event.Throttled,
-	Rejected:     event.Rejected,
-	TooLarge:     event.TooLarge,
-}
-
 // Error is a failed Send, classified where the service's own errors are known.
 type Error struct {
-	Kind Kind
-	Wait time.Duration // Throttled: how long the service asks to wait
-	// Lost says that the connection is of no more use, whatever the Kind: the
+	// Reason is one of five, and says what the sender does about it:
+	//
+	//	event.Unreachable   may work later: tried again, then a back-off
+	//	event.Unauthorized  this key is refused: the other one is tried at once
+	//	event.Throttled     the service asks to wait: the batch is kept
+	//	event.Rejected      the service works, but does not take these events
+	//	event.TooLarge      rejected for the size of the batch or of its only event
+	Reason event.Reason
+	Wait   time.Duration // with event.Throttled: how long the service asks to wait
+	// Lost says that the connection is of no more use, whatever the Reason: the
 	// next Send has to be a new sink's.
 	Lost bool
 	Err  error
 }
 
-func (e *Error) Error() string {
-	return fmt.Sprintf("%s: %v", kindReasons[e.Kind], e.Err)
-}
+func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Reason, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
 
@@ -115,7 +96,7 @@ func classified(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
-	return &Error{Kind: Unreachable, Err: err}
+	return &Error{Reason: event.Unreachable, Err: err}
 }
 
 // DeadLetters stores events that are set aside.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/Azure/go-amqp"
 
+	"twinegress/internal/event"
 	"twinegress/sinks"
 )
 
@@ -30,18 +31,18 @@ var waitText = regexp.MustCompile(`(?i)wait (\d+) second`)
 // large every other would be. That shows by the end itself coming out, instead
 // of "connection lost". Such a client is given up.
 func Classify(err error, defaultWait time.Duration) *sinks.Error {
-	kind, wait := kindOf(err, defaultWait)
+	reason, wait := reasonOf(err, defaultWait)
 	lost := isEnd(err)
-	if _, unanswered := errors.AsType[linkError](err); kind == sinks.Rejected && (lost || unanswered) {
-		kind = sinks.Unreachable
+	if _, unanswered := errors.AsType[linkError](err); reason == event.Rejected && (lost || unanswered) {
+		reason = event.Unreachable
 	}
-	return &sinks.Error{Kind: kind, Wait: wait, Lost: lost, Err: err}
+	return &sinks.Error{Reason: reason, Wait: wait, Lost: lost, Err: err}
 }
 
-func kindOf(err error, defaultWait time.Duration) (kind sinks.Kind, wait time.Duration) {
+func reasonOf(err error, defaultWait time.Duration) (reason event.Reason, wait time.Duration) {
 	e, ok := condition(err)
 	if !ok {
-		return sinks.Unreachable, 0
+		return event.Unreachable, 0
 	}
 	switch e.Condition {
 	case "com.microsoft:server-busy", amqp.ErrCondResourceLimitExceeded:
@@ -51,16 +52,16 @@ func kindOf(err error, defaultWait time.Duration) (kind sinks.Kind, wait time.Du
 				wait = time.Duration(seconds) * time.Second
 			}
 		}
-		return sinks.Throttled, wait
+		return event.Throttled, wait
 	case amqp.ErrCondUnauthorizedAccess, "com.microsoft:auth-failed", "com.microsoft:publisher-revoked":
-		return sinks.Unauthorized, 0
+		return event.Unauthorized, 0
 	case amqp.ErrCondMessageSizeExceeded:
-		return sinks.TooLarge, 0
+		return event.TooLarge, 0
 	case amqp.ErrCondDecodeError, amqp.ErrCondInvalidField, amqp.ErrCondNotAllowed, amqp.ErrCondNotImplemented,
 		amqp.ErrCondPreconditionFailed, "com.microsoft:argument-error", "com.microsoft:argument-out-of-range":
-		return sinks.Rejected, 0
+		return event.Rejected, 0
 	}
-	return sinks.Unreachable, 0
+	return event.Unreachable, 0
 }
 
 // conditionText is how go-amqp prints an error of its peer.

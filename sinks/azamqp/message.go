@@ -73,9 +73,9 @@ func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*
 		case i > 0:
 			return i, nil
 		case errors.Is(err, tooLarge):
-			return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the service's limit: %w", len(ev.Body), err)}
+			return 1, &sinks.Error{Reason: event.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the service's limit: %w", len(ev.Body), err)}
 		default:
-			return 1, &sinks.Error{Kind: sinks.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
+			return 1, &sinks.Error{Reason: event.Rejected, Err: fmt.Errorf("the event can't be encoded as a message: %w", err)}
 		}
 		m = rest
 	}

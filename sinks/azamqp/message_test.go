@@ -15,7 +15,6 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
-	"twinegress/sinks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -126,35 +125,35 @@ func TestMessageOfDevice(t *testing.T) {
 func TestClassify(t *testing.T) {
 	condition := func(c amqp.ErrCond, text string) error { return &amqp.Error{Condition: c, Description: text} }
 	tests := map[string]struct {
-		err  error
-		kind sinks.Kind
-		wait time.Duration
+		err    error
+		reason event.Reason
+		wait   time.Duration
 	}{
-		"busy, as Event Hubs says it":    {condition("com.microsoft:server-busy", "The request was terminated because the entity is being throttled. Error code : 50002. Please wait 4 seconds and try again."), sinks.Throttled, 4 * time.Second},
-		"busy, as Service Bus says it":   {condition("com.microsoft:server-busy", "… 50009 … Please wait 2 second(s)"), sinks.Throttled, 2 * time.Second},
-		"busy, without a time":           {condition("com.microsoft:server-busy", ""), sinks.Throttled, time.Minute},
-		"busy, a time out of all bounds": {condition("com.microsoft:server-busy", "wait 99999999999999999999 seconds"), sinks.Throttled, time.Minute},
-		"quota":                          {condition(amqp.ErrCondResourceLimitExceeded, ""), sinks.Throttled, time.Minute},
-		"unauthorized":                   {condition(amqp.ErrCondUnauthorizedAccess, ""), sinks.Unauthorized, 0},
-		"too large":                      {condition(amqp.ErrCondMessageSizeExceeded, ""), sinks.TooLarge, 0},
-		"not allowed":                    {condition(amqp.ErrCondNotAllowed, ""), sinks.Rejected, 0},
-		"decode error":                   {condition(amqp.ErrCondDecodeError, ""), sinks.Rejected, 0},
-		"argument":                       {condition("com.microsoft:argument-error", ""), sinks.Rejected, 0},
-		"not found":                      {condition(amqp.ErrCondNotFound, ""), sinks.Unreachable, 0},
-		"disabled":                       {condition("com.microsoft:entity-disabled", ""), sinks.Unreachable, 0},
-		"timeout":                        {condition("com.microsoft:timeout", ""), sinks.Unreachable, 0},
-		"internal":                       {condition(amqp.ErrCondInternalError, ""), sinks.Unreachable, 0},
-		"detached":                       {&amqp.LinkError{RemoteErr: &amqp.Error{Condition: amqp.ErrCondUnauthorizedAccess}}, sinks.Unauthorized, 0},
-		"detached, not said why":         {&amqp.LinkError{}, sinks.Unreachable, 0},
-		"closed":                         {&amqp.ConnError{RemoteErr: &amqp.Error{Condition: "amqp:connection:forced"}}, sinks.Unreachable, 0},
-		"closed, not said why":           {&amqp.ConnError{}, sinks.Unreachable, 0},
-		"wrapped":                        {fmt.Errorf("sending: %w", condition(amqp.ErrCondMessageSizeExceeded, "")), sinks.TooLarge, 0},
-		"anything else":                  {errors.New("?"), sinks.Unreachable, 0},
+		"busy, as Event Hubs says it":    {condition("com.microsoft:server-busy", "The request was terminated because the entity is being throttled. Error code : 50002. Please wait 4 seconds and try again."), event.Throttled, 4 * time.Second},
+		"busy, as Service Bus says it":   {condition("com.microsoft:server-busy", "… 50009 … Please wait 2 second(s)"), event.Throttled, 2 * time.Second},
+		"busy, without a time":           {condition("com.microsoft:server-busy", ""), event.Throttled, time.Minute},
+		"busy, a time out of all bounds": {condition("com.microsoft:server-busy", "wait 99999999999999999999 seconds"), event.Throttled, time.Minute},
+		"quota":                          {condition(amqp.ErrCondResourceLimitExceeded, ""), event.Throttled, time.Minute},
+		"unauthorized":                   {condition(amqp.ErrCondUnauthorizedAccess, ""), event.Unauthorized, 0},
+		"too large":                      {condition(amqp.ErrCondMessageSizeExceeded, ""), event.TooLarge, 0},
+		"not allowed":                    {condition(amqp.ErrCondNotAllowed, ""), event.Rejected, 0},
+		"decode error":                   {condition(amqp.ErrCondDecodeError, ""), event.Rejected, 0},
+		"argument":                       {condition("com.microsoft:argument-error", ""), event.Rejected, 0},
+		"not found":                      {condition(amqp.ErrCondNotFound, ""), event.Unreachable, 0},
+		"disabled":                       {condition("com.microsoft:entity-disabled", ""), event.Unreachable, 0},
+		"timeout":                        {condition("com.microsoft:timeout", ""), event.Unreachable, 0},
+		"internal":                       {condition(amqp.ErrCondInternalError, ""), event.Unreachable, 0},
+		"detached":                       {&amqp.LinkError{RemoteErr: &amqp.Error{Condition: amqp.ErrCondUnauthorizedAccess}}, event.Unauthorized, 0},
+		"detached, not said why":         {&amqp.LinkError{}, event.Unreachable, 0},
+		"closed":                         {&amqp.ConnError{RemoteErr: &amqp.Error{Condition: "amqp:connection:forced"}}, event.Unreachable, 0},
+		"closed, not said why":           {&amqp.ConnError{}, event.Unreachable, 0},
+		"wrapped":                        {fmt.Errorf("sending: %w", condition(amqp.ErrCondMessageSizeExceeded, "")), event.TooLarge, 0},
+		"anything else":                  {errors.New("?"), event.Unreachable, 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			e := Classify(test.err, time.Minute)
-			if e.Kind != test.kind || e.Wait != test.wait || !errors.Is(e, test.err) {
+			if e.Reason != test.reason || e.Wait != test.wait || !errors.Is(e, test.err) {
 				t.Errorf("got %v, wait %v", e, e.Wait)
 			}
 		})

@@ -91,12 +91,12 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-func kindOf(err error) (sinks.Kind, time.Duration) {
+func reasonOf(err error) (event.Reason, time.Duration) {
 	e, ok := errors.AsType[*sinks.Error](err)
 	if !ok {
-		return sinks.Unreachable, 0
+		return event.Unreachable, 0
 	}
-	return e.Kind, e.Wait
+	return e.Reason, e.Wait
 }
 
 func TestStored(t *testing.T) {
@@ -131,13 +131,13 @@ func TestPrefixBySize(t *testing.T) {
 	tests := map[string]struct {
 		bodies []string
 		n      int
-		kind   sinks.Kind
+		reason event.Reason
 		ok     bool
 	}{
 		"all fit":              {[]string{small, small}, 2, 0, true},
 		"as many as fit":       {[]string{part, part, part, part, part}, 3, 0, true},
-		"too large, first":     {[]string{large, small}, 1, sinks.TooLarge, false},
-		"too large, alone":     {[]string{large}, 1, sinks.TooLarge, false},
+		"too large, first":     {[]string{large, small}, 1, event.TooLarge, false},
+		"too large, alone":     {[]string{large}, 1, event.TooLarge, false},
 		"too large, not first": {[]string{small, small, large, small}, 2, 0, true},
 	}
 	both(t, func(t *testing.T, e *emulator.Emulator, k kind) {
@@ -145,7 +145,7 @@ func TestPrefixBySize(t *testing.T) {
 		for name, test := range tests {
 			e.Reset()
 			n, err := s.Send(within(t, 10*time.Second), eventsOf(0, test.bodies...))
-			if got, _ := kindOf(err); n != test.n || (err == nil) != test.ok || err != nil && got != test.kind {
+			if got, _ := reasonOf(err); n != test.n || (err == nil) != test.ok || err != nil && got != test.reason {
 				t.Errorf("%s: Send gives %d, %v", name, n, err)
 			}
 			stored := 0
@@ -165,18 +165,18 @@ func TestRefused(t *testing.T) {
 		key    string // in place of the right one
 		fault  emulator.Fault
 		n      int // -1: 0 or 2
-		kind   sinks.Kind
+		reason event.Reason
 		wait   time.Duration
 	}{
-		"wrong key":      {key: "d3Jvbmc=", n: 0, kind: sinks.Unauthorized},
-		"revoked key":    {fault: emulator.Fault{RejectKey: "both"}, n: 0, kind: sinks.Unauthorized},
-		"unknown entity": {entity: "missing", n: 0, kind: sinks.Unreachable},
-		"disabled":       {fault: emulator.Fault{Refuse: "com.microsoft:entity-disabled"}, n: -1, kind: sinks.Unreachable},
-		"server busy":    {fault: emulator.Fault{Throttle: 7}, n: 2, kind: sinks.Throttled, wait: 7 * time.Second},
-		"bad data":       {fault: emulator.Fault{Poison: "bad"}, n: 2, kind: sinks.Rejected},
-		"released":       {fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, n: 2, kind: sinks.Unreachable},
-		"modified":       {fault: emulator.Fault{Outcome: emulator.OutcomeModified}, n: 2, kind: sinks.Unreachable},
-		"no answer":      {fault: emulator.Fault{NeverSettle: true}, n: 2, kind: sinks.Unreachable},
+		"wrong key":      {key: "d3Jvbmc=", n: 0, reason: event.Unauthorized},
+		"revoked key":    {fault: emulator.Fault{RejectKey: "both"}, n: 0, reason: event.Unauthorized},
+		"unknown entity": {entity: "missing", n: 0, reason: event.Unreachable},
+		"disabled":       {fault: emulator.Fault{Refuse: "com.microsoft:entity-disabled"}, n: -1, reason: event.Unreachable},
+		"server busy":    {fault: emulator.Fault{Throttle: 7}, n: 2, reason: event.Throttled, wait: 7 * time.Second},
+		"bad data":       {fault: emulator.Fault{Poison: "bad"}, n: 2, reason: event.Rejected},
+		"released":       {fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, n: 2, reason: event.Unreachable},
+		"modified":       {fault: emulator.Fault{Outcome: emulator.OutcomeModified}, n: 2, reason: event.Unreachable},
+		"no answer":      {fault: emulator.Fault{NeverSettle: true}, n: 2, reason: event.Unreachable},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -195,9 +195,9 @@ func TestRefused(t *testing.T) {
 				}
 				s := k.open(t, connection, entity)
 				n, err := s.Send(within(t, time.Second), eventsOf(0, `{"good":1}`, `{"bad":1}`))
-				got, wait := kindOf(err)
-				if err == nil || got != test.kind || wait != test.wait {
-					t.Fatalf("Send gives %v and a wait of %v, want kind %d and %v", err, wait, test.kind, test.wait)
+				got, wait := reasonOf(err)
+				if err == nil || got != test.reason || wait != test.wait {
+					t.Fatalf("Send gives %v and a wait of %v, want %s and %v", err, wait, test.reason, test.wait)
 				}
 				if n != test.n && (test.n >= 0 || n != 0 && n != 2) {
 					t.Errorf("Send gives %d events, want %d", n, test.n)

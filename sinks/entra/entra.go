@@ -18,6 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
+	"twinegress/internal/event"
 	"twinegress/sinks"
 )
 
@@ -102,7 +103,7 @@ func (i *Identity) Check(ctx context.Context, scope string) error {
 	if err == nil {
 		return nil
 	}
-	return &sinks.Error{Kind: kindOf(ctx, err), Err: fmt.Errorf("no token from Entra ID: %w", shortened{err})}
+	return &sinks.Error{Reason: reasonOf(ctx, err), Err: fmt.Errorf("no token from Entra ID: %w", shortened{err})}
 }
 
 // GetToken is azcore.TokenCredential's.
@@ -192,24 +193,24 @@ func (i *Identity) fetch(ctx context.Context, options policy.TokenRequestOptions
 	return token, err
 }
 
-// kindOf tells an identity that is refused, or that there is none, from a token
+// reasonOf tells an identity that is refused, or that there is none, from a token
 // endpoint that can't be asked.
-func kindOf(ctx context.Context, err error) sinks.Kind {
+func reasonOf(ctx context.Context, err error) event.Reason {
 	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-		return sinks.Unreachable
+		return event.Unreachable
 	}
 	if failed, ok := errors.AsType[*azidentity.AuthenticationFailedError](err); ok {
 		r := failed.RawResponse
 		if r != nil && r.StatusCode >= 400 && r.StatusCode < 500 &&
 			r.StatusCode != http.StatusRequestTimeout && r.StatusCode != http.StatusTooManyRequests {
-			return sinks.Unauthorized
+			return event.Unauthorized
 		}
-		return sinks.Unreachable
+		return event.Unreachable
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
-		return sinks.Unreachable
+		return event.Unreachable
 	}
-	return sinks.Unauthorized // no credential has what it needs to ask at all
+	return event.Unauthorized // no credential has what it needs to ask at all
 }
 
 // shortened is an error whose text is one line of bounded length: azidentity's

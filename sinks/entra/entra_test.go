@@ -22,6 +22,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 	"go.uber.org/goleak"
 
+	"twinegress/internal/event"
 	"twinegress/sinks"
 )
 
@@ -127,7 +128,7 @@ func TestOneRequest(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			err := identity.Check(ctx, EventHubs)
-			if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Kind != sinks.Unreachable || time.Since(begun) != time.Second {
+			if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Reason != event.Unreachable || time.Since(begun) != time.Second {
 				t.Errorf("in line behind one that hangs: %v after %v", err, time.Since(begun))
 			}
 		})
@@ -231,20 +232,20 @@ func TestWorkloadIdentity(t *testing.T) {
 		name   string
 		status int
 		body   string
-		kind   sinks.Kind
+		reason event.Reason
 		says   string
 	}{
-		{"refused", 401, refused, sinks.Unauthorized, "AADSTS700213"},
-		{"unknown client", 400, strings.Replace(refused, "700213", "700016", 1), sinks.Unauthorized, "AADSTS700016"},
-		{"busy", 429, "{}", sinks.Unreachable, "429"},
-		{"down", 503, "{}", sinks.Unreachable, "503"},
+		{"refused", 401, refused, event.Unauthorized, "AADSTS700213"},
+		{"unknown client", 400, strings.Replace(refused, "700213", "700016", 1), event.Unauthorized, "AADSTS700016"},
+		{"busy", 429, "{}", event.Unreachable, "429"},
+		{"down", 503, "{}", event.Unreachable, "503"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l.says(test.status, test.body)
 			err := newDefault(options(), roots).Check(t.Context(), EventHubs)
 			e, ok := errors.AsType[*sinks.Error](err)
-			if !ok || e.Kind != test.kind || !strings.Contains(err.Error(), test.says) {
-				t.Errorf("%v, want kind %d and %s", err, test.kind, test.says)
+			if !ok || e.Reason != test.reason || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%v, want %s and %s", err, test.reason, test.says)
 			}
 			if text := err.Error(); strings.ContainsAny(text, "\n\t") || len(text) > maxMessage+100 || strings.Contains(text, "the pod's") {
 				t.Errorf("%q is not one short line", text)
@@ -279,7 +280,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	t.Run("nobody there", func(t *testing.T) {
 		l.Close()
 		err := newDefault(options(), roots).Check(t.Context(), EventHubs)
-		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Kind != sinks.Unreachable || !strings.Contains(err.Error(), "connection refused") {
+		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Reason != event.Unreachable || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("%v", err)
 		}
 	})
@@ -291,7 +292,7 @@ func TestNoIdentity(t *testing.T) {
 		t.Setenv("AZURE_TOKEN_CREDENTIALS", credentials)
 		err := New(nil).Check(t.Context(), EventHubs)
 		e, ok := errors.AsType[*sinks.Error](err)
-		if !ok || e.Kind != sinks.Unauthorized || !strings.Contains(err.Error(), credentials) {
+		if !ok || e.Reason != event.Unauthorized || !strings.Contains(err.Error(), credentials) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

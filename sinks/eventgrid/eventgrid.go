@@ -91,7 +91,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 		defer buffers.Put(buffer)
 	}
 	if len(body) > maxBytes {
-		return 1, &sinks.Error{Kind: sinks.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the %d that Event Grid takes", len(events[0].Body), maxBytes)}
+		return 1, &sinks.Error{Reason: event.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the %d that Event Grid takes", len(events[0].Body), maxBytes)}
 	}
 	return n, s.post(ctx, body)
 }
@@ -106,7 +106,7 @@ func (s *Sink) Check(ctx context.Context) error {
 		return err
 	}
 	err := s.post(ctx, []byte("[]"))
-	if e, ok := errors.AsType[*sinks.Error](err); ok && e.Kind == sinks.Rejected {
+	if e, ok := errors.AsType[*sinks.Error](err); ok && e.Reason == event.Rejected {
 		return nil
 	}
 	return err
@@ -126,20 +126,20 @@ func (s *Sink) post(ctx context.Context, body []byte) error {
 	runtime.SkipBodyDownload(request) // or the pipeline would read all of it, whatever its size
 	response, err := s.pipeline.Do(request)
 	if err != nil {
-		return &sinks.Error{Kind: sinks.Unreachable, Err: err}
+		return &sinks.Error{Reason: event.Unreachable, Err: err}
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
 	// What is left is read to its end, so that the connection is used again.
 	_, drained := io.Copy(io.Discard, io.LimitReader(response.Body, maxBytes))
 	if err := errors.Join(err, drained, response.Body.Close()); err != nil {
-		return &sinks.Error{Kind: sinks.Unreachable, Err: err}
+		return &sinks.Error{Reason: event.Unreachable, Err: err}
 	}
 	if response.StatusCode == http.StatusOK {
 		return nil
 	}
 	e := classify(response, text)
 	if s.identity != nil && response.StatusCode == http.StatusForbidden {
-		e.Kind = sinks.Unauthorized // it has no role that lets it send
+		e.Reason = event.Unauthorized // it has no role that lets it send
 	}
 	return e
 }
@@ -150,17 +150,17 @@ func classify(response *http.Response, text []byte) *sinks.Error {
 	err := fmt.Errorf("HTTP %s: %s", response.Status, text)
 	switch code := response.StatusCode; {
 	case code == http.StatusUnauthorized:
-		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+		return &sinks.Error{Reason: event.Unauthorized, Err: err}
 	case code == http.StatusBadRequest:
-		return &sinks.Error{Kind: sinks.Rejected, Err: err}
+		return &sinks.Error{Reason: event.Rejected, Err: err}
 	case code == http.StatusRequestEntityTooLarge:
-		return &sinks.Error{Kind: sinks.TooLarge, Err: err}
+		return &sinks.Error{Reason: event.TooLarge, Err: err}
 	case code == http.StatusTooManyRequests:
-		return &sinks.Error{Kind: sinks.Throttled, Wait: retryAfter(response, busyWait), Err: err}
+		return &sinks.Error{Reason: event.Throttled, Wait: retryAfter(response, busyWait), Err: err}
 	case (code == http.StatusRequestTimeout || code >= http.StatusInternalServerError) && response.Header.Get("Retry-After") != "":
-		return &sinks.Error{Kind: sinks.Throttled, Wait: retryAfter(response, busyWait), Err: err}
+		return &sinks.Error{Reason: event.Throttled, Wait: retryAfter(response, busyWait), Err: err}
 	}
-	return &sinks.Error{Kind: sinks.Unreachable, Err: err}
+	return &sinks.Error{Reason: event.Unreachable, Err: err}
 }
 
 // retryAfter reads the header in both of its forms (RFC 9110, section 10.2.3).

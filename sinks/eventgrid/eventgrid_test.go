@@ -88,7 +88,7 @@ func TestRedirectionIsNoDelivery(t *testing.T) {
 			http.Redirect(w, r, "/elsewhere", status)
 		})
 		_, err := s.Send(t.Context(), eventsOf("{}"))
-		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Kind != sinks.Unreachable || followed {
+		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Reason != event.Unreachable || followed {
 			t.Errorf("%d: %v, followed: %t", status, err, followed)
 		}
 	}
@@ -98,11 +98,11 @@ func TestRedirectionIsNoDelivery(t *testing.T) {
 // a role that is missing, and the reason should say so.
 func TestForbiddenIdentity(t *testing.T) {
 	s := topic(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
-	for identity, kind := range map[*entra.Identity]sinks.Kind{nil: sinks.Unreachable, entra.Of(anybody{}): sinks.Unauthorized} {
+	for identity, reason := range map[*entra.Identity]event.Reason{nil: event.Unreachable, entra.Of(anybody{}): event.Unauthorized} {
 		s.identity = identity
 		n, err := s.Send(t.Context(), []*event.Event{{Body: []byte("{}")}})
-		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Kind != kind || n != 1 {
-			t.Errorf("%d, %v, want kind %d", n, err, kind)
+		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Reason != reason || n != 1 {
+			t.Errorf("%d, %v, want %s", n, err, reason)
 		}
 	}
 }
@@ -114,30 +114,30 @@ func (anybody) GetToken(context.Context, policy.TokenRequestOptions) (azcore.Acc
 }
 
 func TestStatus(t *testing.T) {
-	const ok = sinks.Kind(200)
+	const ok = event.Reason(200)
 	tests := map[string]struct {
 		status     int
 		retryAfter string
-		kind       sinks.Kind
+		reason     event.Reason
 		wait       time.Duration
 		atMost     time.Duration // of the wait, if not the same
 	}{
-		"200":                            {status: 200, kind: ok},
-		"400":                            {status: 400, kind: sinks.Rejected},
-		"401":                            {status: 401, kind: sinks.Unauthorized},
-		"403":                            {status: 403, kind: sinks.Unreachable},
-		"404":                            {status: 404, kind: sinks.Unreachable},
-		"408":                            {status: 408, kind: sinks.Unreachable},
-		"413":                            {status: 413, kind: sinks.TooLarge},
-		"429":                            {status: 429, kind: sinks.Throttled, wait: busyWait},
-		"429, seconds":                   {status: 429, retryAfter: "17", kind: sinks.Throttled, wait: 17 * time.Second},
-		"429, a date":                    {status: 429, retryAfter: time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), kind: sinks.Throttled, wait: 59 * time.Minute, atMost: time.Hour},
-		"429, a date that is past":       {status: 429, retryAfter: "Mon, 02 Jan 2006 15:04:05 GMT", kind: sinks.Throttled},
-		"429, nonsense":                  {status: 429, retryAfter: "soon", kind: sinks.Throttled, wait: busyWait},
-		"429, a negative number":         {status: 429, retryAfter: "-5", kind: sinks.Throttled, wait: busyWait},
-		"500":                            {status: 500, kind: sinks.Unreachable},
-		"503":                            {status: 503, kind: sinks.Unreachable},
-		"503 that says how long to wait": {status: 503, retryAfter: "3", kind: sinks.Throttled, wait: 3 * time.Second},
+		"200":                            {status: 200, reason: ok},
+		"400":                            {status: 400, reason: event.Rejected},
+		"401":                            {status: 401, reason: event.Unauthorized},
+		"403":                            {status: 403, reason: event.Unreachable},
+		"404":                            {status: 404, reason: event.Unreachable},
+		"408":                            {status: 408, reason: event.Unreachable},
+		"413":                            {status: 413, reason: event.TooLarge},
+		"429":                            {status: 429, reason: event.Throttled, wait: busyWait},
+		"429, seconds":                   {status: 429, retryAfter: "17", reason: event.Throttled, wait: 17 * time.Second},
+		"429, a date":                    {status: 429, retryAfter: time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), reason: event.Throttled, wait: 59 * time.Minute, atMost: time.Hour},
+		"429, a date that is past":       {status: 429, retryAfter: "Mon, 02 Jan 2006 15:04:05 GMT", reason: event.Throttled},
+		"429, nonsense":                  {status: 429, retryAfter: "soon", reason: event.Throttled, wait: busyWait},
+		"429, a negative number":         {status: 429, retryAfter: "-5", reason: event.Throttled, wait: busyWait},
+		"500":                            {status: 500, reason: event.Unreachable},
+		"503":                            {status: 503, reason: event.Unreachable},
+		"503 that says how long to wait": {status: 503, retryAfter: "3", reason: event.Throttled, wait: 3 * time.Second},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -165,14 +165,14 @@ func TestStatus(t *testing.T) {
 			if n != 2 || requests != 1 {
 				t.Errorf("%d events in %d requests", n, requests)
 			}
-			if test.kind == ok {
+			if test.reason == ok {
 				if err != nil {
 					t.Error(err)
 				}
 				return
 			}
 			e, isError := errors.AsType[*sinks.Error](err)
-			if !isError || e.Kind != test.kind {
+			if !isError || e.Reason != test.reason {
 				t.Fatalf("got %v", err)
 			}
 			if !strings.Contains(err.Error(), "said why") || len(err.Error()) > maxReply+100 {
@@ -188,7 +188,7 @@ func TestStatus(t *testing.T) {
 func TestTooLargeIsNotSent(t *testing.T) {
 	s := topic(t, func(http.ResponseWriter, *http.Request) { t.Error("a request was sent") })
 	n, err := s.Send(t.Context(), eventsOf(sized(maxBytes), "{}"))
-	if e, ok := errors.AsType[*sinks.Error](err); n != 1 || !ok || e.Kind != sinks.TooLarge {
+	if e, ok := errors.AsType[*sinks.Error](err); n != 1 || !ok || e.Reason != event.TooLarge {
 		t.Errorf("got %d, %v", n, err)
 	}
 }
@@ -202,7 +202,7 @@ func TestSilentTopic(t *testing.T) {
 	defer cancel()
 	begun := time.Now()
 	n, err := s.Send(ctx, eventsOf("{}"))
-	if e, ok := errors.AsType[*sinks.Error](err); n != 1 || !ok || e.Kind != sinks.Unreachable {
+	if e, ok := errors.AsType[*sinks.Error](err); n != 1 || !ok || e.Reason != event.Unreachable {
 		t.Errorf("got %d, %v", n, err)
 	}
 	if took := time.Since(begun); took > time.Second {

@@ -154,14 +154,14 @@ func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
 
 func classify(err error) *sinks.Error {
 	if e, ok := errors.AsType[*azeventhubs.Error](err); ok && e.Code == azeventhubs.ErrorCodeUnauthorizedAccess {
-		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+		return &sinks.Error{Reason: event.Unauthorized, Err: err}
 	}
 	// What the SDK's request for the hub's properties fails with has no exported type.
 	if e, ok := errors.AsType[interface {
 		error
 		RPCCode() int
 	}](err); ok && e.RPCCode() == http.StatusUnauthorized {
-		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+		return &sinks.Error{Reason: event.Unauthorized, Err: err}
 	}
 	return azamqp.Classify(err, busyWait)
 }

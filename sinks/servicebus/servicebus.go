@@ -132,7 +132,7 @@ func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
 
 func classify(err error) *sinks.Error {
 	if e, ok := errors.AsType[*azservicebus.Error](err); ok && e.Code == azservicebus.CodeUnauthorizedAccess {
-		return &sinks.Error{Kind: sinks.Unauthorized, Err: err}
+		return &sinks.Error{Reason: event.Unauthorized, Err: err}
 	}
 	return azamqp.Classify(err, busyWait)
 }

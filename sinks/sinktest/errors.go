@@ -15,14 +15,14 @@ import (
 
 // failure is a row of the table of errors: how a fault comes out of Send.
 type failure struct {
-	name  string
-	fault emulator.Fault
-	whole bool // the fault is the whole namespace's
-	cold  bool // it is there before the first connection
-	only  faultOn
-	kind  sinks.Kind
-	wait  time.Duration
-	mute  bool // it is known by its silence
+	name   string
+	fault  emulator.Fault
+	whole  bool // the fault is the whole namespace's
+	cold   bool // it is there before the first connection
+	only   faultOn
+	reason event.Reason
+	wait   time.Duration
+	mute   bool // it is known by its silence
 }
 
 // faultOn says which services a row is about.
@@ -46,53 +46,53 @@ func rejectedWith(condition string) emulator.Fault {
 // was sent, the second about the entity.
 func failures() []failure {
 	rows := []failure{
-		{name: "refused", fault: emulator.Fault{Down: true}, whole: true, kind: sinks.Unreachable},
-		{name: "refused from the start", fault: emulator.Fault{Down: true}, whole: true, cold: true, kind: sinks.Unreachable},
-		{name: "silent from the start", fault: emulator.Fault{Hang: true}, whole: true, cold: true, kind: sinks.Unreachable, mute: true},
-		{name: "silent", fault: emulator.Fault{Hang: true, Silent: true}, whole: true, kind: sinks.Unreachable, mute: true},
-		{name: "key refused", fault: emulator.Fault{RejectKey: "primary"}, kind: sinks.Unauthorized},
-		{name: "key refused from the start", fault: emulator.Fault{RejectKey: "primary"}, cold: true, kind: sinks.Unauthorized},
-		{name: "unknown entity", fault: emulator.Fault{Refuse: "amqp:not-found"}, kind: sinks.Unreachable},
-		{name: "unknown entity from the start", fault: emulator.Fault{Refuse: "amqp:not-found"}, cold: true, kind: sinks.Unreachable},
-		{name: "throttled", fault: emulator.Fault{Throttle: 7}, kind: sinks.Throttled, wait: 7 * time.Second},
-		{name: "never settled", fault: emulator.Fault{NeverSettle: true}, kind: sinks.Unreachable, mute: true},
-		{name: "cut before", fault: emulator.Fault{Cut: emulator.CutBefore}, kind: sinks.Unreachable},
-		{name: "cut during", fault: emulator.Fault{Cut: emulator.CutDuring}, kind: sinks.Unreachable},
-		{name: "poison", fault: emulator.Fault{Poison: "event"}, kind: sinks.Rejected},
+		{name: "refused", fault: emulator.Fault{Down: true}, whole: true, reason: event.Unreachable},
+		{name: "refused from the start", fault: emulator.Fault{Down: true}, whole: true, cold: true, reason: event.Unreachable},
+		{name: "silent from the start", fault: emulator.Fault{Hang: true}, whole: true, cold: true, reason: event.Unreachable, mute: true},
+		{name: "silent", fault: emulator.Fault{Hang: true, Silent: true}, whole: true, reason: event.Unreachable, mute: true},
+		{name: "key refused", fault: emulator.Fault{RejectKey: "primary"}, reason: event.Unauthorized},
+		{name: "key refused from the start", fault: emulator.Fault{RejectKey: "primary"}, cold: true, reason: event.Unauthorized},
+		{name: "unknown entity", fault: emulator.Fault{Refuse: "amqp:not-found"}, reason: event.Unreachable},
+		{name: "unknown entity from the start", fault: emulator.Fault{Refuse: "amqp:not-found"}, cold: true, reason: event.Unreachable},
+		{name: "throttled", fault: emulator.Fault{Throttle: 7}, reason: event.Throttled, wait: 7 * time.Second},
+		{name: "never settled", fault: emulator.Fault{NeverSettle: true}, reason: event.Unreachable, mute: true},
+		{name: "cut before", fault: emulator.Fault{Cut: emulator.CutBefore}, reason: event.Unreachable},
+		{name: "cut during", fault: emulator.Fault{Cut: emulator.CutDuring}, reason: event.Unreachable},
+		{name: "poison", fault: emulator.Fault{Poison: "event"}, reason: event.Rejected},
 
-		{name: "connection forced", fault: emulator.Fault{Cut: emulator.CutClose}, only: amqpOnly, kind: sinks.Unreachable},
-		{name: "no credit", fault: emulator.Fault{NoCredit: true}, cold: true, only: amqpOnly, kind: sinks.Unreachable, mute: true},
-		{name: "released", fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, only: amqpOnly, kind: sinks.Unreachable},
-		{name: "modified", fault: emulator.Fault{Outcome: emulator.OutcomeModified}, only: amqpOnly, kind: sinks.Unreachable},
+		{name: "connection forced", fault: emulator.Fault{Cut: emulator.CutClose}, only: amqpOnly, reason: event.Unreachable},
+		{name: "no credit", fault: emulator.Fault{NoCredit: true}, cold: true, only: amqpOnly, reason: event.Unreachable, mute: true},
+		{name: "released", fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, only: amqpOnly, reason: event.Unreachable},
+		{name: "modified", fault: emulator.Fault{Outcome: emulator.OutcomeModified}, only: amqpOnly, reason: event.Unreachable},
 	}
-	for condition, kind := range map[string]sinks.Kind{
-		"com.microsoft:server-busy":           sinks.Throttled,
-		"amqp:resource-limit-exceeded":        sinks.Throttled,
-		"amqp:unauthorized-access":            sinks.Unauthorized,
-		"com.microsoft:auth-failed":           sinks.Unauthorized,
-		"com.microsoft:publisher-revoked":     sinks.Unauthorized,
-		"amqp:link:message-size-exceeded":     sinks.TooLarge,
-		"amqp:decode-error":                   sinks.Rejected,
-		"amqp:invalid-field":                  sinks.Rejected,
-		"amqp:not-allowed":                    sinks.Rejected,
-		"amqp:not-implemented":                sinks.Rejected,
-		"amqp:precondition-failed":            sinks.Rejected,
-		"com.microsoft:argument-error":        sinks.Rejected,
-		"com.microsoft:argument-out-of-range": sinks.Rejected,
-		"amqp:internal-error":                 sinks.Unreachable,
-		"amqp:not-found":                      sinks.Unreachable,
-		"amqp:resource-deleted":               sinks.Unreachable,
-		"amqp:resource-locked":                sinks.Unreachable,
-		"amqp:illegal-state":                  sinks.Unreachable,
-		"com.microsoft:entity-disabled":       sinks.Unreachable,
-		"com.microsoft:timeout":               sinks.Unreachable,
-		"com.microsoft:operation-cancelled":   sinks.Unreachable,
-		"com.microsoft:something-new":         sinks.Unreachable,
+	for condition, reason := range map[string]event.Reason{
+		"com.microsoft:server-busy":           event.Throttled,
+		"amqp:resource-limit-exceeded":        event.Throttled,
+		"amqp:unauthorized-access":            event.Unauthorized,
+		"com.microsoft:auth-failed":           event.Unauthorized,
+		"com.microsoft:publisher-revoked":     event.Unauthorized,
+		"amqp:link:message-size-exceeded":     event.TooLarge,
+		"amqp:decode-error":                   event.Rejected,
+		"amqp:invalid-field":                  event.Rejected,
+		"amqp:not-allowed":                    event.Rejected,
+		"amqp:not-implemented":                event.Rejected,
+		"amqp:precondition-failed":            event.Rejected,
+		"com.microsoft:argument-error":        event.Rejected,
+		"com.microsoft:argument-out-of-range": event.Rejected,
+		"amqp:internal-error":                 event.Unreachable,
+		"amqp:not-found":                      event.Unreachable,
+		"amqp:resource-deleted":               event.Unreachable,
+		"amqp:resource-locked":                event.Unreachable,
+		"amqp:illegal-state":                  event.Unreachable,
+		"com.microsoft:entity-disabled":       event.Unreachable,
+		"com.microsoft:timeout":               event.Unreachable,
+		"com.microsoft:operation-cancelled":   event.Unreachable,
+		"com.microsoft:something-new":         event.Unreachable,
 	} {
-		row := failure{name: "rejected " + condition, fault: rejectedWith(condition), only: amqpOnly, kind: kind}
+		row := failure{name: "rejected " + condition, fault: rejectedWith(condition), only: amqpOnly, reason: reason}
 		rows = append(rows, row)
-		if kind == sinks.Rejected { // an end of the link is not about an event
-			row.kind = sinks.Unreachable
+		if reason == event.Rejected { // an end of the link is not about an event
+			row.reason = event.Unreachable
 		}
 		row.name, row.fault = "detached "+condition, emulator.Fault{Detach: condition}
 		rows = append(rows, row)
@@ -101,13 +101,13 @@ func failures() []failure {
 		row.name, row.cold = "attach refused "+condition, true
 		rows = append(rows, row)
 	}
-	for status, kind := range map[int]sinks.Kind{
-		400: sinks.Rejected, 401: sinks.Unauthorized, 403: sinks.Unreachable, 404: sinks.Unreachable,
-		408: sinks.Unreachable, 413: sinks.TooLarge, 429: sinks.Throttled,
-		500: sinks.Unreachable, 502: sinks.Unreachable, 503: sinks.Unreachable, 504: sinks.Unreachable,
+	for status, reason := range map[int]event.Reason{
+		400: event.Rejected, 401: event.Unauthorized, 403: event.Unreachable, 404: event.Unreachable,
+		408: event.Unreachable, 413: event.TooLarge, 429: event.Throttled,
+		500: event.Unreachable, 502: event.Unreachable, 503: event.Unreachable, 504: event.Unreachable,
 	} {
-		row := failure{name: fmt.Sprint("HTTP ", status), fault: emulator.Fault{Status: status}, only: gridOnly, kind: kind}
-		if kind == sinks.Throttled {
+		row := failure{name: fmt.Sprint("HTTP ", status), fault: emulator.Fault{Status: status}, only: gridOnly, reason: reason}
+		if reason == event.Throttled {
 			row.wait = 10 * time.Second
 		}
 		rows = append(rows, row)
@@ -115,7 +115,7 @@ func failures() []failure {
 			continue
 		}
 		row.name, row.fault.RetryAfter = row.name+", retry after", 3
-		row.kind, row.wait = sinks.Throttled, 3*time.Second
+		row.reason, row.wait = event.Throttled, 3*time.Second
 		rows = append(rows, row)
 	}
 	return rows
@@ -179,17 +179,17 @@ func (f failure) run(t *testing.T, s Service) {
 		}
 		got, ok := errors.AsType[*sinks.Error](err)
 		if !ok {
-			got = &sinks.Error{Kind: sinks.Unreachable, Err: err}
+			got = &sinks.Error{Reason: event.Unreachable, Err: err}
 		}
 		wait := f.wait
-		if f.kind == sinks.Throttled && wait == 0 {
+		if f.reason == event.Throttled && wait == 0 {
 			wait = got.Wait // the service doesn't say: some default
 		}
-		if n < 1 && (got.Kind == sinks.Rejected || got.Kind == sinks.TooLarge) {
-			got.Kind = sinks.Unreachable // as the sender sees it: no event was looked at
+		if n < 1 && (got.Reason == event.Rejected || got.Reason == event.TooLarge) {
+			got.Reason = event.Unreachable // as the sender sees it: no event was looked at
 		}
-		if got.Kind != f.kind && !(f.kind == sinks.TooLarge && n < 1) || got.Wait != wait || got.Kind == sinks.Throttled && wait <= 0 {
-			t.Errorf("%s: kind %d, wait %v of %d events, want kind %d, %v: %v", which, got.Kind, got.Wait, n, f.kind, f.wait, err)
+		if got.Reason != f.reason && !(f.reason == event.TooLarge && n < 1) || got.Wait != wait || got.Reason == event.Throttled && wait <= 0 {
+			t.Errorf("%s: %s, wait %v of %d events, want %s, %v: %v", which, got.Reason, got.Wait, n, f.reason, f.wait, err)
 		}
 	}
 }
