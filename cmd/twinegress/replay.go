@@ -15,7 +15,6 @@ import (
 	"twinegress/internal/config"
 	"twinegress/internal/kafka"
 	"twinegress/pipeline/replay"
-	"twinegress/stages/ingest"
 )
 
 // replayOptions are the command line's.
@@ -93,7 +92,7 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 	from.Topics = []string{cfg.DeadLetter.Topic}
 	from.Group = replay.Group(cfg.Ingest.Group, only, since)
 	from.InstanceID = "" // that of a copy of `run`
-	source, err := ingest.NewBounded(ctx, from, since, connect, log)
+	source, err := replay.OpenBacklog(ctx, from, since, connect, log)
 	if err != nil {
 		return fmt.Errorf("dead-letter topic (deadLetter.topic): %w", err)
 	}

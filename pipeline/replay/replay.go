@@ -27,12 +27,11 @@ import (
 	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/stages"
-	"twinegress/stages/ingest"
 )
 
 // Options are a replay's parts. It owns the source, and closes it when it ends.
 type Options struct {
-	Source          *ingest.Source // bounded
+	Source          *Backlog
 	Endpoints       []endpoints.Endpoint
 	Only            string // the id of the one endpoint to send to; "" is all
 	Open            map[endpoints.Type]sinks.Open

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
@@ -52,8 +53,8 @@ type Source struct {
 	log     *zap.Logger
 	records atomic.Int64
 
-	span     map[partition]extent // of a bounded source; nil: no end
-	inFlight atomic.Int64         // bytes of all chunks that aren't settled
+	ends     kadm.Offsets // of a bounded source; nil: no end
+	inFlight atomic.Int64 // bytes of all chunks that aren't settled
 	room     chan struct{}
 	full     atomic.Bool // polling waits for room
 
@@ -87,12 +88,19 @@ func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*S
 	if c.Start == config.StartLatest {
 		start = kgo.NewOffset().AtEnd()
 	}
-	return newSource(c, start, append([]kgo.Opt{kgo.WithHooks(hook)}, connect...), log)
+	return newSource(c, start, nil, append([]kgo.Opt{kgo.WithHooks(hook)}, connect...), log)
 }
 
-func newSource(c config.Ingest, start kgo.Offset, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
+// NewBounded makes a consumer of what lies before ends, and of no partition
+// that ends lacks. start is where a new group begins.
+func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
+	return newSource(c, start, ends, connect, log)
+}
+
+func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
 	s := &Source{
 		config:     c,
+		ends:       ends,
 		log:        log,
 		room:       make(chan struct{}, 1),
 		more:       make(chan struct{}, 1),
@@ -257,15 +265,15 @@ func signal(c chan struct{}) {
 
 // cut makes chunks of one partition's records and queues them.
 func (s *Source) cut(p kgo.FetchTopicPartition) {
-	records := s.within(p)
-	if len(records) == 0 {
-		return
-	}
 	s.mu.Lock()
 	t := s.trackers[partition{p.Topic, p.Partition}]
 	s.mu.Unlock()
 	if t == nil {
 		return // given up since it was polled: its next owner reads it
+	}
+	records := t.within(p.Records)
+	if len(records) == 0 {
+		return
 	}
 	for len(records) > 0 {
 		if records[0].Attrs.IsControl() {
@@ -347,6 +355,10 @@ func (s *Source) pause(topic string, number int32, paused bool) {
 	} else {
 		s.client.ResumeFetchPartitions(which)
 	}
+}
+
+func (s *Source) stopFetching(topic string, number int32) {
+	s.client.PauseFetchPartitions(map[string][]int32{topic: {number}})
 }
 
 // Close commits what is resolved, leaves the group and disconnects. Run must

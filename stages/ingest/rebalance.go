@@ -60,7 +60,11 @@ func (s *Source) assigned(_ context.Context, client *kgo.Client, added map[strin
 	}
 	s.lanes.assign(ours, s.trackers)
 	for _, p := range ours {
-		s.trackers[p] = newTracker(p.topic, p.number, s.lanes[p], s, maxWindow)
+		t := newTracker(p.topic, p.number, s.lanes[p], s, maxWindow)
+		if s.ends != nil {
+			t.limit = s.ends[p.topic][p.number].At // 0 for a partition that came later
+		}
+		s.trackers[p] = t
 	}
 	s.spread()
 	s.mu.Unlock()
@@ -102,21 +106,17 @@ func (s *Source) startLatest(ctx context.Context, at map[string]map[int32]kgo.Of
 		return at, nil
 	}
 	admin := kadm.NewClient(s.client)
-	committed, err := committedBy(ctx, admin, s.config.Group)
+	committed, err := Committed(ctx, admin, s.config.Group)
 	if err != nil {
 		return nil, err
 	}
-	starts, err := whole(admin.ListStartOffsets(ctx, s.config.Topics...))
+	starts, err := Listed(admin.ListStartOffsets(ctx, s.config.Topics...))
 	if err != nil {
 		return nil, err
 	}
-	ends, err := whole(admin.ListCommittedOffsets(ctx, s.config.Topics...))
+	ends, err := Listed(admin.ListCommittedOffsets(ctx, s.config.Topics...))
 	if err != nil {
 		return nil, err
-	}
-	known := make(map[string]bool) // topics that the group has read from
-	for p := range committed {
-		known[p.topic] = true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +126,7 @@ func (s *Source) startLatest(ctx context.Context, at map[string]map[int32]kgo.Of
 				continue
 			}
 			from := ends[topic][number]
-			if known[topic] {
+			if len(committed[topic]) > 0 { // the group has read from the topic
 				from = starts[topic][number]
 			}
 			of[number] = kgo.NewOffset().At(from.Offset)

@@ -2,7 +2,10 @@ package ingest
 
 import (
 	"context"
+	"math"
 	"sync"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/internal/event"
 )
@@ -20,6 +23,7 @@ const maxWindow = 16 << 10
 type committer interface {
 	mark(topic string, partition, epoch int32, offset int64)
 	pause(topic string, partition int32, paused bool)
+	stopFetching(topic string, partition int32)
 	release(bytes int64)
 	wake()
 }
@@ -39,6 +43,7 @@ type tracker struct {
 	place     *place
 	queued    []*event.Chunk     // turns' own
 	settled   func(*event.Chunk) // resolve, bound once
+	limit     int64              // this offset and those behind it are not read
 
 	mu      sync.Mutex
 	window  []entry // the first unresolved chunk and all behind it
@@ -75,10 +80,24 @@ const (
 func newTracker(topic string, partition int32, at *place, consumer committer, maxWindow int) *tracker {
 	t := &tracker{
 		topic: topic, partition: partition, place: at, consumer: consumer, maxWindow: maxWindow,
-		idle: make(chan struct{}), mark: -1,
+		idle: make(chan struct{}), mark: -1, limit: math.MaxInt64,
 	}
 	t.settled = t.resolve
 	return t
+}
+
+// within cuts off records beyond the limit, and ends fetching there. What is
+// cut off is not tracked, and so is never committed.
+func (t *tracker) within(records []*kgo.Record) []*kgo.Record {
+	n := len(records)
+	if n == 0 || records[n-1].Offset < t.limit-1 {
+		return records
+	}
+	t.consumer.stopFetching(t.topic, t.partition)
+	for n > 0 && records[n-1].Offset >= t.limit {
+		n--
+	}
+	return records[:n]
 }
 
 // track adds a chunk behind those that are tracked already. end is the
@@ -244,6 +263,17 @@ func (t *tracker) reach(end int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.end = max(t.end, end)
+}
+
+// marked is the offset up to which everything that was read is resolved; 0
+// while nothing was read, when the mark is where to start, not what is done.
+func (t *tracker) marked() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.started {
+		return 0
+	}
+	return t.mark
 }
 
 // lag is the number of offsets between the watermark and the partition's end.

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
 	"twinegress/internal/event"
@@ -32,6 +33,7 @@ type model struct {
 	released int64
 	paused   bool
 	pauses   int
+	stopped  int
 }
 
 type modelChunk struct {
@@ -86,6 +88,8 @@ func (m *model) pause(_ string, _ int32, paused bool) {
 }
 
 func (m *model) wake() {}
+
+func (m *model) stopFetching(string, int32) { m.stopped++ }
 
 func (m *model) release(bytes int64) { m.released += bytes }
 
@@ -309,6 +313,18 @@ func TestTrackerDrain(t *testing.T) {
 		m.tracker.drain(t.Context()) // returns at once
 		m.over = true
 	})
+}
+
+// What lies beyond the limit is cut off, and fetching ends there.
+func TestTrackerLimit(t *testing.T) {
+	for last, want := range map[int64]struct{ records, stopped int }{298: {2, 0}, 299: {2, 1}, 300: {1, 1}, 301: {0, 1}} {
+		m := newModel(t)
+		m.tracker.limit = 300
+		got := m.tracker.within([]*kgo.Record{{Offset: last - 1}, {Offset: last}})
+		if len(got) != want.records || m.stopped != want.stopped {
+			t.Errorf("of %d and %d it takes %d, and stops %d times, want %+v", last-1, last, len(got), m.stopped, want)
+		}
+	}
 }
 
 // One stuck chunk: its partition is paused at the window's limit and resumed
