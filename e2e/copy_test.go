@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"twinegress/internal/proc"
+	"twinegress/internal/procgroup"
 	"twinegress/pipeline"
 )
 
@@ -153,7 +153,7 @@ func (r *replica) ready() bool {
 
 func (r *replica) signal(s syscall.Signal) {
 	r.w.t.Helper()
-	if err := proc.Signal(r.cmd, s); err != nil {
+	if err := procgroup.Signal(r.cmd, s); err != nil {
 		r.w.t.Fatal(err)
 	}
 }

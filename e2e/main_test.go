@@ -17,13 +17,13 @@ import (
 	"go.uber.org/goleak"
 
 	"twinegress/internal/kafkatest"
-	"twinegress/internal/proc"
+	"twinegress/internal/procgroup"
 )
 
 // What all tests share: the binary, and a cluster of one node.
 var (
 	binary string
-	procs  *proc.Starter
+	procs  *procgroup.Starter
 
 	sharedOnce sync.Once
 	shared     *kafkatest.Cluster
@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 // prepare builds what is tested. Not the test binary itself under another
 // name: what runs must be what is shipped, without the race detector's cost.
 func prepare() (err error) {
-	procs = proc.NewStarter()
+	procs = procgroup.NewStarter()
 	if sharedDir, err = os.MkdirTemp("", "twinegress-e2e-"); err != nil {
 		return err
 	}

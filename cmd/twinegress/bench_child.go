@@ -15,7 +15,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
-	"twinegress/internal/heap"
+	"twinegress/internal/gctuner"
 	"twinegress/sinks"
 	"twinegress/sinks/discard"
 )
@@ -57,7 +57,7 @@ func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer heap.Tune(heapFloor, heapGrowth)()
+	defer gctuner.Start(heapFloor, heapGrowth)()
 	store, err := openStore(cfg, log)
 	if err != nil {
 		return err

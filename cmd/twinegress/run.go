@@ -18,7 +18,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/endpoints/kafkastore"
 	"twinegress/internal/config"
-	"twinegress/internal/heap"
+	"twinegress/internal/gctuner"
 	"twinegress/internal/kafka"
 	"twinegress/pipeline"
 	"twinegress/sinks"
@@ -55,7 +55,7 @@ func runCommand() *cobra.Command {
 				log.Warn(notice)
 			}
 			limitMemory(log)
-			defer heap.Tune(heapFloor, heapGrowth)()
+			defer gctuner.Start(heapFloor, heapGrowth)()
 			store, err := openStore(cfg, log)
 			if err != nil {
 				return err

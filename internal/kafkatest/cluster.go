@@ -29,7 +29,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"twinegress/internal/proc"
+	"twinegress/internal/procgroup"
 )
 
 // Config describes a cluster.
@@ -52,7 +52,7 @@ type Cluster struct {
 	id    string
 	nodes []*node
 
-	starter *proc.Starter
+	starter *procgroup.Starter
 	done    sync.WaitGroup
 }
 
@@ -76,7 +76,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if cfg.HeapMB == 0 {
 		cfg.HeapMB = 256
 	}
-	c := &Cluster{cfg: cfg, starter: proc.NewStarter()}
+	c := &Cluster{cfg: cfg, starter: procgroup.NewStarter()}
 	defer func() {
 		if err != nil {
 			c.Close()

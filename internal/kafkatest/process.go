@@ -15,7 +15,7 @@ import (
 	"sync"
 	"syscall"
 
-	"twinegress/internal/proc"
+	"twinegress/internal/procgroup"
 )
 
 // served is what a node logs last of its start.
@@ -134,7 +134,7 @@ func (p *process) await(ctx context.Context) error {
 
 // signal sends to the process and what it may have started.
 func (p *process) signal(s syscall.Signal) error {
-	if err := proc.Signal(p.cmd, s); err != nil {
+	if err := procgroup.Signal(p.cmd, s); err != nil {
 		return fmt.Errorf("%s: %v: %w", p.name, s, err)
 	}
 	return nil

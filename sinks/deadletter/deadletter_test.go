@@ -18,8 +18,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"twinegress/internal/blackhole"
 	"twinegress/internal/event"
-	"twinegress/internal/silence"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -312,7 +312,7 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
 			k := cluster(t)
-			var network silence.Network
+			var network blackhole.Network
 			topic, err := Open(t.Context(), name, nil, append(connect(k), kgo.Dialer(network.Dial)), zap.NewNop())
 			if err != nil {
 				t.Fatal(err)
@@ -413,7 +413,7 @@ func TestCloseWithLettersWaiting(t *testing.T) {
 // Nor must it keep a process that has just started.
 func TestOpenWhileTheBrokerIsSilent(t *testing.T) {
 	k := cluster(t)
-	var network silence.Network
+	var network blackhole.Network
 	network.Begin()
 	ctx, giveUp := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

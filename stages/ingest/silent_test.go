@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"twinegress/internal/blackhole"
 	"twinegress/internal/event"
-	"twinegress/internal/silence"
 )
 
 // A stop takes no longer than it may when a broker no longer answers: neither
@@ -21,7 +21,7 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 		k := broker(t, 1)
 		c := ingestConfig(k)
 		c.Protocol, c.InstanceID = protocol, "a"
-		var network silence.Network
+		var network blackhole.Network
 		core, logs := observer.New(zap.WarnLevel)
 		source, err := New(c, []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.Dialer(network.Dial)}, noHook{}, zap.New(core))
 		if err != nil {

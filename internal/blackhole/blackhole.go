@@ -1,6 +1,6 @@
-// Package silence is for tests: a network whose other side takes requests and,
+// Package blackhole is for tests: a network whose other side takes requests and,
 // from some moment on, never answers.
-package silence
+package blackhole
 
 import (
 	"context"

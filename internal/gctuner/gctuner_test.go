@@ -1,4 +1,4 @@
-package heap
+package gctuner
 
 import (
 	"math"
@@ -50,7 +50,7 @@ func settles(t *testing.T, from, to int64) {
 
 func TestTheLimitFollowsWhatIsAlive(t *testing.T) {
 	t.Setenv("GOGC", "")
-	defer Tune(40*mib, 50)()
+	defer Start(40*mib, 50)()
 	settles(t, 40*mib, 44*mib)
 	kept = make([]byte, 64*mib)
 	settles(t, (96+32)*mib, (106+32)*mib)
@@ -66,7 +66,7 @@ func TestStopPutsBack(t *testing.T) {
 		debug.SetGCPercent(percentBefore)
 		debug.SetMemoryLimit(limitBefore)
 	}()
-	stop := Tune(1<<30, 50)
+	stop := Start(1<<30, 50)
 	if got := debug.SetMemoryLimit(-1); got != 100*mib {
 		t.Errorf("the limit is %d MiB, past the one that was set before", got/mib)
 	}
@@ -81,7 +81,7 @@ func TestGOGCWins(t *testing.T) {
 	before := debug.SetGCPercent(123)
 	defer debug.SetGCPercent(before)
 	t.Setenv("GOGC", "123")
-	defer Tune(mib, 50)()
+	defer Start(mib, 50)()
 	if p, l := debug.SetGCPercent(123), debug.SetMemoryLimit(-1); p != 123 || l != math.MaxInt64 {
 		t.Errorf("set are %d %% and %d MiB", p, l/mib)
 	}

@@ -1,4 +1,4 @@
-// Package heap decides when the garbage collector runs.
+// Package gctuner decides when the garbage collector runs.
 //
 // Left alone, the collector runs whenever the heap has doubled. That is too
 // often while little is in flight: with 20 MiB alive and hundreds of megabytes
@@ -11,7 +11,7 @@
 // memory limit, which is what a busy process comes to. A fixed limit would not
 // do: what is alive depends on the number of endpoints, and a limit below it
 // makes the collector run without end. The limit moves with what is alive.
-package heap
+package gctuner
 
 import (
 	"os"
@@ -29,12 +29,12 @@ const (
 	overhead = 32 << 20
 )
 
-// Tune lets the process have floor bytes of memory, or as much as what is
+// Start lets the process have floor bytes of memory, or as much as what is
 // alive asks for: growth percent over it, until stop is called. A limit that
 // was set already (GOMEMLIMIT) is never passed, and the environment's GOGC
-// wins: then Tune does nothing. It works at the end of each of the collector's
+// wins: then Start does nothing. It works at the end of each of the collector's
 // cycles and has no goroutine of its own.
-func Tune(floor uint64, growth int) (stop func()) {
+func Start(floor uint64, growth int) (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}

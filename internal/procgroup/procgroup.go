@@ -1,6 +1,6 @@
-// Package proc starts child processes that don't outlive the one that started
+// Package procgroup starts child processes that don't outlive the one that started
 // them: brokers and copies of twinegress, for tests that kill and suspend them.
-package proc
+package procgroup
 
 import (
 	"errors"
