@@ -39,7 +39,7 @@ func BenchmarkBacklog(b *testing.B) {
 					cfg.Ingest.Group = fmt.Sprint("backlog-", time.Now().UnixNano()) // from the beginning
 					r := w.start(cfg, w.hub(endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom))
 					delivered := func() int {
-						if snaps := r.pipeline.Snapshots(); len(snaps) == 1 {
+						if snaps := r.Pipeline.Snapshots(); len(snaps) == 1 {
 							return int(snaps[0].Counts.Delivered)
 						}
 						return 0

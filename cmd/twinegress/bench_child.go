@@ -6,16 +6,18 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"twinegress/bench"
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
-	"twinegress/internal/gctuner"
+	"twinegress/pipeline"
 	"twinegress/sinks"
 	"twinegress/sinks/discard"
 )
@@ -53,36 +55,35 @@ func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := newLogger("info")
+	log, err := app.NewLogger("info")
 	if err != nil {
 		return err
 	}
-	defer gctuner.Start(heapFloor, heapGrowth)()
-	store, err := openStore(cfg, log)
-	if err != nil {
-		return err
+	defer app.TuneGC()()
+	o := app.Options{Config: cfg, Version: version, Log: log}
+	done := outcomes{want: spec.Outcomes, all: make(chan struct{})}
+	if spec.Discard {
+		o.Open = done.openers()
 	}
-	s, err := newServer(ctx, cfg, store, log)
+	a, err := app.New(ctx, o)
 	if err != nil {
 		return err
 	}
 	if !spec.Discard {
-		return s.run(ctx)
+		return a.Run(ctx)
 	}
-	done := outcomes{want: spec.Outcomes, all: make(chan struct{})}
-	for typ := range s.pipeline.Open {
-		s.pipeline.Open[typ] = done.open
-	}
+	var background sync.WaitGroup
+	defer background.Wait()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx) }()
+	background.Go(func() { ended <- a.Run(ctx) })
 	if spec.Watch {
-		go done.watch(ctx, s)
+		background.Go(func() { done.watch(ctx, a.Pipeline) })
 	}
 	select {
 	case <-done.all:
-		err = json.NewEncoder(out).Encode(done.reply(s))
+		err = json.NewEncoder(out).Encode(done.reply(a.Pipeline))
 	case err := <-ended:
 		return err
 	}
@@ -112,13 +113,13 @@ func (o *outcomes) add(n int64) {
 }
 
 // watch is for a table without endpoints, where no sink is told of an outcome.
-func (o *outcomes) watch(ctx context.Context, s *server) {
+func (o *outcomes) watch(ctx context.Context, p *pipeline.Pipeline) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for o.got.Load() < o.want {
 		select {
 		case <-tick.C:
-			if n := int64(s.pipeline.Status().Ingest.Events) - o.got.Load(); n > 0 {
+			if n := int64(p.Status().Ingest.Events) - o.got.Load(); n > 0 {
 				o.add(n)
 			}
 		case <-ctx.Done():
@@ -128,17 +129,17 @@ func (o *outcomes) watch(ctx context.Context, s *server) {
 }
 
 // reply says what was counted, once the senders have counted it too.
-func (o *outcomes) reply(s *server) bench.RunReply {
+func (o *outcomes) reply(p *pipeline.Pipeline) bench.RunReply {
 	r := bench.RunReply{
 		First: o.first.Load(), Last: o.last.Load(), Dropped: make(map[string]int64), Balanced: true,
 		RuntimeStats: bench.ReadRuntime(),
 	}
-	snaps := s.pipeline.Snapshots()
+	snaps := p.Snapshots()
 	for slices.ContainsFunc(snaps, func(s sinks.Snapshot) bool { return s.Counts.Pending > 0 }) {
 		time.Sleep(time.Millisecond) // the sink is done first, then its sender
-		snaps = s.pipeline.Snapshots()
+		snaps = p.Snapshots()
 	}
-	r.Records = s.pipeline.Source.Status().Records
+	r.Records = p.Source.Status().Records
 	for _, snap := range snaps {
 		c := &snap.Counts
 		r.Deliveries += int64(c.Delivered)
@@ -155,10 +156,16 @@ func (o *outcomes) reply(s *server) bench.RunReply {
 	return r
 }
 
-// open is a sinks.Open.
-func (o *outcomes) open(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
-	inner, err := discard.Open(e, k)
-	return countingSink{inner, o}, err
+// openers returns how to open a discard sink that counts, for each type.
+func (o *outcomes) openers() map[endpoints.Type]sinks.Open {
+	open := make(map[endpoints.Type]sinks.Open)
+	for _, typ := range endpoints.Types() {
+		open[typ] = func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+			inner, err := discard.Open(e, k)
+			return countingSink{inner, o}, err
+		}
+	}
+	return open
 }
 
 type countingSink struct {

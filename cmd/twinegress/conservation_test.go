@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 	"twinegress/pipeline"
@@ -44,12 +45,12 @@ func TestConservation(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	s, err := newServer(ctx, cfg, store, zap.NewNop())
+	s, err := app.New(ctx, app.Options{Config: cfg, Store: store, Version: version, Log: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{server: s, t: t, cancel: cancel, done: make(chan error, 1)}
-	go func() { r.done <- s.run(ctx) }()
+	r := &running{App: s, t: t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- s.Run(ctx) }()
 
 	var watchers sync.WaitGroup
 	settled := make(chan struct{})
@@ -59,7 +60,7 @@ func TestConservation(t *testing.T) {
 			case <-settled:
 				return
 			default:
-				equation(t, s.pipeline.Status())
+				equation(t, s.Pipeline.Status())
 			}
 		}
 	})
@@ -81,7 +82,7 @@ func TestConservation(t *testing.T) {
 	for step := range steps {
 		// In step with the intake, so that sets and faults meet events.
 		eventually(t, "most of what was produced is read", func() bool {
-			return s.pipeline.Status().Ingest.Records >= int64(max(step-2, 0)*total/steps)
+			return s.Pipeline.Status().Ingest.Records >= int64(max(step-2, 0)*total/steps)
 		})
 		w.produce(records[step*total/steps : (step+1)*total/steps]...)
 		if err := store.Set(sets[rnd.IntN(len(sets))]); err != nil {
@@ -105,7 +106,7 @@ func TestConservation(t *testing.T) {
 	r.settled(total)
 	close(settled)
 	watchers.Wait()
-	st := s.pipeline.Status()
+	st := s.Pipeline.Status()
 	equation(t, st)
 	if st.Ingest.Events != total {
 		t.Errorf("%d events, want %d", st.Ingest.Events, total)
@@ -130,7 +131,7 @@ func TestConservation(t *testing.T) {
 	if err := r.stop(); err != nil {
 		t.Error(err)
 	}
-	for _, snap := range s.pipeline.Snapshots() {
+	for _, snap := range s.Pipeline.Snapshots() {
 		if snap.Counts.Pending != 0 {
 			t.Errorf("%s: %d events pending after a stop in order", snap.Endpoint.Path, snap.Counts.Pending)
 		}

@@ -146,7 +146,7 @@ func TestBadInputIsSetAside(t *testing.T) {
 	}
 	w.produce(records...)
 	r.settled(len(records))
-	st := r.pipeline.Status()
+	st := r.Pipeline.Status()
 	if got := fmt.Sprint(st.Ingest.Rejected); got != "map[undecodable:4 unknown_type:2]" {
 		t.Errorf("rejected %s", got)
 	}
@@ -256,7 +256,7 @@ func TestSeenFromOutside(t *testing.T) {
 	sum := sha256.Sum256([]byte("a token"))
 	cfg.API.Tokens = []config.Token{{Name: "ops", SHA256: hex.EncodeToString(sum[:]), Role: config.RoleRead}}
 	r := w.start(cfg, w.hub("SensorChange"), w.topic("SpaceChange"))
-	ops, api := "http://"+r.ops.address(), "http://"+r.api.address()+"/management/api/v1.0/status"
+	ops, api := "http://"+r.OpsAddress(), "http://"+r.APIAddress()+"/management/api/v1.0/status"
 	eventually(t, "/readyz is 200", func() bool {
 		code, _ := get(t, ops+"/readyz", "")
 		return code == 200

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"twinegress/bench/feed"
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/sinks"
 )
 
@@ -130,7 +131,7 @@ type demo struct {
 	demoOptions
 	story   *demoStory // nil: no trouble
 	parts   *demoParts
-	server  *server
+	app     *app.App
 	view    demoView
 	window  demoWindow
 	acked   atomic.Int64 // events that are on the topic
@@ -154,10 +155,10 @@ func runDemo(ctx context.Context, o demoOptions, out, errOut io.Writer) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, d.parts.close()) }()
-	if d.server, err = newServer(ctx, d.parts.config, d.parts.store, log); err != nil {
+	if d.app, err = app.New(ctx, app.Options{Config: d.parts.config, Store: d.parts.store, Version: version, Log: log}); err != nil {
 		return err
 	}
-	d.view.start(d.parts.hints(d.server))
+	d.view.start(d.parts.hints(d.app))
 	report, err := d.play(ctx)
 	d.view.end()
 	if err != nil {
@@ -177,7 +178,7 @@ func (d *demo) play(ctx context.Context) (*demoReport, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	stopped := make(chan error, 1)
-	go func() { stopped <- d.server.run(running) }()
+	go func() { stopped <- d.app.Run(running) }()
 
 	feeding, stopFeed := context.WithCancel(ctx)
 	if d.duration > 0 && d.story == nil { // a story has an end of its own
@@ -202,7 +203,7 @@ func (d *demo) play(ctx context.Context) (*demoReport, error) {
 	if !settled {
 		d.show("giving up; stopping takes up to " + d.parts.config.Shutdown.Timeout.String())
 	}
-	before := d.server.pipeline.Status()
+	before := d.app.Pipeline.Status()
 	stop()
 	if err := <-stopped; err != nil {
 		return nil, fmt.Errorf("stopping the pipeline: %w", err)
@@ -215,7 +216,7 @@ func (d *demo) feed(ctx context.Context) error {
 	room := func(ctx context.Context) error {
 		tick := time.NewTicker(time.Millisecond) // the source has no signal for having read something
 		defer tick.Stop()
-		for d.acked.Load()-d.server.pipeline.Source.Status().Records > demoUnread {
+		for d.acked.Load()-d.app.Pipeline.Source.Status().Records > demoUnread {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -314,7 +315,7 @@ func (d *demo) settle(ctx context.Context, stopped <-chan error) (settled bool, 
 // unsettled counts what has yet to happen: records to read, offsets to settle
 // and outcomes to come in.
 func (d *demo) unsettled() int64 {
-	st := d.server.pipeline.Status()
+	st := d.app.Pipeline.Status()
 	left := max(0, d.acked.Load()-st.Ingest.Records) + st.Ingest.Lag
 	for _, e := range st.Endpoints {
 		left += int64(e.Pending)
@@ -324,7 +325,7 @@ func (d *demo) unsettled() int64 {
 
 // moment is what a story goes by.
 func (d *demo) moment() (at time.Duration, all []sinks.Snapshot, lag int64) {
-	p := d.server.pipeline
+	p := d.app.Pipeline
 	return time.Since(d.started), p.Snapshots(), p.Source.Status().Lag
 }
 

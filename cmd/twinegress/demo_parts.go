@@ -13,10 +13,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
-	"twinegress/server/api"
 	"twinegress/internal/config"
 	"twinegress/internal/emulator"
+	"twinegress/server/api"
 )
 
 const (
@@ -132,10 +133,10 @@ func (p *demoParts) configure() error {
 // hint is something to try while the demo runs.
 type hint struct{ what, command string }
 
-func (p *demoParts) hints(s *server) []hint {
+func (p *demoParts) hints(a *app.App) []hint {
 	return []hint{
-		{"status", "curl -s -H 'Authorization: Bearer " + p.token + "' \\\n  http://" + s.api.address() + api.Base + "/status"},
-		{"metrics", "curl -s http://" + s.ops.address() + "/metrics"},
+		{"status", "curl -s -H 'Authorization: Bearer " + p.token + "' \\\n  http://" + a.APIAddress() + api.Base + "/status"},
+		{"metrics", "curl -s http://" + a.OpsAddress() + "/metrics"},
 		{"arrived", "curl -s 'http://" + p.services.StatsAddr() + "/messages?entity=twin-events&limit=1'"},
 	}
 }

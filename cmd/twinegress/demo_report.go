@@ -60,7 +60,7 @@ type demoService struct {
 // report compares what the pipeline counted with what the services did. before
 // is the status before the stop, which empties what is about the consumer.
 func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *demoReport {
-	r := &demoReport{Problems: []string{}, Produced: d.acked.Load(), Status: d.server.pipeline.Status(), Fault: d.fault}
+	r := &demoReport{Problems: []string{}, Produced: d.acked.Load(), Status: d.app.Pipeline.Status(), Fault: d.fault}
 	r.DeadLetters = d.parts.deadLetters()
 	if d.story != nil {
 		r.story = d.story.title() + ":\n" + d.story.begins
@@ -70,7 +70,7 @@ func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *demo
 	r.EventsPerSecond = math.Round(perSecond(r.Produced, d.ended.Sub(d.started)))
 	stats := d.parts.services.Stats()
 	var all metrics.Histogram
-	for i, snap := range d.server.pipeline.Snapshots() {
+	for i, snap := range d.app.Pipeline.Snapshots() {
 		e := demoEndpoint{Name: snap.Endpoint.Name, EndpointStatus: r.Status.Endpoints[i], Latency: latencyOf(&snap.Counts.Latency)}
 		e.State = before.Endpoints[i].State // after it, all are stopped
 		e.Service = serviceOf(stats.Entity(e.Name), d.tracked())

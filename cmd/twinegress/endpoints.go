@@ -275,13 +275,6 @@ func (c *connection) completeIDs(cmd *cobra.Command, args []string, _ string) ([
 	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
-func completeFrom(cmd *cobra.Command, flag string, words []string) {
-	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
-	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
-		panic("BUG: " + err.Error())
-	}
-}
-
 func words[S ~string](list []S) []string {
 	out := make([]string, len(list))
 	for i, s := range list {

@@ -15,8 +15,8 @@ import (
 	"strings"
 	"time"
 
-	"twinegress/server/api"
 	"twinegress/internal/kafka"
+	"twinegress/server/api"
 )
 
 // apiClient calls the Management API.

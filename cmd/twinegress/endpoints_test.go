@@ -7,10 +7,12 @@ import (
 	"strings"
 	"testing"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
-	"twinegress/server/api"
+	"twinegress/internal/certtest"
 	"twinegress/internal/config"
 	"twinegress/internal/emulator"
+	"twinegress/server/api"
 )
 
 // shell runs commands in this process, with what the environment of a shell
@@ -52,9 +54,9 @@ func TestEndpointsFromTheShell(t *testing.T) {
 	cfg := withAPI(w.config())
 	cfg.API.Tokens = append(cfg.API.Tokens, config.Token{Name: "viewer", SHA256: sha256Hex("viewer"), Role: config.RoleRead})
 	cfg.API.TLS = config.ServerTLS{CertFile: w.dir + "/api.pem", KeyFile: w.dir + "/api.key"}
-	newCertificate(t, cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile)
+	certtest.Write(t, cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile)
 	r := w.start(cfg)
-	server := "https://" + r.api.address()
+	server := "https://" + r.APIAddress()
 	t.Setenv(serverVariable, server)
 	t.Setenv(tokenVariable, apiToken)
 	s := shell{t: t}
@@ -127,7 +129,7 @@ func TestEndpointsFromTheShell(t *testing.T) {
 		"read only":           {"", tls("delete", id, "--token", "viewer"), exitFailed, "a token with the role write is required"},
 		"untrusted":           {"", []string{"endpoints", "list"}, exitFailed, "certificate"},
 		"no server":           {"", tls("list", "--server", "http://127.0.0.1:1"), exitFailed, "can't be reached"},
-		"another server":      {"", tls("list", "--server", "http://"+r.ops.address()), exitFailed, "is it the Management API"},
+		"another server":      {"", tls("list", "--server", "http://"+r.OpsAddress()), exitFailed, "is it the Management API"},
 		"server is no URL":    {"", tls("list", "--server", "localhost:8080"), exitUsage, "--server: must be a URL"},
 		"output":              {"", tls("list", "--output", "text"), exitUsage, "must be table or json"},
 		"no command":          {"", []string{"endpoints", "lst"}, exitUsage, "unknown command"},
@@ -153,7 +155,7 @@ func TestEndpointsFromTheShell(t *testing.T) {
 
 // stored gives an endpoint as it is stored.
 func (r *running) stored(id string) endpoints.Endpoint {
-	for _, e := range r.pipeline.Endpoints.Current() {
+	for _, e := range r.Pipeline.Endpoints.Current() {
 		if e.ID == id {
 			return e
 		}
@@ -172,7 +174,7 @@ func TestCheck(t *testing.T) {
 	wrongGrid := w.grid("UdfCustom")
 	wrongGrid.Name, wrongGrid.SecondaryConnectionString = "wrong grid", "AAAA"
 	w.write("endpoints.json", file(w.hub("SensorChange"), w.topic("SensorChange"), w.grid("SensorChange"), wrong, missing, wrongGrid))
-	newCertificate(t, w.dir+"/api.pem", w.dir+"/api.key")
+	certtest.Write(t, w.dir+"/api.pem", w.dir+"/api.key")
 	base := `
 ingest: {brokers: ["` + cfg.Ingest.Brokers[0] + `"]}
 endpoints: {file: "` + cfg.Endpoints.File + `", allowDevelopmentEmulator: true}
@@ -200,7 +202,7 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 	out, code, _ = s.command("", "check", "--config", file, "--output", "json",
 		"--set", "ingest.topics=nope", "--set", "api.tls.certFile="+w.dir+"/api.pem", "--set", "api.tls.keyFile="+w.dir+"/api.key",
 		"--set", "api.oidc.issuer=https://127.0.0.1:1", "--set", "api.oidc.audience=a")
-	var report checkReport
+	var report app.CheckReport
 	if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitFailed || report.OK {
 		t.Fatalf("%d %v %s", code, err, out)
 	}

@@ -50,7 +50,7 @@ func TestFilters(t *testing.T) {
 		}
 	}
 	counts := func() (unrouted uint64, routed string) {
-		st := r.pipeline.Status()
+		st := r.Pipeline.Status()
 		for _, e := range st.Endpoints {
 			if e.Routed != e.Delivered {
 				t.Errorf("%s: %d routed, %d delivered", e.Path, e.Routed, e.Delivered)
@@ -76,7 +76,7 @@ func TestFilters(t *testing.T) {
 	marker := w.hub("TopologyOperation")
 	marker.Name = "marker"
 	w.write("endpoints.json", file(hub, topic, grid, devices, marker))
-	eventually(t, "the change is in force", func() bool { return len(r.pipeline.Snapshots()) == 5 })
+	eventually(t, "the change is in force", func() bool { return len(r.Pipeline.Snapshots()) == 5 })
 	w.produce(reading(8, "10"), reading(9, "21"))
 	r.settled(10)
 	for entity, want := range map[string]string{"hub": "2 7 8", "topic": "2 3 6 7 8 9", "grid": "3"} {
@@ -87,7 +87,7 @@ func TestFilters(t *testing.T) {
 	if after := links(); after != before {
 		t.Errorf("%d links to the services, %d before the change: a filter is no part of the connection", after, before)
 	}
-	for _, s := range r.pipeline.Snapshots() {
+	for _, s := range r.Pipeline.Snapshots() {
 		if s.State != "ready" && s.Endpoint.Name != marker.Name {
 			t.Errorf("%s is %s after the change", s.Endpoint.Name, s.State)
 		}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -19,6 +21,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/emulator"
@@ -175,7 +178,7 @@ func (w *world) config() config.Config {
 
 // running is a server in this process.
 type running struct {
-	*server
+	*app.App
 	t      testing.TB
 	cancel context.CancelFunc
 	done   chan error
@@ -194,18 +197,18 @@ func (w *world) startWith(cfg config.Config) *running {
 	if !testing.Verbose() {
 		log = zap.NewNop()
 	}
-	store, err := openStore(cfg, log)
+	store, err := app.OpenStore(cfg, log)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := newServer(ctx, cfg, store, log)
+	s, err := app.New(ctx, app.Options{Config: cfg, Store: store, Version: version, Log: log})
 	if err != nil {
 		cancel()
 		w.t.Fatal(err)
 	}
-	r := &running{server: s, t: w.t, cancel: cancel, done: make(chan error, 1)}
-	go func() { r.done <- s.run(ctx) }()
+	r := &running{App: s, t: w.t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- s.Run(ctx) }()
 	w.t.Cleanup(func() {
 		if err := r.stop(); err != nil {
 			w.t.Errorf("stopping: %v", err)
@@ -245,7 +248,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 func (r *running) settled(records int) {
 	r.t.Helper()
 	eventually(r.t, fmt.Sprintf("%d records read, nothing pending, no lag", records), func() bool {
-		st := r.pipeline.Status()
+		st := r.Pipeline.Status()
 		if st.Ingest.Records < int64(records) || st.Ingest.Lag != 0 {
 			return false
 		}
@@ -312,6 +315,11 @@ func headersOf(r *kgo.Record) map[string]string {
 		}
 	}
 	return headers
+}
+
+func sha256Hex(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
 }
 
 func get(t *testing.T, url, token string) (int, string) {

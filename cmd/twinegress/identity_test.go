@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 )
@@ -49,7 +50,7 @@ func TestManagedIdentity(t *testing.T) {
 	cfg.Endpoints.AllowDevelopmentEmulator = false
 	cfg.Endpoints.IdentityDomains = []string{"127.0.0.1", "localhost"}
 	r := w.start(cfg, set...)
-	if report := runChecks(t.Context(), cfg); !report.OK || len(report.Checks) != 5 || report.Checks[2].Key != "identity" {
+	if report := app.Check(t.Context(), cfg); !report.OK || len(report.Checks) != 5 || report.Checks[2].Key != "identity" {
 		t.Errorf("check: %+v", report)
 	}
 
@@ -57,12 +58,12 @@ func TestManagedIdentity(t *testing.T) {
 	w.produce(sample, sample)
 	r.settled(2)
 	states := func() (text string) {
-		for _, e := range r.pipeline.Status().Endpoints {
+		for _, e := range r.Pipeline.Status().Endpoints {
 			text += fmt.Sprintf("%s %s %d; ", e.Type, e.State, e.Delivered)
 		}
 		return text
 	}
-	for _, s := range r.pipeline.Status().Endpoints {
+	for _, s := range r.Pipeline.Status().Endpoints {
 		if s.Delivered != 2 || s.State != "ready" {
 			t.Fatalf("%s: %d delivered, %s, %s", s.Type, s.Delivered, s.State, s.LastError)
 		}
@@ -85,7 +86,7 @@ func TestManagedIdentity(t *testing.T) {
 	}
 	w.produce(sample)
 	r.settled(3)
-	for _, s := range r.pipeline.Status().Endpoints {
+	for _, s := range r.Pipeline.Status().Endpoints {
 		if s.Dropped["unauthorized"] != 1 || !strings.Contains(s.LastError, "this process's identity") || strings.Contains(s.LastError, token) {
 			t.Errorf("%s: dropped %v, last error %q", s.Type, s.Dropped, s.LastError)
 		}

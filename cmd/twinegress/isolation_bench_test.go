@@ -65,7 +65,7 @@ func benchmarkIsolation(b *testing.B, fault *emulator.Fault) {
 	b.ReportMetric(3*float64(b.N)/b.Elapsed().Seconds(), "deliveries/s")
 	b.StopTimer()
 	r.settled(warmUp + b.N)
-	for _, e := range r.pipeline.Status().Endpoints {
+	for _, e := range r.Pipeline.Status().Endpoints {
 		if e.Path == "fourth" && (fault == nil) != (e.Delivered == uint64(warmUp+b.N)) {
 			b.Errorf("the fourth endpoint delivered %d of %d", e.Delivered, warmUp+b.N)
 		}

@@ -76,22 +76,6 @@ func rootCommand() *cobra.Command {
 	return root
 }
 
-// outputFlag adds --output to a command that prints a result as a text.
-func outputFlag(cmd *cobra.Command, to *string) { formatFlag(cmd, to, "text") }
-
-// formatFlag adds --output to a command that prints a result: for people, by
-// default, or as JSON.
-func formatFlag(cmd *cobra.Command, to *string, forPeople string) {
-	cmd.Flags().StringVar(to, "output", forPeople, "how to print the result: "+forPeople+" or json")
-	completeFrom(cmd, "output", []string{forPeople, "json"})
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if *to != forPeople && *to != "json" {
-			return usageError{fmt.Errorf("--output %s: must be %s or json", *to, forPeople)}
-		}
-		return nil
-	}
-}
-
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

@@ -18,10 +18,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/endpoints"
-	"twinegress/server/api"
 	"twinegress/internal/config"
 	"twinegress/internal/emulator"
 	"twinegress/pipeline"
+	"twinegress/server/api"
 )
 
 const apiToken = "the token of the tests"
@@ -32,7 +32,7 @@ func withAPI(cfg config.Config) config.Config {
 	return cfg
 }
 
-func (r *running) url(path string) string { return "http://" + r.api.address() + api.Base + path }
+func (r *running) url(path string) string { return "http://" + r.APIAddress() + api.Base + path }
 
 // manage makes a request of the Management API.
 func (r *running) manage(method, path string, body []byte) (status int, reply string) {
@@ -168,7 +168,7 @@ func TestChangesUnderLoad(t *testing.T) {
 	w := newWorld(t, partitions)
 	r := w.start(withAPI(w.config()))
 	untouched := r.create(w.hub("SensorChange"))
-	eventually(t, "the hub is routed to", func() bool { _, ok := r.pipeline.Health(untouched); return ok })
+	eventually(t, "the hub is routed to", func() bool { _, ok := r.Pipeline.Health(untouched); return ok })
 
 	var watcher sync.WaitGroup
 	done := make(chan struct{})
@@ -178,7 +178,7 @@ func TestChangesUnderLoad(t *testing.T) {
 			case <-done:
 				return
 			default:
-				equation(t, r.pipeline.Status())
+				equation(t, r.Pipeline.Status())
 			}
 		}
 	})
@@ -205,14 +205,14 @@ func TestChangesUnderLoad(t *testing.T) {
 	r.settled(total)
 	close(done)
 	watcher.Wait()
-	st, ok := r.pipeline.EndpointStatus(untouched)
+	st, ok := r.Pipeline.EndpointStatus(untouched)
 	if !ok || st.Routed != total || st.Delivered != total || st.Pending != 0 {
 		t.Errorf("%+v", st)
 	}
 	if hub := w.services.Stats().Entity("hub"); hub.Count != total || hub.Distinct != total {
 		t.Errorf("the hub has %d events, %d different ones, want %d", hub.Count, hub.Distinct, total)
 	}
-	if st, _ := r.pipeline.EndpointStatus(topic); st.Routed != st.Delivered || st.Routed == 0 {
+	if st, _ := r.Pipeline.EndpointStatus(topic); st.Routed != st.Delivered || st.Routed == 0 {
 		t.Errorf("topic: %+v", st)
 	}
 }
@@ -275,13 +275,13 @@ func TestDeleteDrains(t *testing.T) {
 	w := newWorld(t, 4)
 	r := w.start(withAPI(w.config()))
 	id := r.create(w.hub("SensorChange"))
-	eventually(t, "the hub is routed to", func() bool { _, ok := r.pipeline.Health(id); return ok })
+	eventually(t, "the hub is routed to", func() bool { _, ok := r.Pipeline.Health(id); return ok })
 	if err := w.services.SetFault("hub", emulator.Fault{Delay: emulator.Duration(300 * time.Millisecond)}); err != nil {
 		t.Fatal(err)
 	}
 	w.produce(numbered(total, 4)...)
-	eventually(t, "all are routed", func() bool { st, _ := r.pipeline.EndpointStatus(id); return st.Routed == total })
-	if st, _ := r.pipeline.EndpointStatus(id); st.Pending == 0 {
+	eventually(t, "all are routed", func() bool { st, _ := r.Pipeline.EndpointStatus(id); return st.Routed == total })
+	if st, _ := r.Pipeline.EndpointStatus(id); st.Pending == 0 {
 		t.Fatal("nothing is pending any more: the test proves nothing")
 	}
 	if status, reply := r.manage(http.MethodDelete, "/endpoints/"+id, nil); status != http.StatusNoContent {
@@ -289,7 +289,7 @@ func TestDeleteDrains(t *testing.T) {
 	}
 	var last atomic.Pointer[pipeline.EndpointStatus]
 	eventually(t, "the endpoint is gone", func() bool {
-		st, ok := r.pipeline.EndpointStatus(id)
+		st, ok := r.Pipeline.EndpointStatus(id)
 		if ok {
 			last.Store(&st)
 		}
@@ -305,7 +305,7 @@ func TestDeleteDrains(t *testing.T) {
 		t.Errorf("status of what is gone: %d", status)
 	}
 	r.settled(total)
-	if st := fmt.Sprint(r.pipeline.Status().Endpoints); st != "[]" {
+	if st := fmt.Sprint(r.Pipeline.Status().Endpoints); st != "[]" {
 		t.Errorf("endpoints %s", st)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"twinegress/endpoints"
-	"twinegress/server/api"
 	"twinegress/internal/emulator"
+	"twinegress/server/api"
 )
 
 // As many endpoints as an instance is made for: it starts, lists them, changes
@@ -30,7 +30,7 @@ func TestManyEndpoints(t *testing.T) {
 	}
 	r := w.start(withAPI(w.config()), set...)
 	eventually(t, "it is ready", func() bool {
-		status, _ := get(t, "http://"+r.ops.address()+"/readyz", "")
+		status, _ := get(t, "http://"+r.OpsAddress()+"/readyz", "")
 		return status == http.StatusOK
 	})
 
@@ -89,7 +89,7 @@ func TestManyEndpoints(t *testing.T) {
 	created := r.create(at("created", "UdfCustom"))
 	// Changes take effect in their order, and a new endpoint together with its
 	// routes: once it is there, events go where they are to go now.
-	eventually(t, "the last change is in force", func() bool { _, ok := r.pipeline.Health(created); return ok })
+	eventually(t, "the last change is in force", func() bool { _, ok := r.Pipeline.Health(created); return ok })
 	send()
 	arrived(map[string]int64{"kept": 2 * each, "deleted": each, "changed": each, "created": each})
 
@@ -98,7 +98,7 @@ func TestManyEndpoints(t *testing.T) {
 	if got := ids(r.list("?eventTypes=UdfCustom")); !slices.Equal(got, want) {
 		t.Errorf("after the changes %v are listed for UdfCustom, want %v: the kept, the changed and the created one", got, want)
 	}
-	st := r.pipeline.Status()
+	st := r.Pipeline.Status()
 	if len(st.Endpoints) != total {
 		t.Errorf("after one was deleted and one created there are %d endpoints, want %d", len(st.Endpoints), total)
 	}

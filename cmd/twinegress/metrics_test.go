@@ -28,7 +28,7 @@ func TestMetricsPage(t *testing.T) {
 	w.produce(value(samples(t)["SensorChange"]), value("{"))
 	r.settled(2)
 
-	families, err := r.registry.Gather()
+	families, err := r.Metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}

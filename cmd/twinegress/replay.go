@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
-	"twinegress/internal/kafka"
 	"twinegress/pipeline/replay"
 )
 
@@ -27,8 +27,7 @@ type replayOptions struct {
 
 func replayCommand() *cobra.Command {
 	var o replayOptions
-	var file string
-	var set map[string]string
+	var from configFlags
 	cmd := &cobra.Command{
 		Use:   "replay",
 		Short: "Send dead letters to their endpoints again",
@@ -40,16 +39,15 @@ func replayCommand() *cobra.Command {
 			"  twinegress replay --config twinegress.yaml --endpoint 568fd394-380b-46fa-925a-ebb96f658cce --since 2h",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Load(config.Sources{File: file, Overrides: set, IgnoreEnv: otherEnvironment})
+			cfg, err := from.load()
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			return runReplay(cmd.Context(), cfg, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	from.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&file, "config", "", "configuration file (YAML); without one, the defaults and TWINEGRESS_… variables")
-	f.StringToStringVar(&set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
 	f.StringVar(&o.endpoint, "endpoint", "", "only the letters of this endpoint, by its id or its name")
 	f.StringVar(&o.since, "since", "", "only letters set aside since then: an RFC 3339 time, or how long ago, such as 2h")
 	levelFlag(cmd, &o.level, "warn")
@@ -68,7 +66,7 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 	if err != nil {
 		return usageError{err}
 	}
-	store, err := openStore(cfg, log)
+	store, err := app.OpenStore(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -80,26 +78,13 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 	if err != nil {
 		return usageError{fmt.Errorf("--endpoint %s: %w", o.endpoint, err)}
 	}
-	open, err := openers(cfg)
+	r, err := app.NewReplay(ctx, app.ReplayOptions{
+		Config: cfg, Endpoints: set, Only: only, Since: since, Progress: view.show, Log: log,
+	})
 	if err != nil {
 		return err
 	}
-	connect, err := kafka.Connect(cfg.Ingest, log)
-	if err != nil {
-		return err
-	}
-	from := cfg.Ingest
-	from.Topics = []string{cfg.DeadLetter.Topic}
-	from.Group = replay.Group(cfg.Ingest.Group, only, since)
-	from.InstanceID = "" // that of a copy of `run`
-	source, err := replay.OpenBacklog(ctx, from, since, connect, log)
-	if err != nil {
-		return fmt.Errorf("dead-letter topic (deadLetter.topic): %w", err)
-	}
-	result, err := replay.New(replay.Options{
-		Source: source, Endpoints: set, Only: only, Open: open, Sender: senderOptions(cfg),
-		ShutdownTimeout: cfg.Shutdown.Timeout, Progress: view.show, Log: log,
-	}).Run(ctx)
+	result, err := r.Run(ctx)
 	view.end()
 	if printErr := printReplay(out, o.output, result); printErr != nil {
 		err = errors.Join(err, printErr)

@@ -61,7 +61,7 @@ func (w *world) dropped(entities []string, set []endpoints.Endpoint, records ...
 	w.produce(records[half:]...)
 	r.settled(len(records))
 	ids := make(map[string]string)
-	for _, e := range r.pipeline.Status().Endpoints {
+	for _, e := range r.Pipeline.Status().Endpoints {
 		ids[e.Path] = e.ID
 		var dropped uint64
 		for _, n := range e.Dropped {

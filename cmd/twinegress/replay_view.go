@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/pipeline/replay"
 )
 
@@ -46,11 +47,11 @@ func newReplayView(out io.Writer) *replayView {
 // none, the log that `run` has.
 func (v *replayView) logger(level string) (*zap.Logger, error) {
 	if v.width == nil {
-		return newLogger(level)
+		return app.NewLogger(level)
 	}
-	at, err := zapcore.ParseLevel(level)
+	at, err := app.ParseLevel(level)
 	if err != nil {
-		return nil, fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
+		return nil, err
 	}
 	return demoLogger(zapcore.AddSync(v), at), nil
 }

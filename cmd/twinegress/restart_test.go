@@ -192,13 +192,13 @@ func TestEndpointsFileIsFollowed(t *testing.T) {
 	topic.EventTypes = []string{"SpaceChange"}
 	w.write("endpoints.json", file(hub, topic))
 	eventually(t, "the removed endpoint is gone and the other one takes the new type", func() bool {
-		st := r.pipeline.Status()
+		st := r.Pipeline.Status()
 		return len(st.Endpoints) == 2 && st.Endpoints[0].EventTypes[0] != st.Endpoints[1].EventTypes[0]
 	})
 	stop()
 	n := <-produced
 	r.settled(n)
-	for _, e := range r.pipeline.Status().Endpoints {
+	for _, e := range r.Pipeline.Status().Endpoints {
 		if e.Routed != e.Delivered || e.Pending != 0 {
 			t.Errorf("%s: routed %d, delivered %d, dropped %v", e.Path, e.Routed, e.Delivered, e.Dropped)
 		}
@@ -240,7 +240,7 @@ func TestFailuresStayWhereTheyAre(t *testing.T) {
 	r := w.start(w.config(), w.hub("SensorChange"), w.topic("SensorChange"), w.grid("SensorChange"), missing)
 	w.produce(numbered(total, 2)...)
 	r.settled(total)
-	for _, e := range r.pipeline.Status().Endpoints {
+	for _, e := range r.Pipeline.Status().Endpoints {
 		var dropped uint64
 		for _, n := range e.Dropped {
 			dropped += n
@@ -263,7 +263,7 @@ func TestFailuresStayWhereTheyAre(t *testing.T) {
 			}
 		}
 	}
-	_, metrics := get(t, "http://"+r.ops.address()+"/metrics", "")
+	_, metrics := get(t, "http://"+r.OpsAddress()+"/metrics", "")
 	if !strings.Contains(metrics, `endpoint_type="ServiceBus",event_type="SensorChange",reason="unauthorized"}`) {
 		t.Error("the metrics don't say which event types were dropped")
 	}
@@ -273,7 +273,7 @@ func TestFailuresStayWhereTheyAre(t *testing.T) {
 	}
 	eventually(t, "the topic recovers", func() bool {
 		w.produce(numbered(2, 2)...)
-		for _, e := range r.pipeline.Status().Endpoints {
+		for _, e := range r.Pipeline.Status().Endpoints {
 			if e.Path == "topic" {
 				return e.State == "ready" && e.Delivered > 0
 			}

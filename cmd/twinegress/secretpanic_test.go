@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
@@ -62,20 +63,20 @@ func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
 	w := newSecretWorld(t)
 	w.write("endpoints.json", file(w.set...))
 	var logged buffer
-	store, err := openStore(w.cfg, zap.NewNop())
+	store, err := app.OpenStore(w.cfg, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s, err := newServer(ctx, w.cfg, store, logged.logger())
+	s, err := app.New(ctx, app.Options{Config: w.cfg, Store: store, Version: version, Log: logged.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	broken := &panicking{Store: store}
-	s.pipeline.Endpoints = broken
-	r := &running{server: s, t: t, cancel: cancel, done: make(chan error, 1)}
-	go func() { r.done <- s.run(ctx) }()
+	s.Pipeline.Endpoints = broken
+	r := &running{App: s, t: t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- s.Run(ctx) }()
 	eventually(t, "the endpoints are loaded", func() bool { return len(store.Current()) == len(w.set) })
 	id := store.Current()[0].ID
 	for i, e := range store.Current() { // panicValues go by the order
@@ -145,16 +146,20 @@ func crash(t *testing.T, with func([]endpoints.Endpoint) any, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := openStore(cfg, zap.NewNop())
+	store, err := app.OpenStore(cfg, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := newServer(t.Context(), cfg, store, zap.NewNop())
+	open, err := app.Openers(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.pipeline.Open[endpoints.TypeServiceBus] = func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) {
+	open[endpoints.TypeServiceBus] = func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) {
 		return panickingSink{with(store.Current())}, nil
 	}
-	t.Fatal(s.run(t.Context()))
+	s, err := app.New(t.Context(), app.Options{Config: cfg, Store: store, Open: open, Version: version, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Fatal(s.Run(t.Context()))
 }

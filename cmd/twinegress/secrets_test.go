@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/internal/emulator"
 )
 
@@ -91,18 +92,18 @@ func TestNoSecretShows(t *testing.T) {
 	w.write("endpoints.json", file(w.set...))
 	var logged buffer
 	log := logged.logger()
-	store, err := openStore(w.cfg, log)
+	store, err := app.OpenStore(w.cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s, err := newServer(ctx, w.cfg, store, log)
+	s, err := app.New(ctx, app.Options{Config: w.cfg, Store: store, Version: version, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{server: s, t: t, cancel: cancel, done: make(chan error, 1)}
-	go func() { r.done <- s.run(ctx) }()
+	r := &running{App: s, t: t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- s.Run(ctx) }()
 
 	// look reads all that can be seen from outside.
 	look := func(when string) {
@@ -111,13 +112,13 @@ func TestNoSecretShows(t *testing.T) {
 			_, reply := r.manage(http.MethodGet, path, nil)
 			w.secrets.check(t, when+": GET "+path, reply)
 		}
-		for _, snap := range r.pipeline.Snapshots() {
+		for _, snap := range r.Pipeline.Snapshots() {
 			for _, path := range []string{"", "/status"} {
 				_, reply := r.manage(http.MethodGet, "/endpoints/"+snap.Endpoint.ID+path, nil)
 				w.secrets.check(t, when+": GET of an endpoint", reply)
 			}
 		}
-		_, metrics := get(t, "http://"+r.ops.address()+"/metrics", "")
+		_, metrics := get(t, "http://"+r.OpsAddress()+"/metrics", "")
 		w.secrets.check(t, when+": metrics", metrics)
 		w.secrets.check(t, when+": log", logged.take())
 	}
@@ -149,11 +150,11 @@ func TestNoSecretShows(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, snap := range r.pipeline.Snapshots() {
+		for _, snap := range r.Pipeline.Snapshots() {
 			r.manage(http.MethodPost, "/endpoints/"+snap.Endpoint.ID+"/retry", nil)
 		}
 	}
-	for _, snap := range r.pipeline.Snapshots() {
+	for _, snap := range r.Pipeline.Snapshots() {
 		if delivered, dropped := snap.Counts.Delivered, snap.Counts.DroppedTotal(); delivered == 0 || dropped == 0 {
 			t.Errorf("%s: delivered %d, dropped %d: the faults did too much or too little", snap.Endpoint.Name, delivered, dropped)
 		}
@@ -167,7 +168,7 @@ func TestNoSecretShows(t *testing.T) {
 		`{"connectionString":"Endpoint=sb://x;SharedAccessKeyName=` + key + `;SharedAccessKey=a b` + key + `"`,
 		`"` + key + `"`, key, `{"filter":"` + key + `"}`, `{"name":"` + key + `",}`, `{"connectionString":["` + key + `"]}`,
 	} {
-		for method, path := range map[string]string{http.MethodPost: "/endpoints", http.MethodPut: "/endpoints/" + r.pipeline.Snapshots()[0].Endpoint.ID} {
+		for method, path := range map[string]string{http.MethodPost: "/endpoints", http.MethodPut: "/endpoints/" + r.Pipeline.Snapshots()[0].Endpoint.ID} {
 			status, reply := r.manage(method, path, []byte(body))
 			if status != http.StatusBadRequest {
 				t.Errorf("%s: %d", body, status)

@@ -36,7 +36,7 @@ func TestNoSecretInTheShell(t *testing.T) {
 	w.write("endpoints.json", file(w.set...))
 	r, _ := w.startLogged(w.cfg)
 	check := []string{"check", "--config", w.configFile(w.set...), "--set", "send.timeout=400ms"}
-	t.Setenv(serverVariable, "http://"+r.api.address())
+	t.Setenv(serverVariable, "http://"+r.APIAddress())
 	t.Setenv(tokenVariable, apiToken)
 	produced := 0
 	for _, tt := range []struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 )
@@ -51,18 +52,18 @@ func (w secretWorld) sealedForOthers(id string) []byte {
 func (w *world) startLogged(cfg config.Config) (*running, *buffer) {
 	w.t.Helper()
 	logged := new(buffer)
-	store, err := openStore(cfg, logged.logger())
+	store, err := app.OpenStore(cfg, logged.logger())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := newServer(ctx, cfg, store, logged.logger())
+	s, err := app.New(ctx, app.Options{Config: cfg, Store: store, Version: version, Log: logged.logger()})
 	if err != nil {
 		cancel()
 		w.t.Fatal(err)
 	}
-	r := &running{server: s, t: w.t, cancel: cancel, done: make(chan error, 1)}
-	go func() { r.done <- s.run(ctx) }()
+	r := &running{App: s, t: w.t, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- s.Run(ctx) }()
 	w.t.Cleanup(func() { _ = r.stop() })
 	return r, logged
 }
@@ -119,7 +120,7 @@ func TestNoSecretAroundTheEndpointsTopic(t *testing.T) {
 		{"a commit of which nothing is known", func() {
 			put(id, nil)
 			fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.UnknownServerError})
-			eventually(t, "the record is gone", func() bool { return len(r.pipeline.Endpoints.Current()) == len(w.set) })
+			eventually(t, "the record is gone", func() bool { return len(r.Pipeline.Endpoints.Current()) == len(w.set) })
 			change()
 		}, "may be in the endpoints topic or not"},
 		{"no producer id", func() {
@@ -146,7 +147,7 @@ func TestNoSecretAroundTheEndpointsTopic(t *testing.T) {
 			return strings.Contains(log+replies, trouble.says)
 		})
 		_, list := r.manage(http.MethodGet, "/endpoints", nil)
-		_, metrics := get(t, "http://"+r.ops.address()+"/metrics", "")
+		_, metrics := get(t, "http://"+r.OpsAddress()+"/metrics", "")
 		for where, text := range map[string]string{"log": log, "replies": replies, "list": list, "metrics": metrics} {
 			w.secrets.check(t, trouble.name+": "+where, text)
 		}

@@ -34,7 +34,7 @@ func TestEndpointsInATopic(t *testing.T) {
 
 	call := func(r *running, method, path string, body []byte) (int, string) {
 		t.Helper()
-		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.api.address()+"/management/api/v1.0/endpoints"+path, bytes.NewReader(body))
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.APIAddress()+"/management/api/v1.0/endpoints"+path, bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestEndpointsInATopic(t *testing.T) {
 		return response.StatusCode, string(text)
 	}
 	body := func(e endpoints.Endpoint) []byte { return bytes.Trim(file(e), "[]") }
-	routes := func(r *running) int { return len(r.pipeline.Status().Endpoints) }
+	routes := func(r *running) int { return len(r.Pipeline.Status().Endpoints) }
 	var slowest time.Duration
 	follows := func(r *running, what string, n int) {
 		t.Helper()

@@ -45,7 +45,7 @@ func TestSlowEndpointOfFewEvents(t *testing.T) {
 			w.produce(records...)
 
 			status := func() (slow, fast pipeline.EndpointStatus) {
-				st := r.pipeline.Status()
+				st := r.Pipeline.Status()
 				equation(t, st)
 				for _, e := range st.Endpoints {
 					if e.Path == "hub" {

@@ -17,6 +17,9 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/internal/certtest"
+	"twinegress/internal/config"
+	"twinegress/server"
 	"twinegress/server/api"
 )
 
@@ -158,20 +161,20 @@ func TestSlowClients(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := &pipes{dialled: make(chan net.Conn), closed: make(chan struct{})}
-				l := listener{Listener: p, done: new(sync.WaitGroup)}
+				l := server.On(p)
 				if tt.tls {
 					certFile, keyFile := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
-					newCertificate(t, certFile, keyFile)
+					certtest.Write(t, certFile, keyFile)
 					var err error
-					if l.tls, err = serverTLS(certFile, keyFile, zap.NewNop()); err != nil {
+					if l.TLS, err = server.TLS(certFile, keyFile, zap.NewNop()); err != nil {
 						t.Fatal(err)
 					}
 				}
-				l.serve(emptyAPI(t), zap.NewNop())
+				l.Serve(emptyAPI(t), zap.NewNop())
 				begun := time.Now()
 				c := p.dial(t)
 				defer func() {
-					if err := errors.Join(c.Close(), l.close()); err != nil {
+					if err := errors.Join(c.Close(), l.Close()); err != nil {
 						t.Error(err)
 					}
 					c.background.Wait()
@@ -220,9 +223,8 @@ func emptyAPI(t *testing.T) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	none := func(string) (struct{}, bool) { return struct{}{}, false }
 	return api.New(api.Options{
-		Store: store, Tokens: []api.Token{{Name: "tests", SHA256: sha256Hex(apiToken), Write: true}}, RateLimit: 100,
-		State: func(string) (api.State, bool) { return api.State{}, false }, Log: zap.NewNop(),
-	}, func() struct{} { return struct{}{} }, none)
+		Config: config.API{Tokens: []config.Token{{Name: "tests", SHA256: sha256Hex(apiToken), Role: config.RoleWrite}}, RateLimit: 100},
+		Store:  store, Log: zap.NewNop(),
+	})
 }

@@ -7,19 +7,20 @@
 //	huma        routing, the OpenAPI description
 //	operations  one function each: read the store or change it
 //
-// It knows the endpoints and where they are kept, and nothing of how events
-// move: what it tells of that comes in through [Options].
+// It reads and changes the store, and shows what the [Pipeline] makes of it.
 package api
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/pipeline"
+	"twinegress/sinks"
 )
 
 // Base is the path that all operations share.
@@ -29,29 +30,23 @@ const Base = "/management/api/v1.0"
 // what. Its lines are of the level info, and should be kept at any level.
 const AuditLog = "audit"
 
-// Options are what the API is made of.
-type Options struct {
-	Store endpoints.Store
-	// Rules are the store's own: a body is read by the same ones.
-	Rules endpoints.Options
-
-	Tokens    []Token
-	OIDC      OIDC
-	RateLimit int // requests a second, for each caller
-
-	// State tells how an endpoint is doing; false while nothing of it runs.
-	State func(id string) (State, bool)
-	// Retry ends an endpoint's back-off, if it is in one.
-	Retry func(id string)
-	Log   *zap.Logger
+// Pipeline is the running copy, as far as the API shows and controls it. It is
+// an interface so that a test can put an endpoint into any state.
+type Pipeline interface {
+	Status() pipeline.Status
+	// These three are about one endpoint; false while nothing of it runs.
+	EndpointStatus(id string) (pipeline.EndpointStatus, bool)
+	Health(id string) (sinks.Health, bool)
+	Retry(id string)
 }
 
-// State is how an endpoint is doing, in the words of the v1 service.
-type State struct {
-	Status       string // one of the Status constants
-	Reason       string // Failed: in one word
-	LastError    string
-	BackOffUntil time.Time // zero unless backing off
+// Options are what the API is made of.
+type Options struct {
+	Config   config.API // who may call, and how often
+	Store    endpoints.Store
+	Rules    endpoints.Options // the store's own: a body is read by the same ones
+	Pipeline Pipeline
+	Log      *zap.Logger
 }
 
 // The values of an endpoint's status.
@@ -63,14 +58,12 @@ const (
 	StatusDeleting     = "Deleting"
 )
 
-// New gives the API's handler. status tells the state of this copy, and
-// statusOf that of one endpoint, false if there is none; S and E are their JSON
-// shapes. Every request wants a token.
-func New[S, E any](o Options, status func() S, statusOf func(id string) (E, bool)) http.Handler {
+// New returns the API's handler. Every request wants a token.
+func New(o Options) http.Handler {
 	mux := http.NewServeMux()
 	api := humago.New(mux, description())
 	registerEndpoints(api, o)
-	registerStatus(api, status, statusOf)
+	registerStatus(api, o.Pipeline)
 	serveDocs(mux, api.OpenAPI())
 	return newHandler(o, mux)
 }

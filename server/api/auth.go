@@ -12,14 +12,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-)
 
-// Token is who may call, known by the SHA-256 of the token in hex.
-type Token struct {
-	Name   string
-	SHA256 string
-	Write  bool
-}
+	"twinegress/internal/config"
+)
 
 // caller is who a request is from.
 type caller struct {
@@ -31,7 +26,7 @@ type caller struct {
 // authenticator tells who a request is from: the holder of one of our tokens,
 // or of an issuer's.
 type authenticator struct {
-	tokens []Token
+	tokens []config.Token
 	oidc   *issuer // nil: none
 }
 
@@ -79,7 +74,7 @@ func (r refusal) Error() string { return r.why }
 // it can't be told right now.
 func (a *authenticator) authenticate(ctx context.Context, token string) (caller, error) {
 	if t := known(a.tokens, token); t != nil {
-		return caller{name: t.Name, read: true, write: t.Write}, nil
+		return caller{name: t.Name, read: true, write: t.Role == config.RoleWrite}, nil
 	}
 	if a.oidc != nil && strings.Count(token, ".") == 2 {
 		return a.oidc.authenticate(ctx, token)
@@ -88,7 +83,7 @@ func (a *authenticator) authenticate(ctx context.Context, token string) (caller,
 }
 
 // known compares with every token in constant time.
-func known(tokens []Token, given string) (found *Token) {
+func known(tokens []config.Token, given string) (found *config.Token) {
 	sum := sha256.Sum256([]byte(given))
 	digest := hex.AppendEncode(nil, sum[:])
 	for i := range tokens {

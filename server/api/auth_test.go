@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"twinegress/sinks"
 )
 
 func TestAuthentication(t *testing.T) {
@@ -97,7 +99,7 @@ func TestGuessing(t *testing.T) {
 // A caller gets so many requests a second, and no other caller pays for it.
 func TestRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, func(o *Options) { o.RateLimit = 100 })
+		r := newRig(t, func(o *Options) { o.Config.RateLimit = 100 })
 		get := func(token string) *httptest.ResponseRecorder {
 			return r.do(call{method: "GET", path: Base + "/status", token: token})
 		}
@@ -135,11 +137,13 @@ func TestLimitersAreBounded(t *testing.T) {
 	}
 }
 
+type panicking struct{ Pipeline }
+
+func (panicking) Health(string) (sinks.Health, bool) { panic(errors.New("BUG: it panics")) }
+
 // A panic is a 500 that names the request, and a line in the log.
 func TestPanic(t *testing.T) {
-	r := newRig(t, func(o *Options) {
-		o.State = func(string) (State, bool) { panic(errors.New("BUG: " + o.Tokens[0].Name)) }
-	})
+	r := newRig(t, func(o *Options) { o.Pipeline = panicking{o.Pipeline} })
 	w := r.do(call{method: "GET", path: Base + "/endpoints"})
 	lines := r.logs.FilterLevelExact(zap.ErrorLevel).All()
 	if w.Code != 500 || strings.Contains(w.Body.String(), "BUG") || len(lines) != 1 {

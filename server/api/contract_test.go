@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"twinegress/sinks"
 )
 
 const newHub = `{"type":"EventHub","eventTypes":["TopologyOperation"],"path":"other",` +
@@ -97,7 +99,7 @@ func TestContract(t *testing.T) {
 				cell("any ETag", header("If-Match", "*"), op.ok)
 				cell("ETag from before a back-off", func(r *rig, c *call) {
 					c.header = map[string]string{"If-Match": r.tag()}
-					r.state.Store(&State{Status: StatusFailed, Reason: "unreachable"})
+					r.state.Store(&sinks.Health{State: sinks.StateBackingOff, Reason: "unreachable"})
 				}, op.ok)
 			}
 			if !op.body {

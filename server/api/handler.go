@@ -35,9 +35,9 @@ type handler struct {
 func newHandler(o Options, operations *http.ServeMux) *handler {
 	h := &handler{
 		operations:  operations,
-		auth:        authenticator{tokens: o.Tokens, oidc: newIssuer(o.OIDC, o.Log)},
+		auth:        authenticator{tokens: o.Config.Tokens, oidc: newIssuer(o.Config.OIDC, o.Log)},
 		guesses:     newLimiters[netip.Prefix](guessRate, guessBurst),
-		calls:       newLimiters[string](rate.Limit(o.RateLimit), o.RateLimit),
+		calls:       newLimiters[string](rate.Limit(o.Config.RateLimit), o.Config.RateLimit),
 		crossOrigin: http.NewCrossOriginProtection(),
 		log:         o.Log,
 		audit:       o.Log.Named(AuditLog),

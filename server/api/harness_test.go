@@ -16,6 +16,9 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/pipeline"
+	"twinegress/sinks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,20 +46,16 @@ type rig struct {
 	handler http.Handler
 	store   *endpoints.MemoryStore
 	logs    *observer.ObservedLogs
-	state   atomic.Pointer[State] // of the hub
+	state   atomic.Pointer[sinks.Health] // of the hub
 	retried atomic.Int32
 	options Options
-}
-
-type testStatus struct {
-	Routed int `json:"routed"`
 }
 
 func newRig(t testing.TB, change ...func(*Options)) *rig {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	r := &rig{t: t, logs: logs}
-	r.state.Store(&State{Status: StatusReady})
+	r.state.Store(&sinks.Health{State: sinks.StateReady})
 	hub := endpoints.Endpoint{
 		ID: hubID, Name: "changes", Type: endpoints.TypeEventHub, EventTypes: []string{"SensorChange", "SpaceChange"}, Path: "hub",
 		ConnectionString:          "Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=" + key1,
@@ -72,24 +71,37 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	}
 	r.store = store
 	r.options = Options{
-		Store:     store,
-		Tokens:    []Token{{Name: "ops", SHA256: strings.ToUpper(hash(writer)), Write: true}, {Name: "viewer", SHA256: hash(reader)}},
-		RateLimit: 1000,
-		State: func(id string) (State, bool) {
-			if id != hubID {
-				return State{}, false
-			}
-			return *r.state.Load(), true
+		Config: config.API{
+			Tokens: []config.Token{
+				{Name: "ops", SHA256: strings.ToUpper(hash(writer)), Role: config.RoleWrite},
+				{Name: "viewer", SHA256: hash(reader), Role: config.RoleRead},
+			},
+			RateLimit: 1000,
 		},
-		Retry: func(string) { r.retried.Add(1) },
-		Log:   zap.New(core),
+		Store:    store,
+		Pipeline: r,
+		Log:      zap.New(core),
 	}
 	for _, c := range change {
 		c(&r.options)
 	}
-	r.handler = New(r.options, func() testStatus { return testStatus{7} }, func(id string) (testStatus, bool) { return testStatus{3}, id == hubID })
+	r.handler = New(r.options)
 	return r
 }
+
+// The rig is its own Pipeline, in which only the hub runs.
+
+func (r *rig) Status() pipeline.Status {
+	return pipeline.Status{Ingest: pipeline.IngestStatus{Records: 7}}
+}
+
+func (r *rig) EndpointStatus(id string) (pipeline.EndpointStatus, bool) {
+	return pipeline.EndpointStatus{Routed: 3}, id == hubID
+}
+
+func (r *rig) Health(id string) (sinks.Health, bool) { return *r.state.Load(), id == hubID }
+
+func (r *rig) Retry(string) { r.retried.Add(1) }
 
 // call is one request; what isn't said is as a client does it right.
 type call struct {

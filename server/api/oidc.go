@@ -12,14 +12,9 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"go.uber.org/zap"
-)
 
-// OIDC is whose JWTs are taken, and what in one gives its bearer which role.
-type OIDC struct {
-	Issuer, Audience    string
-	RoleClaim           string
-	ReadRole, WriteRole string
-}
+	"twinegress/internal/config"
+)
 
 const (
 	// issuerTimeout bounds each request to the issuer; a caller waits for two
@@ -36,7 +31,7 @@ const (
 // nothing before the first token comes: that it can't be reached is no reason
 // not to move events.
 type issuer struct {
-	OIDC
+	config.OIDC
 	client *http.Client
 	log    *zap.Logger
 	now    func() time.Time
@@ -47,7 +42,7 @@ type issuer struct {
 	due      time.Time // of the next one
 }
 
-func newIssuer(o OIDC, log *zap.Logger) *issuer {
+func newIssuer(o config.OIDC, log *zap.Logger) *issuer {
 	if o.Issuer == "" {
 		return nil
 	}
@@ -59,9 +54,9 @@ func newIssuer(o OIDC, log *zap.Logger) *issuer {
 	}
 }
 
-// Check reports whether the issuer can be reached and says of itself what it
-// should.
-func (o OIDC) Check(ctx context.Context) error {
+// CheckIssuer returns an error unless the issuer can be reached and describes
+// itself as it should.
+func CheckIssuer(ctx context.Context, o config.OIDC) error {
 	i := newIssuer(o, zap.NewNop())
 	_, err := oidc.NewProvider(oidc.ClientContext(ctx, i.client), o.Issuer)
 	return err

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"twinegress/internal/config"
 )
 
 // identityProvider is an OpenID Connect issuer: discovery, keys, tokens.
@@ -136,7 +138,7 @@ func (p *identityProvider) token(change map[string]any) string {
 func (p *identityProvider) rig(change ...func(*Options)) *rig {
 	p.t.Helper()
 	return newRig(p.t, append([]func(*Options){func(o *Options) {
-		o.OIDC = OIDC{Issuer: p.server.URL, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"}
+		o.Config.OIDC = config.OIDC{Issuer: p.server.URL, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"}
 	}}, change...)...)
 }
 
@@ -208,7 +210,7 @@ func TestOIDC(t *testing.T) {
 // Who an issuer's token is from is in the log; roles may be inside objects.
 func TestOIDCNamesAndNestedRoles(t *testing.T) {
 	p := newIdentityProvider(t)
-	r := p.rig(func(o *Options) { o.OIDC.RoleClaim = "realm_access.roles" })
+	r := p.rig(func(o *Options) { o.Config.OIDC.RoleClaim = "realm_access.roles" })
 	token := p.token(map[string]any{
 		"preferred_username": "ann\n" + strings.Repeat("x", 200), "realm_access": map[string]any{"roles": []string{"twinegress.write"}},
 	})
@@ -265,7 +267,7 @@ func TestOIDCKeysAreCachedAndRotate(t *testing.T) {
 // token comes that would make us look for a new one.
 func TestOIDCForgetsOldKeys(t *testing.T) {
 	p := newIdentityProvider(t)
-	i := newIssuer(p.rig().options.OIDC, p.rig().options.Log)
+	i := newIssuer(p.rig().options.Config.OIDC, p.rig().options.Log)
 	now := time.Now()
 	i.now = func() time.Time { return now }
 	token := p.token(map[string]any{"exp": now.Add(100 * time.Hour).Unix()})

@@ -272,7 +272,7 @@ func (o *operations) retry(ctx context.Context, in *ByID) (*struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.Retry(e.ID)
+	o.Pipeline.Retry(e.ID)
 	o.audit(ctx, "endpoint's back-off ended", e, nil)
 	return nil, nil
 }

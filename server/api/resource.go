@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"twinegress/endpoints"
+	"twinegress/sinks"
 )
 
 // Endpoint is the v1 resource, with what came after v1 behind it. Of a body,
@@ -31,38 +32,61 @@ type Endpoint struct {
 }
 
 // resource shows an endpoint as it is now, its keys masked.
-func (o *operations) resource(e endpoints.Endpoint) (Endpoint, State) {
-	state, ok := o.State(e.ID)
-	if !ok {
-		state = State{Status: StatusProvisioning} // stored, and on its way to running
-	}
+func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
+	now := o.state(e.ID)
 	shown := e.Redacted()
 	r := Endpoint{
 		ID: e.ID, Name: e.Name, Type: string(e.Type), EventTypes: e.EventTypes,
 		ConnectionString: shown.ConnectionString, SecondaryConnectionString: shown.SecondaryConnectionString,
 		Path: e.Path, Authentication: string(e.Authentication), Body: string(e.Body), Ordering: string(e.Ordering),
 		Overflow: string(e.Overflow), Filter: e.Filter,
-		LastUpdatedUTC: e.LastUpdated.UTC(), Status: state.Status, Properties: map[string]string{},
+		LastUpdatedUTC: e.LastUpdated.UTC(), Status: now.status, Properties: map[string]string{},
 	}
-	if state.Reason != "" {
-		r.Properties["reason"] = state.Reason
+	if now.Reason != "" {
+		r.Properties["reason"] = now.Reason
 	}
-	if state.LastError != "" {
-		r.Properties["lastError"] = state.LastError
+	if now.LastError != "" {
+		r.Properties["lastError"] = now.LastError
 	}
-	if !state.BackOffUntil.IsZero() {
-		r.Properties["backOffUntil"] = state.BackOffUntil.UTC().Format(time.RFC3339)
+	if !now.BackOffUntil.IsZero() {
+		r.Properties["backOffUntil"] = now.BackOffUntil.UTC().Format(time.RFC3339)
 	}
-	return r, state
+	return r, now
+}
+
+// state is how an endpoint is doing, with its status in v1's words.
+type state struct {
+	status string // one of the Status constants
+	sinks.Health
+}
+
+func (o *operations) state(id string) state {
+	health, ok := o.Pipeline.Health(id)
+	if !ok {
+		return state{status: StatusProvisioning} // stored, and on its way to running
+	}
+	s := state{StatusReady, health}
+	switch health.State {
+	case sinks.StateProvisioning:
+		s.status = StatusProvisioning
+	case sinks.StateBackingOff, sinks.StateProbing:
+		s.status = StatusFailed
+	case sinks.StateStopped:
+		s.status = StatusStopped
+	case sinks.StateDeleting:
+		s.status = StatusDeleting
+	case sinks.StateReady, sinks.StateThrottled: // throttled is slow, not broken
+	}
+	return s
 }
 
 // etag identifies what GET answers. It has two parts: what was configured, and
 // how the endpoint is doing. If-Match compares the first alone, since a change
 // of the endpoint is not in conflict with one of its state; If-None-Match both,
 // since who polls wants to see the state change.
-func etag(e endpoints.Endpoint, s State) string {
+func etag(e endpoints.Endpoint, s state) string {
 	h := fnv.New32a()
-	for _, part := range []string{s.Status, s.Reason, s.LastError, s.BackOffUntil.UTC().Format(time.RFC3339)} {
+	for _, part := range []string{s.status, s.Reason, s.LastError, s.BackOffUntil.UTC().Format(time.RFC3339)} {
 		_, _ = h.Write([]byte(part + "\x00"))
 	}
 	return `"` + strings.Trim(e.ETag(), `"`) + "." + strconv.FormatUint(uint64(h.Sum32()), 36) + `"`
@@ -94,7 +118,7 @@ func weakly(tag string) string { return strings.TrimPrefix(tag, "W/") }
 
 // checkMatch fails if the caller saw an older endpoint than the stored one.
 func checkMatch(ifMatch []string, e endpoints.Endpoint) *Error {
-	if len(ifMatch) == 0 || matches(ifMatch, etag(e, State{}), configured) {
+	if len(ifMatch) == 0 || matches(ifMatch, etag(e, state{}), configured) {
 		return nil
 	}
 	return failure(http.StatusPreconditionFailed, "the endpoint was changed meanwhile: read it again, and send the change with its new ETag")

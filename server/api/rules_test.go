@@ -96,7 +96,7 @@ func rulesOf(t *testing.T) (rules []rule) {
 	t.Helper()
 	files := token.NewFileSet()
 	for _, name := range ruleFiles {
-		file, err := parser.ParseFile(files, "../"+name, nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(files, "../../endpoints/"+name, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,28 +1,24 @@
-package main
+package app
 
 import (
 	"fmt"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"twinegress/server/api"
 )
 
-// levels are those of a log, for --log-level.
-var levels = []string{"debug", "info", "warn", "error"}
+// Levels are those of a log, for --log-level.
+var Levels = []string{"debug", "info", "warn", "error"}
 
-func levelFlag(cmd *cobra.Command, to *string, standard string) {
-	cmd.Flags().StringVar(to, "log-level", standard, "debug, info, warn or error")
-	completeFrom(cmd, "log-level", levels)
-}
-
-func newLogger(level string) (*zap.Logger, error) {
-	at, err := zapcore.ParseLevel(level)
+// NewLogger returns the log of a process that runs unattended: JSON on
+// standard error.
+func NewLogger(level string) (*zap.Logger, error) {
+	at, err := ParseLevel(level)
 	if err != nil {
-		return nil, fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
+		return nil, err
 	}
 	c := zap.NewProductionConfig()
 	c.Level = zap.NewAtomicLevelAt(min(at, zap.InfoLevel))
@@ -49,4 +45,13 @@ func (l leveled) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapc
 		return checked
 	}
 	return l.Core.Check(entry, checked)
+}
+
+// ParseLevel reads the value of --log-level.
+func ParseLevel(level string) (zapcore.Level, error) {
+	at, err := zapcore.ParseLevel(level)
+	if err != nil {
+		err = fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
+	}
+	return at, err
 }

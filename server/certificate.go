@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"crypto/tls"
@@ -33,9 +33,9 @@ type fileState struct {
 // lookAgainAfter keeps a burst of connections from being one of file accesses.
 const lookAgainAfter = time.Second
 
-// serverTLS is the configuration of a server with that certificate. Files that
+// TLS returns the configuration of a server with that certificate. Files that
 // can't be used are an error now; later on they leave the last good pair in use.
-func serverTLS(certFile, keyFile string, log *zap.Logger) (*tls.Config, error) {
+func TLS(certFile, keyFile string, log *zap.Logger) (*tls.Config, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
 	if err := c.load(); err != nil {
 		return nil, err

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/internal/config"
+)
+
+// configFlags are --config and --set.
+type configFlags struct {
+	file string
+	set  map[string]string
+}
+
+func (c *configFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.file, "config", "", "configuration file (YAML); without one, the defaults and TWINEGRESS_… variables")
+	cmd.Flags().StringToStringVar(&c.set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
+}
+
+// load reads the configuration. Whatever is wrong with it is a usage error.
+func (c *configFlags) load() (config.Config, error) {
+	cfg, err := config.Load(config.Sources{
+		File: c.file, Overrides: c.set,
+		IgnoreEnv: []string{tokenVariable, serverVariable}, // ours, but no configuration keys
+	})
+	if err != nil {
+		err = usageError{err}
+	}
+	return cfg, err
+}
+
+// outputFlag adds --output to a command that prints a result as a text.
+func outputFlag(cmd *cobra.Command, to *string) { formatFlag(cmd, to, "text") }
+
+// formatFlag adds --output to a command that prints a result: for people, by
+// default, or as JSON.
+func formatFlag(cmd *cobra.Command, to *string, forPeople string) {
+	cmd.Flags().StringVar(to, "output", forPeople, "how to print the result: "+forPeople+" or json")
+	completeFrom(cmd, "output", []string{forPeople, "json"})
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if *to != forPeople && *to != "json" {
+			return usageError{fmt.Errorf("--output %s: must be %s or json", *to, forPeople)}
+		}
+		return nil
+	}
+}
+
+func levelFlag(cmd *cobra.Command, to *string, standard string) {
+	last := len(app.Levels) - 1
+	cmd.Flags().StringVar(to, "log-level", standard, strings.Join(app.Levels[:last], ", ")+" or "+app.Levels[last])
+	completeFrom(cmd, "log-level", app.Levels)
+}
+
+// completeFrom offers words for the shell as a flag's value.
+func completeFrom(cmd *cobra.Command, flag string, words []string) {
+	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
+		panic("BUG: " + err.Error())
+	}
+}

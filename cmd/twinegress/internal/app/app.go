@@ -1,0 +1,129 @@
+// Package app puts twinegress together as a configuration says: the pipeline
+// with its store and its sinks, and around it what is served. The commands and
+// the demo run the same [App]; [Check] and [NewReplay] are made of the same
+// parts.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/pipeline"
+	"twinegress/server"
+	"twinegress/server/api"
+	"twinegress/server/ops"
+	"twinegress/sinks"
+)
+
+// Options are what an App is made of.
+type Options struct {
+	Config  config.Config
+	Version string
+	Log     *zap.Logger
+
+	Store endpoints.Store               // nil: the configured one
+	Open  map[endpoints.Type]sinks.Open // nil: the services' own sinks
+}
+
+// App is a pipeline with what can be seen of it from outside.
+type App struct {
+	Pipeline *pipeline.Pipeline
+	Metrics  prometheus.Gatherer // what /metrics serves
+
+	config   config.Config
+	version  string
+	api, ops *server.Listener
+	log      *zap.Logger
+}
+
+// New builds everything that a configuration asks for. It waits for Kafka, to
+// make sure of the topics that it needs; health is served before that, and
+// until Run ends.
+func New(ctx context.Context, o Options) (_ *App, err error) {
+	cfg, log := o.Config, o.Log
+	if o.Store == nil {
+		if o.Store, err = OpenStore(cfg, log); err != nil {
+			return nil, err
+		}
+	}
+	registry := prometheus.NewRegistry()
+	a := &App{Metrics: registry, config: cfg, version: o.Version, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.api.Close(), a.ops.Close())
+		}
+	}()
+	// What can be wrong without a broker is found before one is waited for.
+	if cfg.Endpoints.Store != config.StoreKafka {
+		if _, err := o.Store.Load(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if a.api, err = listenAPI(ctx, cfg.API, log); err != nil {
+		return nil, err
+	}
+	if a.ops, err = server.Listen(ctx, "ops.listen", cfg.Ops.Listen); err != nil {
+		return nil, err
+	}
+	var running atomic.Pointer[pipeline.Pipeline]
+	a.ops.Serve(ops.New(registry, func() bool {
+		p := running.Load()
+		return p != nil && p.Ready()
+	}), log)
+	if cfg.Endpoints.Store == config.StoreKafka {
+		if _, err := o.Store.Load(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if a.Pipeline, err = newPipeline(ctx, o, registry); err != nil {
+		return nil, err
+	}
+	running.Store(a.Pipeline)
+	return a, nil
+}
+
+// listenAPI opens the API's address, unless nobody could call it.
+func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Listener, error) {
+	if !cfg.Enabled() {
+		return nil, nil
+	}
+	l, err := server.Listen(ctx, "api.listen", cfg.Listen)
+	if err == nil && cfg.TLS.Enabled() {
+		if l.TLS, err = server.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
+			err = errors.Join(fmt.Errorf("api.tls: %w", err), l.Close())
+			l = nil
+		}
+	}
+	return l, err
+}
+
+// Run serves and moves events until ctx ends. Health and metrics are served
+// to the very end, so that a slow stop can be watched.
+func (a *App) Run(ctx context.Context) error {
+	a.api.Serve(api.New(api.Options{
+		Config: a.config.API, Store: a.Pipeline.Endpoints, Rules: endpointRules(a.config),
+		Pipeline: a.Pipeline, Log: a.log.Named("api"),
+	}), a.log)
+	a.log.Info("twinegress runs", zap.String("version", a.version), zap.Strings("brokers", a.config.Ingest.Brokers),
+		zap.Strings("topics", a.config.Ingest.Topics), zap.String("group", a.config.Ingest.Group),
+		zap.String("api", a.APIAddress()), zap.String("ops", a.OpsAddress()))
+	err := a.Pipeline.Run(ctx)
+	err = errors.Join(err, a.api.Close(), a.ops.Close())
+	if err == nil {
+		a.log.Info("stopped: every event that was read has its outcome or comes again")
+	}
+	return err
+}
+
+// APIAddress is where the Management API listens, or "off".
+func (a *App) APIAddress() string { return a.api.Address() }
+
+// OpsAddress is where metrics and health are served, or "off".
+func (a *App) OpsAddress() string { return a.ops.Address() }

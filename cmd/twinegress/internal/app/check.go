@@ -1,0 +1,188 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/config"
+	"twinegress/internal/kafka"
+	"twinegress/server"
+	"twinegress/server/api"
+	"twinegress/sinks"
+)
+
+// checksAtOnce bounds how many endpoints are tried side by side.
+const checksAtOnce = 16
+
+// CheckReport is all that was tried.
+type CheckReport struct {
+	OK     bool          `json:"ok"`
+	Checks []CheckResult `json:"checks"`
+}
+
+// CheckResult is one thing that was tried.
+type CheckResult struct {
+	What  string `json:"what"` // kafka, endpoints, endpoint, api.oidc, api.tls
+	ID    string `json:"id,omitempty"`
+	Name  string `json:"name,omitempty"`
+	Type  string `json:"type,omitempty"`
+	Path  string `json:"path,omitempty"` // of an endpoint; else what the check was about
+	Key   string `json:"key,omitempty"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	Note  string `json:"note,omitempty"`
+}
+
+func (c CheckResult) with(err error) CheckResult {
+	c.OK = err == nil
+	if err != nil {
+		c.Error = strings.Join(strings.Fields(err.Error()), " ")
+	}
+	return c
+}
+
+// Failed counts the checks that failed.
+func (r CheckReport) Failed() (n int) {
+	for _, c := range r.Checks {
+		if !c.OK {
+			n++
+		}
+	}
+	return n
+}
+
+// Check tries everything that a configuration names, in the order of the
+// report. It sends nothing and changes nothing.
+func Check(ctx context.Context, cfg config.Config) (r CheckReport) {
+	log := zap.NewNop() // what is wrong is in the report
+	r.Checks = append(r.Checks, checkKafka(ctx, cfg, log))
+	if cfg.API.TLS.Enabled() {
+		_, err := server.TLS(cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile, log)
+		r.Checks = append(r.Checks, CheckResult{What: "api.tls", Path: cfg.API.TLS.CertFile}.with(err))
+	}
+	if cfg.API.OIDC.Issuer != "" {
+		err := api.CheckIssuer(ctx, cfg.API.OIDC)
+		r.Checks = append(r.Checks, CheckResult{What: "api.oidc", Path: cfg.API.OIDC.Issuer}.with(err))
+	}
+	r.Checks = append(r.Checks, checkEndpoints(ctx, cfg, log)...)
+	r.OK = r.Failed() == 0
+	return r
+}
+
+func checkKafka(ctx context.Context, cfg config.Config, log *zap.Logger) CheckResult {
+	result := CheckResult{What: "kafka", Path: strings.Join(cfg.Ingest.Topics, ",")}
+	connect, err := kafka.Connect(cfg.Ingest, log)
+	if err != nil {
+		return result.with(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout)
+	defer cancel()
+	return result.with(kafka.Check(ctx, connect, cfg.Ingest.Topics...))
+}
+
+// loadEndpoints reads the endpoints, from wherever they are kept.
+func loadEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) ([]endpoints.Endpoint, error) {
+	store, err := OpenStore(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout) // brokers are waited for
+	defer cancel()
+	if cfg.Endpoints.Store == config.StoreKafka {
+		connect, err := kafka.Connect(cfg.Ingest, log)
+		if err != nil {
+			return nil, err
+		}
+		// Loading would create a topic that is missing, and this changes nothing.
+		if err := kafka.Check(ctx, connect, cfg.Endpoints.Topic); err != nil {
+			return nil, err
+		}
+	}
+	return store.Load(ctx)
+}
+
+// checkEndpoints tries each endpoint with each of its keys, or says what keeps
+// them from being read, one violation a result.
+func checkEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) []CheckResult {
+	all := CheckResult{What: "endpoints", Path: cfg.Endpoints.File}
+	switch cfg.Endpoints.Store {
+	case config.StoreKafka:
+		all.Path = cfg.Endpoints.Topic
+	case config.StoreMemory:
+		all.Path = "memory"
+	}
+	open, err := Openers(cfg)
+	if err != nil {
+		return []CheckResult{all.with(err)}
+	}
+	set, err := loadEndpoints(ctx, cfg, log)
+	if cfg.Endpoints.Store == config.StoreKafka && kafka.IsMissing(err) {
+		all.Note, err = "the topic is not there yet: run creates it", nil
+	}
+	if v, ok := errors.AsType[endpoints.ValidationErrors](err); ok {
+		results := make([]CheckResult, 0, len(v))
+		for _, one := range v {
+			results = append(results, all.with(errors.New(one.String())))
+		}
+		return results
+	}
+	if err != nil {
+		return []CheckResult{all.with(err)}
+	}
+	results := []CheckResult{all.with(nil)}
+	var keys []sinks.Key // of the results after the first
+	var of []endpoints.Endpoint
+	for _, e := range set {
+		for _, key := range []sinks.Key{sinks.Primary, sinks.Secondary} {
+			if key == sinks.Secondary && e.SecondaryConnectionString == "" {
+				continue
+			}
+			by := key.String()
+			if e.Authentication == endpoints.AuthenticationIdentity {
+				by = "identity"
+			}
+			results = append(results, CheckResult{
+				What: "endpoint", ID: e.ID, Name: e.Name, Type: string(e.Type), Path: e.Path, Key: by,
+			})
+			keys, of = append(keys, key), append(of, e)
+		}
+	}
+	var running sync.WaitGroup
+	free := make(chan struct{}, checksAtOnce)
+	for i := range keys {
+		free <- struct{}{}
+		running.Go(func() {
+			defer func() { <-free }()
+			results[i+1] = results[i+1].with(tryEndpoint(ctx, cfg, open[of[i].Type], of[i], keys[i]))
+		})
+	}
+	running.Wait()
+	return results
+}
+
+// tryEndpoint connects to one endpoint with one key.
+func tryEndpoint(ctx context.Context, cfg config.Config, open sinks.Open, e endpoints.Endpoint, key sinks.Key) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout)
+	defer cancel()
+	sink, err := open(e, key)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// Told the same time-out, but not that it is over: a goodbye is short.
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Send.Timeout)
+		defer cancel()
+		_ = sink.Close(closing) // it was to be tried, and was
+	}()
+	checker, ok := sink.(sinks.Checker)
+	if !ok {
+		return fmt.Errorf("BUG: a sink for %s can't be checked", e.Type)
+	}
+	return checker.Check(ctx)
+}

@@ -1,0 +1,156 @@
+package app
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/twmb/franz-go/plugin/kprom"
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/kafkastore"
+	"twinegress/internal/config"
+	"twinegress/internal/kafka"
+	"twinegress/pipeline"
+	"twinegress/sinks"
+	"twinegress/sinks/deadletter"
+	"twinegress/sinks/entra"
+	"twinegress/sinks/eventgrid"
+	"twinegress/sinks/eventhubs"
+	"twinegress/sinks/servicebus"
+	"twinegress/stages/ingest"
+)
+
+// endpointRules are the operator's, for every way in which an endpoint comes.
+func endpointRules(cfg config.Config) endpoints.Options {
+	return endpoints.Options{
+		AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator,
+		IdentityDomains:          cfg.Endpoints.IdentityDomains,
+	}
+}
+
+// OpenStore opens the configured store of endpoints. It reads nothing of it yet.
+func OpenStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
+	options := endpointRules(cfg)
+	if cfg.Endpoints.Store == config.StoreMemory {
+		return endpoints.NewMemoryStore(nil, options)
+	}
+	keyring, err := openKeyring(cfg.Endpoints.SecretsKeyFile, log)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Endpoints.Store == config.StoreKafka {
+		connect, err := kafka.Connect(cfg.Ingest, log)
+		if err != nil {
+			return nil, err
+		}
+		return kafkastore.New(kafkastore.Options{
+			Options: options, Topic: cfg.Endpoints.Topic, Keyring: keyring, Logger: log,
+			Connect: connect, ClientLog: kafka.Logger(log),
+		}), nil
+	}
+	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Keyring: keyring, Logger: log}), nil
+}
+
+// openKeyring returns nil where secrets are stored in the clear.
+func openKeyring(file string, log *zap.Logger) (*endpoints.Keyring, error) {
+	if file == "" {
+		return nil, nil
+	}
+	keyring, warning, err := endpoints.LoadKeyring(file)
+	if warning != "" {
+		log.Warn(warning)
+	}
+	return keyring, err
+}
+
+// newPipeline builds the pipeline and registers its metrics.
+func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) (*pipeline.Pipeline, error) {
+	cfg := o.Config
+	open := o.Open
+	if open == nil {
+		var err error
+		if open, err = Openers(cfg); err != nil {
+			return nil, err
+		}
+	}
+	connect, err := kafka.Connect(cfg.Ingest, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	kafkaMetrics := kprom.NewMetrics("twinegress_kafka", kprom.Registry(registry))
+	deadLetters, err := deadletter.Open(ctx, cfg.DeadLetter.Topic, cfg.Ingest.Topics, connect, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	source, err := ingest.New(cfg.Ingest, connect, kafkaMetrics, o.Log)
+	if err != nil {
+		return nil, errors.Join(err, deadLetters.Close(ctx))
+	}
+	instance := cfg.Ingest.InstanceID
+	if instance == "" {
+		instance, _ = os.Hostname() // "" says so as well
+	}
+	p := pipeline.New(pipeline.Options{
+		Source:          source,
+		DeadLetters:     deadLetters,
+		Endpoints:       o.Store,
+		Open:            open,
+		Sender:          senderOptions(cfg),
+		ShutdownTimeout: cfg.Shutdown.Timeout,
+		Version:         o.Version,
+		Instance:        instance,
+		Log:             o.Log,
+	})
+	registry.MustRegister(p,
+		// Beyond the usual: what share of the CPU garbage collection takes.
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{
+			Matcher: regexp.MustCompile(`^/cpu/classes/(gc/)?total:cpu-seconds$`),
+		})),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if file, ok := o.Store.(*endpoints.FileStore); ok {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "twinegress_endpoints_file_refused",
+			Help: "1 while the endpoints file is gone or can't be taken, and the last good endpoints are in force.",
+		}, func() float64 {
+			if file.Stale() {
+				return 1
+			}
+			return 0
+		}))
+	}
+	return p, nil
+}
+
+// Openers returns how to open the sinks of each type of endpoint.
+func Openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
+	var roots *x509.CertPool
+	if cfg.Send.CAFile != "" {
+		var err error
+		if roots, err = kafka.Roots(cfg.Send.CAFile); err != nil {
+			return nil, fmt.Errorf("send.caFile: %w", err)
+		}
+	}
+	identity := entra.New(roots)
+	return map[endpoints.Type]sinks.Open{
+		endpoints.TypeEventHub:   eventhubs.Opener(roots, identity),
+		endpoints.TypeServiceBus: servicebus.Opener(roots, identity),
+		endpoints.TypeEventGrid:  eventgrid.Opener(roots, identity),
+	}, nil
+}
+
+func senderOptions(cfg config.Config) sinks.Options {
+	return sinks.Options{
+		Linger: cfg.Batch.Linger, MaxEvents: cfg.Batch.MaxEvents,
+		BackoffInitial: cfg.Backoff.Initial, BackoffMax: cfg.Backoff.Max,
+		Timeout: cfg.Send.Timeout, Attempts: cfg.Send.Attempts, ThrottleLimit: cfg.Send.ThrottleLimit,
+		KeepDropped: cfg.DeadLetter.Backoff,
+		MaxHeld:     int64(cfg.Ingest.MaxInFlightBytes) / 2,
+	}
+}

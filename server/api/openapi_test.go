@@ -1,0 +1,32 @@
+package api
+
+import (
+	"flag"
+	"net/http"
+	"os"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/openapi.yaml as it is served")
+
+// The API's description in the documents is the one that is served:
+// go test ./server/api -run OpenAPI -update
+func TestOpenAPIDocument(t *testing.T) {
+	const file = "../../docs/openapi.yaml"
+	served := newRig(t).do(call{method: "GET", path: "/openapi.yaml"})
+	if served.Code != http.StatusOK {
+		t.Fatal(served.Body)
+	}
+	if *update {
+		if err := os.WriteFile(file, served.Body.Bytes(), 0o644); err != nil { //nolint:gosec // a document, for everyone
+			t.Fatal(err)
+		}
+	}
+	committed, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(committed) != served.Body.String() {
+		t.Errorf("%s is not what is served: go test ./server/api -run OpenAPI -update, and look at the difference", file)
+	}
+}
