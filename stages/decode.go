@@ -117,8 +117,8 @@ func (d decoder) array(r *event.Record) {
 		return
 	}
 	index := int32(0)
-	jsonwalk.Elements(r.Value, func(start, end int) bool {
-		body := r.Value[start:end:end]
+	jsonwalk.Members(r.Value, func(m jsonwalk.Member) bool {
+		body := r.Value[m.Start:m.End:m.End]
 		d.one(r, index, body, body)
 		index++
 		return true

@@ -2,12 +2,12 @@ package emulator
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
+
+	"twinegress/internal/jsonwalk"
 )
 
 // gridFields are the properties that an event may have, as bits of what was seen.
@@ -21,13 +21,8 @@ func gridField(key []byte) (bit int, ok bool) {
 	if bit, ok = gridFields[string(key)]; ok { // the usual case, which allocates nothing
 		return bit, true
 	}
-	name := string(key)
-	if bytes.IndexByte(key, '\\') >= 0 {
-		// Rare enough for the slow way. It can't fail: the scanner has checked it.
-		_ = json.Unmarshal(append(append([]byte{'"'}, key...), '"'), &name)
-	}
 	for field, bit := range gridFields {
-		if strings.EqualFold(field, name) {
+		if jsonwalk.KeyIs(key, field) {
 			return bit, true
 		}
 	}
@@ -38,20 +33,22 @@ const gridRequired = 1 | 2 | 4 | 8 | 16
 
 // take checks a request's events by the Event Grid schema and stores all or none.
 func (g *gridTopic) take(f *Fault, body []byte) (status int, err error) {
-	type span struct{ from, to int }
-	var events []span
-	s := scanner{b: body}
-	err = s.array(func() error {
-		from := s.i
-		if err := s.gridEvent(); err != nil {
-			return fmt.Errorf("event %d: %w", len(events), err)
-		}
-		events = append(events, span{from, s.i})
-		return nil
-	})
-	if err == nil {
-		err = s.end()
+	if err = jsonwalk.Validate(body); err != nil {
+		return http.StatusBadRequest, err
 	}
+	if jsonwalk.Trim(body)[0] != '[' {
+		return http.StatusBadRequest, errors.New("the body is not an array")
+	}
+	type span struct{ start, end int }
+	var events []span
+	jsonwalk.Walk(body, 0, func(m jsonwalk.Member) (end int) {
+		if end, err = checkGridEvent(body, m.Start); err != nil {
+			err = fmt.Errorf("event %d: %w", len(events), err)
+			return len(body)
+		}
+		events = append(events, span{m.Start, end})
+		return end
+	})
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
@@ -63,45 +60,49 @@ func (g *gridTopic) take(f *Fault, body []byte) (status int, err error) {
 	p, now := &g.partitions[0], time.Now()
 	for _, e := range events {
 		if g.arrived != nil {
-			g.arrived(g.name, 0, body[e.from:e.to])
+			g.arrived(g.name, 0, body[e.start:e.end])
 		}
 		if g.keep > 0 { // body is this request's own, so it needn't be copied
-			g.remember(recorded{sequence: p.count, received: now, encoded: body[e.from:e.to:e.to]})
+			g.remember(recorded{sequence: p.count, received: now, encoded: body[e.start:e.end:e.end]})
 		}
 		p.count++
-		p.bytes += int64(e.to - e.from)
+		p.bytes += int64(e.end - e.start)
 	}
 	p.batches++
 	return http.StatusOK, nil
 }
 
-// gridEvent reads one event.
-func (s *scanner) gridEvent() error {
+// checkGridEvent checks the event at body[start:] and returns the index after it.
+func checkGridEvent(body []byte, start int) (end int, err error) {
+	if body[start] != '{' {
+		return 0, errors.New("not an object")
+	}
 	seen := 0
-	err := s.object(func(key []byte) error {
+	end = jsonwalk.Walk(body, start, func(m jsonwalk.Member) (end int) {
+		key := body[m.KeyStart:m.KeyEnd]
 		bit, known := gridField(key)
 		if !known {
-			return fmt.Errorf("the property '%s' is not part of the EventGridEvent schema", key)
-		}
-		s.space()
-		from := s.i
-		if err := s.value(0); err != nil {
-			return err
+			err = fmt.Errorf("the property '%s' is not part of the EventGridEvent schema", key)
+			return len(body)
 		}
 		seen |= bit
-		return checkGridField(bit, key, s.b[from:s.i])
+		end = jsonwalk.SkipValue(body, m.Start)
+		if err = checkGridField(bit, key, body[m.Start:end]); err != nil {
+			return len(body)
+		}
+		return end
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if missing := gridRequired &^ seen; missing != 0 {
 		for name, bit := range gridFields {
 			if missing&bit != 0 {
-				return fmt.Errorf("the required property '%s' is missing", name)
+				return 0, fmt.Errorf("the required property '%s' is missing", name)
 			}
 		}
 	}
-	return nil
+	return end, nil
 }
 
 func checkGridField(bit int, name, raw []byte) error {

@@ -10,17 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// Member is one member of a JSON object, as offsets into its bytes. The key's
-// quotes lie outside of [KeyStart, KeyEnd).
+// Member is one member of a JSON object or one element of an array, as offsets
+// into its bytes. The key's quotes lie outside of [KeyStart, KeyEnd), which is
+// empty for an element.
 type Member struct {
 	KeyStart, KeyEnd int
 	Start, End       int // the value, without white space around it
 }
 
-// Members calls yield for every member of the object at the top of doc, in
-// order, until yield says false. doc must be one valid JSON value: the walk
-// looks at structure only and validates nothing, which is what makes it cost
-// a fraction of a decode. A doc that isn't an object has no members.
+// Members calls yield for every member of the object, or element of the array,
+// at the top of doc, in order, until yield returns false. doc must be one valid
+// JSON value; one that is neither has no members.
 func Members(doc []byte, yield func(Member) bool) {
 	Walk(doc, 0, func(m Member) (end int) {
 		m.End = SkipValue(doc, m.Start)
@@ -31,22 +31,26 @@ func Members(doc []byte, yield func(Member) bool) {
 	})
 }
 
-// Walk is Members for who looks into the values on the way, so that their bytes
-// are gone over once: of the object at doc[start:], visit gets each member
-// without its End, which it has to give back. Walk gives the object's own.
-func Walk(doc []byte, start int, visit func(Member) (end int)) (end int) {
+// Walk calls visit for every member, or element, of the value at doc[start:]
+// and returns the index after that value. visit gets a member without its End,
+// which it returns: a visitor that looks into values goes over their bytes once.
+func Walk(doc []byte, start int, visit func(m Member) (end int)) (end int) {
 	i := skipSpace(doc, start)
-	if i >= len(doc) || doc[i] != '{' {
+	if i >= len(doc) || doc[i] != '{' && doc[i] != '[' {
 		return i
 	}
+	object, closing := doc[i] == '{', doc[i]+2 // in ASCII, the closing bracket is the next but one
 	i = skipSpace(doc, i+1)
-	for i < len(doc) && doc[i] == '"' {
+	for i < len(doc) && doc[i] != closing {
 		var m Member
-		m.KeyStart = i + 1
-		i = skipString(doc, i)
-		m.KeyEnd = i - 1
-		i = skipSpace(doc, i) + 1 // the colon
-		m.Start = skipSpace(doc, i)
+		if object {
+			m.KeyStart = i + 1
+			i = skipString(doc, i)
+			m.KeyEnd = i - 1
+			i = skipSpace(doc, i) + 1 // the colon
+			i = skipSpace(doc, i)
+		}
+		m.Start = i
 		i = skipSpace(doc, visit(m))
 		if i >= len(doc) || doc[i] != ',' {
 			break
@@ -108,27 +112,6 @@ func openingQuote(doc []byte, i int) int {
 		if i < 0 || slashes%2 == 0 {
 			return i
 		}
-	}
-}
-
-// Elements calls yield with the bounds of every element of the array at the
-// top of doc, which must be one valid JSON value.
-func Elements(doc []byte, yield func(start, end int) bool) {
-	i := skipSpace(doc, 0)
-	if i >= len(doc) || doc[i] != '[' {
-		return
-	}
-	i = skipSpace(doc, i+1)
-	for i < len(doc) && doc[i] != ']' {
-		end := SkipValue(doc, i)
-		if !yield(i, end) {
-			return
-		}
-		i = skipSpace(doc, end)
-		if i >= len(doc) || doc[i] != ',' {
-			return
-		}
-		i = skipSpace(doc, i+1)
 	}
 }
 

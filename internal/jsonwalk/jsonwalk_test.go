@@ -10,7 +10,7 @@ import (
 )
 
 var docs = []string{
-	`{}`, `[]`, ` { } `, ` [ ] `, `null`, `"x"`, `-1.5e+3`, `true`,
+	`{}`, `[]`, ` { } `, ` [ ] `, `null`, `"x"`, `-1.5e+3`, `true`, `-0`, ` 1 `, "\"\xff\"",
 	`{"a":1,"b":[1,2,{"c":"}"}],"d":{"e":"]"}}`,
 	"\t{\n\"a\" :\r 1 ,\n \"b\":\t[ 1 , [ ] ] }\n",
 	`{"a\"b":"\\","\\":"\"","c":"\\\"{["}`,
@@ -20,6 +20,12 @@ var docs = []string{
 	`[[[[]]],{"a":{"b":{}}}]`,
 	`{"\\u0074opic":1,"ſubject":2,"Kelvin":3}`,
 	`{"a":"` + strings.Repeat(`\\`, 99) + `\""}`,
+}
+
+var invalid = []string{
+	``, ` `, `01`, `1.`, `-`, `1e`, `1e+`, `.5`, `+1`, `1 2`, `tru`, `nul`, `falsy`, `x`,
+	`[`, `[1,]`, `[1`, `[[[`, `[1}`, `{`, `{"a"}`, `{"a":1,}`, `{"a":1]`, `{"a" 1}`, `{a:1}`, `{"a":}`, `{"a":1`,
+	`"`, `"\`, `"\x"`, `"\u12"`, `"\u123`, "\"\t\"",
 }
 
 type part struct{ key, value string }
@@ -60,37 +66,25 @@ func parts(t *testing.T, doc []byte) (got []part) {
 func check(t *testing.T, doc []byte) {
 	t.Helper()
 	want := parts(t, doc)
-	var members, elements []part
+	var got []part
 	Members(doc, func(m Member) bool {
-		var key string
-		if err := json.Unmarshal(doc[m.KeyStart-1:m.KeyEnd+1], &key); err != nil {
-			t.Fatalf("%s: key %q: %v", doc, doc[m.KeyStart:m.KeyEnd], err)
+		p := part{value: string(doc[m.Start:m.End])}
+		if m.KeyEnd > 0 {
+			if err := json.Unmarshal(doc[m.KeyStart-1:m.KeyEnd+1], &p.key); err != nil {
+				t.Fatalf("%s: key %q: %v", doc, doc[m.KeyStart:m.KeyEnd], err)
+			}
 		}
-		members = append(members, part{key, string(doc[m.Start:m.End])})
+		got = append(got, p)
 		return true
 	})
-	Elements(doc, func(start, end int) bool {
-		elements = append(elements, part{"", string(doc[start:end])})
-		return true
-	})
-	is := bytes.TrimLeft(doc, " \t\r\n")[0]
-	if is != '{' && len(members) > 0 || is != '[' && len(elements) > 0 {
-		t.Fatalf("%s: members %q and elements %q", doc, members, elements)
-	}
-	got := slices.Concat(members, elements)
-	if len(got) != len(want) {
+	if !slices.Equal(got, want) {
 		t.Fatalf("%s: %q, want %q", doc, got, want)
-	}
-	for i := range want {
-		if got[i] != want[i] {
-			t.Fatalf("%s: part %d is %q, want %q", doc, i, got[i], want[i])
-		}
 	}
 	if trimmed := Trim(doc); string(trimmed) != strings.Trim(string(doc), " \t\r\n") {
 		t.Fatalf("%q trimmed is %q", doc, trimmed)
 	}
 
-	if is != '{' {
+	if bytes.TrimLeft(doc, " \t\r\n")[0] != '{' {
 		return
 	}
 	checkBackwards(t, doc)
@@ -139,9 +133,30 @@ func checkBackwards(t *testing.T, doc []byte) {
 	}
 }
 
+// checkValid compares Validate and IsNumber with encoding/json.
+func checkValid(t *testing.T, doc []byte) {
+	t.Helper()
+	want := json.Valid(doc)
+	if err := Validate(doc); (err == nil) != want {
+		t.Fatalf("%q: encoding/json accepts it is %v, and Validate returns %v", doc, want, err)
+	}
+	number := want && strings.ContainsAny(string(doc[:1]), "-0123456789") && !strings.ContainsAny(string(doc), " \t\r\n")
+	if IsNumber(doc) != number {
+		t.Fatalf("%q: IsNumber is %v", doc, !number)
+	}
+}
+
 func TestWalk(t *testing.T) {
 	for _, doc := range docs {
 		check(t, []byte(doc))
+		checkValid(t, []byte(doc))
+	}
+	for _, doc := range invalid {
+		checkValid(t, []byte(doc))
+	}
+	nested := func(n int) []byte { return []byte(strings.Repeat("[", n) + strings.Repeat("]", n)) }
+	if Validate(nested(maxDepth)) != nil || Validate(nested(maxDepth+1)) == nil {
+		t.Errorf("not %d levels are the most", maxDepth)
 	}
 }
 
@@ -149,14 +164,17 @@ func FuzzWalk(f *testing.F) {
 	for _, doc := range docs {
 		f.Add([]byte(doc))
 	}
+	for _, doc := range invalid {
+		f.Add([]byte(doc))
+	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
+		checkValid(t, doc)
 		if json.Valid(doc) && utf8.Valid(doc) {
 			check(t, doc)
 			return
 		}
 		// Not its business, but no reason to run on or to panic.
 		Members(doc, func(Member) bool { return true })
-		Elements(doc, func(int, int) bool { return true })
 		MemberBefore(doc, len(doc))
 	})
 }
@@ -164,7 +182,7 @@ func FuzzWalk(f *testing.F) {
 func TestWalkStops(t *testing.T) {
 	n := 0
 	Members([]byte(`{"a":1,"b":2,"c":3}`), func(Member) bool { n++; return n < 2 })
-	Elements([]byte(`[1,2,3]`), func(int, int) bool { n++; return n < 4 })
+	Members([]byte(`[1,2,3]`), func(Member) bool { n++; return n < 4 })
 	if n != 4 {
 		t.Errorf("yielded %d times, want two each", n)
 	}

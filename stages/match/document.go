@@ -181,10 +181,10 @@ func (d *document) forget(i int) {
 
 func (d *document) readElements(children []int, array []byte) {
 	index, left := 0, len(children)
-	jsonwalk.Elements(array, func(start, end int) bool {
+	jsonwalk.Members(array, func(m jsonwalk.Member) bool {
 		for _, child := range children {
 			if d.slots[child].Index == index {
-				d.read(&d.values[child], array[start:end])
+				d.read(&d.values[child], array[m.Start:m.End])
 				left--
 			}
 		}
@@ -225,43 +225,9 @@ func (d *document) unescape(s []byte) []byte {
 
 // parseNumber takes what JSON takes as a number, and nothing else.
 func parseNumber(s []byte) (n float64, ok bool) {
-	if !isNumber(s) {
+	if !jsonwalk.IsNumber(s) {
 		return 0, false
 	}
 	n, _ = strconv.ParseFloat(string(s), 64)
 	return n, true
-}
-
-func isNumber(s []byte) bool {
-	s, _ = bytes.CutPrefix(s, []byte("-"))
-	whole := digits(s)
-	if whole == 0 || whole > 1 && s[0] == '0' {
-		return false
-	}
-	s = s[whole:]
-	if len(s) > 0 && s[0] == '.' {
-		fraction := digits(s[1:])
-		if fraction == 0 {
-			return false
-		}
-		s = s[1+fraction:]
-	}
-	if len(s) > 0 && (s[0] == 'e' || s[0] == 'E') {
-		s = s[1:]
-		if len(s) > 0 && (s[0] == '+' || s[0] == '-') {
-			s = s[1:]
-		}
-		exponent := digits(s)
-		return exponent > 0 && exponent == len(s)
-	}
-	return len(s) == 0
-}
-
-func digits(s []byte) int {
-	for i, c := range s {
-		if c < '0' || c > '9' {
-			return i
-		}
-	}
-	return len(s)
 }
