@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 	"twinegress/internal/event"
 	"twinegress/sinks"
@@ -19,22 +20,13 @@ type failure struct {
 	fault  emulator.Fault
 	whole  bool // the fault is the whole namespace's
 	cold   bool // it is there before the first connection
-	only   faultOn
+	only   protocol
 	reason event.Reason
 	wait   time.Duration
-	mute   bool // it is known by its silence
-}
+	mute   bool // it shows as a time-out only
 
-// faultOn says which services a row is about.
-type faultOn uint8
-
-const (
-	amqpOnly faultOn = 1 + iota
-	gridOnly
-)
-
-func (o faultOn) includes(s Service) bool {
-	return o == 0 || (o == gridOnly) == s.isGrid()
+	answer bool // it is the answer to a batch
+	change func(*endpoints.Endpoint)
 }
 
 func rejectedWith(condition string) emulator.Fault {
@@ -54,59 +46,44 @@ func failures() []failure {
 		{name: "key refused from the start", fault: emulator.Fault{RejectKey: "primary"}, cold: true, reason: event.Unauthorized},
 		{name: "unknown entity", fault: emulator.Fault{Refuse: "amqp:not-found"}, reason: event.Unreachable},
 		{name: "unknown entity from the start", fault: emulator.Fault{Refuse: "amqp:not-found"}, cold: true, reason: event.Unreachable},
-		{name: "throttled", fault: emulator.Fault{Throttle: 7}, reason: event.Throttled, wait: 7 * time.Second},
+		{name: "throttled", fault: emulator.Fault{Throttle: 7}, answer: true, reason: event.Throttled, wait: 7 * time.Second},
 		{name: "never settled", fault: emulator.Fault{NeverSettle: true}, reason: event.Unreachable, mute: true},
 		{name: "cut before", fault: emulator.Fault{Cut: emulator.CutBefore}, reason: event.Unreachable},
 		{name: "cut during", fault: emulator.Fault{Cut: emulator.CutDuring}, reason: event.Unreachable},
-		{name: "poison", fault: emulator.Fault{Poison: "event"}, reason: event.Rejected},
+		{name: "poison", fault: emulator.Fault{Poison: "event"}, answer: true, reason: event.Rejected},
 
-		{name: "connection forced", fault: emulator.Fault{Cut: emulator.CutClose}, only: amqpOnly, reason: event.Unreachable},
-		{name: "no credit", fault: emulator.Fault{NoCredit: true}, cold: true, only: amqpOnly, reason: event.Unreachable, mute: true},
-		{name: "released", fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, only: amqpOnly, reason: event.Unreachable},
-		{name: "modified", fault: emulator.Fault{Outcome: emulator.OutcomeModified}, only: amqpOnly, reason: event.Unreachable},
+		{name: "another key", change: func(e *endpoints.Endpoint) {
+			e.ConnectionString = strings.Replace(e.ConnectionString, "SharedAccessKey=", "SharedAccessKey=AAAA", 1)
+		}, cold: true, only: amqp, reason: event.Unauthorized},
+		{name: "another entity", change: func(e *endpoints.Endpoint) { e.Path = "missing" }, cold: true, only: amqp, reason: event.Unreachable},
+		{name: "connection forced", fault: emulator.Fault{Cut: emulator.CutClose}, only: amqp, reason: event.Unreachable},
+		{name: "no credit", fault: emulator.Fault{NoCredit: true}, cold: true, only: amqp, reason: event.Unreachable, mute: true},
+		{name: "released", fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, only: amqp, answer: true, reason: event.Unreachable},
+		{name: "modified", fault: emulator.Fault{Outcome: emulator.OutcomeModified}, only: amqp, answer: true, reason: event.Unreachable},
 	}
-	for condition, reason := range map[string]event.Reason{
-		"com.microsoft:server-busy":           event.Throttled,
-		"amqp:resource-limit-exceeded":        event.Throttled,
-		"amqp:unauthorized-access":            event.Unauthorized,
-		"com.microsoft:auth-failed":           event.Unauthorized,
-		"com.microsoft:publisher-revoked":     event.Unauthorized,
-		"amqp:link:message-size-exceeded":     event.TooLarge,
-		"amqp:decode-error":                   event.Rejected,
-		"amqp:invalid-field":                  event.Rejected,
-		"amqp:not-allowed":                    event.Rejected,
-		"amqp:not-implemented":                event.Rejected,
-		"amqp:precondition-failed":            event.Rejected,
-		"com.microsoft:argument-error":        event.Rejected,
-		"com.microsoft:argument-out-of-range": event.Rejected,
-		"amqp:internal-error":                 event.Unreachable,
-		"amqp:not-found":                      event.Unreachable,
-		"amqp:resource-deleted":               event.Unreachable,
-		"amqp:resource-locked":                event.Unreachable,
-		"amqp:illegal-state":                  event.Unreachable,
-		"com.microsoft:entity-disabled":       event.Unreachable,
-		"com.microsoft:timeout":               event.Unreachable,
-		"com.microsoft:operation-cancelled":   event.Unreachable,
-		"com.microsoft:something-new":         event.Unreachable,
+	for reason, conditions := range map[event.Reason][]string{
+		event.Throttled:    {"com.microsoft:server-busy", "amqp:resource-limit-exceeded"},
+		event.Unauthorized: {"amqp:unauthorized-access", "com.microsoft:auth-failed", "com.microsoft:publisher-revoked"},
+		event.TooLarge:     {"amqp:link:message-size-exceeded"},
+		event.Rejected: {
+			"amqp:decode-error", "amqp:invalid-field", "amqp:not-allowed", "amqp:not-implemented", "amqp:precondition-failed",
+			"com.microsoft:argument-error", "com.microsoft:argument-out-of-range",
+		},
+		event.Unreachable: {
+			"amqp:internal-error", "amqp:not-found", "amqp:resource-deleted", "amqp:resource-locked", "amqp:illegal-state",
+			"com.microsoft:entity-disabled", "com.microsoft:timeout", "com.microsoft:operation-cancelled", "com.microsoft:something-new",
+		},
 	} {
-		row := failure{name: "rejected " + condition, fault: rejectedWith(condition), only: amqpOnly, reason: reason}
-		rows = append(rows, row)
-		if reason == event.Rejected { // an end of the link is not about an event
-			row.reason = event.Unreachable
+		for _, condition := range conditions {
+			rows = append(rows, conditionFailures(condition, reason)...)
 		}
-		row.name, row.fault = "detached "+condition, emulator.Fault{Detach: condition}
-		rows = append(rows, row)
-		row.name, row.fault = "detached for good "+condition, emulator.Fault{Refuse: condition}
-		rows = append(rows, row)
-		row.name, row.cold = "attach refused "+condition, true
-		rows = append(rows, row)
 	}
 	for status, reason := range map[int]event.Reason{
 		400: event.Rejected, 401: event.Unauthorized, 403: event.Unreachable, 404: event.Unreachable,
 		408: event.Unreachable, 413: event.TooLarge, 429: event.Throttled,
 		500: event.Unreachable, 502: event.Unreachable, 503: event.Unreachable, 504: event.Unreachable,
 	} {
-		row := failure{name: fmt.Sprint("HTTP ", status), fault: emulator.Fault{Status: status}, only: gridOnly, reason: reason}
+		row := failure{name: fmt.Sprint("HTTP ", status), fault: emulator.Fault{Status: status}, only: http, answer: true, reason: reason}
 		if reason == event.Throttled {
 			row.wait = 10 * time.Second
 		}
@@ -121,21 +98,39 @@ func failures() []failure {
 	return rows
 }
 
-// RunErrors holds what Send says to the table of errors.
+// conditionFailures are the ways in which an AMQP condition comes.
+func conditionFailures(condition string, reason event.Reason) []failure {
+	end := reason
+	if reason == event.Rejected { // an end of the link is not about an event
+		end = event.Unreachable
+	}
+	detach, refuse := emulator.Fault{Detach: condition}, emulator.Fault{Refuse: condition}
+	return []failure{
+		{name: "rejected " + condition, only: amqp, fault: rejectedWith(condition), answer: true, reason: reason},
+		{name: "detached " + condition, only: amqp, fault: detach, reason: end},
+		{name: "detached for good " + condition, only: amqp, fault: refuse, reason: end},
+		{name: "attach refused " + condition, only: amqp, fault: refuse, cold: true, reason: end},
+	}
+}
+
+// RunErrors holds what Send returns to the table of errors.
 func RunErrors(t *testing.T, s Service) {
-	var rows []failure
-	var names []string
-	for _, row := range failures() {
-		if row.only.includes(s) {
-			rows, names = append(rows, row), append(names, strings.ReplaceAll(row.name, "/", " "))
+	var tests []subtest
+	for _, f := range failures() {
+		if s.speaks(f.only) {
+			tests = append(tests, subtest{strings.ReplaceAll(f.name, "/", " "), func(t *testing.T) { f.run(t, s) }})
 		}
 	}
-	together(t, names, func(t *testing.T, i int) { rows[i].run(t, s) })
+	runParallel(t, tests)
 }
 
 func (f failure) run(t *testing.T, s Service) {
-	e := s.start(t, emulator.KeyPair{}, nil)
-	sink, err := s.Opener(rootsOf(e), nil)(s.endpoint(e), sinks.Primary)
+	service := s.start(t, emulator.KeyPair{}, nil)
+	endpoint := s.endpoint(service)
+	if f.change != nil {
+		f.change(&endpoint)
+	}
+	sink, err := s.Opener(rootsOf(service), nil)(endpoint, sinks.Primary)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,19 +139,20 @@ func (f failure) run(t *testing.T, s Service) {
 		defer cancel()
 		_ = sink.Close(ctx) // faults keep some from closing in order
 	})
-	chunk := event.NewChunk("twins", 1, 3, 0, func(*event.Chunk) {})
-	for i := range 3 {
-		chunk.Add(int64(i), 0, 0, nil, body(1, int64(i), "event"))
-	}
-	typed(chunk)
+	chunk := newChunk(1, 0, []string{"event", "event", "event"}, func(*event.Chunk) {})
 	batch := []*event.Event{&chunk.Events[0], &chunk.Events[1], &chunk.Events[2]}
-	send := func(within time.Duration) (int, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), within)
+	send := func(timeout time.Duration) (int, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		return sink.Send(ctx, batch)
+		begun := time.Now()
+		n, err := sink.Send(ctx, batch)
+		if took := time.Since(begun); took > timeout+5*time.Second {
+			t.Errorf("Send returned after %v, with a time-out of %v", took, timeout)
+		}
+		return n, err
 	}
 	if !f.cold {
-		if n, err := send(patience); n != 3 || err != nil {
+		if n, err := send(waitTimeout); n != 3 || err != nil {
 			t.Fatalf("a healthy service: %d, %v", n, err)
 		}
 	}
@@ -164,15 +160,15 @@ func (f failure) run(t *testing.T, s Service) {
 	if f.whole && !s.isGrid() {
 		name = emulator.Namespace
 	}
-	if err := e.SetFault(name, f.fault); err != nil {
+	if err := service.SetFault(name, f.fault); err != nil {
 		t.Fatal(err)
 	}
-	within := patience
+	timeout := waitTimeout
 	if f.mute {
-		within = 200 * time.Millisecond
+		timeout = 200 * time.Millisecond
 	}
 	for _, which := range []string{"first", "second"} {
-		n, err := send(within)
+		n, err := send(timeout)
 		if err == nil {
 			t.Errorf("%s: no error", which)
 			continue
@@ -190,6 +186,9 @@ func (f failure) run(t *testing.T, s Service) {
 		}
 		if got.Reason != f.reason && !(f.reason == event.TooLarge && n < 1) || got.Wait != wait || got.Reason == event.Throttled && wait <= 0 {
 			t.Errorf("%s: %s, wait %v of %d events, want %s, %v: %v", which, got.Reason, got.Wait, n, f.reason, f.wait, err)
+		}
+		if n != 3 && (n != 0 || f.answer) {
+			t.Errorf("%s: %d events, want all, or none of a batch that was not sent: %v", which, n, err)
 		}
 	}
 }

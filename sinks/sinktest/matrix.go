@@ -1,274 +1,292 @@
 package sinktest
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"twinegress/internal/emulator"
 	"twinegress/internal/event"
 	"twinegress/sinks"
 )
 
-// How a fault goes on.
-const (
-	clears = "clears"
-	stays  = "stays"
-	once   = "once"
-)
-
 // Run runs the whole matrix against a sink.
 func Run(t *testing.T, s Service) {
-	type run struct {
-		cell cell
-		how  string
-	}
-	var runs []run
-	var names []string
-	for _, c := range cells() {
-		if _, out := c.leftOut[s.Type]; out {
+	var tests []subtest
+	for _, c := range cases() {
+		if !s.speaks(c.only) {
 			continue
 		}
-		for _, how := range []string{clears, stays, once} {
-			if c.onlyStays != "" && how != stays || c.onlyOnce != "" && how != once || how == once && !c.once {
-				continue
-			}
-			runs, names = append(runs, run{c, how}), append(names, c.name+", "+how)
+		ways := c.how
+		if ways == nil {
+			ways = []string{clears, stays}
+		}
+		for _, how := range ways {
+			tests = append(tests, subtest{c.name + ", " + how, func(t *testing.T) {
+				e := newEnv(t, s, c, how == stays)
+				stop := e.watch()
+				// Also when the test ends early, so that nothing is left running.
+				defer func() {
+					stop()
+					e.finish()
+				}()
+				e.run(how)
+			}})
 		}
 	}
-	together(t, names, func(t *testing.T, i int) {
-		r := newRig(t, s, runs[i].cell, runs[i].how == stays)
-		stop := r.watch()
-		// Also when the test ends early, so that nothing is left running.
-		defer func() {
-			stop()
-			r.finish()
-		}()
-		r.walk(runs[i].how)
-	})
+	runParallel(t, tests)
 }
 
 // three is the dispatch of nearly every step: the Kafka partitions 0, 1 and 4,
 // of which the last two share a partition of the hub, in different lanes.
-func (r *rig) three(text string) (events uint64) {
+func (e *env) three(text string) (events uint64) {
 	for _, partition := range []int32{0, 1, 4} {
-		if r.cell.alone {
-			r.settled()
+		if e.test.alone {
+			e.settled()
 		}
-		r.put(partition, text, text)
+		e.dispatch(partition, text, text)
 	}
 	return 6
 }
 
-// walk takes a sender through a fault.
-func (r *rig) walk(how string) {
-	if !r.cell.cold {
-		n := r.three("before")
-		r.expect("before the fault", r.settled(), n, 0)
+// run takes a sender through a fault.
+func (e *env) run(how string) {
+	if !e.test.cold {
+		n := e.three("before")
+		e.expect("before the fault", e.settled(), n, 0)
 	}
 	times := 0
 	if how == once {
 		times = 1
 	}
-	r.strike(times)
+	e.inject(times)
 	switch {
 	case how == once:
-		r.allDelivered("struck once")
-		r.allDelivered("after")
-	case r.cell.fate == aside:
-		r.setAside()
-	case r.cell.fate == delivered:
-		r.unharmed()
+		e.allDelivered("struck once")
+		e.allDelivered("after")
+	case e.test.want == setAside:
+		e.expectSetAside()
+	case e.test.want == delivered:
+		e.expectDelivered()
 	default:
-		r.harmed(how)
+		e.expectBackoff(how)
 	}
 	if how != clears {
 		return
 	}
-	if r.cell.fate != kept { // then it is mended already
-		r.mend()
+	if e.test.want != kept { // then it is repaired already
+		e.repair()
 	}
-	r.recover()
+	e.expectRecovery()
 }
 
 // allDelivered dispatches some events, which have to arrive all.
-func (r *rig) allDelivered(text string) sinks.Snapshot {
-	r.t.Helper()
-	before := r.snapshot()
+func (e *env) allDelivered(text string) sinks.Snapshot {
+	e.t.Helper()
+	before := e.snapshot()
 	n := uint64(4)
-	r.put(0, r.big(text), text, text, text)
+	e.dispatch(0, e.big(text), text, text, text)
 	if text != "struck once" { // what strikes once is to strike this batch
-		n += r.three(text)
+		n += e.three(text)
 	}
-	after := r.settled()
-	r.expect(text, after, before.Counts.Delivered+n, before.Counts.DroppedTotal())
+	after := e.settled()
+	e.expect(text, after, before.Counts.Delivered+n, before.Counts.DroppedTotal())
 	if after.State != sinks.StateReady || after.LastError != "" {
-		r.t.Errorf("%s: state %s, last error %q", text, after.State, after.LastError)
+		e.t.Errorf("%s: state %s, last error %q", text, after.State, after.LastError)
 	}
 	return after
 }
 
-func (r *rig) expect(when string, snap sinks.Snapshot, delivered, dropped uint64) {
-	r.t.Helper()
+func (e *env) expect(when string, snap sinks.Snapshot, delivered, dropped uint64) {
+	e.t.Helper()
 	if c := &snap.Counts; c.Delivered != delivered || c.DroppedTotal() != dropped {
-		r.t.Errorf("%s: %d delivered and %v dropped, want %d and %d; last error %q", when, c.Delivered, c.Dropped, delivered, dropped, snap.LastError)
+		e.t.Errorf("%s: %d delivered and %v dropped, want %d and %d; last error %q", when, c.Delivered, c.Dropped, delivered, dropped, snap.LastError)
 	}
 }
 
-// big makes a text larger than a frame where the cell wants that.
-func (r *rig) big(text string) string {
-	if r.cell.big {
+// big makes a text larger than a frame where the case wants that.
+func (e *env) big(text string) string {
+	if e.test.big {
 		return text + strings.Repeat(".", 100<<10)
 	}
 	return text
 }
 
-// unharmed: the fault costs no event.
-func (r *rig) unharmed() {
+// expectDelivered: the fault costs no event.
+func (e *env) expectDelivered() {
 	for range 2 {
-		snap := r.allDelivered("struck")
-		if r.cell.key2 != (snap.Key == sinks.Secondary) {
-			r.t.Errorf("the key in use is %s", snap.Key)
+		snap := e.allDelivered("struck")
+		if e.test.secondary != (snap.Key == sinks.Secondary) {
+			e.t.Errorf("the key in use is %s", snap.Key)
 		}
 	}
-	if refused := r.logs.FilterMessageSnippet("key refused").Len(); r.cell.key2 != (refused == 1) {
-		r.t.Errorf("%d lines in the log about a refused key", refused)
+	if refused := e.logs.FilterMessageSnippet("key refused").Len(); e.test.secondary != (refused == 1) {
+		e.t.Errorf("%d lines in the log about a refused key", refused)
 	}
 }
 
-// harmed: the fault costs events and makes the endpoint back off.
-func (r *rig) harmed(how string) {
-	before := r.snapshot()
-	r.put(0, r.big("struck"), "struck", "struck")
-	if r.cell.fate == kept {
-		snap := r.await("it is throttled", func(s sinks.Snapshot) bool { return s.State == sinks.StateThrottled })
-		r.names(snap.LastError)
+// expectBackoff: the fault costs events and makes the endpoint back off.
+func (e *env) expectBackoff(how string) {
+	before := e.snapshot()
+	e.dispatch(0, e.big("struck"), "struck", "struck")
+	if e.test.want == kept {
+		snap := e.await("it is throttled", func(s sinks.Snapshot) bool { return s.State == sinks.StateThrottled })
+		e.expectCause(snap.LastError)
 		if how == clears {
-			r.mend()
-			r.expect("throttled for a while", r.settled(), before.Counts.Delivered+3, 0)
+			e.repair()
+			e.expect("throttled for a while", e.settled(), before.Counts.Delivered+3, 0)
 			return
 		}
 	}
-	snap := r.settled()
-	if n := snap.Counts.Dropped[r.cell.reason]; n != 3 || snap.Counts.DroppedTotal() != 3 || snap.Counts.Delivered != before.Counts.Delivered {
-		r.t.Errorf("delivered %d, dropped %v, want 3 as %s", snap.Counts.Delivered-before.Counts.Delivered, snap.Counts.Dropped, r.cell.reason)
+	snap := e.settled()
+	if n := snap.Counts.Dropped[e.test.reason]; n != 3 || snap.Counts.DroppedTotal() != 3 || snap.Counts.Delivered != before.Counts.Delivered {
+		e.t.Errorf("delivered %d, dropped %v, want 3 as %s", snap.Counts.Delivered-before.Counts.Delivered, snap.Counts.Dropped, e.test.reason)
 	}
-	r.backsOff(snap)
+	e.expectBackingOff(snap)
 
 	// Whoever comes now is dropped, one way or the other, and probes go wrong.
-	r.three(r.big("meanwhile"))
-	r.settled()
+	e.three(e.big("meanwhile"))
+	e.settled()
 	if how == stays {
-		r.feed("a probe failed", func(s sinks.Snapshot) bool {
-			return s.Counts.Dropped[r.cell.reason] > snap.Counts.Dropped[r.cell.reason] && s.State == sinks.StateBackingOff
+		e.feed("a probe failed", func(s sinks.Snapshot) bool {
+			return s.Counts.Dropped[e.test.reason] > snap.Counts.Dropped[e.test.reason] && s.State == sinks.StateBackingOff
 		})
-		r.backsOff(r.settled())
+		e.expectBackingOff(e.settled())
 	}
-	snap = r.snapshot()
-	if c := snap.Counts; c.Delivered != before.Counts.Delivered || c.DroppedTotal() != c.Dropped[r.cell.reason]+c.Dropped[event.Backoff] {
-		r.t.Errorf("while the fault stays: delivered %d, dropped %v", c.Delivered, c.Dropped)
+	snap = e.snapshot()
+	if c := snap.Counts; c.Delivered != before.Counts.Delivered || c.DroppedTotal() != c.Dropped[e.test.reason]+c.Dropped[event.Backoff] {
+		e.t.Errorf("while the fault stays: delivered %d, dropped %v", c.Delivered, c.Dropped)
 	}
-	if opened := r.logs.FilterMessageSnippet("backs off").Len(); opened < 1 {
-		r.t.Error("the log has no line about the back-off")
+	if opened := e.logs.FilterMessageSnippet("backs off").Len(); opened < 1 {
+		e.t.Error("the log has no line about the back-off")
 	}
 }
 
-func (r *rig) backsOff(snap sinks.Snapshot) {
-	r.t.Helper()
+func (e *env) expectBackingOff(snap sinks.Snapshot) {
+	e.t.Helper()
 	atMost := max(options.BackoffMax, time.Second) // a throttling service says one second
 	if left := time.Until(snap.BackOffUntil); snap.State != sinks.StateBackingOff || snap.BackOffUntil.IsZero() || left > atMost {
-		r.t.Errorf("state %s until %v", snap.State, snap.BackOffUntil)
+		e.t.Errorf("state %s until %v", snap.State, snap.BackOffUntil)
 	}
-	r.names(snap.LastError)
+	e.expectCause(snap.LastError)
 }
 
-// names checks that a text names the cause and the reason.
-func (r *rig) names(text string) {
-	r.t.Helper()
-	if !r.cause.MatchString(text) || !strings.HasPrefix(text, r.cell.reason.String()+": ") {
-		r.t.Errorf("%q does not name the cause, %q, after %q", text, r.cell.cause, r.cell.reason)
+// expectCause checks that a text names the cause and the reason.
+func (e *env) expectCause(text string) {
+	e.t.Helper()
+	if !e.cause.MatchString(text) || !strings.HasPrefix(text, e.test.reason.String()+": ") {
+		e.t.Errorf("%q does not name the cause, %q, after %q", text, e.test.cause, e.test.reason)
 	}
 }
 
-// feed dispatches one event after the other until ok says so.
-func (r *rig) feed(what string, ok func(sinks.Snapshot) bool) {
-	r.t.Helper()
+// feed dispatches one event after the other until ok holds.
+func (e *env) feed(what string, ok func(sinks.Snapshot) bool) {
+	e.t.Helper()
 	turn := int32(0)
-	r.await(what, func(s sinks.Snapshot) bool {
+	e.await(what, func(s sinks.Snapshot) bool {
 		if ok(s) {
 			return true
 		}
 		if s.Counts.Pending == 0 {
-			r.put(turn%5, r.big("feed"))
+			e.dispatch(turn%5, e.big("feed"))
 			turn++
 		}
 		return false
 	})
 }
 
-// setAside: only the bad events are dropped, and all of those.
-func (r *rig) setAside() {
-	before := r.snapshot()
-	bad := r.cell.bad(r)
+// expectSetAside: only the bad events are dropped, and all of those.
+func (e *env) expectSetAside() {
+	before := e.snapshot()
+	bad := e.test.bad
 	texts := slices.Repeat([]string{"good"}, 12)
 	texts[0], texts[4], texts[5] = bad, bad, bad
-	r.put(0, texts...)
-	r.put(1, "good", bad)
-	r.put(4, "good")
-	snap := r.settled()
-	r.expect("four bad events", snap, before.Counts.Delivered+11, 4)
-	if snap.Counts.Dropped[r.cell.reason] != 4 || snap.State != sinks.StateReady || snap.LastError != "" {
-		r.t.Errorf("dropped %v, state %s, last error %q", snap.Counts.Dropped, snap.State, snap.LastError)
+	e.dispatch(0, texts...)
+	e.dispatch(1, "good", bad)
+	e.dispatch(4, "good")
+	snap := e.settled()
+	e.expect("four bad events", snap, before.Counts.Delivered+11, 4)
+	if snap.Counts.Dropped[e.test.reason] != 4 || snap.State != sinks.StateReady || snap.LastError != "" {
+		e.t.Errorf("dropped %v, state %s, last error %q", snap.Counts.Dropped, snap.State, snap.LastError)
 	}
-	letters := r.letters.copied()
-	for id, text := range r.sent {
+	letters := e.letters.all()
+	for id, text := range e.sent {
 		letter, is := letters[id]
-		if is != (text == bad) || is && (letter.reason != r.cell.reason || !r.cause.MatchString(letter.detail)) {
-			r.t.Errorf("%v: dead letter %v with %s %q", id, is, letter.reason, letter.detail)
+		if is != (text == bad) || is && (letter.reason != e.test.reason || !e.cause.MatchString(letter.detail)) {
+			e.t.Errorf("%v: dead letter %v with %s %q", id, is, letter.reason, letter.detail)
 		}
 	}
 }
 
-// recover: the fault is over, and soon it is as if it had never been.
-func (r *rig) recover() {
-	delivered := r.snapshot().Counts.Delivered
+// expectRecovery: the fault is over, and soon it is as if it had never been.
+func (e *env) expectRecovery() {
+	delivered := e.snapshot().Counts.Delivered
 	begun := time.Now()
-	r.feed("something is delivered again", func(s sinks.Snapshot) bool { return s.Counts.Delivered > delivered })
+	e.feed("something is delivered again", func(s sinks.Snapshot) bool { return s.Counts.Delivered > delivered })
 	// A back-off and a time-out, and both again for who was probing just then.
 	if took, atMost := time.Since(begun), 2*(options.BackoffMax+options.Timeout)+3*time.Second; took > atMost {
-		r.t.Errorf("recovering took %v", took)
+		e.t.Errorf("recovering took %v", took)
 	}
-	r.settled()
-	bad := "after"
-	if r.cell.bad != nil {
-		bad = r.cell.bad(r) // it is none any more
-	}
-	r.allDelivered(bad)
+	e.settled()
+	e.allDelivered(cmp.Or(e.test.bad, "after")) // what was bad is so no more
 }
 
 // finish stops the sender and looks at what is left of it all.
-func (r *rig) finish() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (e *env) finish() {
+	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
 	begun := time.Now()
-	err := r.Close(ctx)
-	if took := time.Since(begun); took > patience/2 {
-		r.t.Errorf("Close took %v", took)
+	err := e.Close(ctx)
+	if took := time.Since(begun); took > waitTimeout/2 {
+		e.t.Errorf("Close took %v", took)
 	}
-	snap := r.snapshot()
-	if snap.State != sinks.StateStopped || snap.Counts.Pending != 0 || snap.Counts.Routed != uint64(len(r.sent)) {
-		r.t.Errorf("in the end: state %s, routed %d of %d, pending %d", snap.State, snap.Counts.Routed, len(r.sent), snap.Counts.Pending)
+	snap := e.snapshot()
+	if snap.State != sinks.StateStopped || snap.Counts.Pending != 0 || snap.Counts.Routed != uint64(len(e.sent)) {
+		e.t.Errorf("in the end: state %s, routed %d of %d, pending %d", snap.State, snap.Counts.Routed, len(e.sent), snap.Counts.Pending)
 	}
-	r.mu.Lock()
-	unsettled := r.unsettled
-	r.mu.Unlock()
+	e.mu.Lock()
+	unsettled := e.unsettled
+	e.mu.Unlock()
 	if unsettled != 0 {
-		r.t.Errorf("%d chunks are not settled", unsettled)
+		e.t.Errorf("%d chunks are not settled", unsettled)
 	}
-	r.checkStored(snap)
-	r.checkSecrets(err)
-	if r.impostor != nil && r.impostor.Stats().Count() != 0 {
-		r.t.Error("events went to a service with the wrong certificate")
+	e.checkStored(snap)
+	e.checkSecrets(err)
+	if e.impostor != nil && e.impostor.Stats().Count() != 0 {
+		e.t.Error("events went to a service with the wrong certificate")
+	}
+}
+
+// RunShrunk replaces a hub by one of the same name with fewer partitions. The
+// sink asked for them once, so what goes to the others fails; the endpoint
+// recovers without being changed.
+func RunShrunk(t *testing.T, s Service) {
+	e := newEnv(t, s, faultCase{name: "shrunk"}, false)
+	e.three("before")
+	e.expect("before", e.settled(), 6, 0)
+	address := e.emulator.AMQPAddr()
+	if err := e.emulator.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e.emulator = s.start(t, e.keys, func(c *emulator.Config) {
+		c.AMQPListen, c.Hubs[0].Partitions = address, 1
+	})
+	turn := int32(0)
+	e.await("each Kafka partition is tried again", func(snap sinks.Snapshot) bool {
+		if snap.Counts.Pending == 0 {
+			e.dispatch(turn%partitions, "feed")
+			turn++
+		}
+		return turn > 2*partitions && snap.State == sinks.StateReady
+	})
+	e.settled()
+	e.allDelivered("after")
+	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
+	defer cancel()
+	if err := e.Close(ctx); err != nil {
+		t.Error(err)
 	}
 }

@@ -16,7 +16,6 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/emulator"
-	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/sinks/entra"
 )
@@ -34,15 +33,15 @@ const (
 	maxMessage = 256 << 10
 	// partitions of the hub. Kafka has more here, so that some share one.
 	partitions = 3
-	// atOnce is how many cells run at a time. They mostly wait: for time-outs,
-	// back-offs and the service.
-	atOnce = 10
-	// patience is for what comes within milliseconds, or a time-out or two, on
-	// a machine that isn't busy with other things.
-	patience = 15 * time.Second
+	// maxParallel is how many tests run at a time. They mostly wait: for
+	// time-outs, back-offs and the service.
+	maxParallel = 10
+	// waitTimeout bounds the wait for what comes within milliseconds, or a
+	// time-out or two, on a machine that isn't busy with other things.
+	waitTimeout = 15 * time.Second
 )
 
-// options are short, so that every cell sees a whole back-off. The time-out is
+// options are short, so that every case sees a whole back-off. The time-out is
 // long enough for a first try, its failure and the second one on a machine that
 // is busy with other things: where it passes amid them, that is the cause seen.
 var options = sinks.Options{
@@ -50,6 +49,17 @@ var options = sinks.Options{
 	BackoffInitial: 80 * time.Millisecond, BackoffMax: 400 * time.Millisecond,
 	Timeout: 4 * time.Second, Attempts: 3, ThrottleLimit: 1500 * time.Millisecond,
 }
+
+// protocol is what a fault needs: 0 is either of them.
+type protocol uint8
+
+const (
+	amqp protocol = 1 + iota // Event Hubs and Service Bus
+	http                     // Event Grid
+)
+
+// speaks reports whether the service can have a fault of this protocol.
+func (s Service) speaks(p protocol) bool { return p == 0 || (p == http) == s.isGrid() }
 
 // isGrid reports whether the service is Event Grid and not one of the two that speak AMQP.
 func (s Service) isGrid() bool { return s.Type == endpoints.TypeEventGrid }
@@ -70,25 +80,25 @@ func (s Service) start(t *testing.T, keys emulator.KeyPair, change func(*emulato
 	if change != nil {
 		change(&c)
 	}
-	e, err := emulator.Start(context.Background(), c)
+	service, err := emulator.Start(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
+		if err := service.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return e
+	return service
 }
 
-// loopbacks counts what ownLoopback gave.
+// loopbacks counts what ownLoopback returned.
 var loopbacks atomic.Uint32
 
-// ownLoopback is an address of this machine that no other service of the suite
-// has. A service that is down has closed its port; on an address that they
-// shared the next one to start might get just that, and answer what should be
-// refused. Holding the port without listening doesn't help: Go sets
+// ownLoopback returns an address of this machine that no other service of the
+// suite has. A service that is down has closed its port; on an address that
+// they shared the next one to start might get just that, and answer what should
+// be refused. Holding the port without listening doesn't help: Go sets
 // SO_REUSEADDR, with which Linux gives it away all the same.
 func ownLoopback() string {
 	if runtime.GOOS != "linux" { // where 127.0.0.0/8 is one address only
@@ -98,51 +108,68 @@ func ownLoopback() string {
 	return netip.AddrFrom4([4]byte{127, byte(1 + n>>16%255), byte(n >> 8), byte(n)}).String()
 }
 
-// endpoint is the one that the emulated service stands behind.
-func (s Service) endpoint(e *emulator.Emulator) endpoints.Endpoint {
+// endpoint returns the one that the emulated service stands behind.
+func (s Service) endpoint(service *emulator.Emulator) endpoints.Endpoint {
 	endpoint := endpoints.Endpoint{
 		ID: "4f2d1a5e-0000-4000-8000-000000000001", Type: s.Type, Path: entity,
-		ConnectionString:          e.ConnectionString(emulator.Primary),
-		SecondaryConnectionString: e.ConnectionString(emulator.Secondary),
+		ConnectionString:          service.ConnectionString(emulator.Primary),
+		SecondaryConnectionString: service.ConnectionString(emulator.Secondary),
 		EventTypes:                []string{endpoints.SensorChange}, Overflow: endpoints.OverflowBlock,
 	}
 	if s.isGrid() {
-		endpoint.Path = e.EventGridHost(entity)
-		endpoint.ConnectionString = e.EventGridKey(entity, emulator.Primary)
-		endpoint.SecondaryConnectionString = e.EventGridKey(entity, emulator.Secondary)
+		endpoint.Path = service.EventGridHost(entity)
+		endpoint.ConnectionString = service.EventGridKey(entity, emulator.Primary)
+		endpoint.SecondaryConnectionString = service.EventGridKey(entity, emulator.Secondary)
 	}
 	return endpoint
 }
 
-func rootsOf(e *emulator.Emulator) *x509.CertPool {
+// identityEndpoint is the same endpoint without its keys.
+func (s Service) identityEndpoint(service *emulator.Emulator) endpoints.Endpoint {
+	endpoint := s.endpoint(service)
+	endpoint.Authentication = endpoints.AuthenticationIdentity
+	endpoint.ConnectionString, endpoint.SecondaryConnectionString = "", ""
+	if !s.isGrid() {
+		endpoint.ConnectionString = "Endpoint=sb://" + service.AMQPAddr() + "/"
+	}
+	return endpoint
+}
+
+// scope is what the tokens for the service are for.
+func (s Service) scope() string {
+	switch s.Type {
+	case endpoints.TypeEventHub:
+		return entra.EventHubs
+	case endpoints.TypeServiceBus:
+		return entra.ServiceBus
+	}
+	return entra.EventGrid
+}
+
+func rootsOf(service *emulator.Emulator) *x509.CertPool {
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(e.CAPEM())
+	roots.AppendCertsFromPEM(service.CAPEM())
 	return roots
 }
 
-// together runs tests side by side, more of them than t.Parallel would on a
+// subtest is one of a table's tests.
+type subtest struct {
+	name string
+	run  func(t *testing.T)
+}
+
+// runParallel runs tests side by side, more of them than t.Parallel would on a
 // small machine.
-func together(t *testing.T, names []string, run func(t *testing.T, i int)) {
+func runParallel(t *testing.T, tests []subtest) {
 	t.Helper()
-	room := make(chan struct{}, atOnce)
+	free := make(chan struct{}, maxParallel)
 	var running sync.WaitGroup
-	for i, name := range names {
-		room <- struct{}{}
+	for _, test := range tests {
+		free <- struct{}{}
 		running.Go(func() {
-			defer func() { <-room }()
-			t.Run(name, func(t *testing.T) { run(t, i) })
+			defer func() { <-free }()
+			t.Run(test.name, test.run)
 		})
 	}
 	running.Wait()
-}
-
-// typed makes the chunk's records its events, as decoding does.
-func typed(c *event.Chunk) {
-	for i := range c.Records {
-		r := &c.Records[i]
-		c.Events = append(c.Events, event.Event{
-			Chunk: c, Record: r, Index: event.NoIndex, Type: event.SensorChange, Body: r.Value,
-			Subject: "subject", CorrelationID: "correlation",
-		})
-	}
 }
