@@ -48,16 +48,39 @@ type Topic struct {
 
 	ctx     context.Context
 	cancel  context.CancelFunc
+	closing chan struct{} // closed when nothing is Put any more
+	queued  queue         // not with the client yet
 	writer  sync.WaitGroup
-	more    chan struct{} // there are queued letters
-	closing chan struct{} // there won't be any more
+	refused queue
 	retrier sync.WaitGroup
-	retry   chan struct{} // there are refused letters
+	waiting atomic.Int64 // dead letters that are not stored yet
+}
+
+// queue holds letters in order, without a bound of its own.
+type queue struct {
+	ready chan struct{} // has room for one: there are letters
 
 	mu      sync.Mutex
-	queue   []letter // in order, not with the client yet
-	refused []letter
-	waiting atomic.Int64 // dead letters that are not stored yet
+	letters []letter
+}
+
+func newQueue() queue { return queue{ready: make(chan struct{}, 1)} }
+
+func (q *queue) push(l letter) {
+	q.mu.Lock()
+	q.letters = append(q.letters, l)
+	q.mu.Unlock()
+	select {
+	case q.ready <- struct{}{}:
+	default: // the signal is there already
+	}
+}
+
+func (q *queue) drain() (letters []letter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	letters, q.letters = q.letters, nil
+	return letters
 }
 
 // Open connects, creates the topic if it is missing, and learns how large a
@@ -96,7 +119,7 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 	}
 	t := &Topic{
 		name: name, client: client, large: large, log: log,
-		more: make(chan struct{}, 1), closing: make(chan struct{}), retry: make(chan struct{}, 1),
+		closing: make(chan struct{}), queued: newQueue(), refused: newQueue(),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.writer.Go(t.write)
@@ -185,17 +208,7 @@ func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID str
 		detail = strings.ToValidUTF8(detail[:detailLimit], "") + "…" // not half a character
 	}
 	t.waiting.Add(1)
-	t.mu.Lock()
-	t.queue = append(t.queue, letter{event: ev, reason: reason, detail: detail, endpoint: endpointID, time: time.Now()})
-	t.mu.Unlock()
-	signal(t.more)
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // there is one already
-	}
+	t.queued.push(letter{event: ev, reason: reason, detail: detail, endpoint: endpointID, time: time.Now()})
 }
 
 // letter is a dead letter on its way: small, and made a record only when it is
@@ -242,29 +255,22 @@ func header(key, value string) kgo.RecordHeader {
 // any more.
 func (t *Topic) write() {
 	for {
-		queue := t.take(&t.queue)
-		if len(queue) == 0 {
+		letters := t.queued.drain()
+		if len(letters) == 0 {
 			select {
-			case <-t.more:
+			case <-t.queued.ready:
 				continue
 			case <-t.closing:
 			case <-t.ctx.Done():
 			}
-			if queue = t.take(&t.queue); len(queue) == 0 {
+			if letters = t.queued.drain(); len(letters) == 0 {
 				return
 			}
 		}
-		for _, l := range queue {
+		for _, l := range letters {
 			t.produce(l)
 		}
 	}
-}
-
-func (t *Topic) take(from *[]letter) (letters []letter) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	letters, *from = *from, nil
-	return letters
 }
 
 // produce waits while the client holds as much as it may.
@@ -281,10 +287,7 @@ func (t *Topic) done(l letter, err error) {
 		return
 	}
 	l.err = err
-	t.mu.Lock()
-	t.refused = append(t.refused, l)
-	t.mu.Unlock()
-	signal(t.retry)
+	t.refused.push(l)
 }
 
 // retryRefused tries refused letters again, all of them every retryDelay, for
@@ -292,7 +295,7 @@ func (t *Topic) done(l letter, err error) {
 func (t *Topic) retryRefused() {
 	for {
 		select {
-		case <-t.retry:
+		case <-t.refused.ready:
 		case <-t.ctx.Done():
 			return
 		}
@@ -301,7 +304,7 @@ func (t *Topic) retryRefused() {
 		case <-t.ctx.Done():
 			return
 		}
-		refused := t.take(&t.refused)
+		refused := t.refused.drain()
 		for i, l := range refused {
 			if i == 0 { // one line a round says enough
 				t.log.Error("dead letters can't be stored: their partitions wait until they can",
