@@ -24,7 +24,7 @@ func BenchmarkApply(b *testing.B) {
 		Sender: senderOptions, ShutdownTimeout: time.Minute, Log: log,
 		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) { return sink(nil), nil }},
 	})
-	p.handOff = b.Context()
+	p.enqueueCtx = b.Context()
 	set := make([]endpoints.Endpoint, many)
 	for i := range set {
 		set[i] = endpoint(fmt.Sprint(i), endpoints.SensorChange)

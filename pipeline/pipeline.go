@@ -15,8 +15,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,10 +56,9 @@ type Pipeline struct {
 	loaded  atomic.Bool
 	workers *stream.Stream
 
-	stop    context.CancelCauseFunc // of Run
-	handOff context.Context         // ends when a stop can't wait for lanes and drains any longer
-	dirty   []*sinks.Sender         // dispatch's own: senders with a staged run
-	jobs    sync.Pool               // of *job
+	stop       context.CancelCauseFunc // of Run
+	enqueueCtx context.Context         // ends when a stop can't wait for lanes and drains any longer
+	jobs       sync.Pool               // of *job
 
 	events   [event.NumTypes]atomic.Uint64
 	rejected [event.NumReasons]atomic.Uint64
@@ -94,9 +95,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return errors.Join(err, p.DeadLetters.Close(ctx), p.Source.Close(ctx))
 	}
 	defer p.Sender.Pauses.Watch()()
-	handOff, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	enqueueCtx, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer giveUp(nil)
-	p.handOff = handOff
+	p.enqueueCtx = enqueueCtx
 	p.apply(set)
 	p.loaded.Store(true)
 
@@ -154,74 +155,62 @@ func (p *Pipeline) rescue(doing string, c *event.Chunk) {
 	}
 }
 
-// job is a chunk's result of prepare: for each event who gets it.
+// job is what prepare found out about a chunk. It is reused, see Pipeline.jobs.
 type job struct {
-	targets [][]*sinks.Sender
-	lookup  match.Lookup[*sinks.Sender]
+	fanout   sinks.Fanout
+	lookup   match.Lookup[sinks.Target]
+	byType   [event.NumTypes]uint64
+	unrouted uint64
+}
+
+func (j *job) reset() {
+	j.fanout.Reset()
+	j.lookup.Reset()
+	j.byType, j.unrouted = [event.NumTypes]uint64{}, 0
 }
 
 // prepare decodes, classifies and looks up the events of one chunk, filters
-// included, against one and the same table. It is pure.
-func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[*sinks.Sender]) *job {
+// included, against one and the same table, and groups them by sender. It is
+// clock-free and does no I/O.
+func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Target]) *job {
 	stages.Decode(c, table.Correlated())
 	j := p.jobs.Get().(*job)
 	for i := range c.Events {
-		j.targets = append(j.targets, j.lookup.Targets(table, &c.Events[i]))
+		ev := &c.Events[i]
+		targets := j.lookup.Targets(table, ev)
+		j.fanout.Add(ev, targets)
+		j.byType[ev.Type]++
+		if len(targets) == 0 {
+			j.unrouted++
+		}
 	}
+	j.fanout.Group()
 	return j
 }
 
-// dispatch hands the events of one chunk, in order, to the senders of their
-// endpoints, and what was rejected to the dead letters. It waits while a lane
-// is full. In the end it gives up the count that the chunk came with.
+// dispatch moves the events of one chunk, in order, to the senders of their
+// endpoints, and what was rejected to the dead letters. It blocks while a lane
+// is full. In the end it settles the count that the chunk came with.
 func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
-	var byType [event.NumTypes]uint64
-	var unrouted uint64
-	for i := range c.Events {
-		ev := &c.Events[i]
-		byType[ev.Type]++
-		if len(j.targets[i]) == 0 {
-			unrouted++
-		}
-		for _, sender := range j.targets[i] {
-			if sender.Stage(ev) {
-				p.dirty = append(p.dirty, sender)
-			}
+	for t, n := range j.byType {
+		if n > 0 {
+			p.events[t].Add(n)
 		}
 	}
-	p.count(&byType, unrouted)
+	p.unrouted.Add(j.unrouted)
 
-	handedOff := true
-	for _, sender := range p.dirty {
-		if err := sender.Enqueue(p.handOff, c); err != nil {
-			handedOff = false
-		}
-	}
+	err := j.fanout.Enqueue(p.enqueueCtx, c)
 	for i := range c.Rejected {
 		r := &c.Rejected[i]
 		p.rejected[r.Reason].Add(1)
 		c.Hold(1)
 		p.DeadLetters.Put(&r.Event, r.Reason, r.Detail, "")
 	}
-
-	clear(p.dirty)
-	p.dirty = p.dirty[:0]
-	clear(j.targets)
-	j.targets = j.targets[:0]
-	j.lookup.Reset()
+	j.reset()
 	p.jobs.Put(j)
-	if handedOff {
+	if err == nil {
 		c.Settle(1) // otherwise we are stopping, and the chunk comes again after the restart
 	}
-}
-
-func (p *Pipeline) count(byType *[event.NumTypes]uint64, unrouted uint64) {
-	for t, n := range byType {
-		if n > 0 {
-			p.events[t].Add(n)
-		}
-	}
-	p.unrouted.Add(unrouted)
 }
 
 // shutdown gives what is in flight three quarters of the time to get its
@@ -238,28 +227,17 @@ func (p *Pipeline) shutdown(giveUp context.CancelCauseFunc, handedOff func()) er
 
 	handedOff()
 	p.mu.Lock()
-	senders := make([]*sinks.Sender, 0, len(p.senders))
-	for _, s := range p.senders {
-		senders = append(senders, s)
-	}
+	senders := slices.Collect(maps.Values(p.senders))
 	p.mu.Unlock()
-	errs := make([]error, len(senders))
-	var drains sync.WaitGroup
-	for i, s := range senders {
-		drains.Go(func() { errs[i] = s.Close(draining) })
-	}
-	drains.Wait()
+	pending, err := sinks.CloseAll(draining, senders)
 	p.background.Wait()
-
-	for _, s := range senders {
-		if snap := s.Snapshot(); snap.Counts.Pending > 0 {
-			p.Log.Warn("stopped before every event had its outcome: these come again after the restart",
-				zap.String("endpoint", snap.Endpoint.ID), zap.Int("events", snap.Counts.Pending))
-		}
+	for id, n := range pending {
+		p.Log.Warn("stopped before every event had its outcome: these come again after the restart",
+			zap.String("endpoint", id), zap.Int("events", n))
 	}
 	storing, cancelStoring := context.WithTimeout(ctx, p.ShutdownTimeout/8)
 	defer cancelStoring()
-	return errors.Join(errors.Join(errs...), p.DeadLetters.Close(storing), p.Source.Close(ctx))
+	return errors.Join(err, p.DeadLetters.Close(storing), p.Source.Close(ctx))
 }
 
 // Ready reports whether events can flow: the group is joined and the endpoints

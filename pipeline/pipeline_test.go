@@ -279,7 +279,7 @@ func bare(t *testing.T) *Pipeline {
 		Sender: senderOptions, ShutdownTimeout: time.Minute, Log: zap.NewNop(),
 		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) { return sink(nil), nil }},
 	})
-	p.handOff = t.Context()
+	p.enqueueCtx = t.Context()
 	return p
 }
 
@@ -388,8 +388,8 @@ func TestStartIsOneLine(t *testing.T) {
 	p.background.Wait()
 }
 
-func targets(p *Pipeline, typ event.Type) []*sinks.Sender {
-	var l match.Lookup[*sinks.Sender]
+func targets(p *Pipeline, typ event.Type) []sinks.Target {
+	var l match.Lookup[sinks.Target]
 	return l.Targets(p.routes.table, &event.Event{Type: typ})
 }
 
@@ -408,7 +408,7 @@ func TestApplyKeepsSenders(t *testing.T) {
 				t.Errorf("%s has another sender", id)
 			}
 		}
-		if got := targets(p, event.SensorChange); len(got) != 2 || got[0] != before["a"] || got[1] != before["b"] {
+		if got := targets(p, event.SensorChange); len(got) != 2 || got[0].Sender != before["a"] || got[1].Sender != before["b"] {
 			t.Errorf("the table has %d senders", len(got))
 		}
 		if got := targets(p, event.SpaceChange); len(got) != 0 {

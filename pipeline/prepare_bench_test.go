@@ -36,11 +36,11 @@ func BenchmarkPrepare(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			p := new(Pipeline)
 			p.jobs.New = func() any { return new(job) }
-			var given []match.Route[*sinks.Sender]
-			for i := range bench.n {
+			var given []match.Route[sinks.Target]
+			for i := range int32(bench.n) {
 				e := endpoint("a", endpoints.SensorChange)
-				e.Filter = bench.filter(i)
-				given = append(given, p.route(new(sinks.Sender), e))
+				e.Filter = bench.filter(int(i))
+				given = append(given, p.route(sinks.Target{Sender: new(sinks.Sender), Slot: i}, e))
 			}
 			table := match.NewTable(given)
 			b.ReportAllocs()
@@ -50,9 +50,7 @@ func BenchmarkPrepare(b *testing.B) {
 				}
 				c.Events = c.Events[:0]
 				j := p.prepare(c, table)
-				clear(j.targets)
-				j.targets = j.targets[:0]
-				j.lookup.Reset()
+				j.reset()
 				p.jobs.Put(j)
 			}
 		})

@@ -16,7 +16,7 @@ import (
 // routes is a route table with the chunks that were given it. Only when the
 // last of them is dispatched may a sender that the next table lacks be drained.
 type routes struct {
-	table *match.Table[*sinks.Sender]
+	table *match.Table[sinks.Target]
 	// users are those chunks, and the table before while that has users: chunks
 	// may still be under way with a table that was replaced several times over.
 	// Add under Pipeline.mu, and not once the table is replaced.
@@ -43,7 +43,7 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 		p.Log.Info("endpoints loaded", zap.Int("endpoints", len(set)))
 	}
 	senders := make(map[string]*sinks.Sender, len(set))
-	given := make([]match.Route[*sinks.Sender], 0, len(set))
+	given := make([]match.Route[sinks.Target], 0, len(set))
 	for _, endpoint := range set {
 		s := p.senders[endpoint.ID]
 		switch {
@@ -54,7 +54,7 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 			p.update(s, endpoint)
 		}
 		senders[endpoint.ID] = s
-		given = append(given, p.route(s, endpoint))
+		given = append(given, p.route(sinks.Target{Sender: s, Slot: int32(len(given))}, endpoint))
 	}
 	var removed []*sinks.Sender
 	for id, s := range p.senders {
@@ -87,8 +87,8 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 // route is what the endpoint subscribed to. While an endpoint of Event Grid is
 // made one that speaks AMQP, and there is no other of that kind, what was
 // already decoded has the envelope's id for its correlation id.
-func (p *Pipeline) route(s *sinks.Sender, endpoint endpoints.Endpoint) match.Route[*sinks.Sender] {
-	r := match.Route[*sinks.Sender]{Target: s, Correlated: endpoint.Type != endpoints.TypeEventGrid}
+func (p *Pipeline) route(target sinks.Target, endpoint endpoints.Endpoint) match.Route[sinks.Target] {
+	r := match.Route[sinks.Target]{Target: target, Correlated: endpoint.Type != endpoints.TypeEventGrid}
 	if endpoint.Filter != "" {
 		var err error
 		if r.Filter, err = filter.Parse(endpoint.Filter); err != nil {
@@ -117,7 +117,7 @@ func (p *Pipeline) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
 		return
 	}
 	p.background.Go(func() {
-		ctx, cancel := context.WithTimeout(p.handOff, p.ShutdownTimeout)
+		ctx, cancel := context.WithTimeout(p.enqueueCtx, p.ShutdownTimeout)
 		defer cancel()
 		if err := closeOld(ctx); err != nil {
 			p.Log.Warn("closing an endpoint's old connection failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
@@ -132,7 +132,7 @@ func (p *Pipeline) remove(s *sinks.Sender, from *routes) {
 	p.Log.Info("endpoint removed: draining", zap.Object("endpoint", endpoint))
 	p.background.Go(func() {
 		from.users.Wait()
-		ctx, cancel := context.WithTimeout(p.handOff, p.ShutdownTimeout)
+		ctx, cancel := context.WithTimeout(p.enqueueCtx, p.ShutdownTimeout)
 		defer cancel()
 		if err := s.Remove(ctx); err != nil {
 			p.Log.Warn("closing a removed endpoint failed", zap.String("endpoint", endpoint.ID), zap.Error(err))

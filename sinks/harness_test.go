@@ -134,6 +134,7 @@ type harness struct {
 	start   time.Time
 	service *service
 	letters letters
+	fanout  Fanout // the dispatcher's
 	*Sender
 
 	mu   sync.Mutex
@@ -179,10 +180,12 @@ func (h *harness) chunk(partition int32, n, bytes int) *event.Chunk {
 
 // dispatch does with a chunk what the pipeline does.
 func (h *harness) dispatch(ctx context.Context, c *event.Chunk) error {
+	h.fanout.Reset()
 	for i := range c.Events {
-		h.Stage(&c.Events[i])
+		h.fanout.Add(&c.Events[i], []Target{{Sender: h.Sender}})
 	}
-	err := h.Enqueue(ctx, c)
+	h.fanout.Group()
+	err := h.fanout.Enqueue(ctx, c)
 	if err == nil {
 		c.Settle(1)
 	}

@@ -41,8 +41,8 @@ func TestShareOfWhatIsInFlight(t *testing.T) {
 				put := func(n int) {
 					for range n {
 						c := h.chunk(0, records, 10)
-						h.Stage(&c.Events[records/2]) // the others are other endpoints'
-						if err := h.Enqueue(t.Context(), c); err != nil {
+						one := []*event.Event{&c.Events[records/2]} // the others are other endpoints'
+						if err := h.Enqueue(t.Context(), c, one); err != nil {
 							t.Fatal(err)
 						}
 						c.Settle(1)
@@ -58,8 +58,7 @@ func TestShareOfWhatIsInFlight(t *testing.T) {
 					for lane := int32(1); lane < event.Lanes; lane++ {
 						for range each {
 							c := h.chunk(lane, records, 10)
-							h.Stage(&c.Events[0])
-							_ = h.Enqueue(t.Context(), c)
+							_ = h.Enqueue(t.Context(), c, []*event.Event{&c.Events[0]})
 							c.Settle(1)
 						}
 					}

@@ -260,14 +260,17 @@ func TestEnqueueAllocatesNothing(t *testing.T) {
 	h := newHarness(t, hub, defaults)
 	c := h.chunk(0, 256, 100)
 	l := h.lane(0)
+	target := []Target{{Sender: h.Sender}}
 	l.started = true // no goroutine: the test takes from the lane itself
 	allocs := testing.AllocsPerRun(200, func() {
 		for i := range c.Events {
-			h.Stage(&c.Events[i])
+			h.fanout.Add(&c.Events[i], target)
 		}
-		if err := h.Enqueue(t.Context(), c); err != nil {
+		h.fanout.Group()
+		if err := h.fanout.Enqueue(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
+		h.fanout.Reset()
 		l.take()
 		bytes := bytesOf(l.work)
 		h.delivered(l.work)
@@ -307,15 +310,19 @@ func BenchmarkLane(b *testing.B) {
 			for i := range events {
 				events[i] = event.Event{Chunk: c, Record: &c.Records[0], Body: body, Type: event.SensorChange}
 			}
+			var fanout Fanout
+			target := []Target{{Sender: s}}
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))
 			for n := 0; n < b.N; n += size {
 				for i := range events {
-					s.Stage(&events[i])
+					fanout.Add(&events[i], target)
 				}
-				if err := s.Enqueue(context.Background(), c); err != nil {
+				fanout.Group()
+				if err := fanout.Enqueue(context.Background(), c); err != nil {
 					b.Fatal(err)
 				}
+				fanout.Reset()
 			}
 			if err := s.Close(context.Background()); err != nil {
 				b.Fatal(err)

@@ -64,7 +64,6 @@ type Sender struct {
 	ctx       context.Context // of the lanes and their sends; see Close
 	cancel    context.CancelFunc
 	draining  chan struct{}
-	run       []*event.Event // the dispatcher's: see Stage
 	holdsBack atomic.Bool
 	held      atomic.Int64 // bytes of the chunks with events that wait here
 	throttled atomic.Int32 // lanes that wait as a service told them to
@@ -119,27 +118,12 @@ func (s *Sender) Endpoint() endpoints.Endpoint {
 	return s.endpoint
 }
 
-// Stage adds an event to the run that the next Enqueue takes, and reports
-// whether it is the run's first. The dispatcher stages the events of one
-// chunk, in order, and then enqueues once a sender: one lock a chunk and
-// endpoint, not one an event. Only the dispatcher may call it.
-func (s *Sender) Stage(ev *event.Event) (first bool) {
-	s.run = append(s.run, ev)
-	return len(s.run) == 1
-}
-
-// Enqueue hands the staged run, events of c in order, to its lane, and holds
-// the chunk for it. While the endpoint backs off the run is dropped at once;
-// while its lane is full Enqueue waits, unless the endpoint gives its events
-// up instead. If ctx ends first, the error says so and the run is not taken.
-func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk) error {
-	run := s.run
-	if len(run) == 0 {
-		return nil
-	}
-	s.run = s.run[:0]
-	defer clear(run)
-
+// Enqueue moves a run, events of c in order, into its lane and holds the chunk
+// for it. It keeps nothing of run itself. While the endpoint backs off the run
+// is dropped at once; while its lane is full Enqueue blocks, unless the
+// endpoint gives its events up instead. If ctx ends first, Enqueue returns its
+// cause and the run is not taken. Only the dispatcher may call it.
+func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event) error {
 	c.Hold(len(run))
 	s.mu.Lock()
 	s.counts.Routed += uint64(len(run))

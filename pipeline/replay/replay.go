@@ -58,10 +58,10 @@ func Group(ingestGroup, only string, since time.Time) string {
 // Replay is one replay.
 type Replay struct {
 	Options
-	senders map[string]*sinks.Sender
-	handOff context.Context // ends when a stop can't wait for lanes any longer
-	stop    context.CancelCauseFunc
-	dirty   []*sinks.Sender // emit's own: senders with a staged run
+	targets    map[string][]sinks.Target // by endpoint: one each
+	fanout     sinks.Fanout              // emit's own
+	enqueueCtx context.Context           // ends when a stop can't wait for lanes any longer
+	stop       context.CancelCauseFunc
 
 	mu      sync.Mutex
 	read    int64
@@ -78,7 +78,7 @@ var errComplete = errors.New("all letters have their outcome")
 
 // New makes a replay. Nothing moves before Run.
 func New(o Options) *Replay {
-	r := &Replay{Options: o, senders: make(map[string]*sinks.Sender), refused: make(map[string]*refusals)}
+	r := &Replay{Options: o, targets: make(map[string][]sinks.Target), refused: make(map[string]*refusals)}
 	options := o.Sender
 	options.KeepDropped = true // they come to Put, which decides
 	// An endpoint that fails is not tried again by this process: what comes
@@ -92,9 +92,10 @@ func New(o Options) *Replay {
 		}
 		e.Overflow = endpoints.OverflowBlock // nothing is in a hurry
 		r.refused[e.ID] = new(refusals)
-		r.senders[e.ID] = sinks.NewSender(e, options, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
+		sender := sinks.NewSender(e, options, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
 			return o.Open[e.Type](e, k)
 		}, r, log)
+		r.targets[e.ID] = []sinks.Target{{Sender: sender, Slot: int32(len(r.targets))}}
 	}
 	return r
 }
@@ -102,9 +103,9 @@ func New(o Options) *Replay {
 // Run sends until every letter that was there at the start has its outcome,
 // an endpoint fails, or ctx ends. The result is true in each case.
 func (r *Replay) Run(ctx context.Context) (Result, error) {
-	handOff, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
+	enqueueCtx, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer giveUp(nil)
-	r.handOff = handOff
+	r.enqueueCtx = enqueueCtx
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	r.stop = stop
@@ -202,7 +203,7 @@ func (r *Replay) sort(c *event.Chunk) (runs map[place]*run, order []place, skipp
 			skipped.NoEndpoint++
 		case r.Only != "" && r.Only != l.endpoint:
 			skipped.OtherEndpoint++
-		case r.senders[l.endpoint] == nil:
+		case r.targets[l.endpoint] == nil:
 			skipped.UnknownEndpoint++
 		default:
 			at := place{l.topic, l.partition}
@@ -231,20 +232,13 @@ func (r *Replay) dispatch(run *run) (unreadable int64) {
 		if l.index != event.NoIndex {
 			ev.Index = l.index
 		}
-		if sender := r.senders[l.endpoint]; sender.Stage(ev) {
-			r.dirty = append(r.dirty, sender)
-		}
+		r.fanout.Add(ev, r.targets[l.endpoint])
 	}
-	handedOff := true
-	for _, sender := range r.dirty {
-		if err := sender.Enqueue(r.handOff, c); err != nil {
-			handedOff = false
-		}
-	}
-	clear(r.dirty)
-	r.dirty = r.dirty[:0]
+	r.fanout.Group()
+	err := r.fanout.Enqueue(r.enqueueCtx, c)
+	r.fanout.Reset()
 	unreadable = int64(len(c.Rejected))
-	if handedOff {
+	if err == nil {
 		c.Settle(1) // otherwise we are stopping, and the letters come again with the next replay
 	}
 	return unreadable
@@ -262,7 +256,7 @@ func (r *Replay) Put(ev *event.Event, reason event.Reason, detail, endpointID st
 		return
 	}
 	// Not settled: the letter stays uncommitted.
-	r.stop(&FailedError{Endpoint: r.senders[endpointID].Endpoint(), Reason: reason, Detail: detail})
+	r.stop(&FailedError{Endpoint: r.targets[endpointID][0].Sender.Endpoint(), Reason: reason, Detail: detail})
 }
 
 // FailedError is Run's where an endpoint doesn't take events.
@@ -291,22 +285,15 @@ func (r *Replay) shutdown(left int64, giveUp context.CancelCauseFunc, handedOff 
 	defer context.AfterFunc(draining, func() { giveUp(errors.New("the shutdown time-out is nearly over")) })()
 
 	handedOff()
-	var drains sync.WaitGroup
-	var mu sync.Mutex
-	var errs []error
-	for _, s := range r.senders {
-		drains.Go(func() {
-			err := s.Close(draining)
-			mu.Lock()
-			defer mu.Unlock()
-			errs = append(errs, err)
-		})
+	senders := make([]*sinks.Sender, 0, len(r.targets))
+	for _, t := range r.targets {
+		senders = append(senders, t[0].Sender)
 	}
-	drains.Wait()
+	_, err := sinks.CloseAll(draining, senders) // what is pending shows in the result
 	if left > 0 {
 		if now, err := r.Source.Remaining(ctx); err == nil {
 			left = now
 		}
 	}
-	return left, errors.Join(errors.Join(errs...), r.Source.Close(ctx))
+	return left, errors.Join(err, r.Source.Close(ctx))
 }

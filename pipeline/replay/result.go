@@ -59,8 +59,8 @@ func (r *Replay) result(left int64) Result {
 		Endpoints: []EndpointResult{},
 	}
 	var routed uint64
-	for id, s := range r.senders {
-		snap, refused := s.Snapshot(), r.refused[id]
+	for id, t := range r.targets {
+		snap, refused := t[0].Sender.Snapshot(), r.refused[id]
 		if snap.Counts.Routed == 0 {
 			continue
 		}
@@ -89,8 +89,8 @@ func (r *Replay) progress(left int64) {
 	}
 	p := Progress{Total: r.Source.Total()}
 	p.Done = p.Total - left
-	for _, s := range r.senders {
-		if snap := s.Snapshot(); snap.State == sinks.StateThrottled {
+	for _, t := range r.targets {
+		if snap := t[0].Sender.Snapshot(); snap.State == sinks.StateThrottled {
 			p.Waits = append(p.Waits, snap.Endpoint.Path)
 		}
 	}

@@ -137,12 +137,13 @@ func (e *env) dispatch(partition int32, texts ...string) {
 		e.sent[eventID{partition, first + int64(i)}] = text
 	}
 	e.next[partition] += int64(len(texts))
+	run := make([]*event.Event, len(c.Events))
 	for i := range c.Events {
-		e.Stage(&c.Events[i])
+		run[i] = &c.Events[i]
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()
-	if err := e.Enqueue(ctx, c); err != nil {
+	if err := e.Enqueue(ctx, c, run); err != nil {
 		e.t.Errorf("Enqueue: %v", err)
 		return
 	}
