@@ -68,7 +68,7 @@ func OpenBacklog(ctx context.Context, c config.Ingest, since time.Time, connect 
 			b.extents[topic][number] = extent{from: min(from, end.Offset), end: end.Offset}
 		}
 	}
-	b.Source, err = ingest.NewBounded(c, start, ends.Offsets(), connect, log)
+	b.Source, err = ingest.NewBounded(c, start, ends.Offsets(), connect, log) //nolint:contextcheck // it outlives the call; Close ends it
 	return b, err
 }
 

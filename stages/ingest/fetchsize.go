@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -34,7 +33,7 @@ const (
 // fetchSize asks for less of a topic the more it is compressed: by the wire's
 // bytes alone a topic packed to a hundredth would bring 800 MiB at once.
 type fetchSize struct {
-	client atomic.Pointer[kgo.Client]
+	client *kgo.Client
 
 	mu    sync.Mutex
 	ratio float64 // of what batches hold to what they take on the wire; the lately highest
@@ -64,10 +63,12 @@ func partitionBytes(fetch int32) int32 {
 	return max(leastPartitionBytes, fetch/fetchPartitions)
 }
 
-// OnFetchBatchRead is kgo.HookFetchBatchRead's.
+// OnNewClient implements kgo.HookNewClient: it is called before any other hook.
+func (f *fetchSize) OnNewClient(client *kgo.Client) { f.client = client }
+
+// OnFetchBatchRead implements kgo.HookFetchBatchRead.
 func (f *fetchSize) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
-	client := f.client.Load()
-	if client == nil || m.CompressedBytes <= 0 {
+	if m.CompressedBytes <= 0 {
 		return
 	}
 	seen := max(1, float64(m.UncompressedBytes)/float64(m.CompressedBytes))
@@ -76,6 +77,6 @@ func (f *fetchSize) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m 
 	f.ratio = max(seen, f.ratio+(seen-f.ratio)*min(1, float64(m.CompressedBytes)/evidence))
 	if asked := f.bytes(); asked != f.asked {
 		f.asked = asked
-		client.UpdateFetchMaxBytes(asked, partitionBytes(asked))
+		f.client.UpdateFetchMaxBytes(asked, partitionBytes(asked))
 	}
 }

@@ -13,7 +13,7 @@ func TestFetchSize(t *testing.T) {
 	}
 	defer client.Close()
 	f := newFetchSize()
-	f.client.Store(client)
+	f.OnNewClient(client)
 	read := func(wire, unpacked, times int) {
 		for range times {
 			f.OnFetchBatchRead(kgo.BrokerMetadata{}, topic, 0, kgo.FetchBatchMetrics{CompressedBytes: wire, UncompressedBytes: unpacked})

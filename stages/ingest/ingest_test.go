@@ -57,7 +57,7 @@ func produce(t *testing.T, k *kfake.Cluster, partitions, n, bytes int) {
 
 // consumer is a running source that keeps what it is handed until the test
 // settles it.
-type consumer struct {
+type harness struct {
 	t *testing.T
 	*Source
 	cancel context.CancelFunc
@@ -77,19 +77,19 @@ func ingestConfig(k *kfake.Cluster) config.Ingest {
 	return c
 }
 
-func consume(t *testing.T, c config.Ingest, auto bool) *consumer {
+func consume(t *testing.T, c config.Ingest, auto bool) *harness {
 	t.Helper()
 	return consumeWith(t, c, auto)
 }
 
-func consumeWith(t *testing.T, c config.Ingest, auto bool, more ...kgo.Opt) *consumer {
+func consumeWith(t *testing.T, c config.Ingest, auto bool, more ...kgo.Opt) *harness {
 	t.Helper()
 	source, err := New(c, append(more, kgo.SeedBrokers(c.Brokers...)), noHook{}, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &consumer{
+	s := &harness{
 		t: t, Source: source, cancel: cancel, done: make(chan struct{}), auto: auto,
 		seen: make(map[int32]map[int64]int), last: make(map[int32]int64),
 	}
@@ -107,7 +107,7 @@ type noHook struct{}
 
 func (noHook) OnNewClient(*kgo.Client) {}
 
-func (s *consumer) emit(c *event.Chunk) {
+func (s *harness) emit(c *event.Chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.seen[c.Partition] == nil {
@@ -127,7 +127,7 @@ func (s *consumer) emit(c *event.Chunk) {
 }
 
 // settle settles what is held and chosen, the newest first.
-func (s *consumer) settle(choose func(*event.Chunk) bool) {
+func (s *harness) settle(choose func(*event.Chunk) bool) {
 	s.mu.Lock()
 	var now []*event.Chunk
 	s.held = slices.DeleteFunc(s.held, func(c *event.Chunk) bool {
@@ -146,7 +146,7 @@ func (s *consumer) settle(choose func(*event.Chunk) bool) {
 
 func all(*event.Chunk) bool { return true }
 
-func (s *consumer) count() (n int) {
+func (s *harness) count() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, offsets := range s.seen {
@@ -156,7 +156,7 @@ func (s *consumer) count() (n int) {
 }
 
 // stop stops as the pipeline does, and tells how long that took.
-func (s *consumer) stop() time.Duration {
+func (s *harness) stop() time.Duration {
 	s.t.Helper()
 	begun := time.Now()
 	s.cancel()

@@ -12,118 +12,123 @@ import (
 // moveTimeout is how long a partition is held back for its move to another
 // lane. Longer than a full lane takes to empty itself into a service that
 // answers within some hundred milliseconds; a chunk that is stuck for longer,
-// since a service hangs, shall not hold up those behind it that can be sent.
+// since a service hangs, must not hold up those behind it that can be sent.
 const moveTimeout = 2 * time.Second
 
-// lanes says which lane the chunks of a partition take at every endpoint. By
-// the partition's number alone it would not do: of 64 partitions a copy may be
-// given those that all leave the same remainder, and would use one lane of
-// eight. Nor would the lane that a partition was given first: a copy that was
-// alone with the 64 would be left with any eight of them, on three lanes, as
-// others come to share the load.
+// laneAssigner assigns each partition the lane that its chunks take at every
+// endpoint. The partition's number alone would not do: of 64 partitions a copy
+// may be assigned those that all leave the same remainder, and would use one
+// lane of eight. Nor would the first assignment for good: a copy that was alone
+// with the 64 would be left with any eight of them, on three lanes, as others
+// come to share the load.
 //
-// It outlives ownerships: what is left of an earlier one in a lane must not be
-// overtaken by what is read again.
-type lanes map[partition]*place
+// Assignments outlive ownerships: what is left of an earlier ownership in a
+// lane must not be overtaken by what is read again. The scheduler's lock guards
+// them.
+type laneAssigner map[topicPartition]*assignment
 
-// place is where a partition is. All but the counts is guarded by Source.mu.
-type place struct {
-	lane, next int // the same, but while it is to move
-	until      time.Time
+// assignment is the lane of a partition.
+type assignment struct {
+	lane, next int       // guarded by scheduler.mu; they differ while a move is due
+	until      time.Time // when the move is abandoned; guarded by scheduler.mu
 
-	handed atomic.Int64 // chunks that the dispatcher has and that aren't resolved, in all ownerships
-	awaits atomic.Bool  // there to be none of these
+	inFlight atomic.Int64 // chunks that are dispatched and not settled, of all ownerships
+	moving   atomic.Bool  // the scheduler waits for none to be in flight
 }
 
-// assign gives a lane to each partition that has none: one that the fewest of
-// the owned partitions have, its number's own if it is among those.
-func (l lanes) assign(added []partition, owned map[partition]*tracker) {
-	sort(added)
-	taken := l.taken(owned)
-	for _, p := range added {
-		at := l[p]
-		if at == nil {
-			lane := taken.least(int(p.number) % event.Lanes)
-			at = &place{lane: lane, next: lane}
-			l[p] = at
+// assign returns the lanes of partitions that were added, which it sorts. One
+// that has none yet is assigned a lane that the fewest of the owned partitions
+// have, its number's own if it is among those.
+func (l laneAssigner) assign(added []topicPartition, owned map[topicPartition]*partition) []*assignment {
+	sortPartitions(added)
+	load := l.load(owned)
+	lanes := make([]*assignment, 0, len(added))
+	for _, id := range added {
+		a := l[id]
+		if a == nil {
+			lane := load.least(int(id.number) % event.Lanes)
+			a = &assignment{lane: lane, next: lane}
+			l[id] = a
 		}
-		taken[at.next]++
+		load[a.next]++
+		lanes = append(lanes, a)
 	}
+	return lanes
 }
 
-// spread lets partitions move to where there is more room, until no lane has
-// two more than another.
-func (l lanes) spread(owned map[partition]*tracker, now time.Time) (moves bool) {
-	all := make([]partition, 0, len(owned))
-	for p := range owned {
-		all = append(all, p)
+// rebalance lets owned partitions move to lanes with a lower load, until no
+// lane has two more than another, and reports whether some have to move.
+func (l laneAssigner) rebalance(owned map[topicPartition]*partition, now time.Time) (moves bool) {
+	all := make([]topicPartition, 0, len(owned))
+	for id := range owned {
+		all = append(all, id)
 	}
-	sort(all)
-	taken := l.taken(owned)
-	for _, p := range all {
-		at := l[p]
-		to := taken.least(at.next)
-		if taken[at.next] < taken[to]+2 {
+	sortPartitions(all)
+	load := l.load(owned)
+	for _, id := range all {
+		a := l[id]
+		to := load.least(a.next)
+		if load[a.next] < load[to]+2 {
 			continue
 		}
-		taken[at.next]--
-		taken[to]++
-		at.next, at.until = to, now.Add(moveTimeout)
+		load[a.next]--
+		load[to]++
+		a.next, a.until = to, now.Add(moveTimeout)
 		moves = true
 	}
 	return moves
 }
 
-func sort(all []partition) {
-	slices.SortFunc(all, func(a, b partition) int {
+func sortPartitions(ids []topicPartition) {
+	slices.SortFunc(ids, func(a, b topicPartition) int {
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.topic, b.topic))
 	})
 }
 
-// taken is how many partitions have each lane.
-type taken [event.Lanes]int
+// load is how many of the owned partitions have each lane.
+type load [event.Lanes]int
 
-func (l lanes) taken(owned map[partition]*tracker) (t taken) {
-	for p := range owned {
-		t[l[p].next]++
+func (l laneAssigner) load(owned map[topicPartition]*partition) (n load) {
+	for id := range owned {
+		n[l[id].next]++
 	}
-	return t
+	return n
 }
 
-// least is the lane that the fewest have: the one asked for, or the next one
-// of those behind it.
-func (t *taken) least(from int) int {
-	lane := from
-	for i := range t {
-		if other := (from + i) % len(t); t[other] < t[lane] {
+// least returns the lane with the lowest load: the preferred one if it is among
+// those, otherwise the next one behind it.
+func (n *load) least(preferred int) int {
+	lane := preferred
+	for i := range n {
+		if other := (preferred + i) % len(n); n[other] < n[lane] {
 			lane = other
 		}
 	}
 	return lane
 }
 
-// open tells whether the next chunk may be handed out. A partition that is to
-// move does so when nothing of it is left in its lane, where it could be
-// overtaken; it stays if that takes too long. Until then it waits, and is woken
-// by whoever resolves the last chunk.
-func (p *place) open() bool {
-	if p.next == p.lane {
+// ready reports whether the next chunk may be dispatched. A partition that has
+// to move does so when nothing of it is in flight in its lane, where it could
+// be overtaken; it stays if that takes too long. Until then it is not ready,
+// and whoever settles its last chunk wakes the scheduler.
+func (a *assignment) ready() bool {
+	if a.next == a.lane {
 		return true
 	}
-	p.awaits.Store(true) // before it looks: who resolves the last one looks after that
+	a.moving.Store(true) // before inFlight is read: settled reads it after its change
 	switch {
-	case p.handed.Load() == 0:
-		p.lane = p.next
-	case !time.Now().Before(p.until):
-		p.next = p.lane
+	case a.inFlight.Load() == 0:
+		a.lane = a.next
+	case !time.Now().Before(a.until):
+		a.next = a.lane
 	default:
 		return false
 	}
-	p.awaits.Store(false)
+	a.moving.Store(false)
 	return true
 }
 
-// resolved takes a chunk off, and reports whether that is waited for.
-func (p *place) resolved() (wake bool) {
-	return p.handed.Add(-1) == 0 && p.awaits.Swap(false)
+// settled counts a chunk off, and reports whether the scheduler waits for that.
+func (a *assignment) settled() (wake bool) {
+	return a.inFlight.Add(-1) == 0 && a.moving.Swap(false)
 }

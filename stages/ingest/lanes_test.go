@@ -11,15 +11,15 @@ import (
 	"twinegress/internal/event"
 )
 
-func every(first, step, n int32) (of []partition) {
+func every(first, step, n int32) (of []topicPartition) {
 	for i := range n {
-		of = append(of, partition{"t", first + i*step})
+		of = append(of, topicPartition{"t", first + i*step})
 	}
 	return of
 }
 
-func owning(all []partition) map[partition]*tracker {
-	owned := make(map[partition]*tracker)
+func owning(all []topicPartition) map[topicPartition]*partition {
+	owned := make(map[topicPartition]*partition)
 	for _, p := range all {
 		owned[p] = nil
 	}
@@ -27,7 +27,7 @@ func owning(all []partition) map[partition]*tracker {
 }
 
 // of gives where partitions are to be, in their order.
-func (l lanes) of(all []partition) (next []int) {
+func (l laneAssigner) of(all []topicPartition) (next []int) {
 	for _, p := range all {
 		next = append(next, l[p].next)
 	}
@@ -36,7 +36,7 @@ func (l lanes) of(all []partition) (next []int) {
 
 func TestLanes(t *testing.T) {
 	tests := map[string]struct {
-		added []partition
+		added []topicPartition
 		want  string
 	}{
 		"as many as there are lanes": {every(0, 1, 8), "[0 1 2 3 4 5 6 7]"},
@@ -47,7 +47,7 @@ func TestLanes(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := make(lanes)
+			l := make(laneAssigner)
 			added := slices.Clone(test.added)
 			rand.Shuffle(len(added), func(i, j int) { added[i], added[j] = added[j], added[i] })
 			l.assign(added, nil)
@@ -60,13 +60,13 @@ func TestLanes(t *testing.T) {
 
 // What is new goes where there is room, and what comes back to where it was.
 func TestLanesAreKept(t *testing.T) {
-	l := make(lanes)
-	a, b, c := partition{"t", 0}, partition{"t", 8}, partition{"t", 16}
-	l.assign([]partition{a}, nil)
-	l.assign([]partition{b}, owning([]partition{a}))
-	l.assign([]partition{c}, owning([]partition{b})) // a is another copy's by now
-	l.assign([]partition{a}, owning([]partition{b, c}))
-	if got := fmt.Sprint(l.of([]partition{a, b, c})); got != "[0 1 0]" {
+	l := make(laneAssigner)
+	a, b, c := topicPartition{"t", 0}, topicPartition{"t", 8}, topicPartition{"t", 16}
+	l.assign([]topicPartition{a}, nil)
+	l.assign([]topicPartition{b}, owning([]topicPartition{a}))
+	l.assign([]topicPartition{c}, owning([]topicPartition{b})) // a is another copy's by now
+	l.assign([]topicPartition{a}, owning([]topicPartition{b, c}))
+	if got := fmt.Sprint(l.of([]topicPartition{a, b, c})); got != "[0 1 0]" {
 		t.Errorf("lanes are %s", got)
 	}
 }
@@ -74,26 +74,26 @@ func TestLanesAreKept(t *testing.T) {
 // A copy that was given many partitions and is left with some of them spreads these.
 func TestLanesAreSpread(t *testing.T) {
 	tests := map[string]struct {
-		had, left []partition
+		had, left []topicPartition
 		want      string
 	}{
 		"all in one lane":    {every(0, 1, 64), every(0, 8, 8), "[1 2 3 4 5 6 7 0]"},
-		"in three lanes":     {every(0, 1, 24), []partition{{"t", 0}, {"t", 8}, {"t", 16}, {"t", 1}, {"t", 9}, {"t", 2}}, "[3 5 0 4 1 2]"},
+		"in three lanes":     {every(0, 1, 24), []topicPartition{{"t", 0}, {"t", 8}, {"t", 16}, {"t", 1}, {"t", 9}, {"t", 2}}, "[3 5 0 4 1 2]"},
 		"one more than even": {every(0, 1, 16), every(0, 1, 9), "[0 1 2 3 4 5 6 7 0]"},
 		"even":               {every(0, 1, 16), every(4, 1, 8), "[4 5 6 7 0 1 2 3]"},
-		"two topics":         {[]partition{{"a", 0}, {"b", 8}, {"c", 0}, {"d", 1}, {"e", 2}, {"f", 3}, {"g", 4}, {"h", 5}, {"i", 6}}, []partition{{"a", 0}, {"i", 6}}, "[0 7]"},
+		"two topics":         {[]topicPartition{{"a", 0}, {"b", 8}, {"c", 0}, {"d", 1}, {"e", 2}, {"f", 3}, {"g", 4}, {"h", 5}, {"i", 6}}, []topicPartition{{"a", 0}, {"i", 6}}, "[0 7]"},
 		"nothing":            {every(0, 1, 8), nil, "[]"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			l := make(lanes)
+			l := make(laneAssigner)
 			l.assign(slices.Clone(test.had), nil)
 			before := fmt.Sprint(l.of(test.left))
-			moves := l.spread(owning(test.left), time.Now())
+			moves := l.rebalance(owning(test.left), time.Now())
 			if got := fmt.Sprint(l.of(test.left)); got != test.want || moves != (got != before) {
 				t.Errorf("got %s, want %s; before %s, moves: %t", got, test.want, before, moves)
 			}
-			if l.spread(owning(test.left), time.Now()) {
+			if l.rebalance(owning(test.left), time.Now()) {
 				t.Error("it moves again")
 			}
 		})
@@ -104,39 +104,39 @@ func TestLanesAreSpread(t *testing.T) {
 // long, and whoever resolves the last chunk knows that it is waited for.
 func TestPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &place{lane: 1, next: 1}
+		p := &assignment{lane: 1, next: 1}
 		expect := func(open bool, lane int) {
 			t.Helper()
-			if got := p.open(); got != open || p.lane != lane {
+			if got := p.ready(); got != open || p.lane != lane {
 				t.Errorf("open %t in lane %d, want %t in %d", got, p.lane, open, lane)
 			}
 		}
 		move := func(to int) { p.next, p.until = to, time.Now().Add(moveTimeout) }
 		expect(true, 1)
-		p.handed.Add(2)
+		p.inFlight.Add(2)
 		expect(true, 1)
 		move(2)
 		expect(false, 1)
-		if p.resolved() {
+		if p.settled() {
 			t.Error("woken with one left")
 		}
 		expect(false, 1)
-		if !p.resolved() {
+		if !p.settled() {
 			t.Error("not woken")
 		}
 		expect(true, 2)
 
-		p.handed.Add(1)
-		if p.resolved() {
+		p.inFlight.Add(1)
+		if p.settled() {
 			t.Error("woken, without a move")
 		}
-		p.handed.Add(1)
+		p.inFlight.Add(1)
 		move(3)
 		time.Sleep(moveTimeout - 1)
 		expect(false, 2)
 		time.Sleep(time.Nanosecond)
 		expect(true, 2)
-		if p.resolved() {
+		if p.settled() {
 			t.Error("woken after the move was given up")
 		}
 		expect(true, 2)
@@ -153,12 +153,12 @@ func TestMove(t *testing.T) {
 	produce(t, k, partitions, 1, 10)
 	eventually(t, "one chunk each", func() bool { return s.count() == partitions })
 
-	s.Source.mu.Lock()
-	for _, at := range s.lanes { // as if the copy were left with those of one lane
+	s.partitions.mu.Lock()
+	for _, at := range s.scheduler.lanes { // as if the copy were left with those of one lane
 		at.lane, at.next = 7, 7
 	}
-	s.spread()
-	s.Source.mu.Unlock()
+	s.scheduler.rebalance(s.partitions.owned)
+	s.partitions.mu.Unlock()
 	// 0 goes to lane 0, 1 to lane 1, 2 to lane 2, and 3 stays.
 	produce(t, k, partitions, 1, 10)
 	lanes := func() map[int32]int {

@@ -138,7 +138,7 @@ func TestComesBackBeforeItIsCut(t *testing.T) {
 		went := b.Status().Partitions[0]
 		produce(t, k, partitions, 10, 10)
 		eventually(t, "the second copy commits what the first one holds, and more", func() bool { return commits.of(went) == 30 })
-		ended := a.currentTurn()
+		ended := a.poller.gate.current()
 		b.stop()
 		select { // the first copy is about to get it back, and waits for its poll
 		case <-ended.Done():
@@ -163,10 +163,10 @@ func TestComesBackBeforeItIsCut(t *testing.T) {
 	})
 }
 
-func (s *Source) currentTurn() context.Context {
-	s.polling.RLock()
-	defer s.polling.RUnlock()
-	return s.turn
+func (g *pollGate) current() context.Context {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.ctx
 }
 
 // Two copies with one instanceId: one of them ends, and says why.
@@ -223,10 +223,10 @@ func TestMembershipJudges(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := config.Default().Ingest
 			c.InstanceID = "pod-0"
-			m := newMembership(c, nil, zap.NewNop())
+			m := membership{config: c, log: zap.NewNop()}
 			var err error
 			for i := range test.errs {
-				err = m.judge(fmt.Errorf("joining: %w", test.errs[i]), at(test.times[i]))
+				err = m.classify(fmt.Errorf("joining: %w", test.errs[i]), at(test.times[i]))
 			}
 			switch {
 			case test.fatal == "" && err != nil:
@@ -251,7 +251,7 @@ func TestLag(t *testing.T) {
 		eventually(t, "something is read", func() bool { return s.count() > 0 })
 		eventually(t, "all of it is lag", func() bool { return s.Status().Lag == partitions*n })
 		produce(t, k, partitions, n, 10)
-		signal(s.unmeasured) // rather than wait for the next round
+		signal(s.offsets.due) // rather than wait for the next round
 		eventually(t, "so is what comes while polling waits", func() bool { return s.Status().Lag == 2*partitions*n })
 		eventually(t, "there is none in the end", func() bool {
 			s.settle(all)
@@ -263,7 +263,7 @@ func TestLag(t *testing.T) {
 		again := consume(t, cfg, false)
 		eventually(t, "the second one has them", func() bool { return len(again.Status().Partitions) == partitions })
 		produce(t, k, partitions, 1, 10)
-		signal(again.unmeasured)
+		signal(again.offsets.due)
 		eventually(t, "only what is new is lag", func() bool { return again.Status().Lag == partitions })
 		again.settle(all)
 		again.stop()
@@ -331,14 +331,14 @@ func TestNothingIsMarkedBeforeTheGroupAnswers(t *testing.T) {
 	second := consume(t, ingestConfig(k), true)
 	eventually(t, "the partition is assigned", func() bool { return len(second.Status().Partitions) == 1 })
 	for range 2 {
-		if err := second.measureOnce(t.Context(), kadm.NewClient(second.client)); err != nil {
+		if err := second.offsets.refresh(t.Context(), kadm.NewClient(second.member.client)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if lag := second.Status().Lag; lag != 0 {
 		t.Errorf("lag %d before it is known", lag)
 	}
-	if err := second.client.CommitMarkedOffsets(t.Context()); err != nil {
+	if err := second.member.client.CommitMarkedOffsets(t.Context()); err != nil {
 		t.Error(err)
 	}
 	loading.Store(false)

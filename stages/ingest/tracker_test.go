@@ -13,16 +13,13 @@ import (
 	"twinegress/internal/event"
 )
 
-// testWindow is smaller than maxWindow, for the model is slow.
-const testWindow = 1024
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // model is what a tracker must do, in the plainest way, and the consumer that
 // it does it to.
 type model struct {
-	t       testing.TB
-	tracker *tracker
+	t         testing.TB
+	partition *partition
 
 	chunks   []*modelChunk
 	next     int64 // the offset after all that was tracked or passed
@@ -33,7 +30,6 @@ type model struct {
 	released int64
 	paused   bool
 	pauses   int
-	stopped  int
 }
 
 type modelChunk struct {
@@ -45,16 +41,16 @@ type modelChunk struct {
 
 func newModel(t testing.TB) *model {
 	m := &model{t: t}
-	m.tracker = newTracker("twins", 3, new(place), m, testWindow)
+	m.partition = newPartition(topicPartition{"twins", 3}, new(assignment), m)
 	return m
 }
 
 // mark checks what is marked: just the contiguous prefix, never back, never after the end.
-func (m *model) mark(topic string, partition, epoch int32, offset int64) {
+func (m *model) mark(of topicPartition, epoch int32, offset int64) {
 	m.t.Helper()
 	switch {
-	case topic != "twins" || partition != 3:
-		m.t.Fatalf("marked %s/%d", topic, partition)
+	case of != m.partition.topicPartition:
+		m.t.Fatalf("marked %v", of)
 	case m.over:
 		m.t.Fatalf("marked %d after the partition was given up", offset)
 	case offset <= m.marked:
@@ -79,9 +75,13 @@ func (m *model) watermark() (offset int64) {
 	return offset
 }
 
-func (m *model) pause(_ string, _ int32, paused bool) {
+func (m *model) pause(topicPartition) { m.fetch(true) }
+
+func (m *model) resume(topicPartition) { m.fetch(false) }
+
+func (m *model) fetch(paused bool) {
 	if paused == m.paused {
-		m.t.Fatalf("pause(%v) twice", paused)
+		m.t.Fatalf("paused %v twice", paused)
 	}
 	m.paused = paused
 	m.pauses++
@@ -89,21 +89,19 @@ func (m *model) pause(_ string, _ int32, paused bool) {
 
 func (m *model) wake() {}
 
-func (m *model) stopFetching(string, int32) { m.stopped++ }
-
 func (m *model) release(bytes int64) { m.released += bytes }
 
 // track adds a chunk of that many records, with a gap before it, as compaction and transactions leave them.
 func (m *model) track(records int, gap int64) *modelChunk {
 	first := m.next + gap
 	last := first + int64(records) - 1
-	c := &modelChunk{Chunk: event.NewChunk("twins", 3, records, 0, m.tracker.settled), first: first, last: last}
+	c := &modelChunk{Chunk: event.NewChunk("twins", 3, records, 0, m.partition.settled), first: first, last: last}
 	for o := first; o <= last; o++ {
 		c.Add(o, 0, int32((o+1)%7), nil, []byte("x"))
 	}
 	c.bytes = c.Bytes()
 	m.next = last + 1
-	m.tracker.track(c.Chunk, m.next)
+	m.partition.track(c.Chunk, m.next)
 	m.chunks = append(m.chunks, c)
 	return c
 }
@@ -118,14 +116,14 @@ func (m *model) pass() {
 		m.passed = m.next
 	}
 	marks, want := m.marks, !m.over && m.watermark() > m.marked
-	m.tracker.pass(m.next-1, int32(m.next%7), m.next)
+	m.partition.skip(m.next-1, int32(m.next%7), m.next)
 	if (m.marks > marks) != want {
 		m.t.Fatalf("passing %d marked %d times, want a mark: %v", m.next-1, m.marks-marks, want)
 	}
 }
 
 func (m *model) hand(c *modelChunk) {
-	c.handed = m.tracker.hand()
+	c.handed = m.partition.dispatch()
 }
 
 func (m *model) resolve(c *modelChunk) {
@@ -144,14 +142,14 @@ func (m *model) resolve(c *modelChunk) {
 
 func (m *model) lose() {
 	m.over = true
-	m.tracker.lose()
+	m.partition.release()
 }
 
 // drain gives up at once what isn't resolved: a drain whose time is over.
 func (m *model) drain() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	m.tracker.drain(ctx)
+	m.partition.drain(ctx)
 	m.over = true
 }
 
@@ -203,7 +201,7 @@ func play(t testing.TB, steps []byte) {
 	for _, c := range freed {
 		c.Free()
 	}
-	if got := m.tracker.lag(); got < 0 {
+	if got := m.partition.lag(); got < 0 {
 		t.Fatalf("lag is %d", got)
 	}
 }
@@ -242,7 +240,7 @@ func TestTrackerMarks(t *testing.T) {
 		if m.marked != 6 || m.marks != 1 {
 			t.Fatalf("marked %d in %d marks, want 6 in one", m.marked, m.marks)
 		}
-		if lag := m.tracker.lag(); lag != 0 {
+		if lag := m.partition.lag(); lag != 0 {
 			t.Errorf("lag is %d", lag)
 		}
 	})
@@ -285,13 +283,13 @@ func TestTrackerDrain(t *testing.T) {
 				go func() {
 					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 					defer cancel()
-					m.tracker.drain(ctx)
+					m.partition.drain(ctx)
 					took = time.Since(begun)
 					m.over = true
 					close(done)
 				}()
 				synctest.Wait()
-				if m.tracker.hand() {
+				if m.partition.dispatch() {
 					t.Error("a chunk is handed out while draining")
 				}
 				b.Free()
@@ -310,7 +308,7 @@ func TestTrackerDrain(t *testing.T) {
 	t.Run("nothing handed out", func(t *testing.T) {
 		m := newModel(t)
 		m.track(1, 0)
-		m.tracker.drain(t.Context()) // returns at once
+		m.partition.drain(t.Context()) // returns at once
 		m.over = true
 	})
 }
@@ -319,10 +317,10 @@ func TestTrackerDrain(t *testing.T) {
 func TestTrackerLimit(t *testing.T) {
 	for last, want := range map[int64]struct{ records, stopped int }{298: {2, 0}, 299: {2, 1}, 300: {1, 1}, 301: {0, 1}} {
 		m := newModel(t)
-		m.tracker.limit = 300
-		got := m.tracker.within([]*kgo.Record{{Offset: last - 1}, {Offset: last}})
-		if len(got) != want.records || m.stopped != want.stopped {
-			t.Errorf("of %d and %d it takes %d, and stops %d times, want %+v", last-1, last, len(got), m.stopped, want)
+		m.partition.limit = 300
+		got := m.partition.within([]*kgo.Record{{Offset: last - 1}, {Offset: last}})
+		if len(got) != want.records || m.pauses != want.stopped {
+			t.Errorf("of %d and %d it takes %d, and stops %d times, want %+v", last-1, last, len(got), m.pauses, want)
 		}
 	}
 }
@@ -331,7 +329,7 @@ func TestTrackerLimit(t *testing.T) {
 // at half of it, once each.
 func TestTrackerWindow(t *testing.T) {
 	m := newModel(t)
-	for i := range testWindow {
+	for i := range maxWindow {
 		if m.paused {
 			t.Fatalf("paused at %d chunks", i)
 		}
@@ -341,38 +339,38 @@ func TestTrackerWindow(t *testing.T) {
 		t.Fatal("not paused at the limit")
 	}
 	m.hand(m.track(1, 0)) // what was polled already
-	for i := testWindow; i > 0; i-- {
+	for i := maxWindow; i > 0; i-- {
 		m.resolve(m.chunks[i]) // everything but the first
 	}
 	if !m.paused || m.marks != 0 {
 		t.Fatal("the stuck chunk holds the window")
 	}
 	m.resolve(m.chunks[0])
-	if m.paused || m.pauses != 2 || m.marked != testWindow+1 {
+	if m.paused || m.pauses != 2 || m.marked != maxWindow+1 {
 		t.Errorf("paused %v, after %d changes; marked %d", m.paused, m.pauses, m.marked)
 	}
 
 	// Resolved from the front, it resumes at half.
 	m = newModel(t)
-	for range testWindow {
+	for range maxWindow {
 		m.hand(m.track(1, 0))
 	}
-	for i := range testWindow / 2 {
+	for i := range maxWindow / 2 {
 		if !m.paused {
-			t.Fatalf("resumed with %d chunks in the window", testWindow-i)
+			t.Fatalf("resumed with %d chunks in the window", maxWindow-i)
 		}
 		m.resolve(m.chunks[i])
 	}
 	if m.paused {
 		t.Error("not resumed at half")
 	}
-	for _, c := range m.chunks[testWindow/2:] {
+	for _, c := range m.chunks[maxWindow/2:] {
 		m.resolve(c)
 	}
 
 	// A partition that is given up is not resumed: its next owner decides.
 	m = newModel(t)
-	for range testWindow {
+	for range maxWindow {
 		m.hand(m.track(1, 0))
 	}
 	m.lose()

@@ -9,11 +9,11 @@ import (
 )
 
 func TestTurns(t *testing.T) {
-	trackers := map[byte]*tracker{}
+	trackers := map[byte]*partition{}
 	for _, name := range []byte("abc") {
-		trackers[name] = newTracker(string(name), 0, new(place), nil, maxWindow)
+		trackers[name] = newPartition(topicPartition{topic: string(name)}, new(assignment), nil)
 	}
-	var q turns
+	q := newScheduler()
 	push := func(names string) {
 		for i, name := range []byte(names) {
 			q.push(trackers[name], &event.Chunk{Topic: string(name), Seq: uint64(i)})

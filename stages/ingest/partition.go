@@ -1,0 +1,313 @@
+package ingest
+
+import (
+	"context"
+	"math"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/internal/event"
+)
+
+// maxWindow bounds the chunks behind an unresolved one. At the bound the
+// partition is paused until the window has shrunk to half. It only comes to
+// that where one chunk is stuck for minutes while others go on (a dead letter
+// that can't be stored): everything behind it would be repeated after a crash,
+// so there must not be too much. It must not come to that while a hanging
+// service is detected: a chunk can be as small as a poll's few records, a
+// hundred of them a second, and stuck for send.timeout at every probe.
+const maxWindow = 16 << 10
+
+// ownership is the state of a partition of this copy:
+//
+//	assigned ─► unknown ──────┐
+//	               │ answered │
+//	               ▼          │
+//	           positioned ────┤
+//	               │ polled   │
+//	               ▼          ├─ revoked ──────► draining
+//	             active ──────┤                     │ nothing in flight, or timeout
+//	                          │                     ▼
+//	                          └─ lost, closed ─► released
+//
+// answered: the group has said what it has committed. polled: a poll has
+// returned records. No state is entered twice: a partition that comes back is a
+// new one.
+type ownership uint8
+
+const (
+	// unknown: the start of the partition must not be marked, since it would be
+	// committed over what the group has committed.
+	unknown ownership = iota
+	// positioned: nothing was read yet. Of a partition of which nothing is
+	// committed, the start is marked.
+	positioned
+	// active: chunks are tracked, dispatched and marked.
+	active
+	// draining: nothing more is dispatched; chunks in flight are still marked.
+	draining
+	// released: nothing is marked, since it would be committed over the next
+	// owner's marks. A late outcome frees memory only.
+	released
+)
+
+// topicPartition identifies a partition.
+type topicPartition struct {
+	topic  string
+	number int32
+}
+
+// consumer is what a partition needs of the consumer. Tests check it against a
+// model, which is the second implementation.
+type consumer interface {
+	// mark sets what is committed next. It is called with the partition's lock
+	// held, and must not call back.
+	mark(of topicPartition, epoch int32, offset int64)
+	// pause and resume stop and start fetching; the same holds.
+	pause(of topicPartition)
+	resume(of topicPartition)
+	// release returns bytes in flight.
+	release(bytes int64)
+	// wake makes the scheduler look at waiting partitions again.
+	wake()
+}
+
+// partition is one ownership of one partition: from the moment at which this
+// copy was assigned it until it is revoked or lost. A new ownership is a new
+// partition, so that a late outcome of a chunk of the old one can't move
+// anything. It has more fields than most types, since it is where four
+// concerns meet; each is a line or a block below.
+type partition struct {
+	topicPartition
+	consumer consumer
+	limit    int64              // this offset and those behind it are not read
+	settled  func(*event.Chunk) // settle, bound once
+
+	lane   *assignment
+	queued []*event.Chunk // guarded by scheduler.mu
+
+	// mu decides both whether a settled chunk is marked and whether the
+	// partition is still owned: a mark never comes after a release.
+	mu       sync.Mutex
+	state    ownership
+	inFlight int           // chunks that are dispatched and not settled
+	idle     chan struct{} // closed when draining and inFlight is 0
+
+	watermark watermark
+	// start is the first commit of a partition of which nothing is committed,
+	// while nothing was read; a negative offset is none.
+	start kgo.EpochOffset
+	end   int64 // the highest high watermark seen
+	// paused is beside the state, not a part of it: fetching stops for a full
+	// window, and starts again, within active.
+	paused bool
+}
+
+func newPartition(id topicPartition, lane *assignment, c consumer) *partition {
+	p := &partition{
+		topicPartition: id, consumer: c, lane: lane, limit: math.MaxInt64,
+		state: unknown, idle: make(chan struct{}), watermark: watermark{offset: -1},
+		start: kgo.EpochOffset{Offset: -1},
+	}
+	p.settled = p.settle
+	return p
+}
+
+// within cuts off records beyond the limit, and stops fetching there. What is
+// cut off is not tracked, and so is never committed.
+func (p *partition) within(records []*kgo.Record) []*kgo.Record {
+	n := len(records)
+	if n == 0 || records[n-1].Offset < p.limit-1 {
+		return records
+	}
+	p.consumer.pause(p.topicPartition)
+	for n > 0 && records[n-1].Offset >= p.limit {
+		n--
+	}
+	return records[:n]
+}
+
+// track adds a chunk behind those that are tracked. end is the partition's high
+// watermark as of the poll. It reports whether that filled the window, and the
+// partition is paused.
+func (p *partition) track(c *event.Chunk, end int64) (paused bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.polled(c.First, end)
+	c.Seq = p.watermark.track(c.Last, c.Epoch)
+	if p.paused || p.state != active || len(p.watermark.window) < maxWindow {
+		return false
+	}
+	p.paused = true
+	p.consumer.pause(p.topicPartition)
+	return true
+}
+
+// skip passes over an offset that has no event.
+func (p *partition) skip(offset int64, epoch int32, end int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.polled(offset, end)
+	if p.watermark.skip(offset, epoch) {
+		p.mark(epoch)
+	}
+}
+
+// polled records the first offset and the high watermark of what a poll
+// returned. The caller holds mu.
+func (p *partition) polled(first, end int64) {
+	if p.state < active {
+		p.state = active
+		p.watermark.offset = first
+	}
+	p.end = max(p.end, end)
+}
+
+// mark marks the watermark, unless the partition is released. The caller holds mu.
+func (p *partition) mark(epoch int32) {
+	if p.state != released {
+		p.consumer.mark(p.topicPartition, epoch, p.watermark.offset)
+	}
+}
+
+// dispatch reports whether a tracked chunk may be dispatched: not once the
+// partition is revoked or lost, when the chunk is its next owner's to send.
+func (p *partition) dispatch() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != active {
+		return false
+	}
+	p.inFlight++
+	p.lane.inFlight.Add(1)
+	return true
+}
+
+// settle is called by a dispatched chunk when it is settled. It moves the
+// watermark if the chunk was the first of the window, and frees its memory.
+func (p *partition) settle(c *event.Chunk) {
+	p.mu.Lock()
+	p.inFlight--
+	if p.state == draining && p.inFlight == 0 {
+		close(p.idle)
+	}
+	if epoch, moved := p.watermark.resolve(c.Seq); moved {
+		p.mark(epoch)
+		if p.paused && p.state == active && len(p.watermark.window) <= maxWindow/2 {
+			p.paused = false
+			p.consumer.resume(p.topicPartition)
+		}
+	}
+	p.mu.Unlock()
+
+	p.free(c)
+	if p.lane.settled() {
+		p.consumer.wake()
+	}
+}
+
+// free returns the memory of a chunk that is settled, or was never dispatched.
+func (p *partition) free(c *event.Chunk) {
+	bytes := c.Bytes()
+	c.Free()
+	p.consumer.release(bytes)
+}
+
+// drain ends the ownership in order: nothing more is dispatched, chunks in
+// flight may settle until ctx ends, and after that nothing is marked.
+func (p *partition) drain(ctx context.Context) {
+	p.mu.Lock()
+	if p.state < draining {
+		p.state = draining
+		if p.inFlight == 0 {
+			close(p.idle)
+		}
+	}
+	p.mu.Unlock()
+	select {
+	case <-p.idle:
+	case <-ctx.Done():
+	}
+	p.release()
+}
+
+// release ends the ownership at once: the partition is another copy's already.
+func (p *partition) release() {
+	p.mu.Lock()
+	p.state = released
+	p.mu.Unlock()
+}
+
+// setCommitted sets the offset that the group has committed; a negative one
+// means none.
+func (p *partition) setCommitted(offset int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state > positioned {
+		return
+	}
+	p.state = positioned
+	if p.watermark.offset < 0 && offset >= 0 {
+		p.watermark.offset = offset
+	}
+}
+
+// uncommitted reports whether the group has committed nothing, and no start is
+// set yet.
+func (p *partition) uncommitted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state == positioned && p.watermark.offset < 0
+}
+
+// setStart sets where a partition starts of which the group has committed
+// nothing. That becomes the first commit (markStart).
+func (p *partition) setStart(start kgo.EpochOffset) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == positioned && p.watermark.offset < 0 {
+		p.start, p.watermark.offset = start, start.Offset
+	}
+}
+
+// markStart marks the start, if one is set. Lag that is measured from outside,
+// as autoscalers do, needs an offset; and it makes a group known that has not
+// read anything. The client forgets a mark that comes before it has begun to
+// fetch, so it is repeated.
+func (p *partition) markStart() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state == positioned && p.start.Offset >= 0 {
+		p.consumer.mark(p.topicPartition, p.start.Epoch, p.start.Offset)
+	}
+}
+
+// setEnd sets the partition's high watermark.
+func (p *partition) setEnd(end int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end = max(p.end, end)
+}
+
+// lag returns the number of offsets between the watermark and the end; 0 until
+// the watermark is known, which takes a moment.
+func (p *partition) lag() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watermark.offset < 0 {
+		return 0
+	}
+	return max(p.end-p.watermark.offset, 0)
+}
+
+// resolved returns the offset up to which everything that was read is resolved;
+// 0 while nothing was read, when the watermark is where to start, not what is done.
+func (p *partition) resolved() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state != active {
+		return 0
+	}
+	return p.watermark.offset
+}

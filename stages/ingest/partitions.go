@@ -1,0 +1,182 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+// drainTimeout bounds the wait for outcomes when partitions are revoked: well
+// under the rebalance time-out, after which the group would expel us.
+const drainTimeout = 10 * time.Second
+
+// partitionSet holds the partitions that this copy owns, and takes part in the
+// group's rebalances. The group's callbacks (assigned, revoked, lost) run on
+// goroutines of the client, one at a time, while polls go on.
+// (kgo.BlockRebalanceOnPoll would keep them apart, at the price that a drain
+// stops every partition's polls, those that stay too.) What that asks for:
+//
+//   - Before revoked is called, the client has thrown away what it had fetched
+//     of the partitions. What a poll had returned by then may not be cut yet:
+//     cut drops records of partitions that aren't owned.
+//   - Before lost is called it has not: the same.
+//   - A partition may come back before such a poll is cut. Its records would
+//     then be tracked by the new ownership, before records that the owner in
+//     between has resolved: the watermark would go back. So assigned makes no
+//     partition while a poll is under way. After it, the client asks for the
+//     committed offsets and only then begins to fetch.
+//
+// Locks are taken in this order: gate, mu, then scheduler.mu or a partition's.
+type partitionSet struct {
+	member    *member
+	consumer  consumer
+	scheduler *scheduler
+	gate      *pollGate
+	ends      kadm.Offsets // where each partition is no longer read; nil: no end
+
+	mu    sync.Mutex
+	owned map[topicPartition]*partition
+}
+
+// assigned makes a partition of each that is assigned to this copy.
+func (s *partitionSet) assigned(_ context.Context, client *kgo.Client, added map[string][]int32) {
+	if len(added) == 0 {
+		return
+	}
+	s.gate.betweenPolls(func() {
+		for _, p := range s.remove(added) {
+			p.release() // a topic that was made anew: the offsets of the old one mean nothing
+		}
+		s.add(added)
+	})
+	client.ResumeFetchPartitions(added) // an earlier ownership may have ended in a pause
+	s.member.log.Info("partitions assigned", zap.Stringer("partitions", partitionNames(added)))
+}
+
+// revoked releases partitions in order: chunks in flight may settle, for a
+// while, and are committed.
+func (s *partitionSet) revoked(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
+	ctx, cancel := context.WithTimeout(ctx, min(drainTimeout, s.member.config.RebalanceTimeout/2))
+	defer cancel()
+	var drains sync.WaitGroup
+	for _, p := range s.remove(gone) {
+		drains.Go(func() { p.drain(ctx) })
+	}
+	drains.Wait()
+	if err := s.member.commit(ctx); err != nil && len(gone) > 0 {
+		s.member.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
+	}
+	if len(gone) > 0 {
+		s.member.log.Info("partitions revoked", zap.Stringer("partitions", partitionNames(gone)))
+	}
+}
+
+// lost releases partitions that are another copy's already. ctx is the
+// client's: once it has ended, Close has released them, and nothing was lost.
+func (s *partitionSet) lost(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
+	for _, p := range s.remove(gone) {
+		p.release()
+	}
+	if len(gone) > 0 && ctx.Err() == nil {
+		s.member.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitionNames(gone)))
+	}
+}
+
+func (s *partitionSet) add(added map[string][]int32) {
+	var ids []topicPartition
+	for topic, numbers := range added {
+		for _, number := range numbers {
+			ids = append(ids, topicPartition{topic, number})
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lanes := s.scheduler.assign(ids, s.owned)
+	for i, id := range ids {
+		p := newPartition(id, lanes[i], s.consumer)
+		if s.ends != nil {
+			p.limit = s.ends[id.topic][id.number].At // 0 for a partition that came later
+		}
+		s.owned[id] = p
+	}
+	s.scheduler.rebalance(s.owned)
+}
+
+func (s *partitionSet) remove(gone map[string][]int32) (removed []*partition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for topic, numbers := range gone {
+		for _, number := range numbers {
+			id := topicPartition{topic, number}
+			if p := s.owned[id]; p != nil {
+				removed = append(removed, p)
+				delete(s.owned, id)
+			}
+		}
+	}
+	s.scheduler.rebalance(s.owned)
+	return removed
+}
+
+// releaseAll makes leaving the group quick: what has no outcome by now gets
+// none, so that revoked has nothing to wait for.
+func (s *partitionSet) releaseAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.owned {
+		p.release()
+	}
+	clear(s.owned)
+}
+
+// get returns a partition, or nil if it isn't owned.
+func (s *partitionSet) get(id topicPartition) *partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owned[id]
+}
+
+func (s *partitionSet) all() []*partition {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.owned))
+}
+
+// pollGate keeps assignments and polls apart.
+type pollGate struct {
+	mu sync.RWMutex // read-locked from a poll until its records are cut
+	// ctx ends a poll that waits for records when an assignment wants mu. It is
+	// guarded by mu; only betweenPolls changes it, which doesn't run twice at once.
+	ctx       context.Context
+	interrupt context.CancelFunc
+}
+
+func newPollGate() *pollGate {
+	g := new(pollGate)
+	g.ctx, g.interrupt = context.WithCancel(context.Background())
+	return g
+}
+
+// betweenPolls ends the poll that is under way, and runs f once its records are cut.
+func (g *pollGate) betweenPolls(f func()) {
+	g.interrupt()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ctx, g.interrupt = context.WithCancel(context.Background())
+	f()
+}
+
+// partitionNames prints partitions by topic.
+type partitionNames map[string][]int32
+
+func (n partitionNames) String() string {
+	return strings.TrimPrefix(fmt.Sprint(map[string][]int32(n)), "map")
+}

@@ -1,0 +1,124 @@
+package ingest
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"twinegress/internal/event"
+)
+
+const (
+	// A chunk ends at this many records or bytes. Smaller chunks would cost
+	// more hand-offs an event, larger ones would hold more back behind one
+	// slow event and leave the decoding workers less to share.
+	chunkRecords = 256
+	chunkBytes   = 256 << 10
+
+	pollRecords  = 8192
+	pauseOnError = 100 * time.Millisecond
+)
+
+// poller reads records, cuts them into chunks and queues these.
+type poller struct {
+	member     *member
+	budget     *budget
+	gate       *pollGate
+	partitions *partitionSet
+	scheduler  *scheduler
+	errors     fetchErrors
+	records    atomic.Int64 // read since start
+}
+
+// run polls until ctx ends or the client is closed.
+func (r *poller) run(ctx context.Context) {
+	for r.budget.wait(ctx) {
+		open, failed := r.poll(ctx)
+		if !open {
+			return
+		}
+		if failed { // and may at once again
+			select {
+			case <-time.After(pauseOnError):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// poll polls once, and cuts what it gets. open is false once the client is closed.
+func (r *poller) poll(ctx context.Context) (open, failed bool) {
+	r.gate.mu.RLock()
+	defer r.gate.mu.RUnlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.gate.ctx, cancel)() //nolint:contextcheck // the gate's context is not this call's: it ends the poll from beside
+	fetches := r.member.client.PollRecords(ctx, pollRecords)
+	if fetches.IsClientClosed() {
+		return false, false
+	}
+	failed = r.errors.handle(fetches, time.Now())
+	fetches.EachPartition(r.cut)
+	return true, failed
+}
+
+// cut makes chunks of one partition's records and queues them.
+func (r *poller) cut(fetched kgo.FetchTopicPartition) {
+	p := r.partitions.get(topicPartition{fetched.Topic, fetched.Partition})
+	if p == nil {
+		return // released since it was polled: its next owner reads it
+	}
+	records := p.within(fetched.Records)
+	if len(records) == 0 {
+		return
+	}
+	for len(records) > 0 {
+		if records[0].Attrs.IsControl() {
+			p.skip(records[0].Offset, records[0].LeaderEpoch, fetched.HighWatermark)
+			records[0].Recycle()
+			records = records[1:]
+			continue
+		}
+		n, bytes := measure(records)
+		c := event.NewChunk(fetched.Topic, fetched.Partition, n, bytes, p.settled)
+		for _, record := range records[:n] {
+			c.Add(record.Offset, record.Timestamp.UnixMilli(), record.LeaderEpoch, record.Key, record.Value)
+			for _, h := range record.Headers {
+				c.AddHeader(h.Key, h.Value)
+			}
+			record.Recycle() // copied; the client may have its memory back
+		}
+		records = records[n:]
+		if p.track(c, fetched.HighWatermark) {
+			r.member.log.Warn("partition paused: its oldest chunk is stuck while newer ones went through",
+				zap.String("topic", fetched.Topic), zap.Int32("partition", fetched.Partition))
+		}
+		r.records.Add(int64(n)) // once they are tracked: what counts as read shows in the lag
+		r.budget.acquire(c.Bytes())
+		r.scheduler.push(p, c)
+	}
+	r.scheduler.wake()
+}
+
+// measure returns how many of the records make up the next chunk, at least one,
+// and how many bytes they have. The chunk ends before a control record.
+func measure(records []*kgo.Record) (n, bytes int) {
+	for _, r := range records {
+		if r.Attrs.IsControl() {
+			break
+		}
+		size := len(r.Key) + len(r.Value)
+		for _, h := range r.Headers {
+			size += len(h.Value)
+		}
+		if n == chunkRecords || n > 0 && bytes+size > chunkBytes {
+			break
+		}
+		n++
+		bytes += size
+	}
+	return n, bytes
+}
