@@ -224,18 +224,16 @@ func (r recorded) decode(e *entity) Message {
 	if k, ok := d.Annotations[amqp.Symbol("x-opt-partition-key")].(string); ok {
 		m.PartitionKey = k
 	}
-	if p := d.Properties; p != nil {
-		m.ContentType = p.ContentType
-		switch id := p.MessageID.(type) {
-		case string:
-			m.MessageID = id
-		case uint64:
-			m.MessageID = strconv.FormatUint(id, 10)
-		case []byte:
-			m.MessageID = string(id)
-		case amqp.UUID:
-			m.MessageID = id.String()
-		}
+	m.ContentType = d.ContentType
+	switch id := d.MessageID.(type) {
+	case string:
+		m.MessageID = id
+	case uint64:
+		m.MessageID = strconv.FormatUint(id, 10)
+	case []byte:
+		m.MessageID = string(id)
+	case amqp.UUID:
+		m.MessageID = id.String()
 	}
 	return m
 }

@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"testing"
@@ -135,61 +134,23 @@ func appendFrame(b []byte, code byte, fields func([]byte) []byte, n int) []byte 
 	return endFrame(endList(fields(b), list), frame)
 }
 
+// appendTransfer appends a delivery in as many frames as it takes.
 func appendTransfer(b []byte, id uint32, payload []byte, frameSize int) []byte {
 	for first := true; first || len(payload) > 0; first = false {
 		part := payload[:min(len(payload), frameSize-66)]
 		payload = payload[len(part):]
-		b, _ = appendTransferFrame(b, id, first, len(payload) > 0, part)
+		var frame, list int
+		b, frame = beginFrame(b, frameAMQP, 0)
+		b, list = beginComposite(b, perfTransfer, 6)
+		b = appendUint(b, 0)
+		if first {
+			b = appendUint(appendVar(appendUint(b, id), 0xa0, []byte{0, 0, 0, 0, 0, 0, 0, 1}), BatchFormat)
+		} else {
+			b = append(b, 0x40, 0x40, 0x40)
+		}
+		more := len(payload) > 0
+		b = append(endList(appendBool(appendBool(b, false), more), list), part...)
+		b = endFrame(b, frame)
 	}
 	return b
-}
-
-func appendTransferFrame(b []byte, id uint32, first, more bool, part []byte) ([]byte, int) {
-	b, frame := beginFrame(b, frameAMQP, 0)
-	b, list := beginComposite(b, perfTransfer, 6)
-	b = appendUint(b, 0)
-	if first {
-		b = appendUint(appendVar(appendUint(b, id), 0xa0, []byte{0, 0, 0, 0, 0, 0, 0, 1}), BatchFormat)
-	} else {
-		b = append(b, 0x40, 0x40, 0x40)
-	}
-	b = append(endList(appendBool(appendBool(b, false), more), list), part...)
-	return endFrame(b, frame), len(part)
-}
-
-// BenchmarkClient is a whole round trip with go-amqp over loopback TCP: client, server and kernel.
-func BenchmarkClient(b *testing.B) {
-	c := &counter{}
-	s, err := Listen(context.Background(), Options{
-		Address: "127.0.0.1:0", MaxFrameBytes: 65536, IdleTimeout: time.Minute, Credit: 1000, Window: 5000, Logger: zap.NewNop(),
-	}, c)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	ctx := context.Background()
-	client, err := oracle.Dial(ctx, "amqp://"+s.Addr(), &oracle.ConnOptions{SASLType: oracle.SASLTypeAnonymous()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer client.Close()
-	session, err := client.NewSession(ctx, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	sender, err := session.NewSender(ctx, "hub", nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	var m oracle.Message
-	if err := m.UnmarshalBinary(batch(b, 1000)); err != nil {
-		b.Fatal(err)
-	}
-	m.Format = BatchFormat
-	b.ResetTimer()
-	for n := 0; n < b.N; n += 1000 {
-		if err := sender.Send(ctx, &m, nil); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

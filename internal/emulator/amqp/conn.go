@@ -99,7 +99,7 @@ func (c *Conn) serve() error {
 		kind, channel, body, err := c.readFrame()
 		if err == nil && kind == frameAMQP && len(body) > 0 {
 			if err = c.handle(channel, body); err != nil && !errors.Is(err, errClosed) {
-				c.complain(err)
+				c.writeClose(&Error{"amqp:decode-error", err.Error()})
 			}
 		}
 		if err == nil && c.over.Load() {
@@ -113,14 +113,6 @@ func (c *Conn) serve() error {
 			return err
 		}
 	}
-}
-
-// complain tells the peer what it did wrong, before the connection ends.
-func (c *Conn) complain(err error) {
-	c.write(frameAMQP, 0, func(b []byte) []byte {
-		b, at := beginComposite(b, perfClose, 1)
-		return endList(appendError(b, &Error{"amqp:decode-error", err.Error()}), at)
-	})
 }
 
 // readFrame returns the next frame; body is valid until the next call. Before it
@@ -284,9 +276,13 @@ func (c *Conn) CutDuring() {
 
 // CloseWith sends a Close performative with an error, and drops the connection.
 func (c *Conn) CloseWith(e *Error) {
+	c.writeClose(e)
+	c.CutAfter()
+}
+
+func (c *Conn) writeClose(e *Error) {
 	c.write(frameAMQP, 0, func(b []byte) []byte {
 		b, at := beginComposite(b, perfClose, 1)
 		return endList(appendError(b, e), at)
 	})
-	c.CutAfter()
 }

@@ -121,14 +121,8 @@ func (l *Link) request() error {
 	if reply == nil {
 		return nil
 	}
-	if m.Properties != nil {
-		if reply.Properties == nil {
-			reply.Properties = &Properties{}
-		}
-		reply.Properties.CorrelationID = m.Properties.MessageID
-		if m.Properties.CorrelationID != nil {
-			reply.Properties.CorrelationID = m.Properties.CorrelationID
-		}
+	if reply.CorrelationID = m.CorrelationID; reply.CorrelationID == nil {
+		reply.CorrelationID = m.MessageID
 	}
 	for _, out := range l.ss.links {
 		if out.receiver && strings.EqualFold(out.Source, l.Target) {
@@ -154,7 +148,7 @@ func (l *Link) sendWaiting() error {
 
 // send sends a settled message to a receiving peer.
 func (l *Link) send(m *Message) error {
-	payload, err := m.Append(nil)
+	payload, err := m.appendReply(nil)
 	if err != nil {
 		return err
 	}

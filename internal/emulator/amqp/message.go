@@ -3,7 +3,6 @@ package amqp
 import (
 	"errors"
 	"fmt"
-	"time"
 )
 
 // BatchFormat is the message format of a batch: each data section holds one encoded message.
@@ -22,43 +21,14 @@ const (
 	secFooter              = 0x78
 )
 
-// Message is a decoded message.
+// Message is what the emulator reads of a message, and writes into a reply: see
+// Body for a message's data. What is absent is empty.
 type Message struct {
-	Header                *Header
-	DeliveryAnnotations   map[any]any
-	Annotations           map[any]any
-	Properties            *Properties
-	ApplicationProperties map[string]any
-	Data                  [][]byte
-	Sequence              [][]any
-	Value                 any
-	Footer                map[any]any
-}
-
-// Header is a message's header section.
-type Header struct {
-	Durable       bool
-	Priority      uint8 // 4 where absent
-	TTL           time.Duration
-	FirstAcquirer bool
-	DeliveryCount uint32
-}
-
-// Properties is a message's properties section. Absent texts are empty and absent times zero.
-type Properties struct {
-	MessageID          any // string, uint64, UUID or []byte
-	UserID             []byte
-	To                 string
-	Subject            string
-	ReplyTo            string
-	CorrelationID      any
-	ContentType        string
-	ContentEncoding    string
-	AbsoluteExpiryTime time.Time
-	CreationTime       time.Time
-	GroupID            string
-	GroupSequence      uint32
-	ReplyToGroupID     string
+	MessageID, CorrelationID any // string, uint64, UUID or []byte
+	ContentType              string
+	Annotations              map[any]any
+	ApplicationProperties    map[string]any
+	Value                    any
 }
 
 // sections walks the sections of an encoded message; body is the encoded value
@@ -193,14 +163,10 @@ func DecodeMessage(encoded []byte) (*Message, error) {
 	err := sections(encoded, func(code uint64, body []byte) bool {
 		d := decoder{b: body}
 		switch code {
-		case secHeader:
-			m.Header = decodeHeader(&d)
-		case secDeliveryAnnotations:
-			m.DeliveryAnnotations, bad = asMap(d.value(0))
 		case secMessageAnnotations:
 			m.Annotations, bad = asMap(d.value(0))
 		case secProperties:
-			m.Properties = decodeProperties(&d)
+			m.decodeProperties(&d)
 		case secApplicationProps:
 			var am map[any]any
 			am, bad = asMap(d.value(0))
@@ -212,18 +178,8 @@ func DecodeMessage(encoded []byte) (*Message, error) {
 					bad = fmt.Errorf("amqp: application property with a key of type %T", k)
 				}
 			}
-		case secData:
-			m.Data = append(m.Data, append([]byte{}, d.bytes()...))
-		case secSequence:
-			seq, ok := d.value(0).([]any)
-			if !ok {
-				bad = errors.New("amqp: amqp-sequence section without a list")
-			}
-			m.Sequence = append(m.Sequence, seq)
 		case secValue:
 			m.Value = d.value(0)
-		case secFooter:
-			m.Footer, bad = asMap(d.value(0))
 		}
 		if d.err != nil {
 			bad = d.err
@@ -247,22 +203,7 @@ func asMap(v any) (map[any]any, error) {
 	return m, nil
 }
 
-func decodeHeader(d *decoder) *Header {
-	f, _ := d.list()
-	h := &Header{Durable: f.bool(), Priority: 4}
-	if v, ok := f.uint(); ok {
-		h.Priority = uint8(v)
-	}
-	ttl, _ := f.uint()
-	h.TTL = time.Duration(uint32(ttl)) * time.Millisecond
-	h.FirstAcquirer = f.bool()
-	n, _ := f.uint()
-	h.DeliveryCount = uint32(n)
-	d.adopt(&f)
-	return h
-}
-
-func decodeProperties(d *decoder) *Properties {
+func (m *Message) decodeProperties(d *decoder) {
 	f, _ := d.list()
 	value := func() any {
 		if len(f.b) == 0 {
@@ -270,29 +211,26 @@ func decodeProperties(d *decoder) *Properties {
 		}
 		return f.value(0)
 	}
-	moment := func() time.Time {
-		t, _ := value().(time.Time)
-		return t
+	m.MessageID = value()
+	for range 4 { // user-id, to, subject, reply-to
+		value()
 	}
-	p := &Properties{}
-	p.MessageID = value()
-	if b := f.bytes(); b != nil {
-		p.UserID = append([]byte{}, b...)
-	}
-	if to, ok := value().(string); ok { // the address type is *, texts in practice
-		p.To = to
-	}
-	p.Subject = f.string()
-	p.ReplyTo, _ = value().(string)
-	p.CorrelationID = value()
-	p.ContentType = f.string()
-	p.ContentEncoding = f.string()
-	p.AbsoluteExpiryTime = moment()
-	p.CreationTime = moment()
-	p.GroupID = f.string()
-	seq, _ := f.uint()
-	p.GroupSequence = uint32(seq)
-	p.ReplyToGroupID = f.string()
+	m.CorrelationID = value()
+	m.ContentType = f.string()
 	d.adopt(&f)
-	return p
+}
+
+// appendReply appends the sections that a reply has.
+func (m *Message) appendReply(b []byte) ([]byte, error) {
+	b, at := beginComposite(b, secProperties, 6)
+	b = append(b, 0x40, 0x40, 0x40, 0x40, 0x40) // all before the correlation-id
+	b, err := appendValue(b, m.CorrelationID)
+	if err != nil {
+		return nil, err
+	}
+	b, err = appendMap(append(endList(b, at), 0x00, 0x53, secApplicationProps), m.ApplicationProperties)
+	if err != nil || m.Value == nil {
+		return b, err
+	}
+	return appendValue(append(b, 0x00, 0x53, secValue), m.Value)
 }

@@ -183,60 +183,34 @@ func plain(v any) any {
 			out[plain(k)] = plain(x)
 		}
 		return out
-	case *string:
-		if v == nil {
-			return ""
-		}
-		return *v
-	case *time.Time:
-		if v == nil {
-			return time.Time{}
-		}
-		return v.UTC()
-	case *uint32:
-		if v == nil {
-			return uint32(0)
-		}
-		return *v
 	}
 	return v
 }
 
+// flatOracle and flat are what a Message has of a message, in that form.
 func flatOracle(m *oracle.Message) map[string]any {
 	out := map[string]any{
-		"da": plain(m.DeliveryAnnotations), "ma": plain(m.Annotations), "ap": plain(m.ApplicationProperties),
-		"footer": plain(m.Footer), "value": plain(m.Value), "data": fmt.Sprintf("%x", m.Data),
+		"annotations": plain(m.Annotations), "application properties": plain(m.ApplicationProperties), "value": plain(m.Value),
 	}
-	if h := m.Header; h != nil {
-		out["header"] = Header{h.Durable, h.Priority, h.TTL, h.FirstAcquirer, h.DeliveryCount}
+	p := m.Properties
+	if p == nil {
+		p = &oracle.MessageProperties{}
 	}
-	if p := m.Properties; p != nil {
-		out["properties"] = []any{
-			plain(p.MessageID), plain(p.UserID), plain(p.To), plain(p.Subject), plain(p.ReplyTo), plain(p.CorrelationID), plain(p.ContentType),
-			plain(p.ContentEncoding), plain(p.AbsoluteExpiryTime), plain(p.CreationTime), plain(p.GroupID), plain(p.GroupSequence), plain(p.ReplyToGroupID),
-		}
+	out["message id"], out["correlation id"], out["content type"] = plain(p.MessageID), plain(p.CorrelationID), ""
+	if p.ContentType != nil {
+		out["content type"] = *p.ContentType
 	}
 	return out
 }
 
 func flat(m *Message) map[string]any {
-	out := map[string]any{
-		"da": plain(m.DeliveryAnnotations), "ma": plain(m.Annotations), "ap": plain(m.ApplicationProperties),
-		"footer": plain(m.Footer), "value": plain(m.Value), "data": fmt.Sprintf("%x", m.Data),
+	return map[string]any{
+		"annotations": plain(m.Annotations), "application properties": plain(m.ApplicationProperties), "value": plain(m.Value),
+		"message id": plain(m.MessageID), "correlation id": plain(m.CorrelationID), "content type": m.ContentType,
 	}
-	if m.Header != nil {
-		out["header"] = *m.Header
-	}
-	if p := m.Properties; p != nil {
-		out["properties"] = []any{
-			plain(p.MessageID), plain(p.UserID), p.To, p.Subject, p.ReplyTo, plain(p.CorrelationID), p.ContentType,
-			p.ContentEncoding, p.AbsoluteExpiryTime, p.CreationTime, p.GroupID, p.GroupSequence, p.ReplyToGroupID,
-		}
-	}
-	return out
 }
 
-// What go-amqp encodes, we decode to the same; what we encode of it, go-amqp does.
+// What go-amqp encodes, we decode to the same.
 func TestMessageAgainstGoAMQP(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	r := random{rand.New(rand.NewPCG(seed, 1))}
@@ -253,23 +227,10 @@ func TestMessageAgainstGoAMQP(t *testing.T) {
 		if a, b := flatOracle(want), flat(got); !reflect.DeepEqual(a, b) {
 			t.Fatalf("seed %d, message %d:\n%v\ndecoded as\n%v", seed, i, a, b)
 		}
-		again, err := got.Append(nil)
-		if err != nil {
-			t.Fatalf("seed %d, message %d: %v", seed, i, err)
-		}
-		var back oracle.Message
-		if err := back.UnmarshalBinary(again); err != nil {
-			t.Fatalf("seed %d, message %d: go-amqp: %v", seed, i, err)
-		}
-		for part, a := range flatOracle(want) {
-			if b := flatOracle(&back)[part]; !reflect.DeepEqual(a, b) {
-				t.Fatalf("seed %d, message %d, %s:\n%#v\ncame back as\n%#v", seed, i, part, a, b)
-			}
-		}
 		if id, err := MessageID(encoded); err != nil || !sameID(id, got) {
 			t.Fatalf("seed %d, message %d: id %x, %v", seed, i, id, err)
 		}
-		if body, err := Body(encoded); err != nil || len(got.Data) > 0 && !bytes.Equal(body, bytes.Join(got.Data, nil)) {
+		if body, err := Body(encoded); err != nil || len(want.Data) > 0 && !bytes.Equal(body, bytes.Join(want.Data, nil)) {
 			t.Fatalf("seed %d, message %d: body %x, %v", seed, i, body, err)
 		}
 		if k, ok := got.Annotations[Symbol("x-opt-partition-key")]; ok && Annotation(encoded, "x-opt-partition-key") != k {
@@ -278,11 +239,34 @@ func TestMessageAgainstGoAMQP(t *testing.T) {
 	}
 }
 
-func sameID(id []byte, m *Message) bool {
-	if m.Properties == nil {
-		return id == nil
+// What we encode in a reply, go-amqp decodes.
+func TestReplyAgainstGoAMQP(t *testing.T) {
+	now := time.UnixMilli(1_770_000_000_123).UTC()
+	value := map[string]any{"text": "é", "count": int32(-7), "long": int64(1) << 40, "created": now, "empty": false, "full": true, "ids": []string{"0", ""}}
+	for _, correlation := range []any{nil, "id", uint64(7), uint64(1 << 40), UUID{1, 2}, []byte{3}} {
+		m := &Message{CorrelationID: correlation, ApplicationProperties: map[string]any{"status-code": int32(202), "symbol": Symbol("s")}, Value: value}
+		encoded, err := m.appendReply([]byte("before"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back oracle.Message
+		if err := back.UnmarshalBinary(encoded[len("before"):]); err != nil {
+			t.Fatalf("%v: go-amqp: %v", correlation, err)
+		}
+		got := flatOracle(&back)
+		if want := flat(m); !reflect.DeepEqual(got, want) {
+			t.Errorf("%#v\ncame back as\n%#v", want, got)
+		}
 	}
-	switch want := m.Properties.MessageID.(type) {
+	for _, m := range []*Message{{CorrelationID: 1.5}, {Value: uint8(1)}, {ApplicationProperties: map[string]any{"a": 1}}} {
+		if _, err := m.appendReply(nil); err == nil {
+			t.Errorf("%+v: encoded what no reply has", m)
+		}
+	}
+}
+
+func sameID(id []byte, m *Message) bool {
+	switch want := m.MessageID.(type) {
 	case nil:
 		return len(id) == 0
 	case string:
@@ -316,7 +300,7 @@ func TestArrays(t *testing.T) {
 	}
 }
 
-// Whatever comes in, decoding ends with a value or an error, and what was decoded can be encoded.
+// Whatever comes in, decoding ends with a value or an error.
 func FuzzDecode(f *testing.F) {
 	r := random{rand.New(rand.NewPCG(1, 1))}
 	for range 30 {
@@ -339,10 +323,6 @@ func FuzzDecode(f *testing.F) {
 		_, fields2 := fields, fields
 		decodeTransfer(&fields)
 		decodeAttach(&fields2)
-		if m, err := DecodeMessage(b); err == nil {
-			if _, err := m.Append(nil); err != nil {
-				t.Errorf("decoded, but: %v", err)
-			}
-		}
+		_, _ = DecodeMessage(b)
 	})
 }
