@@ -20,7 +20,8 @@ const (
 	setAside                 // if it is bad: the others are delivered
 )
 
-// faultCase is a row of the matrix: a fault and what has to follow.
+// faultCase is a row of the matrix: a fault and what has to follow. It has a
+// field for each thing in which the rows differ.
 type faultCase struct {
 	name string
 	only protocol

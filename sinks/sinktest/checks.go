@@ -81,7 +81,7 @@ func (e *env) checkSecrets(closing error) {
 		}
 		texts = append(texts, line.String())
 	}
-	for _, key := range []string{e.keys.Primary, e.keys.Secondary, bearerToken} {
+	for _, key := range []string{keys.Primary, keys.Secondary, bearerToken} {
 		inJSON, err := json.Marshal(key)
 		if err != nil {
 			e.t.Fatal(err)
