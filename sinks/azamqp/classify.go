@@ -12,24 +12,24 @@ import (
 	"twinegress/sinks"
 )
 
-// waitText is how the services say how long to wait: in the text of
-// server-busy errors 50002 (Event Hubs) and 50009 (Service Bus).
+// waitText matches the time to wait in the text of the services' server-busy
+// errors: 50002 (Event Hubs) and 50009 (Service Bus).
 var waitText = regexp.MustCompile(`(?i)wait (\d+) second`)
 
-// Classify says what an error of the AMQP library means, whichever SDK it came
-// through. defaultWait is how long to wait when a throttling service doesn't say.
+// Classify returns an error of the AMQP library, of either SDK, with its reason.
+// defaultWait is how long to wait when a throttling service doesn't say.
 //
 // The conditions are those of AMQP 1.0 (part 2, transport errors; part 3,
 // messaging errors) and of "AMQP 1.0 errors" in the Event Hubs and Service Bus
-// documentation. Those that find fault with what was sent do so only as the
-// answer to a delivery: a link that ends with one of them (a quota of
-// connections, say, is amqp:not-allowed) has nothing against the events.
+// documentation. Those that mean a bad event mean it only as the answer to a
+// delivery: a link may end with one of them for another cause (a quota of
+// connections is amqp:not-allowed).
 //
-// azservicebus rebuilds most of what it loses, but keeps for good a link or a
-// connection that ended with a condition that it calls fatal: a topic that was
-// disabled for a minute stays so to it, and after one message that was too
-// large every other would be. That shows by the end itself coming out, instead
-// of "connection lost". Such a client is given up.
+// azservicebus rebuilds most of what it loses, but never a link or a connection
+// that ended with a condition that it calls fatal: it would report a topic that
+// was disabled for a minute as disabled for good, and after one message that was
+// too large every other as too large. Its error is then the end of the link
+// itself, instead of "connection lost". Such a client is Lost.
 func Classify(err error, defaultWait time.Duration) *sinks.Error {
 	reason, wait := reasonOf(err, defaultWait)
 	lost := isEnd(err)
@@ -64,16 +64,16 @@ func reasonOf(err error, defaultWait time.Duration) (reason event.Reason, wait t
 	return event.Unreachable, 0
 }
 
-// conditionText is how go-amqp prints an error of its peer.
+// conditionText matches an error of the peer as go-amqp prints it.
 var conditionText = regexp.MustCompile(`(?s)\*Error\{Condition: ([^,]*), Description: (.*), Info: `)
 
-// condition digs the AMQP error out: of a rejected delivery, a detached link
-// or a closed connection.
+// condition returns the AMQP error in err: of a rejected delivery, a detached
+// link or a closed connection.
 //
-// For conditions that they have no plan for, which are most, the SDKs say
-// "connection lost" in an error of their own, which shows the cause in its
-// text alone. Should a version of theirs word it otherwise, such errors become
-// unreachable; sinktest.RunErrors notices.
+// For conditions that they don't handle, which are most, the SDKs return
+// "connection lost" in an error of their own, which has the cause in its text
+// alone. Where a version of theirs words it otherwise, such errors become
+// unreachable, and sinktest.RunErrors fails.
 func condition(err error) (*amqp.Error, bool) {
 	if e, ok := errors.AsType[*amqp.Error](err); ok {
 		return e, true
@@ -84,8 +84,8 @@ func condition(err error) (*amqp.Error, bool) {
 	return nil, false
 }
 
-// isEnd tells the end of a link, a session or a connection from the answer to
-// a delivery or to an attach.
+// isEnd reports whether err is the end of a link, a session or a connection,
+// and not the answer to a delivery or to an attach.
 func isEnd(err error) bool {
 	_, link := errors.AsType[*amqp.LinkError](err)
 	_, session := errors.AsType[*amqp.SessionError](err)

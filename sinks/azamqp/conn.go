@@ -24,14 +24,14 @@ const (
 	RetryDelay = time.Millisecond
 )
 
-// ErrReturned is what a batch fails with that the service neither stored nor
-// refused: with the outcome released or modified (AMQP 1.0, part 3.4).
+// ErrReturned is the error of a batch that the service neither stored nor
+// refused: its outcome was released or modified (AMQP 1.0, part 3.4).
 var ErrReturned = errors.New("the service gave the batch back without storing it")
 
 // Connections opens the connections of one SDK client, through its hook for
-// web sockets, in order to listen in: go-amqp's Send reports an outcome of
-// released or modified as success, and the SDKs offer nothing to tell them
-// apart from it. It would be a loss that nobody counts.
+// web sockets, and reads the outcomes of deliveries off them: go-amqp's Send
+// reports an outcome of released or modified as success, and the SDKs have
+// nothing that shows the difference. It would be a loss that nobody counts.
 type Connections struct {
 	Host       string // of the namespace, as the endpoint has it
 	EntityPath string // of the connection string; "" is none
@@ -41,11 +41,11 @@ type Connections struct {
 	seen    outcomes
 }
 
-// outcomes counts the answers to deliveries that weren't stored, on all connections.
+// outcomes counts the deliveries that were not stored, on all connections.
 type outcomes struct{ returned, refused atomic.Uint64 }
 
-// NewConnections is for the namespace of an endpoint. roots are further root
-// certificates, or nil.
+// NewConnections returns the connections to the namespace of an endpoint. It
+// opens none. roots are further root certificates, or nil.
 func NewConnections(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (*Connections, error) {
 	parse := endpoints.ParseConnectionString
 	if endpoint.Authentication == endpoints.AuthenticationIdentity {
@@ -84,15 +84,15 @@ func (c *Connections) Dial(ctx context.Context) (net.Conn, error) {
 	return &watchedConn{Conn: conn, seen: &c.seen}, nil
 }
 
-// Watch runs send and adds to its error what the SDKs don't tell.
+// Watch runs send and adds to its error what the SDKs don't report.
 //
-// It fails with ErrReturned where send says that it succeeded but a delivery
-// came back meanwhile. That may have been another lane's: then this batch is
-// sent twice, which is allowed, and none is lost.
+// It returns ErrReturned where send succeeded but a delivery was returned
+// meanwhile. That may have been another lane's: then this batch is sent twice,
+// which is allowed, and none is lost.
 //
 // An error while no delivery was refused is one of the link or the connection,
-// whatever its condition, and marked so for Classify: it says nothing against
-// the events.
+// whatever its condition, and marked so for Classify: it does not mean that the
+// events are bad.
 func (c *Connections) Watch(send func() error) error {
 	returned, refused := c.seen.returned.Load(), c.seen.refused.Load()
 	err := send()
@@ -110,15 +110,15 @@ type linkError struct{ error }
 
 func (e linkError) Unwrap() error { return e.error }
 
-// watchedConn follows the frames that come in. The bytes are read here before
+// watchedConn parses the frames that come in. The bytes are read here before
 // the library can act on them, so the count is right when Send returns.
 type watchedConn struct {
 	net.Conn
 	seen *outcomes
 
-	head [frameHead]byte // the beginning of the frame that is coming in
-	have int             // how many bytes of it
-	skip int             // how many bytes of the frame before are still to come
+	head [frameHead]byte // the first bytes of the frame that is being read
+	have int             // how many bytes head has
+	skip int             // how many bytes of the frame are left to read over
 }
 
 const (
@@ -128,11 +128,12 @@ const (
 
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	c.follow(p[:n])
+	c.parse(p[:n])
 	return n, err
 }
 
-func (c *watchedConn) follow(p []byte) {
+// parse counts the outcomes in the bytes that were read last.
+func (c *watchedConn) parse(p []byte) {
 	for len(p) > 0 {
 		if c.skip > 0 {
 			n := min(c.skip, len(p))
@@ -159,7 +160,7 @@ func (c *watchedConn) follow(p []byte) {
 	}
 }
 
-// wanted is how many bytes of a frame's beginning are looked at.
+// wanted returns how many bytes of a frame go into head.
 func (c *watchedConn) wanted() int {
 	if c.have < frameHeader {
 		return frameHeader
@@ -167,7 +168,8 @@ func (c *watchedConn) wanted() int {
 	return max(min(c.frameSize(), frameHead), frameHeader)
 }
 
-// frameSize is 0 for a protocol header, which is no frame.
+// frameSize returns the size in the frame's header; 0 for a protocol header,
+// which is no frame.
 func (c *watchedConn) frameSize() int {
 	if string(c.head[:4]) == "AMQP" {
 		return 0
@@ -183,7 +185,7 @@ const (
 	modified    = 0x27
 )
 
-// outcomeOf is the descriptor of a disposition's outcome; 0 is none, or another frame.
+// outcomeOf returns the descriptor of a disposition's outcome; 0 is none, or another frame.
 func outcomeOf(frame []byte) uint64 {
 	offset := int(frame[4]) * 4
 	if frame[5] != 0 || offset > len(frame) { // not an AMQP frame
@@ -208,7 +210,8 @@ func outcomeOf(frame []byte) uint64 {
 	return code
 }
 
-// descriptor reads the numeric descriptor of a described value; 0 is none.
+// descriptor returns the numeric descriptor of a described value, 0 for none,
+// and what follows it.
 func descriptor(b []byte) (code uint64, rest []byte) {
 	switch {
 	case len(b) >= 3 && b[0] == 0 && b[1] == 0x53:
@@ -219,7 +222,7 @@ func descriptor(b []byte) (code uint64, rest []byte) {
 	return 0, nil
 }
 
-// skipPrimitive steps over a value of fixed width, which its code tells.
+// skipPrimitive returns what follows a value of fixed width, which is in its code.
 func skipPrimitive(b []byte) []byte {
 	if len(b) == 0 {
 		return nil

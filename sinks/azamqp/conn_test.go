@@ -41,7 +41,7 @@ func TestReturnedDeliveriesAreSeen(t *testing.T) {
 	for step := 1; step <= len(stream); step++ {
 		c := &watchedConn{seen: new(outcomes)}
 		for part := range slices.Chunk(stream, step) {
-			c.follow(part)
+			c.parse(part)
 		}
 		if returned, refused := c.seen.returned.Load(), c.seen.refused.Load(); returned != 3 || refused != 1 {
 			t.Fatalf("read %d bytes at a time, %d returned and %d refused deliveries are seen, want 3 and 1", step, returned, refused)
@@ -56,7 +56,7 @@ func FuzzFollow(f *testing.F) {
 		count := func(step int) [2]uint64 {
 			c := &watchedConn{seen: new(outcomes)}
 			for part := range slices.Chunk(stream, step) {
-				c.follow(part)
+				c.parse(part)
 			}
 			return [...]uint64{c.seen.returned.Load(), c.seen.refused.Load()}
 		}

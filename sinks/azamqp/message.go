@@ -1,5 +1,6 @@
-// Package azamqp is what the two AMQP sinks share: how an event becomes a
-// message, and what the conditions of AMQP and of Azure's services mean.
+// Package azamqp is what the two AMQP sinks share: their connections, how an
+// event becomes a message, and what the conditions of AMQP and of Azure's
+// services mean.
 package azamqp
 
 import (
@@ -20,48 +21,48 @@ const (
 	contentTypeBinary = "application/octet-stream"
 )
 
-// Message is an event as both AMQP services take it. It is reused from event
-// to event; what it refers to is the event's.
+// Message is an event as an AMQP message. It is reused from event to event; the
+// bytes that it refers to are the event's.
 type Message struct {
 	ID          string
 	ContentType string
 	Body        []byte
-	// Properties are the application properties. Their values are strings and
-	// pointers to strings, which AMQP's codec takes alike, bytes, or nil.
+	// Properties are the application properties. Their values are strings or
+	// pointers to strings, which AMQP's codec encodes alike, bytes, or nil.
 	Properties map[string]any
 
-	// What the properties of an event in JSON point to. A string becomes an
-	// interface value by an allocation, a pointer does not; and while events
-	// have the same properties, the map itself stays as it is.
+	// The properties of an event in JSON point to these. To box a string takes
+	// an allocation, to box a pointer does not; and while events have the same
+	// properties, the map itself does not change.
 	eventType, correlation, subject string
 	plain                           bool // Properties are those four, none of them null
 
 	id  []byte
-	ids strings.Builder // what ID is cut from: a block for many
+	ids strings.Builder // a block of idBlock bytes; each ID is a part of it
 }
 
-// idBlock is the size of those blocks, in bytes.
+// idBlock is the size of a block of ids, in bytes.
 const idBlock = 4 << 10
 
-// jsonProperty is boxed once.
+// jsonProperty is a property's value, boxed once.
 var jsonProperty any = contentTypeJSON
 
 var null = []byte("null")
 
 var messages = sync.Pool{New: func() any { return new(Message) }}
 
-// Fill adds events to a batch until it is full: add fails with tooLarge then,
-// or with what else is wrong with a message. It tells how many the batch holds;
-// an error is about the first event, which fits no batch. Where a later event
-// is at fault, the next batch tells.
+// Fill adds events to a batch until it is full, which is when add returns
+// tooLarge, or another error of a message. It returns how many the batch holds.
+// Its error is about the first event, which fits no batch: a later event that
+// can't be added is the first of the next batch.
 //
 // The SDKs keep what a batch's first message refers to until the batch is
 // sent, as the batch's own; the others they encode at once. So only the first
-// is made anew.
+// has a Message of its own.
 func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*Message) error) (n int, err error) {
 	rest := messages.Get().(*Message)
 	defer func() {
-		rest.forget()
+		rest.reset()
 		messages.Put(rest)
 	}()
 	m := new(Message)
@@ -82,20 +83,20 @@ func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*
 	return len(events), nil
 }
 
-// forget lets go of the event: its bytes go their own way.
-func (m *Message) forget() {
+// reset drops what m refers to of the event.
+func (m *Message) reset() {
 	m.Body, m.correlation, m.subject = nil, "", ""
 	if !m.plain {
 		clear(m.Properties)
 	}
 }
 
-// Set makes m the message of an event. The names of the application
-// properties are the v1 service's: Type, CorrelationId, ContentType, Subject.
+// Set makes m the message of an event. The application properties are named as
+// the v1 service names them: Type, CorrelationId, ContentType, Subject.
 func (m *Message) Set(ev *event.Event, body endpoints.Body) {
 	m.id = ev.MessageID(m.id[:0])
 	if m.ids.Cap()-m.ids.Len() < len(m.id) {
-		m.ids.Reset() // the ids that were cut from the old block keep it
+		m.ids.Reset() // the old block lives as long as an ID of it
 		m.ids.Grow(idBlock)
 	}
 	start := m.ids.Len()
@@ -124,7 +125,7 @@ func (m *Message) Set(ev *event.Event, body endpoints.Body) {
 		m.plain = true
 	}
 	m.eventType, m.correlation, m.subject = ev.Type.String(), ev.CorrelationID, ev.Subject
-	// Null for what the event doesn't have, as the v1 service sent it.
+	// What the event doesn't have is null, as in the v1 service.
 	if m.correlation == "" {
 		m.set("CorrelationId", nil)
 	}
@@ -138,13 +139,13 @@ func (m *Message) Set(ev *event.Event, body endpoints.Body) {
 	}
 }
 
-// set makes the properties other than the plain ones, for this event only.
+// set sets a property for this event only.
 func (m *Message) set(key string, value any) {
 	m.Properties[key] = value
 	m.plain = false
 }
 
-// setRaw makes m the message of a device: its own bytes, its properties, and
+// setRaw makes m the message of a device: its own bytes and properties, with
 // ours over them.
 func (m *Message) setRaw(ev *event.Event) {
 	clear(m.Properties)
@@ -152,7 +153,7 @@ func (m *Message) setRaw(ev *event.Event) {
 	m.ContentType = contentTypeBinary
 	m.Body = ev.Body
 	if m.Body == nil {
-		m.Body = []byte{} // an empty message has a data section, too
+		m.Body = []byte{} // an empty message has a data section too
 	}
 	for _, h := range ev.Record.Headers {
 		switch {

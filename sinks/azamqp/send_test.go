@@ -35,42 +35,42 @@ func start(t *testing.T) *emulator.Emulator {
 	return e
 }
 
-// kind is one of the two services.
-type kind struct {
+// service is one of the two that speak AMQP.
+type service struct {
 	entity string
 	opener sinks.Open
 }
 
-var kinds = map[string]kind{
+var services = map[string]service{
 	"eventhubs":  {"hub", eventhubs.Opener(nil, nil)},
 	"servicebus": {"topic", servicebus.Opener(nil, nil)},
 }
 
-func (k kind) open(t *testing.T, connection, path string) sinks.Sink {
+func (s service) open(t *testing.T, connection, path string) sinks.Sink {
 	t.Helper()
-	s, err := k.opener(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary)
+	sink, err := s.opener(endpoints.Endpoint{ConnectionString: connection, Path: path}, sinks.Primary)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = s.Close(ctx)
+		_ = sink.Close(ctx)
 	})
-	return s
+	return sink
 }
 
-func both(t *testing.T, run func(t *testing.T, e *emulator.Emulator, k kind)) {
+func both(t *testing.T, run func(t *testing.T, e *emulator.Emulator, service service)) {
 	t.Helper()
-	for name, k := range kinds {
+	for name, service := range services {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			run(t, start(t), k)
+			run(t, start(t), service)
 		})
 	}
 }
 
-// eventsOf are events of one partition with these bodies, at offsets from 0 on.
+// eventsOf returns events of one partition with these bodies, at offsets from 0 on.
 func eventsOf(partition int32, bodies ...string) (events []*event.Event) {
 	c := event.NewChunk("twins", partition, len(bodies), 0, func(*event.Chunk) {})
 	for i, b := range bodies {
@@ -91,15 +91,15 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 func TestStored(t *testing.T) {
-	both(t, func(t *testing.T, e *emulator.Emulator, k kind) {
-		s := k.open(t, e.ConnectionString(emulator.Primary), k.entity)
+	both(t, func(t *testing.T, e *emulator.Emulator, service service) {
+		s := service.open(t, e.ConnectionString(emulator.Primary), service.entity)
 		events := eventsOf(4, `{"a":1}`, `{"b":2}`, "")
 		events[2].Raw, events[2].Type = true, event.DeviceMessage
 		n, err := s.Send(within(t, 10*time.Second), events)
 		if n != 3 || err != nil {
 			t.Fatalf("Send gives %d, %v", n, err)
 		}
-		got := e.Messages(k.entity)
+		got := e.Messages(service.entity)
 		if len(got) != 3 {
 			t.Fatalf("%d messages", len(got))
 		}
@@ -129,8 +129,8 @@ func TestPrefixBySize(t *testing.T) {
 		"too large, alone":     {[]string{large}, 0},
 		"too large, not first": {[]string{small, small, large, small}, 2},
 	}
-	both(t, func(t *testing.T, e *emulator.Emulator, k kind) {
-		s := k.open(t, e.ConnectionString(emulator.Primary), k.entity)
+	both(t, func(t *testing.T, e *emulator.Emulator, service service) {
+		s := service.open(t, e.ConnectionString(emulator.Primary), service.entity)
 		for name, test := range tests {
 			e.Reset()
 			n, err := s.Send(within(t, 10*time.Second), eventsOf(0, test.bodies...))
@@ -139,7 +139,7 @@ func TestPrefixBySize(t *testing.T) {
 				failed, is := errors.AsType[*sinks.Error](err)
 				ok = n == 1 && is && failed.Reason == event.TooLarge
 			}
-			if got := len(e.Messages(k.entity)); !ok || got != test.stored {
+			if got := len(e.Messages(service.entity)); !ok || got != test.stored {
 				t.Errorf("%s: Send gives %d, %v; %d messages stored, want %d", name, n, err, got, test.stored)
 			}
 		}
@@ -150,7 +150,7 @@ func TestPrefixBySize(t *testing.T) {
 // lanes at a time, and each batch holds events of one hub partition only.
 func TestHubPartitions(t *testing.T) {
 	e := start(t)
-	s := kinds["eventhubs"].open(t, e.ConnectionString(emulator.Primary), "hub")
+	s := services["eventhubs"].open(t, e.ConnectionString(emulator.Primary), "hub")
 	ctx := within(t, 20*time.Second)
 	var lanes sync.WaitGroup
 	for p := range int32(8) {

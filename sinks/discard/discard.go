@@ -1,5 +1,5 @@
-// Package discard is a sink that takes everything at once and sends nothing:
-// what the way to the senders costs is measured against it.
+// Package discard is a sink that accepts every event and sends nothing: with it
+// the cost of all that is before a sink is measured.
 package discard
 
 import (
@@ -12,7 +12,7 @@ import (
 
 type sink struct{}
 
-// Open is a sinks.Open, for endpoints of any type.
+// Open is a sinks.Open for endpoints of any type.
 func Open(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) { return sink{}, nil }
 
 func (sink) Send(_ context.Context, events []*event.Event) (int, error) { return len(events), nil }

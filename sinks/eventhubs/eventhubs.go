@@ -19,7 +19,8 @@ import (
 	"twinegress/sinks/entra"
 )
 
-// busyWait is what Event Hubs asks for when it throttles, should it not say.
+// busyWait is how long Event Hubs asks to wait when it throttles, for a reply
+// that doesn't say.
 const busyWait = 4 * time.Second
 
 // Sink is a sinks.Sink for one event hub and key, or identity.
@@ -30,10 +31,10 @@ type Sink struct {
 	identity    *entra.Identity // nil: with a key
 
 	mu         sync.Mutex
-	partitions []string // of the hub; asked for once
+	partitions []string // of the hub; requested once
 }
 
-// Opener returns what opens the sinks of event hubs. roots are further root
+// Opener returns the factory of the sinks for event hubs. roots are further root
 // certificates, or nil; identity is for endpoints without keys.
 func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
 	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
@@ -55,7 +56,7 @@ func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
 		} else {
 			hub := endpoint.Path
 			if connections.EntityPath != "" {
-				hub = "" // the SDK takes it from one place only
+				hub = "" // the SDK wants it once
 			}
 			s.client, err = azeventhubs.NewProducerClientFromConnectionString(key.ConnectionString(endpoint), hub, options)
 		}
@@ -66,9 +67,9 @@ func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
 	}
 }
 
-// Send puts a leading run of events, all for the same partition of the hub, in
-// one batch as large as the link takes. Kafka partition p goes to hub
-// partition p mod n, so that a reader finds each Kafka partition in order.
+// Send sends a leading run of events, all for the same partition of the hub, in
+// one batch as large as the link allows. Kafka partition p goes to hub
+// partition p mod n, so that each Kafka partition is read in order.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
 		return 0, err
@@ -115,9 +116,10 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	return n, nil
 }
 
-// hubPartitions asks the hub for its partitions, once. A hub that gets more
-// keeps being sent to the old ones until its endpoint is changed or the
-// process restarted: a running twin's order is worth more than the balance.
+// hubPartitions returns the hub's partitions, which it requests once. Events go
+// to those also when the hub has more of them later, until the endpoint is
+// changed or the process restarted: the order of a twin's events is worth more
+// than the balance.
 func (s *Sink) hubPartitions(ctx context.Context) ([]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,8 +136,8 @@ func (s *Sink) hubPartitions(ctx context.Context) ([]string, error) {
 	return s.partitions, nil
 }
 
-// Check asks the hub for its partitions and opens a link to send on, which
-// takes the right to send.
+// Check requests the hub's partitions and opens a link to send on, which needs
+// the right to send.
 func (s *Sink) Check(ctx context.Context) error {
 	if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
 		return err
@@ -156,7 +158,7 @@ func classify(err error) *sinks.Error {
 	if e, ok := errors.AsType[*azeventhubs.Error](err); ok && e.Code == azeventhubs.ErrorCodeUnauthorizedAccess {
 		return &sinks.Error{Reason: event.Unauthorized, Err: err}
 	}
-	// What the SDK's request for the hub's properties fails with has no exported type.
+	// The SDK's error of a request for the hub's properties has no exported type.
 	if e, ok := errors.AsType[interface {
 		error
 		RPCCode() int

@@ -17,8 +17,8 @@ import (
 	"twinegress/sinks/entra"
 )
 
-// busyWait is what the Service Bus documentation advises when the service
-// throttles without saying for how long.
+// busyWait is the wait that the Service Bus documentation advises, for a reply
+// that throttles without saying for how long.
 const busyWait = 10 * time.Second
 
 // Sink is a sinks.Sink for one topic and key, or identity.
@@ -28,15 +28,15 @@ type Sink struct {
 	connections *azamqp.Connections
 	identity    *entra.Identity // nil: with a key
 
-	// connecting is held while the SDK may connect. Two sends that find no link
-	// would each make one, and the SDK would forget the first: it and the
-	// goroutine that renews its token would stay for good (v1.11.0, Get of
-	// AMQPLinksImpl).
+	// connecting is a semaphore, held while the SDK may connect. Two sends that
+	// find no link would each make one, and the SDK would drop the first without
+	// closing it: it would leak, with the goroutine that renews its token
+	// (v1.11.0, Get of AMQPLinksImpl).
 	connecting chan struct{}
 	sender     *azservicebus.Sender
 }
 
-// Opener returns what opens the sinks of topics. roots are further root
+// Opener returns the factory of the sinks for topics. roots are further root
 // certificates, or nil; identity is for endpoints without keys.
 func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
 	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
@@ -65,7 +65,7 @@ func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
 	}
 }
 
-// Send puts a leading part of events in one batch as large as the link takes.
+// Send sends a leading part of events in one batch as large as the link allows.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
 		return 0, err
@@ -96,7 +96,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	return n, nil
 }
 
-// newBatch gives the one sender of all lanes, connected, and a batch of its
+// newBatch returns the one sender of all lanes, connected, and a batch of its
 // link's size.
 func (s *Sink) newBatch(ctx context.Context) (*azservicebus.Sender, *azservicebus.MessageBatch, error) {
 	select {
@@ -116,7 +116,7 @@ func (s *Sink) newBatch(ctx context.Context) (*azservicebus.Sender, *azservicebu
 	return s.sender, batch, err
 }
 
-// Check opens the link to send on, which takes the right to send.
+// Check opens the link to send on, which needs the right to send.
 func (s *Sink) Check(ctx context.Context) error {
 	if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
 		return err
