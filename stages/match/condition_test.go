@@ -484,125 +484,107 @@ func decodeAny(t testing.TB, b []byte) (v any) {
 	return v
 }
 
-// agree compares an evaluation with the naive one.
-func agree(t *testing.T, e *filter.Expr, ev *event.Event) (passed bool) {
-	t.Helper()
-	got, want := passes(t, e, ev), naive(e, naiveEvent(t, ev.Body))
-	if got != want {
-		t.Fatalf("%s of\n%s\nis %v, want %v", e, ev.Body, got, want)
+// randomComparison compares one of a few field paths with one of a few literals,
+// by one of the operators: many such filters are looked up in an index.
+func randomComparison(r *rand.Rand, operators ...string) string {
+	path, literal := pick(r, []string{"$body", "$body.a", "subject", "time"}), quoted(pick(r, texts))
+	if r.IntN(2) == 0 {
+		path, literal = pick(r, []string{"$body", "$body.a", "AS_NUMBER($body)", "AS_NUMBER(subject)"}), pick(r, []string{"0", "-0", "1", "-1", "2.5", "100"})
 	}
-	return got
-}
-
-func TestFilterAgainstNaive(t *testing.T) {
-	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0))
-	t.Logf("seed %d", seed)
-	passed := 0
-	const rounds = 5_000
-	for range rounds {
-		if agree(t, parse(t, randomFilter(r, 3)), decoded(t, randomEvent(r))) {
-			passed++
+	if operators[0] == "=" && strings.HasPrefix(path, "$") && r.IntN(4) == 0 {
+		literal = pick(r, []string{"null", "true", "false"})
+	}
+	left, right := path, literal
+	if r.IntN(3) == 0 && !strings.HasPrefix(path, "AS_NUMBER") {
+		left, right = literal, path
+	}
+	source := left + " " + pick(r, operators) + " " + right
+	switch r.IntN(4) {
+	case 0:
+		return source + " AND (" + randomFilter(r, 1) + ")"
+	case 1:
+		return "(" + randomFilter(r, 1) + ") AND " + source + " AND " + path + " != " + literal
+	case 2:
+		if operators[0] == "=" { // of two equalities one is looked up
+			return source + " AND $body.b = " + quoted(pick(r, texts))
 		}
 	}
-	if passed < rounds/10 || passed > rounds*9/10 {
-		t.Errorf("%d of %d passed: this tests next to nothing", passed, rounds)
-	}
+	return source
 }
 
-// All filters of a table at once share what they read.
+// All filters of a table, looked up together or tried one by one, mean what
+// each means by itself over decoded values.
 func TestTableAgainstNaive(t *testing.T) {
 	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
-	var l Lookup[int]
-	for range 50 {
-		filters := make([]*filter.Expr, 8) // some routes have the same
-		for i := range filters {
-			filters[i] = parse(t, randomFilter(r, 2))
-		}
-		routes := make([]Route[int], 20)
-		for i := range routes {
-			routes[i].Target = i
-			for _, typ := range everyType {
-				if r.IntN(2) == 0 {
-					routes[i].Types = append(routes[i].Types, typ)
+	cases := map[string]struct {
+		filters, routes int // some routes have the same filter
+		filter          func(*rand.Rand) string
+		indexed         func(*routes[int]) int // conditions that an index has
+	}{
+		"any": {8, 20, func(r *rand.Rand) string { return randomFilter(r, 3) }, func(r *routes[int]) int { return len(r.conditional) }},
+		"equalities": {100, 100, func(r *rand.Rand) string { return randomComparison(r, "=") }, func(r *routes[int]) (n int) {
+			for i := range r.indexes {
+				for _, conditions := range r.indexes[i].byValue {
+					n += len(conditions)
 				}
 			}
-			if r.IntN(4) > 0 {
-				routes[i].Filter = pick(r, filters)
+			return n
+		}},
+		"ranges": {100, 100, func(r *rand.Rand) string { return randomComparison(r, "<", "<=", ">", ">=") }, func(r *routes[int]) (n int) {
+			for i := range r.limits {
+				n += len(r.limits[i].above) + len(r.limits[i].below)
 			}
-		}
-		table := NewTable(routes)
-		for range 20 {
-			ev := decoded(t, randomEvent(r))
-			var want []int
-			for i, route := range routes {
-				if slices.Contains(route.Types, ev.Type) && (route.Filter == nil || naive(route.Filter, naiveEvent(t, ev.Body))) {
-					want = append(want, i)
-				}
-			}
-			got := slices.Sorted(slices.Values(l.Targets(table, ev)))
-			if !slices.Equal(got, want) {
-				t.Fatalf("%s: targets %v, want %v", ev.Body, got, want)
-			}
-		}
-		l.Reset()
+			return n
+		}},
 	}
-}
-
-// Limits on a few places, many of them, and many that are the same or nearly:
-// they are found together as each would be by itself.
-func TestLimitsAgainstNaive(t *testing.T) {
-	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0))
-	t.Logf("seed %d", seed)
-	var l Lookup[int]
-	found, limited := 0, 0
-	for range 50 {
-		routes := make([]Route[int], 100)
-		for i := range routes {
-			place, literal := pick(r, []string{"$body", "$body.a", "subject", "time"}), quoted(pick(r, texts))
-			if r.IntN(2) == 0 {
-				place, literal = pick(r, []string{"$body", "$body.a", "AS_NUMBER($body)", "AS_NUMBER(subject)"}), pick(r, []string{"0", "-0", "1", "-1", "2.5", "100"})
-			}
-			left, right := place, literal
-			if r.IntN(3) == 0 && !strings.HasPrefix(place, "AS_NUMBER") {
-				left, right = literal, place
-			}
-			source := left + pick(r, []string{" < ", " <= ", " > ", " >= "}) + right
-			switch r.IntN(4) {
-			case 0:
-				source += " AND (" + randomFilter(r, 1) + ")"
-			case 1:
-				source = "(" + randomFilter(r, 1) + ") AND " + source + " AND " + place + " != " + literal
-			}
-			routes[i] = Route[int]{Target: i, Types: everyType, Filter: parse(t, source)}
-		}
-		table := NewTable(routes)
-		for i := range table.byType[event.SensorChange].limits {
-			x := &table.byType[event.SensorChange].limits[i]
-			limited += len(x.above) + len(x.below)
-		}
-		for range 20 {
-			ev := decoded(t, randomEvent(r))
-			decodedEvent := naiveEvent(t, ev.Body)
-			var want []int
-			for i, route := range routes {
-				if naive(route.Filter, decodedEvent) {
-					want = append(want, i)
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			var l Lookup[int]
+			tried, found, indexed := 0, 0, 0
+			for range 50 {
+				filters := make([]*filter.Expr, test.filters)
+				for i := range filters {
+					filters[i] = parse(t, test.filter(r))
 				}
+				given := make([]Route[int], test.routes)
+				for i := range given {
+					given[i] = Route[int]{Target: i, Filter: pick(r, filters)}
+					for _, typ := range everyType {
+						if r.IntN(4) > 0 {
+							given[i].Types = append(given[i].Types, typ)
+						}
+					}
+					if r.IntN(20) == 0 {
+						given[i].Filter = nil
+					}
+				}
+				table := NewTable(given)
+				indexed += test.indexed(&table.byType[event.SensorChange])
+				for range 20 {
+					ev := decoded(t, randomEvent(r))
+					plain := naiveEvent(t, ev.Body)
+					var want []int
+					for i, route := range given {
+						if slices.Contains(route.Types, ev.Type) && (route.Filter == nil || naive(route.Filter, plain)) {
+							want = append(want, i)
+						}
+					}
+					got := slices.Sorted(slices.Values(l.Targets(table, ev)))
+					if !slices.Equal(got, want) {
+						t.Fatalf("%s: targets %v, want %v", ev.Body, got, want)
+					}
+					tried += len(given)
+					found += len(got)
+				}
+				l.Reset()
 			}
-			got := slices.Sorted(slices.Values(l.Targets(table, ev)))
-			if !slices.Equal(got, want) {
-				t.Fatalf("%s: targets %v, want %v", ev.Body, got, want)
+			if found < tried/50 || found > tried*9/10 || indexed < test.routes {
+				t.Errorf("%d of %d found, %d conditions: this tests next to nothing", found, tried, indexed)
 			}
-			found += len(got)
-		}
-		l.Reset()
-	}
-	if found < 1000 || limited < 1000 {
-		t.Errorf("%d found, of %d limits: this tests next to nothing", found, limited)
+			t.Logf("%d of %d found, %d conditions", found, tried, indexed)
+		})
 	}
 }
 
@@ -617,6 +599,9 @@ func FuzzFilter(f *testing.F) {
 		if err != nil || len(c.Events) != 1 {
 			return
 		}
-		agree(t, e, &c.Events[0])
+		ev := &c.Events[0]
+		if got, want := passes(t, e, ev), naive(e, naiveEvent(t, ev.Body)); got != want {
+			t.Errorf("%s of\n%s\nis %v, want %v", e, ev.Body, got, want)
+		}
 	})
 }
