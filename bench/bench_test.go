@@ -26,10 +26,10 @@ func TestValues(t *testing.T) {
 // What the start and the stop of a process cost is not an event's.
 func TestStartIsTakenAway(t *testing.T) {
 	s := Side{
-		starts: []sample{{records: 100, cpu: 50 * time.Millisecond, RuntimeStats: RuntimeStats{Mallocs: 1000}}},
+		starts: []sample{{records: 100, clocks: clocks{cpu: 50 * time.Millisecond}, RuntimeStats: RuntimeStats{Mallocs: 1000}}},
 		samples: []sample{{
 			records: 10_100, deliveries: 10_100, batches: 10, elapsed: time.Second,
-			cpu: 150 * time.Millisecond, RuntimeStats: RuntimeStats{Mallocs: 6000, GCSeconds: 0.015},
+			clocks: clocks{cpu: 150 * time.Millisecond}, RuntimeStats: RuntimeStats{Mallocs: 6000, GCSeconds: 0.015},
 		}},
 	}
 	s.compute(new(Result))

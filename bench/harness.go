@@ -113,9 +113,9 @@ func (h *harness) header() Header {
 	return header
 }
 
-// child starts a part of the harness.
-func (h *harness) child(ctx context.Context, role string, cores []int, spec any) (*process, error) {
-	p, err := start(ctx, h.Program, role, cores, nil, childCommand, role)
+// child starts a part of the harness, and sends it its document.
+func (h *harness) child(ctx context.Context, role string, cores []int, onLog func([]byte), spec any) (*process, error) {
+	p, err := start(ctx, h.Program, role, cores, onLog, childCommand, role)
 	if err != nil {
 		return nil, err
 	}
@@ -128,22 +128,22 @@ func (h *harness) child(ctx context.Context, role string, cores []int, spec any)
 
 func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err error) {
 	h.progress("%s: starting", s.Name)
-	w, err := newWorld(ctx, h, s)
+	e, err := newEnv(ctx, h, s)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = errors.Join(err, e.close()) }()
 
 	result := newResult(s)
 	rate := s.rate
 	if s.half {
-		if rate, err = h.halfRate(ctx, w, s); err != nil {
+		if rate, err = h.halfRate(ctx, e, s); err != nil {
 			return nil, err
 		}
 	}
 	result.Rate = rate
 	if !s.live {
-		if err := h.prepare(ctx, w, s, result); err != nil {
+		if err := h.prepare(ctx, e, s, result); err != nil {
 			return nil, err
 		}
 	}
@@ -155,7 +155,7 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 		for _, i := range order {
 			sd := s.sides[i]
 			h.progress("%s: %d of %d, %s", s.Name, pair+1, s.Pairs, sd.Label)
-			taken, err := h.taken(ctx, w, s, sd, rate, "")
+			taken, err := h.side(ctx, e, s, sd, rate, "")
 			if err != nil {
 				return nil, err
 			}
@@ -166,7 +166,7 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 	if h.Profiles != "" {
 		for _, sd := range s.sides {
 			h.progress("%s: profile of %s", s.Name, sd.Label)
-			if _, err := h.taken(ctx, w, s, sd, rate, h.Profiles); err != nil {
+			if _, err := h.side(ctx, e, s, sd, rate, filepath.Join(h.Profiles, s.Name+"-"+sd.Label+".pprof")); err != nil {
 				return nil, err
 			}
 		}
@@ -174,13 +174,11 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 	return result, result.compute()
 }
 
-// taken is what one side does with the scenario's events. With a directory for
-// its profile it is not for the report.
-func (h *harness) taken(ctx context.Context, w *world, s *Scenario, sd side, rate float64, profiles string) (sample, error) {
-	r := h.newRun(w, s, sd, eventsTopic, w.main)
-	if profiles != "" {
-		r.profile = filepath.Join(profiles, s.Name+"-"+sd.Label+".pprof")
-	}
+// side runs one side over the scenario's events. With a file for its profile it
+// is not for the report.
+func (h *harness) side(ctx context.Context, e *env, s *Scenario, sd side, rate float64, profile string) (sample, error) {
+	r := h.newRun(e, s, sd, eventsTopic, e.main)
+	r.profile = profile
 	if s.live {
 		r.topic, r.on = r.group, loaded{}
 		return r.live(ctx, rate)
@@ -190,11 +188,11 @@ func (h *harness) taken(ctx context.Context, w *world, s *Scenario, sd side, rat
 
 // prepare measures what the start and the stop of each side cost, and warms
 // everything up.
-func (h *harness) prepare(ctx context.Context, w *world, s *Scenario, result *Result) error {
+func (h *harness) prepare(ctx context.Context, e *env, s *Scenario, result *Result) error {
 	for i, sd := range s.sides {
 		h.progress("%s: start and stop of %s", s.Name, sd.Label)
 		for range starts {
-			taken, err := h.measure(ctx, w, s, sd, startTopic, w.start)
+			taken, err := h.newRun(e, s, sd, startTopic, e.start).measure(ctx)
 			if err != nil {
 				return err
 			}
@@ -204,7 +202,7 @@ func (h *harness) prepare(ctx context.Context, w *world, s *Scenario, result *Re
 			continue // a run so long is its own warm-up
 		}
 		h.progress("%s: warm-up of %s", s.Name, sd.Label)
-		if _, err := h.measure(ctx, w, s, sd, eventsTopic, w.main); err != nil {
+		if _, err := h.newRun(e, s, sd, eventsTopic, e.main).measure(ctx); err != nil {
 			return err
 		}
 	}
@@ -212,18 +210,18 @@ func (h *harness) prepare(ctx context.Context, w *world, s *Scenario, result *Re
 }
 
 // halfRate is half of the rate that `run` reaches with all events there.
-func (h *harness) halfRate(ctx context.Context, w *world, s *Scenario) (float64, error) {
+func (h *harness) halfRate(ctx context.Context, e *env, s *Scenario) (float64, error) {
 	var rates []float64
 	for i := range 3 {
 		h.progress("%s: the maximum, %d of 3", s.Name, i+1)
-		taken, err := h.measure(ctx, w, s, s.sides[0], eventsTopic, w.main)
+		taken, err := h.newRun(e, s, s.sides[0], eventsTopic, e.main).measure(ctx)
 		if err != nil {
 			return 0, err
 		}
 		rates = append(rates, float64(taken.records)/taken.elapsed.Seconds())
 	}
 	// The broker has its memory for what comes then, instead of more of it.
-	return valuesOf(rates).Median / 2, w.deleteTopic(ctx, eventsTopic)
+	return valuesOf(rates).Median / 2, e.deleteTopic(ctx, eventsTopic)
 }
 
 func (h *harness) progress(format string, args ...any) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 )
@@ -26,12 +27,12 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if err := r.reset(ctx); err != nil {
 		return sample{}, err
 	}
-	if err := r.w.createTopics(ctx, r.s.retention(), r.topic); err != nil {
+	if err := r.env.createTopics(ctx, r.s.retention(), r.topic); err != nil {
 		return sample{}, err
 	}
 	defer func() {
 		if err == nil { // else everything goes, the broker too
-			err = r.w.deleteTopic(ctx, r.topic)
+			err = r.env.deleteTopic(ctx, r.topic)
 		}
 	}()
 
@@ -44,22 +45,14 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if err != nil {
 		return taken, err
 	}
-	pid := p.cmd.Process.Pid
+	pid := p.pid()
 	if r.s.idle > 0 {
 		if taken.idleCPU, err = idle(ctx, pid, r.s.idle); err != nil {
 			return taken, err
 		}
 	}
 
-	others, err := r.othersCPU()
-	if err != nil {
-		return taken, err
-	}
-	waits, err := r.waits(pid)
-	if err != nil {
-		return taken, err
-	}
-	cpu, err := cpuTime(pid)
+	start, err := r.clocks(pid)
 	if err != nil {
 		return taken, err
 	}
@@ -68,7 +61,7 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if r.s.long > 0 {
 		more, err = r.keepLoading(ctx, pid, &taken)
 	} else {
-		more, err = r.w.loader.load(ctx, r.topic, r.s.Events, rate)
+		more, err = r.env.loader.load(ctx, r.topic, r.s.Events, rate)
 	}
 	if err != nil {
 		return taken, err
@@ -78,19 +71,11 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 		return taken, err
 	}
 	taken.elapsed = time.Since(begin)
-	now, err := cpuTime(pid)
+	end, err := r.clocks(pid)
 	if err != nil {
 		return taken, err
 	}
-	othersNow, err := r.othersCPU()
-	if err != nil {
-		return taken, err
-	}
-	waitsNow, err := r.waits(pid)
-	if err != nil {
-		return taken, err
-	}
-	m, err := r.settledAt(ctx, p, address)
+	m, err := r.settled(ctx, p, address)
 	if err != nil {
 		return taken, err
 	}
@@ -100,29 +85,8 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	}
 	taken.since(before)
 	taken.eventBytes = float64(r.on.Bytes) / float64(r.on.Events)
-	taken.cpu = now - cpu
-	taken.brokerCPU, taken.servicesCPU = othersNow[0]-others[0], othersNow[1]-others[1]
-	taken.waited, taken.othersWaited = waitsNow[0]-waits[0], waitsNow[1]-waits[1]
+	taken.clocks = end.since(start)
 	return taken, nil
-}
-
-// waits are for how long the process, and broker and services together, had
-// something to do and no core to do it on.
-func (r *run) waits(pid int) (waited [2]time.Duration, err error) {
-	if waited[0], err = waitTime(pid); err != nil {
-		return waited, err
-	}
-	for _, p := range []*process{r.w.broker, r.w.services} {
-		if p == nil {
-			continue
-		}
-		t, err := waitTime(p.cmd.Process.Pid)
-		if err != nil {
-			return waited, err
-		}
-		waited[1] += t
-	}
-	return waited, nil
 }
 
 // keepLoading puts events on the topic for a long time: as fast as they are
@@ -149,12 +113,12 @@ func (r *run) keepLoading(ctx context.Context, pid int, taken *sample) (on loade
 		case <-ctx.Done():
 			return on, context.Cause(ctx)
 		}
-		stats, err := r.w.stats(ctx)
+		stats, err := r.env.stats(ctx)
 		if err != nil {
 			return on, err
 		}
 		for on.Events+r.on.Events-stats.Count() < waiting-some {
-			more, err := r.w.loader.load(ctx, r.topic, some, 0)
+			more, err := r.env.loader.load(ctx, r.topic, some, 0)
 			if err != nil {
 				return on, err
 			}
@@ -170,11 +134,11 @@ func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate floa
 	if err != nil {
 		return nil, "", err
 	}
-	if r.on, err = r.w.loader.load(ctx, r.topic, startEvents, 0); err != nil {
+	if r.on, err = r.env.loader.load(ctx, r.topic, startEvents, 0); err != nil {
 		return nil, "", err
 	}
 	if r.s.half {
-		more, err := r.w.loader.load(ctx, r.topic, int(rate*warmUp.Seconds()), rate)
+		more, err := r.env.loader.load(ctx, r.topic, int(rate*warmUp.Seconds()), rate)
 		if err != nil {
 			return nil, "", err
 		}
@@ -223,16 +187,8 @@ func (r *run) address(p *process, ops <-chan string) (string, error) {
 	}
 }
 
-// settled gives the metrics once nothing is pending.
-func (r *run) settled(ctx context.Context, p *process, ops <-chan string) (families, error) {
-	address, err := r.address(p, ops)
-	if err != nil {
-		return nil, err
-	}
-	return r.settledAt(ctx, p, address)
-}
-
-func (r *run) settledAt(ctx context.Context, p *process, address string) (m families, err error) {
+// settled returns the metrics once nothing is pending.
+func (r *run) settled(ctx context.Context, p *process, address string) (m families, err error) {
 	err = eventually(ctx, settleTime, watchEvery, func() (bool, error) {
 		if m, err = r.scrape(ctx, address); err != nil {
 			return false, err
@@ -246,8 +202,8 @@ func (r *run) settledAt(ctx context.Context, p *process, address string) (m fami
 }
 
 func (r *run) scrape(ctx context.Context, address string) (m families, err error) {
-	err = r.w.get(ctx, "http://"+address+"/metrics", func(response *http.Response) (err error) {
-		m, err = parse(response.Body)
+	err = r.env.call(ctx, http.MethodGet, "http://"+address+"/metrics", nil, func(body io.Reader) (err error) {
+		m, err = parse(body)
 		return err
 	})
 	return m, err

@@ -146,7 +146,7 @@ func (l *loader) load(ctx context.Context, topic string, n int, rate float64) (l
 		on.Bytes += int64(len(r.Value))
 		on.types[typ]++
 		l.client.Produce(ctx, &kgo.Record{
-			Topic: topic, Partition: int32(i % partitions), Key: r.Key, Value: r.Value, Headers: headers(r.Headers),
+			Topic: topic, Partition: int32(i % partitions), Key: r.Key, Value: r.Value, Headers: r.Headers,
 		}, stored)
 	}
 	if err := l.client.Flush(ctx); err != nil {
@@ -220,15 +220,4 @@ func typeOf(r feed.Record) string {
 	}
 	rest := r.Value[bytes.LastIndex(r.Value, eventTypeKey)+len(eventTypeKey):]
 	return string(rest[:bytes.IndexByte(rest, '"')])
-}
-
-func headers(from []feed.Header) []kgo.RecordHeader {
-	if len(from) == 0 {
-		return nil
-	}
-	to := make([]kgo.RecordHeader, len(from))
-	for i, h := range from {
-		to[i] = kgo.RecordHeader(h)
-	}
-	return to
 }

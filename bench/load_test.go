@@ -12,23 +12,30 @@ import (
 	"twinegress/internal/emulator"
 )
 
+// liveLoader returns a loader and a broker with the topic "paced".
+func liveLoader(t *testing.T, payload, compression string) (context.Context, *emulator.Kafka, *loader) {
+	t.Helper()
+	k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: map[string]int{"paced": partitions}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	l, err := newLoader(k.Addrs(), &Scenario{Payload: payload, Compression: compression, live: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.client.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx, k, l
+}
+
 // TestPaced reads what was put on a topic in prepared requests, and at the end
 // as single events.
 func TestPaced(t *testing.T) {
 	for _, compression := range []string{"none", "lz4", "zstd"} {
 		t.Run(compression, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: map[string]int{"paced": partitions}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer k.Close()
-			l, err := newLoader(k.Addrs(), &Scenario{Payload: payloadFeed, Compression: compression, live: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.client.Close()
+			ctx, k, l := liveLoader(t, payloadFeed, compression)
 
 			// In steps of 2 ms these are 62 events of each partition in 20 requests,
 			// and 324 that are left.
@@ -98,21 +105,10 @@ func TestPaced(t *testing.T) {
 
 // At a low rate each event is a request of its own.
 func TestPacedSlowly(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: map[string]int{"slow": partitions}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer k.Close()
-	l, err := newLoader(k.Addrs(), &Scenario{Payload: payloadSensor, Compression: "none", live: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.client.Close()
+	ctx, k, l := liveLoader(t, payloadSensor, "none")
 	const n = 3*partitions + 1
 	begin := time.Now()
-	on, err := l.load(ctx, "slow", n, 1000)
+	on, err := l.load(ctx, "paced", n, 1000)
 	if err != nil || on.Events != n {
 		t.Fatalf("%d events, %v", on.Events, err)
 	}
@@ -124,7 +120,7 @@ func TestPacedSlowly(t *testing.T) {
 		if partition == 0 {
 			want++
 		}
-		if got := k.Cluster.PartitionInfo("slow", partition).HighWatermark; got != want {
+		if got := k.Cluster.PartitionInfo("paced", partition).HighWatermark; got != want {
 			t.Errorf("partition %d has %d events, want %d", partition, got, want)
 		}
 	}

@@ -19,14 +19,11 @@ type sample struct {
 	batches    int64
 	elapsed    time.Duration
 
-	cpu    time.Duration
+	clocks
 	system time.Duration // of cpu; 0 if it isn't known
 	RuntimeStats
 	peakRSS int64
 	rss     []int64 // now and then
-
-	brokerCPU, servicesCPU time.Duration // what the others used meanwhile
-	waited, othersWaited   time.Duration // for a core
 
 	latency buckets
 	sends   buckets
@@ -36,7 +33,7 @@ type sample struct {
 // run is one process that is measured.
 type run struct {
 	*harness
-	w       *world
+	env     *env
 	s       *Scenario
 	side    side
 	topic   string
@@ -55,16 +52,12 @@ const (
 	rssEvery = time.Second
 )
 
-// measure runs one side over a topic that holds its events already.
-func (h *harness) measure(ctx context.Context, w *world, s *Scenario, sd side, topic string, on loaded) (sample, error) {
-	return h.newRun(w, s, sd, topic, on).measure(ctx)
-}
-
-func (h *harness) newRun(w *world, s *Scenario, sd side, topic string, on loaded) *run {
+func (h *harness) newRun(e *env, s *Scenario, sd side, topic string, on loaded) *run {
 	h.runs++
-	return &run{harness: h, w: w, s: s, side: sd, topic: topic, on: on, group: fmt.Sprintf("bench-%d", h.runs)}
+	return &run{harness: h, env: e, s: s, side: sd, topic: topic, on: on, group: fmt.Sprintf("bench-%d", h.runs)}
 }
 
+// measure runs the side over a topic that holds its events already.
 func (r *run) measure(ctx context.Context) (taken sample, err error) {
 	defer func() {
 		if err != nil {
@@ -76,7 +69,7 @@ func (r *run) measure(ctx context.Context) (taken sample, err error) {
 	if err := r.reset(ctx); err != nil {
 		return sample{}, err
 	}
-	others, err := r.othersCPU()
+	before, err := r.clocks(0)
 	if err != nil {
 		return sample{}, err
 	}
@@ -91,40 +84,68 @@ func (r *run) measure(ctx context.Context) (taken sample, err error) {
 	if err != nil {
 		return taken, err
 	}
-	now, err := r.othersCPU()
-	taken.brokerCPU, taken.servicesCPU = now[0]-others[0], now[1]-others[1]
+	after, err := r.clocks(0)
+	cpu := taken.cpu // from its start to its end
+	taken.clocks = after.since(before)
+	taken.cpu = cpu
 	taken.eventBytes = float64(r.on.Bytes) / float64(r.on.Events)
 	return taken, err
 }
 
 // reset makes the services forget the run before.
 func (r *run) reset(ctx context.Context) error {
-	if r.w.services == nil {
+	if r.env.services == nil {
 		return nil
 	}
 	if r.s.down() {
 		last := r.s.targets[len(r.s.targets)-1]
-		change := r.w.heal(ctx, last)
+		change := r.env.repair(ctx, last)
 		if r.side.fault != nil {
-			change = r.w.fault(ctx, last, *r.side.fault)
+			change = r.env.inject(ctx, last, *r.side.fault)
 		}
 		if change != nil {
 			return change
 		}
 	}
-	return r.w.reset(ctx)
+	return r.env.reset(ctx)
 }
 
-func (r *run) othersCPU() (used [2]time.Duration, err error) {
-	for i, p := range []*process{r.w.broker, r.w.services} {
-		if p == nil {
+// clocks are what the operating system has counted for the processes.
+type clocks struct {
+	cpu, brokerCPU, servicesCPU time.Duration
+	waited, othersWaited        time.Duration // for a core
+}
+
+// clocks reads them. Without a pid those of the measured process stay 0.
+func (r *run) clocks(pid int) (now clocks, err error) {
+	for _, c := range []struct {
+		pid         int
+		cpu, waited *time.Duration
+	}{
+		{r.env.services.pid(), &now.servicesCPU, &now.othersWaited},
+		{r.env.broker.pid(), &now.brokerCPU, &now.othersWaited},
+		{pid, &now.cpu, &now.waited},
+	} {
+		if c.pid == 0 {
 			continue
 		}
-		if used[i], err = cpuTime(p.cmd.Process.Pid); err != nil {
-			return used, err
+		waited, err := waitTime(c.pid)
+		if err != nil {
+			return now, err
+		}
+		*c.waited += waited
+		if *c.cpu, err = cpuTime(c.pid); err != nil {
+			return now, err
 		}
 	}
-	return used, nil
+	return now, nil
+}
+
+func (c clocks) since(before clocks) clocks {
+	return clocks{
+		c.cpu - before.cpu, c.brokerCPU - before.brokerCPU, c.servicesCPU - before.servicesCPU,
+		c.waited - before.waited, c.othersWaited - before.othersWaited,
+	}
 }
 
 // outcomes is how many there are in all when everything is done.
@@ -137,14 +158,14 @@ func (r *run) outcomes() int64 {
 
 // floor measures the hand-written loop.
 func (r *run) floor(ctx context.Context) (taken sample, err error) {
-	spec := r.w.floorSpec(r.s, r.side, r.topic, r.group, r.on.Events)
+	spec := r.env.floorSpec(r.s, r.side, r.topic, r.group, r.on.Events)
 	spec.Profile = r.profile
-	p, err := r.child(ctx, RoleFloor, r.measured, spec)
+	p, err := r.child(ctx, RoleFloor, r.measured, nil, spec)
 	if err != nil {
 		return sample{}, err
 	}
 	defer func() { err = r.finish(ctx, p, &taken, err) }()
-	if r.w.services != nil {
+	if r.env.services != nil {
 		if err := r.watch(ctx, p, &taken); err != nil {
 			return taken, err
 		}
@@ -153,7 +174,7 @@ func (r *run) floor(ctx context.Context) (taken sample, err error) {
 	if err := p.answer(ctx, sideTime, &reply); err != nil {
 		return taken, err
 	}
-	if r.w.services == nil {
+	if r.env.services == nil {
 		taken.elapsed = reply.Last.Sub(reply.First)
 	}
 	taken.records, taken.deliveries, taken.batches = reply.Records, reply.Deliveries, reply.Batches
@@ -166,11 +187,11 @@ func (r *run) floor(ctx context.Context) (taken sample, err error) {
 
 // discarding measures `run` with sinks that discard.
 func (r *run) discarding(ctx context.Context) (taken sample, err error) {
-	file, err := r.w.configure(r.s, r.side, r.topic, r.group)
+	file, err := r.env.configure(r.s, r.side, r.topic, r.group)
 	if err != nil {
 		return sample{}, err
 	}
-	p, err := r.child(ctx, RoleRun, r.measured, RunSpec{Config: file, Discard: true, Outcomes: r.outcomes(), Watch: len(r.s.targets) == 0, Profile: r.profile})
+	p, err := r.child(ctx, RoleRun, r.measured, nil, RunSpec{Config: file, Discard: true, Outcomes: r.outcomes(), Watch: len(r.s.targets) == 0, Profile: r.profile})
 	if err != nil {
 		return sample{}, err
 	}
@@ -202,7 +223,11 @@ func (r *run) real(ctx context.Context) (taken sample, err error) {
 	if err := r.watch(ctx, p, &taken); err != nil {
 		return taken, err
 	}
-	m, err := r.settled(ctx, p, ops)
+	address, err := r.address(p, ops)
+	if err != nil {
+		return taken, err
+	}
+	m, err := r.settled(ctx, p, address)
 	if err != nil {
 		return taken, err
 	}
@@ -228,7 +253,7 @@ func (r *run) complete(taken *sample) error {
 // startReal starts `run`. To be profiled it is started as a child of ours,
 // with the same configuration.
 func (r *run) startReal(ctx context.Context) (*process, <-chan string, error) {
-	file, err := r.w.configure(r.s, r.side, r.topic, r.group)
+	file, err := r.env.configure(r.s, r.side, r.topic, r.group)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -237,21 +262,14 @@ func (r *run) startReal(ctx context.Context) (*process, <-chan string, error) {
 		p, err := start(ctx, r.Program, RoleRun, r.measured, onLog, "run", "--config", file)
 		return p, ops, err
 	}
-	p, err := start(ctx, r.Program, RoleRun, r.measured, onLog, childCommand, RoleRun)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := p.tell(RunSpec{Config: file, Profile: r.profile}); err != nil {
-		_, stopErr := p.stop()
-		return nil, nil, errors.Join(err, stopErr)
-	}
-	return p, ops, nil
+	p, err := r.child(ctx, RoleRun, r.measured, onLog, RunSpec{Config: file, Profile: r.profile})
+	return p, ops, err
 }
 
 // finish ends the process and takes what the operating system says of it.
 func (r *run) finish(ctx context.Context, p *process, taken *sample, err error) error {
 	if err == nil {
-		taken.peakRSS, err = peakRSS(p.cmd.Process.Pid)
+		taken.peakRSS, err = peakRSS(p.pid())
 	}
 	used, stopErr := p.stop()
 	if taken.cpu == 0 {
@@ -260,7 +278,7 @@ func (r *run) finish(ctx context.Context, p *process, taken *sample, err error) 
 	if err = errors.Join(err, stopErr); err != nil {
 		return err
 	}
-	return r.w.committed(ctx, r.group, r.topic)
+	return r.env.committed(ctx, r.group, r.topic)
 }
 
 // watch waits until the services have everything that must arrive, and notes
@@ -272,7 +290,7 @@ func (r *run) watch(ctx context.Context, p *process, taken *sample) error {
 	var got int64
 	err := eventually(ctx, sideTime, watchEvery, func() (bool, error) {
 		now := time.Now()
-		stats, err := r.w.stats(ctx)
+		stats, err := r.env.stats(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -285,7 +303,7 @@ func (r *run) watch(ctx context.Context, p *process, taken *sample) error {
 		}
 		if now.Sub(looked) >= rssEvery {
 			looked = now
-			rss, err := currentRSS(p.cmd.Process.Pid)
+			rss, err := currentRSS(p.pid())
 			if err != nil {
 				return false, err
 			}
@@ -303,7 +321,7 @@ func (r *run) watch(ctx context.Context, p *process, taken *sample) error {
 
 // arrived holds what the services counted against what is on the topic.
 func (r *run) arrived(ctx context.Context) error {
-	stats, err := r.w.stats(ctx)
+	stats, err := r.env.stats(ctx)
 	if err != nil {
 		return err
 	}

@@ -98,6 +98,14 @@ func startOn(cmd *exec.Cmd, cores []int) error {
 	return err
 }
 
+// pid returns the process id; of no process it is 0.
+func (p *process) pid() int {
+	if p == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // tell sends the child its document.
 func (p *process) tell(v any) error {
 	if err := json.NewEncoder(p.stdin).Encode(v); err != nil {

@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // The share of each event type, in percent; the rest is TopologyOperation.
@@ -23,18 +25,12 @@ const (
 	percentEnvelopes = 10
 )
 
-// Header is a Kafka record header.
-type Header struct {
-	Key   string
-	Value []byte
-}
-
 // Record is one event as it goes onto the topic. Key is the id of the twin
 // that the event is about, so that all events of one twin share a partition.
 // Its bytes are the caller's to keep, but Key may be shared: read only.
 type Record struct {
 	Key, Value []byte
-	Headers    []Header
+	Headers    []kgo.RecordHeader
 }
 
 // Feed generates events: the same ones for the same seed and times. It is for
@@ -183,13 +179,13 @@ func (f *Feed) deviceMessage(now time.Time) Record {
 	v := append(make([]byte, 0, 32), `{"SensorValue":"`...)
 	v = append(v, s.value...)
 	v = append(v, `"}`...)
-	return Record{Key: r.device, Value: v, Headers: []Header{
-		{"DigitalTwins-Telemetry", telemetryVersion},
-		{"DigitalTwins-SensorHardwareId", s.hardware},
-		{"CreationTimeUtc", appendTime(make([]byte, 0, 28), now)},
-		{"x-ms-client-request-id", guid(make([]byte, 0, 36), f.rng)},
-		{"iothub-connection-device-id", r.device},
-		{"iothub-message-source", telemetrySource},
+	return Record{Key: r.device, Value: v, Headers: []kgo.RecordHeader{
+		{Key: "DigitalTwins-Telemetry", Value: telemetryVersion},
+		{Key: "DigitalTwins-SensorHardwareId", Value: s.hardware},
+		{Key: "CreationTimeUtc", Value: appendTime(make([]byte, 0, 28), now)},
+		{Key: "x-ms-client-request-id", Value: guid(make([]byte, 0, 36), f.rng)},
+		{Key: "iothub-connection-device-id", Value: r.device},
+		{Key: "iothub-message-source", Value: telemetrySource},
 	}}
 }
 

@@ -146,21 +146,10 @@ func (p *production) makeEvents(ctx, sending context.Context, client *kgo.Client
 		}
 		for range due {
 			r := f.Next(now)
-			client.Produce(sending, &kgo.Record{Topic: topic, Key: r.Key, Value: r.Value, Headers: kafkaHeaders(r.Headers)}, answered)
+			client.Produce(sending, &kgo.Record{Topic: topic, Key: r.Key, Value: r.Value, Headers: r.Headers}, answered)
 		}
 		made += max(due, 0)
 		timer.Reset(next)
 	}
 	return nil
-}
-
-func kafkaHeaders(headers []Header) []kgo.RecordHeader {
-	if len(headers) == 0 {
-		return nil
-	}
-	out := make([]kgo.RecordHeader, len(headers))
-	for i, h := range headers {
-		out[i] = kgo.RecordHeader(h)
-	}
-	return out
 }

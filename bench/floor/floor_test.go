@@ -58,11 +58,7 @@ func TestFloor(t *testing.T) {
 	f := feed.New(1)
 	for i := range n {
 		next := f.Next(time.Now())
-		r := &kgo.Record{Topic: topicName, Partition: int32(i % partitions), Value: next.Value}
-		for _, h := range next.Headers {
-			r.Headers = append(r.Headers, kgo.RecordHeader(h))
-		}
-		records = append(records, r)
+		records = append(records, &kgo.Record{Topic: topicName, Partition: int32(i % partitions), Value: next.Value, Headers: next.Headers})
 	}
 	if err := client.ProduceSync(ctx, records...).FirstErr(); err != nil {
 		t.Fatal(err)

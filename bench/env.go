@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -39,8 +40,8 @@ const (
 	segment = 4 << 20
 )
 
-// world is what is around the measured process during one scenario.
-type world struct {
+// env is what is around the measured process during one scenario.
+type env struct {
 	dir      string
 	broker   *process
 	services *process // nil if nothing is sent anywhere
@@ -53,58 +54,58 @@ type world struct {
 	start    loaded
 }
 
-func newWorld(ctx context.Context, h *harness, s *Scenario) (_ *world, err error) {
-	w := &world{http: &http.Client{Timeout: patience}}
+func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
+	e := &env{http: &http.Client{Timeout: patience}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, w.close())
+			err = errors.Join(err, e.close())
 		}
 	}()
-	if w.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
+	if e.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
 		return nil, err
 	}
-	if w.broker, err = h.child(ctx, RoleBroker, h.others, brokerSpec{s.retention()}); err != nil {
+	if e.broker, err = h.child(ctx, RoleBroker, h.others, nil, brokerSpec{s.retention()}); err != nil {
 		return nil, err
 	}
 	var started brokerReply
-	if err := w.broker.answer(ctx, patience, &started); err != nil {
+	if err := e.broker.answer(ctx, patience, &started); err != nil {
 		return nil, err
 	}
-	w.brokers = started.Brokers
-	client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...))
+	e.brokers = started.Brokers
+	client, err := kgo.NewClient(kgo.SeedBrokers(e.brokers...))
 	if err != nil {
 		return nil, err
 	}
-	w.admin = kadm.NewClient(client)
+	e.admin = kadm.NewClient(client)
 
 	if !s.discard {
-		if err := w.startServices(ctx, h, s); err != nil {
+		if err := e.startServices(ctx, h, s); err != nil {
 			return nil, err
 		}
 	}
-	if w.loader, err = newLoader(w.brokers, s); err != nil {
+	if e.loader, err = newLoader(e.brokers, s); err != nil {
 		return nil, err
 	}
 	if s.live && !s.half {
-		return w, nil
+		return e, nil
 	}
-	if err := w.createTopics(ctx, 0, startTopic, eventsTopic); err != nil {
+	if err := e.createTopics(ctx, 0, startTopic, eventsTopic); err != nil {
 		return nil, err
 	}
-	if w.start, err = w.loader.load(ctx, startTopic, startEvents, 0); err != nil {
+	if e.start, err = e.loader.load(ctx, startTopic, startEvents, 0); err != nil {
 		return nil, err
 	}
-	w.main, err = w.loader.load(ctx, eventsTopic, s.Events, 0)
-	return w, err
+	e.main, err = e.loader.load(ctx, eventsTopic, s.Events, 0)
+	return e, err
 }
 
 // createTopics makes topics. A retention of 0 keeps everything.
-func (w *world) createTopics(ctx context.Context, retention int, names ...string) error {
+func (e *env) createTopics(ctx context.Context, retention int, names ...string) error {
 	configs := map[string]*string{"segment.bytes": kadm.StringPtr(strconv.Itoa(segment))}
 	if retention > 0 {
 		configs["retention.bytes"] = kadm.StringPtr(strconv.Itoa(retention))
 	}
-	created, err := w.admin.CreateTopics(ctx, partitions, 1, configs, names...)
+	created, err := e.admin.CreateTopics(ctx, partitions, 1, configs, names...)
 	if err == nil {
 		err = created.Error()
 	}
@@ -114,7 +115,7 @@ func (w *world) createTopics(ctx context.Context, retention int, names ...string
 	return nil
 }
 
-func (w *world) startServices(ctx context.Context, h *harness, s *Scenario) (err error) {
+func (e *env) startServices(ctx context.Context, h *harness, s *Scenario) (err error) {
 	spec := servicesSpec{Partitions: partitions}
 	for _, t := range s.targets {
 		switch t.typ {
@@ -126,105 +127,90 @@ func (w *world) startServices(ctx context.Context, h *harness, s *Scenario) (err
 			spec.Grids = append(spec.Grids, t.name)
 		}
 	}
-	if w.services, err = h.child(ctx, RoleServices, h.others, spec); err != nil {
+	if e.services, err = h.child(ctx, RoleServices, h.others, nil, spec); err != nil {
 		return err
 	}
-	if err := w.services.answer(ctx, patience, &w.reply); err != nil {
+	if err := e.services.answer(ctx, patience, &e.reply); err != nil {
 		return err
 	}
 	if s.delay > 0 {
 		for _, t := range s.targets {
-			if err := w.fault(ctx, t, emulator.Fault{Delay: emulator.Duration(s.delay)}); err != nil {
+			if err := e.inject(ctx, t, emulator.Fault{Delay: emulator.Duration(s.delay)}); err != nil {
 				return err
 			}
 		}
 	}
-	return os.WriteFile(w.caFile(), []byte(w.reply.CA), 0o600)
+	return os.WriteFile(e.caFile(), []byte(e.reply.CA), 0o600)
 }
 
-// fault switches a fault of one of the services on.
-func (w *world) fault(ctx context.Context, t target, f emulator.Fault) error {
+// inject switches a fault of one of the services on.
+func (e *env) inject(ctx context.Context, t target, f emulator.Fault) error {
 	body, err := json.Marshal(f)
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPut, w.reply.Stats+"/faults?entity="+t.name, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	return w.do(request, nil)
+	return e.call(ctx, http.MethodPut, e.reply.Stats+"/faults?entity="+t.name, body, nil)
 }
 
-// heal ends the fault of one of the services.
-func (w *world) heal(ctx context.Context, t target) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodDelete, w.reply.Stats+"/faults?entity="+t.name, http.NoBody)
-	if err != nil {
-		return err
-	}
-	return w.do(request, nil)
+// repair ends the fault of one of the services.
+func (e *env) repair(ctx context.Context, t target) error {
+	return e.call(ctx, http.MethodDelete, e.reply.Stats+"/faults?entity="+t.name, nil, nil)
 }
 
-func (w *world) caFile() string { return filepath.Join(w.dir, "ca.pem") }
-
-// close stops everything; what was loaded is gone with it.
-func (w *world) close() error {
-	var errs []error
-	if w.admin != nil {
-		w.admin.Close()
-	}
-	if w.loader != nil {
-		w.loader.client.Close()
-	}
-	w.http.CloseIdleConnections()
-	for _, p := range []*process{w.services, w.broker} {
-		if p != nil {
-			_, err := p.stop()
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+// reset makes the services forget what they counted.
+func (e *env) reset(ctx context.Context) error {
+	return e.call(ctx, http.MethodPost, e.reply.Stats+"/reset", nil, nil)
 }
 
 // stats are the services' counts.
-func (w *world) stats(ctx context.Context) (stats emulator.Stats, err error) {
-	err = w.get(ctx, w.reply.Stats+"/stats", func(r *http.Response) error { return json.NewDecoder(r.Body).Decode(&stats) })
+func (e *env) stats(ctx context.Context) (stats emulator.Stats, err error) {
+	err = e.call(ctx, http.MethodGet, e.reply.Stats+"/stats", nil, func(body io.Reader) error { return json.NewDecoder(body).Decode(&stats) })
 	return stats, err
 }
 
-func (w *world) get(ctx context.Context, url string, read func(*http.Response) error) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// call makes a request and passes the response's body to read, unless that is nil.
+func (e *env) call(ctx context.Context, method, url string, body []byte, read func(io.Reader) error) error {
+	request, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	return w.do(request, read)
-}
-
-func (w *world) do(request *http.Request, read func(*http.Response) error) error {
-	response, err := w.http.Do(request)
+	response, err := e.http.Do(request)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode >= 300 {
-		return fmt.Errorf("bench: %s %s: %s", request.Method, request.URL, response.Status)
+		return fmt.Errorf("bench: %s %s: %s", method, url, response.Status)
 	}
 	if read == nil {
 		return nil
 	}
-	return read(response)
+	return read(response.Body)
 }
 
-// reset makes the services forget what they counted.
-func (w *world) reset(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, w.reply.Stats+"/reset", http.NoBody)
-	if err != nil {
-		return err
+func (e *env) caFile() string { return filepath.Join(e.dir, "ca.pem") }
+
+// close stops everything; what was loaded is gone with it.
+func (e *env) close() error {
+	var errs []error
+	if e.admin != nil {
+		e.admin.Close()
 	}
-	return w.do(request, nil)
+	if e.loader != nil {
+		e.loader.client.Close()
+	}
+	e.http.CloseIdleConnections()
+	for _, p := range []*process{e.services, e.broker} {
+		if p != nil {
+			_, err := p.stop()
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, os.RemoveAll(e.dir))...)
 }
 
-func (w *world) deleteTopic(ctx context.Context, name string) error {
-	deleted, err := w.admin.DeleteTopics(ctx, name)
+func (e *env) deleteTopic(ctx context.Context, name string) error {
+	deleted, err := e.admin.DeleteTopics(ctx, name)
 	if err == nil {
 		err = deleted.Error()
 	}
@@ -236,12 +222,12 @@ func (w *world) deleteTopic(ctx context.Context, name string) error {
 
 // committed holds a group's offsets against the ends of a topic's partitions:
 // every event has its outcome, or the group would not have got so far.
-func (w *world) committed(ctx context.Context, group, topic string) error {
-	ends, err := w.admin.ListEndOffsets(ctx, topic)
+func (e *env) committed(ctx context.Context, group, topic string) error {
+	ends, err := e.admin.ListEndOffsets(ctx, topic)
 	if err != nil {
 		return fmt.Errorf("bench: the ends of %s: %w", topic, err)
 	}
-	offsets, err := w.admin.FetchOffsets(ctx, group)
+	offsets, err := e.admin.FetchOffsets(ctx, group)
 	if err != nil {
 		return fmt.Errorf("bench: the offsets of %s: %w", group, err)
 	}
@@ -255,30 +241,30 @@ func (w *world) committed(ctx context.Context, group, topic string) error {
 }
 
 // configure writes the configuration of `run`, and its endpoints.
-func (w *world) configure(s *Scenario, sd side, topic, group string) (file string, err error) {
+func (e *env) configure(s *Scenario, sd side, topic, group string) (file string, err error) {
 	set := make([]map[string]any, 0, len(s.of(sd)))
 	for _, t := range s.of(sd) {
-		c := w.service(t)
+		c := e.service(t)
 		set = append(set, map[string]any{
 			"name": t.name, "type": t.typ, "eventTypes": t.types, "path": c.Path,
 			"connectionString": c.ConnectionString, "secondaryConnectionString": c.Secondary,
 		})
 	}
 	config := map[string]any{
-		"ingest":     map[string]any{"brokers": w.brokers, "topics": []string{topic}, "group": group},
-		"endpoints":  map[string]any{"file": filepath.Join(w.dir, "endpoints.json"), "allowDevelopmentEmulator": true},
+		"ingest":     map[string]any{"brokers": e.brokers, "topics": []string{topic}, "group": group},
+		"endpoints":  map[string]any{"file": filepath.Join(e.dir, "endpoints.json"), "allowDevelopmentEmulator": true},
 		"ops":        map[string]any{"listen": "127.0.0.1:0"},
 		"deadLetter": map[string]any{"topic": "bench-deadletter"},
 	}
-	if w.services != nil {
-		send := map[string]any{"caFile": w.caFile()}
+	if e.services != nil {
+		send := map[string]any{"caFile": e.caFile()}
 		if s.down() {
 			send["timeout"] = "2s" // so that the first time-out, before anything is measured, comes soon
 		}
 		config["send"] = send
 	}
-	file = filepath.Join(w.dir, "twinegress.yaml") // JSON is YAML
-	for name, v := range map[string]any{file: config, filepath.Join(w.dir, "endpoints.json"): set} {
+	file = filepath.Join(e.dir, "twinegress.yaml") // JSON is YAML
+	for name, v := range map[string]any{file: config, filepath.Join(e.dir, "endpoints.json"): set} {
 		b, err := json.Marshal(v)
 		if err != nil {
 			return "", err
@@ -292,19 +278,19 @@ func (w *world) configure(s *Scenario, sd side, topic, group string) (file strin
 
 // service is how to reach a target. One that discards needs an address that is
 // well-formed, and no more.
-func (w *world) service(t target) service {
-	if w.services != nil {
-		return w.reply.Services[t.name]
+func (e *env) service(t target) service {
+	if e.services != nil {
+		return e.reply.Services[t.name]
 	}
 	const nowhere = "Endpoint=sb://127.0.0.1:9;SharedAccessKeyName=none;SharedAccessKey=bm9uZQ==;UseDevelopmentEmulator=true;EntityPath="
 	return service{nowhere + t.name, nowhere + t.name, t.name}
 }
 
 // floorSpec is the same for the floor.
-func (w *world) floorSpec(s *Scenario, sd side, topic, group string, records int64) floorSpec {
-	spec := floorSpec{Spec: floor.Spec{Brokers: w.brokers, Topic: topic, Group: group, Records: records, CAFile: w.caFile()}}
+func (e *env) floorSpec(s *Scenario, sd side, topic, group string, records int64) floorSpec {
+	spec := floorSpec{Spec: floor.Spec{Brokers: e.brokers, Topic: topic, Group: group, Records: records, CAFile: e.caFile()}}
 	for _, t := range s.of(sd) {
-		c := w.service(t)
+		c := e.service(t)
 		typ := string(t.typ)
 		if s.discard {
 			typ = floor.Discard
