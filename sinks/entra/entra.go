@@ -1,5 +1,5 @@
-// Package entra is this process's own identity at Microsoft Entra ID, with
-// which an endpoint can be sent to in place of its keys. One serves all sinks.
+// Package entra is this process's own identity at Microsoft Entra ID, which a
+// sink can use in place of an endpoint's keys. All sinks share one.
 package entra
 
 import (
@@ -22,9 +22,9 @@ import (
 	"twinegress/sinks"
 )
 
-// The scopes that the services' tokens are for. The first two have to be those
-// that the SDKs ask for, two slashes included, or Check would fetch tokens that
-// nobody uses.
+// The scopes of the services' tokens. The first two have to be those that the
+// SDKs request, two slashes included, or Check would fetch tokens that nobody
+// uses.
 const (
 	EventHubs  = "https://eventhubs.azure.net//.default"
 	ServiceBus = "https://servicebus.azure.net//.default"
@@ -32,19 +32,18 @@ const (
 )
 
 const (
-	// patience bounds one request for a token: the AMQP SDKs ask without a limit.
-	patience = 10 * time.Second
+	// fetchTimeout bounds one request for a token: the AMQP SDKs set no limit.
+	fetchTimeout = 10 * time.Second
 	// refreshBefore is how long before its end a token is renewed; refreshEvery
-	// is how often that is tried while the old one is still good.
+	// is the interval of tries while the old one is still usable.
 	refreshBefore = 5 * time.Minute
 	refreshEvery  = 30 * time.Second
-	// maxMessage is how much is kept of what Entra ID answers.
+	// maxMessage is how many bytes of Entra ID's answer are kept.
 	maxMessage = 1000
 )
 
-// Identity gives tokens, each from memory as long as it is good. (Some of the
-// credentials behind it start a program for every token.) It is the
-// azcore.TokenCredential that the SDKs are given.
+// Identity is a cache of tokens: some of the credentials behind it start a
+// program for every token. It is the azcore.TokenCredential of the SDKs' clients.
 type Identity struct {
 	source func() (azcore.TokenCredential, error)
 
@@ -52,20 +51,20 @@ type Identity struct {
 	scopes map[string]*scope
 }
 
-// scope is one audience's token.
+// scope is the token of one scope.
 type scope struct {
-	turn chan struct{} // held by who fetches
+	fetching chan struct{} // a semaphore of one
 
-	mu    sync.Mutex
-	token azcore.AccessToken
-	next  time.Time // no renewal before that
+	mu      sync.Mutex
+	token   azcore.AccessToken
+	renewAt time.Time // not before that
 }
 
-// New is the identity of DefaultAzureCredential: environment, workload identity
-// and managed identity, which are for production, then the developer's own
-// command-line tools. AZURE_TOKEN_CREDENTIALS narrows that down, as with every
-// program of this SDK, so there is no configuration key of ours for it. The
-// credential is made when it is first needed. roots are further root
+// New returns the identity of DefaultAzureCredential: environment, workload
+// identity and managed identity, which are for production, then the developer's
+// own command-line tools. AZURE_TOKEN_CREDENTIALS selects among them, as in
+// every program with this SDK, so there is no configuration key of ours for it.
+// The credential is made when it is first needed. roots are further root
 // certificates, or nil.
 func New(roots *x509.CertPool) *Identity {
 	return newDefault(&azidentity.DefaultAzureCredentialOptions{}, roots)
@@ -82,7 +81,7 @@ func newDefault(options *azidentity.DefaultAzureCredentialOptions, roots *x509.C
 	}))
 }
 
-// Of is the identity of a credential.
+// Of returns the identity of a credential.
 func Of(credential azcore.TokenCredential) *Identity {
 	return newIdentity(func() (azcore.TokenCredential, error) { return credential, nil })
 }
@@ -92,9 +91,9 @@ func newIdentity(source func() (azcore.TokenCredential, error)) *Identity {
 }
 
 // Check makes sure that there is a token for a scope. A sink calls it before
-// each send: the AMQP SDKs ask for tokens without the send's context, and
-// report a failure as a lost connection. What it gives back is nil or says what
-// is to be done. A nil Identity, a sink's with a key, needs no token.
+// each send: the AMQP SDKs request tokens without the send's context, and
+// report a failure as a lost connection. Its error is a *sinks.Error. A nil
+// Identity, that of a sink with a key, needs no token.
 func (i *Identity) Check(ctx context.Context, scope string) error {
 	if i == nil {
 		return nil
@@ -109,63 +108,64 @@ func (i *Identity) Check(ctx context.Context, scope string) error {
 // GetToken is azcore.TokenCredential's.
 func (i *Identity) GetToken(ctx context.Context, options policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	if options.Claims != "" {
-		return i.fetch(ctx, options) // a challenge: what we have isn't good enough
+		return i.fetch(ctx, options) // a challenge: the token in the cache is not enough
 	}
 	s := i.scope(strings.Join(options.Scopes, " "))
-	if token, fresh, good := s.held(); fresh {
+	if token, fresh, usable := s.cached(); fresh {
 		return token, nil
-	} else if good {
+	} else if usable {
 		select {
-		case s.turn <- struct{}{}:
+		case s.fetching <- struct{}{}:
 		default:
-			return token, nil // another is renewing it
+			return token, nil // another call renews it
 		}
 	} else {
 		select {
-		case s.turn <- struct{}{}:
+		case s.fetching <- struct{}{}:
 		case <-ctx.Done():
 			return azcore.AccessToken{}, context.Cause(ctx)
 		}
 	}
-	defer func() { <-s.turn }()
-	token, fresh, good := s.held() // again: another may have fetched it
+	defer func() { <-s.fetching }()
+	token, fresh, usable := s.cached() // again: another call may have fetched it
 	if fresh {
 		return token, nil
 	}
 	fetched, err := i.fetch(ctx, options)
 	switch {
 	case err == nil:
-		s.hold(fetched)
+		s.store(fetched)
 		return fetched, nil
-	case good: // it couldn't be renewed
+	case usable: // it couldn't be renewed
 		s.postpone()
 		return token, nil
 	}
 	return azcore.AccessToken{}, err
 }
 
-// held gives the token in memory. Good, it can be used; fresh, it needs no
-// renewal either.
-func (s *scope) held() (token azcore.AccessToken, fresh, good bool) {
+// cached returns the token in the cache, whether it can be used, and whether it
+// needs no renewal either.
+func (s *scope) cached() (token azcore.AccessToken, fresh, usable bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	return s.token, now.Before(s.next), now.Before(s.token.ExpiresOn.Add(-refreshEvery))
+	return s.token, now.Before(s.renewAt), now.Before(s.token.ExpiresOn.Add(-refreshEvery))
 }
 
-func (s *scope) hold(token azcore.AccessToken) {
+func (s *scope) store(token azcore.AccessToken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.token, s.next = token, token.ExpiresOn.Add(-refreshBefore)
+	s.token, s.renewAt = token, token.ExpiresOn.Add(-refreshBefore)
 	if !token.RefreshOn.IsZero() {
-		s.next = token.RefreshOn
+		s.renewAt = token.RefreshOn
 	}
 }
 
+// postpone puts the next renewal off, after one that failed.
 func (s *scope) postpone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.next = time.Now().Add(refreshEvery)
+	s.renewAt = time.Now().Add(refreshEvery)
 }
 
 func (i *Identity) scope(name string) *scope {
@@ -173,7 +173,7 @@ func (i *Identity) scope(name string) *scope {
 	defer i.mu.Unlock()
 	s := i.scopes[name]
 	if s == nil {
-		s = &scope{turn: make(chan struct{}, 1)}
+		s = &scope{fetching: make(chan struct{}, 1)}
 		i.scopes[name] = s
 	}
 	return s
@@ -184,7 +184,7 @@ func (i *Identity) fetch(ctx context.Context, options policy.TokenRequestOptions
 	if err != nil {
 		return azcore.AccessToken{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	token, err := credential.GetToken(ctx, options)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
@@ -193,8 +193,9 @@ func (i *Identity) fetch(ctx context.Context, options policy.TokenRequestOptions
 	return token, err
 }
 
-// reasonOf tells an identity that is refused, or that there is none, from a token
-// endpoint that can't be asked.
+// reasonOf returns the reason of an error of azidentity: Unauthorized where the
+// identity is refused or there is none, Unreachable where the token endpoint
+// did not answer.
 func reasonOf(ctx context.Context, err error) event.Reason {
 	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) {
 		return event.Unreachable
@@ -213,8 +214,8 @@ func reasonOf(ctx context.Context, err error) event.Reason {
 	return event.Unauthorized // no credential has what it needs to ask at all
 }
 
-// shortened is an error whose text is one line of bounded length: azidentity's
-// are whole pages, with one credential's failure after the other.
+// shortened is an error whose text is one line of bounded length: that of
+// azidentity has several lines for each credential.
 type shortened struct{ error }
 
 func (s shortened) Error() string {

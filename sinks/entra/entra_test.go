@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// issuer is a credential that a test tells what to do.
+// issuer is a credential with a test's answers.
 type issuer struct {
 	calls  atomic.Int32
 	answer func(ctx context.Context, call int) (azcore.AccessToken, error)
@@ -42,7 +42,7 @@ func token(name string, lasts time.Duration) azcore.AccessToken {
 	return azcore.AccessToken{Token: name, ExpiresOn: time.Now().Add(lasts)}
 }
 
-// ask gives the token's name, or what went wrong.
+// ask returns the token's name, or the error.
 func ask(i *Identity, scope string) string {
 	token, err := i.GetToken(context.Background(), policy.TokenRequestOptions{Scopes: []string{scope}})
 	if err != nil {
@@ -102,8 +102,8 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// Many who need a token make one request; whoever waits does so within their
-// own time, also where the SDK asks without a limit.
+// Many calls for one token make one request. Each waits within its own time
+// limit, also where the SDK sets none.
 func TestOneRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -119,7 +119,7 @@ func TestOneRequest(t *testing.T) {
 		begun := time.Now()
 		var asking sync.WaitGroup
 		asking.Go(func() { // as the AMQP SDKs do
-			if got := ask(identity, EventHubs); !strings.Contains(got, "deadline exceeded") || time.Since(begun) != patience {
+			if got := ask(identity, EventHubs); !strings.Contains(got, "deadline exceeded") || time.Since(begun) != fetchTimeout {
 				t.Errorf("without a limit: %s after %v", got, time.Since(begun))
 			}
 		})
@@ -149,7 +149,7 @@ func TestOneRequest(t *testing.T) {
 	})
 }
 
-// While one renews a token that is still good, nobody waits for it.
+// While one call renews a token that is still usable, no other waits for it.
 func TestRenewalHoldsNobodyBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -207,8 +207,8 @@ func (l *login) says(status int, body string) {
 	l.answer.Store(&answer)
 }
 
-// The real chain of credentials, with what the workload identity webhook puts in
-// a pod, against a token endpoint over a socket.
+// The real chain of credentials, with the environment that the workload identity
+// webhook sets in a pod, against a token endpoint over a socket.
 func TestWorkloadIdentity(t *testing.T) {
 	l := newLogin(t)
 	file := filepath.Join(t.TempDir(), "token")
@@ -286,7 +286,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	})
 }
 
-// Outside of Azure, with nothing set up: it says what was tried.
+// Outside of Azure, with nothing set up, the error names what was tried.
 func TestNoIdentity(t *testing.T) {
 	for name, credentials := range map[string]string{"nothing set up": "EnvironmentCredential", "no such credential": "Typo"} {
 		t.Setenv("AZURE_TOKEN_CREDENTIALS", credentials)

@@ -10,15 +10,16 @@ import (
 	"twinegress/internal/jsonwalk"
 )
 
-// buffers are what bodies are built in. A new megabyte for each batch would
-// be most of what this sink leaves to the garbage collector.
+// buffers are reused for bodies. A new megabyte for each batch would be most of
+// this sink's garbage.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// maxPooled leaves room for an event that overshoots.
+// maxPooled is the largest buffer that is kept: a full request, and the event
+// that did not fit any more.
 const maxPooled = 2 * maxBytes
 
-// build gives the JSON array of as many events as one request takes, at least
-// one, however large, and tells how many those are. buf is built in.
+// build returns the JSON array of as many events as fit in one request, at least
+// one, of any size, and how many those are. It is built in buf.
 func build(buf []byte, events []*event.Event) (body []byte, n int) {
 	size := 2
 	for _, ev := range events {
@@ -42,9 +43,9 @@ func build(buf []byte, events []*event.Event) (body []byte, n int) {
 	return append(body, ']'), len(events)
 }
 
-// reader is a request's body. net/http reads it in a goroutine of its own and
-// may go on when the request has returned: one that failed, or was answered
-// early. From release on it finds nothing more, so the buffer may be another
+// reader is a request's body. net/http reads it in a goroutine of its own, and
+// may go on after the request has returned, where it failed or was answered
+// early. After release, Read returns an error, so that the buffer can be another
 // request's.
 type reader struct {
 	mu sync.Mutex
@@ -79,19 +80,18 @@ func (r *reader) release() {
 	r.r = nil
 }
 
-// appendEvent appends an event as Event Grid takes it: its own bytes, but
+// appendEvent appends an event as Event Grid accepts it: its own bytes, but
 // without `topic`, which only the service may set, and without a
-// `metadataVersion` other than "1", the only one that it knows.
+// `metadataVersion` other than "1", the only valid one.
 //
 // Digital Twins writes both at an event's end, in this order or the other.
-// There they are found in a few steps back from the end, instead of in a walk
-// over everything, which would cost more than all else that is done here for
-// an event. An event that has one of them a second time, further to the front,
-// so keeps that one: such an object's meaning is anyone's guess (RFC 8259,
-// section 4), and the service is left to refuse it.
+// There they are found in a few steps back from the end. To scan the whole event
+// would cost more than all else that is done here for it. An event that has one
+// of them a second time, nearer to its start, keeps that one: the meaning of such
+// an object is undefined (RFC 8259, section 4), and the service may refuse it.
 func appendEvent(buf, doc []byte) []byte {
-	// Copied first, whole: an event that has waited has left the caches, and
-	// comes back sooner in one go than line by line from its end.
+	// The whole is copied first: an event that has waited is in no cache any
+	// more, and one copy loads it sooner than steps back from its end.
 	start := len(buf)
 	buf = append(buf, doc...)
 	if topic, ok := topicAtEnd(buf[start:]); ok {
@@ -103,8 +103,8 @@ func appendEvent(buf, doc []byte) []byte {
 // span is a part of a document.
 type span struct{ start, end int }
 
-// topicAtEnd gives the member `topic` with the comma before it, where it and a
-// metadataVersion that may stay are an object's last two members, in any order.
+// topicAtEnd returns the member `topic` with the comma before it, where it and a
+// valid metadataVersion are an object's last two members, in either order.
 func topicAtEnd(doc []byte) (topic span, ok bool) {
 	end := len(doc) - 1 // the brace
 	version := false
@@ -126,12 +126,12 @@ func topicAtEnd(doc []byte) (topic span, ok bool) {
 	return topic, ok && version
 }
 
-// appendMembers walks over all members and copies what stands between those
-// that are cut out.
+// appendMembers appends an object without the members that Event Grid refuses,
+// in runs of the others.
 func appendMembers(buf, doc []byte) []byte {
 	cut, before := false, len(buf)
-	from, to := -1, 0 // the members that are to be copied next; from -1: none
-	next := func() {
+	from, to := -1, 0 // the run that is to be copied next; from -1: none
+	copyRun := func() {
 		if from < 0 {
 			return
 		}
@@ -145,7 +145,7 @@ func appendMembers(buf, doc []byte) []byte {
 	jsonwalk.Members(doc, func(m jsonwalk.Member) bool {
 		if refused(doc, m) {
 			cut = true
-			next()
+			copyRun()
 			return true
 		}
 		if from < 0 {
@@ -157,13 +157,14 @@ func appendMembers(buf, doc []byte) []byte {
 	if !cut {
 		return append(buf, doc...)
 	}
-	next()
+	copyRun()
 	if len(buf) == before {
 		buf = append(buf, '{')
 	}
 	return append(buf, '}')
 }
 
+// refused reports whether Event Grid refuses the member.
 func refused(doc []byte, m jsonwalk.Member) bool {
 	key := doc[m.KeyStart:m.KeyEnd]
 	return jsonwalk.KeyIs(key, "topic") ||

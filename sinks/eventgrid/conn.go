@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// gatherBytes is how much goes to the kernel at once. Of what writing costs,
-	// 64 KiB save two fifths and this a half: docs/performance.md.
+	// gatherBytes is how much is written to the kernel at once. 64 KiB save two
+	// fifths of the cost of writing, and this a half: docs/performance.md.
 	gatherBytes = 256 << 10
 	// recordBytes is more than a TLS record takes on the wire (RFC 8446, section 5.2).
 	recordBytes = 17 << 10
@@ -22,18 +22,18 @@ const (
 	handshakeTimeout = 10 * time.Second // net/http's own
 )
 
-// gathered are what connections gather in, while a body is written.
-var gathered = sync.Pool{New: func() any {
+// gatherBuffers are the connections' buffers while a body is written.
+var gatherBuffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, gatherBytes+recordBytes)
 	return &b
 }}
 
-// useGatheringConns lets the transport's connections write a body's TLS records
+// useGatheringConns makes the transport's connections write a body's TLS records
 // many at a time. crypto/tls makes a system call for each, of 16 KiB at most:
-// that was a sixth of what an event costs here. Only HTTP/1.1 is spoken, with a
-// connection for each lane: HTTP/2 would put all lanes on one, in frames of 16 KiB.
-// Behind a proxy net/http makes the TLS connection itself, and each record is
-// written as it comes.
+// that was a sixth of an event's cost here. Only HTTP/1.1 is used, with a
+// connection for each lane: HTTP/2 would send all lanes over one, in frames of
+// 16 KiB. Behind a proxy net/http makes the TLS connection itself, and each
+// record is written alone.
 func useGatheringConns(t *http.Transport) {
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
@@ -60,21 +60,21 @@ func useGatheringConns(t *http.Transport) {
 	}
 }
 
-// conn is a TLS connection whose bodies go out many records at a time.
+// conn is a TLS connection that writes a body many records at a time.
 type conn struct {
 	*tls.Conn
 	raw *gatheringConn
 }
 
-// ReadFrom is what net/http copies a body with.
+// ReadFrom writes a body; net/http calls it.
 func (c *conn) ReadFrom(body io.Reader) (int64, error) {
 	c.raw.gather()
 	n, err := io.Copy(c.Conn, body)
 	return n, errors.Join(err, c.raw.flush())
 }
 
-// Close doesn't wait for a service that takes no more: TLS itself would, to say
-// good-bye, for as long as a write below it that it doesn't know of.
+// Close does not wait for a service that reads no more. TLS itself would: its
+// closing alert waits for the write below it that is blocked.
 func (c *conn) Close() error {
 	if c.raw.busy() {
 		return c.raw.Conn.Close()
@@ -82,19 +82,19 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// gatheringConn is the connection below TLS. Between gather and flush it keeps
-// what is written until there is enough of it.
+// gatheringConn is the connection below TLS. Between gather and flush it buffers
+// what is written.
 type gatheringConn struct {
 	net.Conn
 
-	mu  sync.Mutex // TLS writes alerts whenever it has one
-	buf *[]byte    // nil: what is written goes out at once
+	mu  sync.Mutex // TLS may write an alert at any time
+	buf *[]byte    // nil: not buffered
 }
 
 func (c *gatheringConn) gather() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.buf = gathered.Get().(*[]byte)
+	c.buf = gatherBuffers.Get().(*[]byte)
 }
 
 // busy reports whether a body is being written.
@@ -106,8 +106,8 @@ func (c *gatheringConn) busy() bool {
 	return c.buf != nil
 }
 
-// Write tells of an error of what is written later only with that: TLS takes
-// its connection for broken then as well.
+// Write may return the error of an earlier Write's bytes, which is when they are
+// written: for TLS the connection is broken then as well.
 func (c *gatheringConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -128,7 +128,7 @@ func (c *gatheringConn) flush() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.write()
-	gathered.Put(c.buf)
+	gatherBuffers.Put(c.buf)
 	c.buf = nil
 	return err
 }

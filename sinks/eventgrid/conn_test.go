@@ -67,7 +67,7 @@ func TestBodiesGoOutInFewWrites(t *testing.T) {
 	}
 }
 
-// A service that takes no more of a body must not hold up who gives it up.
+// Close must not wait for a service that reads no more of a body.
 func TestCloseDoesntWaitForBody(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	server.StartTLS()

@@ -27,11 +27,11 @@ import (
 )
 
 const (
-	// maxBytes is what Event Grid takes in one request, and in one event.
+	// maxBytes is Event Grid's limit for one request, and for one event.
 	maxBytes = 1 << 20
-	// busyWait is for a 429 that doesn't say how long to wait.
+	// busyWait is the wait after a 429 that doesn't say how long to wait.
 	busyWait = 10 * time.Second
-	// maxReply is how much of a refusal's text is kept.
+	// maxReply is how many bytes of a refusal's text are kept.
 	maxReply = 512
 )
 
@@ -43,7 +43,7 @@ type Sink struct {
 	identity  *entra.Identity // nil: with a key
 }
 
-// Opener returns what opens the sinks of topics. roots are further root
+// Opener returns the factory of the sinks for topics. roots are further root
 // certificates, or nil; identity is for endpoints without keys.
 func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
 	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
@@ -75,12 +75,13 @@ func open(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, iden
 	return s
 }
 
-// noRedirect makes a redirection an answer like any other. Followed, it would
-// take the key along, and what answers the GET that a POST then becomes has
-// taken no event. A topic redirects nobody; a proxy that wants a log-in does.
+// noRedirect makes a redirection an answer like any other. To follow it would
+// send the key to another host, and a POST may become a GET, whose answer says
+// nothing about the events. A topic does not redirect; a proxy that wants a
+// log-in does.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// Send posts as many events as one request takes, as a JSON array.
+// Send posts as many events as fit in one request, as a JSON array.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
 		return 0, err
@@ -96,11 +97,11 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	return n, s.post(ctx, body)
 }
 
-// Check posts an empty array: the service looks at the key before it looks at
-// the events, and there is none to store. Whether an array without events is
-// taken or is bad data is not documented; either answer says that the topic is
-// there and the key in order. What it can't tell: whether the topic's schema
-// is Event Grid's, as it has to be.
+// Check posts an empty array: the service checks the key before the events, and
+// there is none to store. Whether it accepts an array without events or calls it
+// bad data is not documented; either answer means that the topic exists and the
+// key is right. It does not check that the topic's schema is Event Grid's, as it
+// has to be.
 func (s *Sink) Check(ctx context.Context) error {
 	if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
 		return err
@@ -112,24 +113,24 @@ func (s *Sink) Check(ctx context.Context) error {
 	return err
 }
 
-// post puts one request's events on the service.
+// post sends one request.
 func (s *Sink) post(ctx context.Context, body []byte) error {
 	request, err := runtime.NewRequest(ctx, http.MethodPost, s.url)
 	if err != nil {
 		return err
 	}
 	content := &reader{r: bytes.NewReader(body)}
-	defer content.release() // before the caller uses the body's memory again
+	defer content.release() // before the caller reuses the body's memory
 	if err := request.SetBody(content, "application/json; charset=utf-8"); err != nil {
 		return err
 	}
-	runtime.SkipBodyDownload(request) // or the pipeline would read all of it, whatever its size
+	runtime.SkipBodyDownload(request) // or the pipeline would read all of it, of any size
 	response, err := s.pipeline.Do(request)
 	if err != nil {
 		return &sinks.Error{Reason: event.Unreachable, Err: err}
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
-	// What is left is read to its end, so that the connection is used again.
+	// The rest is read, up to a limit, so that the connection is used again.
 	_, drained := io.Copy(io.Discard, io.LimitReader(response.Body, maxBytes))
 	if err := errors.Join(err, drained, response.Body.Close()); err != nil {
 		return &sinks.Error{Reason: event.Unreachable, Err: err}
@@ -144,7 +145,7 @@ func (s *Sink) post(ctx context.Context, body []byte) error {
 	return e
 }
 
-// classify says what an answer means; see the table of Event Grid's status
+// classify returns the error of an answer; see the table of Event Grid's status
 // codes in "Troubleshoot Azure Event Grid errors".
 func classify(response *http.Response, text []byte) *sinks.Error {
 	err := fmt.Errorf("HTTP %s: %s", response.Status, text)
@@ -163,7 +164,8 @@ func classify(response *http.Response, text []byte) *sinks.Error {
 	return &sinks.Error{Reason: event.Unreachable, Err: err}
 }
 
-// retryAfter reads the header in both of its forms (RFC 9110, section 10.2.3).
+// retryAfter returns the wait in the header, which has two forms (RFC 9110,
+// section 10.2.3), or otherwise.
 func retryAfter(response *http.Response, otherwise time.Duration) time.Duration {
 	value := response.Header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
@@ -175,7 +177,7 @@ func retryAfter(response *http.Response, otherwise time.Duration) time.Duration 
 	return otherwise
 }
 
-// Close gives up the idle connections.
+// Close closes the idle connections.
 func (s *Sink) Close(context.Context) error {
 	s.transport.CloseIdleConnections()
 	return nil

@@ -30,7 +30,7 @@ func eventsOf(bodies ...string) (events []*event.Event) {
 	return events
 }
 
-// sized is an event of exactly that many bytes.
+// sized returns an event of exactly that many bytes.
 func sized(n int) string { return `{"a":"` + strings.Repeat("x", n-8) + `"}` }
 
 // How many events a request holds, by their sizes.
@@ -60,7 +60,7 @@ func TestRequestSize(t *testing.T) {
 	}
 }
 
-// topic is a sink whose topic answers so.
+// topic returns a sink whose topic answers so.
 func topic(t *testing.T, answer http.HandlerFunc) *Sink {
 	t.Helper()
 	server := httptest.NewTLSServer(answer)
@@ -75,8 +75,8 @@ func topic(t *testing.T, answer http.HandlerFunc) *Sink {
 	return s
 }
 
-// What the request is, and what is made of its answer. What each status means
-// is in the suite's table of errors.
+// TestAnswers checks the request, and what Send returns for an answer. The
+// meaning of each status is in the suite's table of errors.
 func TestAnswers(t *testing.T) {
 	date := time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)
 	tests := map[string]struct {
@@ -89,12 +89,12 @@ func TestAnswers(t *testing.T) {
 	}{
 		"200": {status: 200},
 		"400": {status: 400, reason: event.Rejected},
-		// Followed, it would take the key along to another host; and what that
-		// answers to the GET that a POST becomes is no delivery.
+		// To follow it would send the key to another host; and the answer to the
+		// GET that a POST becomes is no delivery.
 		"302": {status: 302, header: "Location", text: "/elsewhere", reason: event.Unreachable},
 		"307": {status: 307, header: "Location", text: "/elsewhere", reason: event.Unreachable},
-		// It is a firewall's to an endpoint with keys; to an identity it is mostly
-		// a role that is missing, and the reason should say so.
+		// With keys it is a firewall's answer; with an identity it is mostly a
+		// missing role, and the reason should say so.
 		"403, with an identity":    {status: 403, identity: true, reason: event.Unauthorized},
 		"429, seconds":             {status: 429, header: "Retry-After", text: "17", reason: event.Throttled, wait: 17 * time.Second},
 		"429, a date":              {status: 429, header: "Retry-After", text: date, reason: event.Throttled, wait: 59 * time.Minute, atMost: time.Hour},
@@ -165,9 +165,9 @@ func TestTooLargeIsNotSent(t *testing.T) {
 	}
 }
 
-// Bodies share their memory, one after the other. A topic that answers before
-// it has read the body leaves net/http reading; that must never be the next
-// request's.
+// Bodies use the same memory, one after the other. Where a topic answers before
+// it has read the body, net/http goes on reading: it must never read the next
+// request's body.
 func TestBodiesDontMix(t *testing.T) {
 	var arrived atomic.Int32
 	s := topic(t, func(w http.ResponseWriter, r *http.Request) {
