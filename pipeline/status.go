@@ -105,7 +105,7 @@ func statusOf(snap sinks.Snapshot) EndpointStatus {
 // waits before any lane of it is full, since its events keep too much in flight.
 func (p *Pipeline) snapshot(s *sinks.Sender) sinks.Snapshot {
 	snap := s.Snapshot()
-	snap.HoldsBack = snap.HoldsBack || snap.HoldsShare && p.Source.Full()
+	snap.HoldsBack = snap.HoldsBack || snap.OverShare && p.Source.Full()
 	return snap
 }
 

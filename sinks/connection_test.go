@@ -7,17 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"twinegress/endpoints"
 	"twinegress/internal/event"
 )
-
-// countOpened counts the connections that a harness's sender opens.
-func (h *harness) countOpened(n *int) {
-	h.link = newFailover(hub, func(e endpoints.Endpoint, k Key) (Sink, error) {
-		*n++
-		return h.service.open(e, k)
-	}, h.log)
-}
 
 // closed gives the connections that were closed, and forgets them.
 func (h *harness) closed() []string {
@@ -33,8 +24,6 @@ func (h *harness) closed() []string {
 func TestSilentConnectionIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
-		opened := 0
-		h.countOpened(&opened)
 		slow := true
 		h.service.respond = func(ctx context.Context, _ string, events []*event.Event) (int, error) {
 			if slow && events[0].Chunk.Partition == 0 {
@@ -61,8 +50,8 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		h.put(0, 1)
 		advance(time.Second)
 		h.expect(counts{"delivered": 2, "unreachable": 1})
-		if opened != 2 {
-			t.Errorf("%d connections were opened, want a new one after the time-out", opened)
+		if n := h.service.opened; n != 2 {
+			t.Errorf("%d connections were opened, want a new one after the time-out", n)
 		}
 		h.finish()
 	})
@@ -72,18 +61,16 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 func TestRefusedConnectionIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
-		opened := 0
-		h.countOpened(&opened)
 		h.service.respond = refusing("primary")
 		h.put(0, 1)
 		advance(10 * ms)
-		if closed := h.closed(); !slices.Equal(closed, []string{"primary"}) || opened != 2 {
-			t.Errorf("closed %v of %d, want the primary", closed, opened)
+		if closed := h.closed(); !slices.Equal(closed, []string{"primary"}) || h.service.opened != 2 {
+			t.Errorf("closed %v of %d, want the primary", closed, h.service.opened)
 		}
 		h.put(0, 1)
 		advance(10 * ms)
-		if opened != 2 {
-			t.Errorf("%d connections were opened, want 2", opened)
+		if n := h.service.opened; n != 2 {
+			t.Errorf("%d connections were opened, want 2", n)
 		}
 		h.expect(counts{"delivered": 2})
 		h.finish()

@@ -7,7 +7,6 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/event"
 	"twinegress/internal/metrics"
-	"twinegress/sinks/breaker"
 )
 
 // Counts are per event, since the sender was made. At any moment
@@ -50,23 +49,6 @@ func (c *Counts) DroppedTotal() (n uint64) {
 	return n
 }
 
-// State is an endpoint's state, in the words of the status.
-type State string
-
-// The states of an endpoint.
-const (
-	StateProvisioning State = "provisioning" // nothing sent yet
-	StateReady        State = "ready"
-	StateThrottled    State = "throttled"
-	StateBackingOff   State = "backing_off"
-	StateProbing      State = "probing"
-	StateStopped      State = "stopped"
-	StateDeleting     State = "deleting"
-)
-
-// States are all of them, for the metric that has a series for each.
-var States = []State{StateProvisioning, StateReady, StateThrottled, StateBackingOff, StateProbing, StateStopped, StateDeleting}
-
 // Health is how an endpoint is doing.
 type Health struct {
 	State        State
@@ -75,7 +57,7 @@ type Health struct {
 	Reason       string    // of the back-off, in one word; empty unless backing off or probing
 	LastError    string
 	HoldsBack    bool // its full lane is what the intake waits for
-	HoldsShare   bool // what waits here keeps half of all that may be in flight
+	OverShare    bool // what is queued here keeps half of all that may be in flight
 }
 
 // Snapshot is a sender at one moment.
@@ -83,50 +65,4 @@ type Snapshot struct {
 	Endpoint endpoints.Endpoint
 	Counts   Counts
 	Health
-}
-
-// Snapshot gives the sender's counts, all of the same moment, and its health.
-func (s *Sender) Snapshot() Snapshot {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return Snapshot{Endpoint: s.endpoint, Counts: s.counts, Health: s.health()}
-}
-
-// Health gives the sender's health alone, at next to no cost.
-func (s *Sender) Health() Health {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.health()
-}
-
-func (s *Sender) health() Health {
-	open, until := s.breaker.State() // not from before the counts: what was dropped has its back-off
-	h := Health{
-		Key:          s.link.key(),
-		BackOffUntil: until,
-		LastError:    s.lastErr,
-		HoldsBack:    s.holdsBack.Load(),
-		HoldsShare:   s.options.MaxHeld > 0 && s.held.Load() >= s.options.MaxHeld,
-	}
-	if open != breaker.Closed {
-		h.Reason = s.lastReason.String()
-	}
-	switch {
-	case s.life == deleting:
-		h.State = StateDeleting
-	case s.life == stopped:
-		h.State = StateStopped
-	case open == breaker.BackingOff:
-		h.State = StateBackingOff
-	case open == breaker.Probing:
-		h.State = StateProbing
-	case s.throttled.Load() > 0:
-		h.State = StateThrottled
-	case s.life == provisioning:
-		h.State = StateProvisioning
-	default:
-		h.State = StateReady
-		h.LastError = "" // a throttling that is over: nothing is wrong now
-	}
-	return h
 }

@@ -2,9 +2,7 @@ package sinks
 
 import (
 	"context"
-	"errors"
 	"slices"
-	"sync"
 
 	"twinegress/internal/event"
 )
@@ -23,13 +21,20 @@ type Target struct {
 // from chunk to chunk and allocates nothing once its buffers have grown. The
 // zero Fanout is ready.
 type Fanout struct {
-	events  []*event.Event // as added
-	targets [][]Target     // of each of them
-	runs    []run          // in the order of their first events
+	events []*event.Event // as added
+	spans  []span
+	runs   []run // in the order of their first events
 	// bySlot is, by Target.Slot, the number of the target's run, from 1; 0
 	// without one. A map would cost a hash an event.
 	bySlot  []int32
 	grouped []*event.Event // what the runs consist of: one buffer, not one a sender
+}
+
+// span is events in a row with the same targets: without filters, all
+// neighbours of one event type.
+type span struct {
+	targets    []Target
+	start, end int // in Fanout.events
 }
 
 // run is the events of one chunk for one sender, in order.
@@ -42,38 +47,55 @@ type run struct {
 // Add notes an event and its targets, which have to stay as they are until
 // Group. All targets of a chunk come from one table.
 func (f *Fanout) Add(ev *event.Event, targets []Target) {
-	f.events, f.targets = append(f.events, ev), append(f.targets, targets)
-	for i := range targets {
-		t := &targets[i]
-		if int(t.Slot) >= len(f.bySlot) {
-			f.bySlot = append(f.bySlot, make([]int32, int(t.Slot)+1-len(f.bySlot))...)
-		}
-		if f.bySlot[t.Slot] == 0 {
-			f.runs = append(f.runs, run{Target: *t})
-			f.bySlot[t.Slot] = int32(len(f.runs))
-		}
-		f.runs[f.bySlot[t.Slot]-1].size++
+	if len(targets) == 0 {
+		return
 	}
+	f.events = append(f.events, ev)
+	end := len(f.events)
+	if n := len(f.spans); n > 0 {
+		if s := &f.spans[n-1]; len(s.targets) == len(targets) && &s.targets[0] == &targets[0] {
+			s.end = end
+			return
+		}
+	}
+	f.spans = append(f.spans, span{targets, end - 1, end})
 }
 
 // Group makes the runs of what was added.
 func (f *Fanout) Group() {
-	size := 0
-	for i := range f.runs {
-		size += f.runs[i].size
+	total := 0
+	for i := range f.spans {
+		s := &f.spans[i]
+		for _, t := range s.targets {
+			f.runOf(t).size += s.end - s.start
+		}
+		total += len(s.targets) * (s.end - s.start)
 	}
-	f.grouped = slices.Grow(f.grouped, size)
+	f.grouped = slices.Grow(f.grouped, total)[:total]
+	start := 0
 	for i := range f.runs {
 		r := &f.runs[i]
-		r.events = f.grouped[len(f.grouped) : len(f.grouped) : len(f.grouped)+r.size]
-		f.grouped = f.grouped[:len(f.grouped)+r.size]
+		r.events = f.grouped[start : start : start+r.size]
+		start += r.size
 	}
-	for i, ev := range f.events {
-		for _, t := range f.targets[i] {
+	for i := range f.spans {
+		s := &f.spans[i]
+		for _, t := range s.targets {
 			r := &f.runs[f.bySlot[t.Slot]-1]
-			r.events = append(r.events, ev)
+			r.events = append(r.events, f.events[s.start:s.end]...)
 		}
 	}
+}
+
+func (f *Fanout) runOf(t Target) *run {
+	if int(t.Slot) >= len(f.bySlot) {
+		f.bySlot = append(f.bySlot, make([]int32, int(t.Slot)+1-len(f.bySlot))...)
+	}
+	if f.bySlot[t.Slot] == 0 {
+		f.runs = append(f.runs, run{Target: t})
+		f.bySlot[t.Slot] = int32(len(f.runs))
+	}
+	return &f.runs[f.bySlot[t.Slot]-1]
 }
 
 // Enqueue moves each run to its sender and blocks while a lane is full. An
@@ -94,27 +116,8 @@ func (f *Fanout) Reset() {
 		f.bySlot[f.runs[i].Slot] = 0
 	}
 	clear(f.events)
-	clear(f.targets)
+	clear(f.spans)
 	clear(f.runs)
 	clear(f.grouped)
-	f.events, f.targets, f.runs, f.grouped = f.events[:0], f.targets[:0], f.runs[:0], f.grouped[:0]
-}
-
-// CloseAll drains the senders of a process that stops, side by side and within
-// ctx, and returns how many events without an outcome each endpoint is left
-// with, by its id.
-func CloseAll(ctx context.Context, senders []*Sender) (pending map[string]int, err error) {
-	errs := make([]error, len(senders))
-	var closing sync.WaitGroup
-	for i, s := range senders {
-		closing.Go(func() { errs[i] = s.Close(ctx) })
-	}
-	closing.Wait()
-	pending = make(map[string]int)
-	for _, s := range senders {
-		if snap := s.Snapshot(); snap.Counts.Pending > 0 {
-			pending[snap.Endpoint.ID] = snap.Counts.Pending
-		}
-	}
-	return pending, errors.Join(errs...)
+	f.events, f.spans, f.runs, f.grouped = f.events[:0], f.spans[:0], f.runs[:0], f.grouped[:0]
 }

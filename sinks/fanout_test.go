@@ -30,6 +30,13 @@ func TestFanout(t *testing.T) {
 		want := make(map[*Sender][]*event.Event)
 		var order []*Sender // of their first events
 		for i := range events {
+			if i > 0 && rand.IntN(2) == 0 {
+				targets[i] = targets[i-1] // as without filters
+				for _, target := range targets[i] {
+					want[target.Sender] = append(want[target.Sender], &events[i])
+				}
+				continue
+			}
 			for _, slot := range rand.Perm(len(table))[:rand.IntN(len(table)+1)] {
 				target := table[slot]
 				targets[i] = append(targets[i], target)

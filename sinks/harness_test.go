@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
@@ -50,6 +51,7 @@ type service struct {
 	stored   map[int32][]int64 // offsets by partition
 	inFlight map[int32]int     // by lane
 	peak     int               // of lanes with a send in flight
+	opened   int
 	closed   []string
 }
 
@@ -59,6 +61,9 @@ type way struct {
 }
 
 func (s *service) open(e endpoints.Endpoint, key Key) (Sink, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened++
 	if key == Secondary {
 		return way{s, e.SecondaryConnectionString}, nil
 	}
@@ -134,7 +139,8 @@ type harness struct {
 	start   time.Time
 	service *service
 	letters letters
-	fanout  Fanout // the dispatcher's
+	logs    *observer.ObservedLogs // warnings
+	fanout  Fanout                 // the dispatcher's
 	*Sender
 
 	mu   sync.Mutex
@@ -147,7 +153,9 @@ func newHarness(t *testing.T, endpoint endpoints.Endpoint, options Options) *har
 	t.Helper()
 	h := &harness{t: t, start: time.Now(), next: make(map[int32]int64)}
 	h.service = &service{h: h, stored: make(map[int32][]int64), inFlight: make(map[int32]int)}
-	h.Sender = NewSender(endpoint, options, h.service.open, &h.letters, zap.NewNop())
+	core, logs := observer.New(zap.WarnLevel)
+	h.logs = logs
+	h.Sender = NewSender(endpoint, options, h.service.open, &h.letters, zap.New(core))
 	return h
 }
 

@@ -32,7 +32,7 @@ func TestShareOfWhatIsInFlight(t *testing.T) {
 				for range records {
 					probe.Add(0, 0, 0, nil, make([]byte, 10))
 				}
-				options.MaxHeld = event.Lanes * each * probe.Bytes()
+				options.MaxInFlight = event.Lanes * each * probe.Bytes()
 				h := newHarness(t, endpoint, options)
 				answer := make(chan error)
 				h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
@@ -51,7 +51,7 @@ func TestShareOfWhatIsInFlight(t *testing.T) {
 				put(each + 6)
 				advance(time.Second)
 				h.expect(tt.want)
-				if h.Health().HoldsShare {
+				if h.Health().OverShare {
 					t.Error("one lane of eight is not half of what may be in flight")
 				}
 				if tt.overflow == endpoints.OverflowBlock {
@@ -62,15 +62,15 @@ func TestShareOfWhatIsInFlight(t *testing.T) {
 							c.Settle(1)
 						}
 					}
-					if !h.Health().HoldsShare {
+					if !h.Health().OverShare {
 						t.Error("its share isn't told of")
 					}
 				}
 
 				close(answer)
 				advance(time.Second)
-				if h.Health().HoldsShare || h.held.Load() != 0 || h.unsettled() != 0 {
-					t.Errorf("%d bytes and %d chunks are held for nothing", h.held.Load(), h.unsettled())
+				if h.Health().OverShare || h.queue.inFlight.Load() != 0 || h.unsettled() != 0 {
+					t.Errorf("%d bytes and %d chunks are held for nothing", h.queue.inFlight.Load(), h.unsettled())
 				}
 				before := h.snapshot().Counts.Dropped
 				put(each)
@@ -88,7 +88,7 @@ func TestShareOfWhatIsInFlight(t *testing.T) {
 func TestDeadLettersAreNotHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		options := defaults
-		options.MaxHeld, options.KeepDropped = 1<<20, true
+		options.MaxInFlight, options.KeepDropped = 1<<20, true
 		h := newHarness(t, hub, options)
 		h.service.respond = script(refusal(event.Rejected, 0), refusal(event.Unreachable, 0), refusal(event.Unreachable, 0), refusal(event.Unreachable, 0))
 		h.put(0, 1) // set aside
@@ -97,7 +97,7 @@ func TestDeadLettersAreNotHeld(t *testing.T) {
 		advance(time.Minute)
 		h.put(0, 10) // dropped and kept at once
 		advance(time.Second)
-		if n := h.held.Load(); n != 0 {
+		if n := h.queue.inFlight.Load(); n != 0 {
 			t.Errorf("%d bytes are held: %v", n, h.counted())
 		}
 		h.finish()

@@ -3,7 +3,6 @@ package sinks
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"twinegress/internal/event"
@@ -19,36 +18,34 @@ const (
 	batchBytes = 1 << 20
 )
 
-// lane is an endpoint's ordered sub-queue with one send in flight. One
-// goroutine pushes (the dispatcher), one takes (the lane's own).
+// lane is an endpoint's ordered sub-queue with one send in flight. Two
+// goroutines use it: the dispatcher pushes, the lane's own takes batches.
 //
-// The queue is two slices and two signals rather than a channel: a channel
-// operation per event would cost more than the rest of its way through here.
+// It is two slices and two signals rather than a channel: a channel operation
+// per event would cost more than all else that the lane does with it.
 type lane struct {
-	sender *Sender
+	queue *queue
 
-	mu    sync.Mutex
-	queue []*event.Event
-	bytes int // of queue and work
-	count int // of queue and work
-	// What the events keep in flight is more than their own bytes: a chunk
-	// whole, with all events of other endpoints, for the sake of one.
-	holds     map[*event.Chunk]int // its events here that have no outcome
-	heldBytes int64
-	since     time.Time // when queue was last empty
+	mu     sync.Mutex
+	pushed []*event.Event
+	bytes  int // of pushed and work
+	count  int // of pushed and work
+	// The events keep more in flight than their own bytes: a chunk whole, with
+	// all events of other endpoints, for the sake of one.
+	chunks   map[*event.Chunk]int // its events here that have no outcome
+	inFlight int64                // bytes of these chunks
+	since    time.Time            // when pushed was last empty
 
-	wake  chan struct{} // something to take, or enough for a batch
-	space chan struct{} // room to push
+	wake  chan struct{} // there are events, or enough for a batch
+	space chan struct{} // there is room to push
 
-	started bool // the dispatcher's
-
-	// The lane's goroutine's own:
-	work   []*event.Event // taken from queue, not sent yet
-	others []*event.Event // gather's own
+	// Of the lane's goroutine alone:
+	work   []*event.Event // drained from pushed, without an outcome
+	others []*event.Event // groupByPartition's
 }
 
-func newLane(s *Sender) *lane {
-	return &lane{sender: s, holds: make(map[*event.Chunk]int), wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+func newLane(q *queue) *lane {
+	return &lane{queue: q, chunks: make(map[*event.Chunk]int), wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
 }
 
 func signal(c chan struct{}) {
@@ -59,7 +56,7 @@ func signal(c chan struct{}) {
 }
 
 func (l *lane) full() bool {
-	return l.count >= laneBatches*l.sender.options.MaxEvents || l.bytes >= laneBytes
+	return l.count >= laneBatches*l.queue.maxEvents || l.bytes >= laneBytes
 }
 
 // aboveShare reports whether the lane would keep more than its share of what
@@ -67,53 +64,50 @@ func (l *lane) full() bool {
 // a tenth of the events would never fill its lane: its events keep ten times
 // their own bytes, and polling stops before that.
 func (l *lane) aboveShare(c *event.Chunk) bool {
-	most := l.sender.options.MaxHeld / event.Lanes
-	return most > 0 && l.heldBytes > 0 && l.heldBytes+c.Bytes() > most
+	most := l.queue.maxInFlight / event.Lanes
+	return most > 0 && l.inFlight > 0 && l.inFlight+c.Bytes() > most
 }
 
 func (l *lane) enough() bool {
-	return l.count >= l.sender.options.MaxEvents || l.bytes >= batchBytes
+	return l.count >= l.queue.maxEvents || l.bytes >= batchBytes
 }
 
-// idle reports that every event that was pushed has its outcome.
+// idle reports whether every event that was pushed has its outcome.
 func (l *lane) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.count == 0
 }
 
-// push appends a run of one chunk's events. While the lane is full it waits for
-// room: that is the back-pressure that in the end stops polling. It reports false, and
-// has pushed nothing, if ctx ended; or, if wait is false, at once, also where
-// the lane would keep too much in flight.
-func (l *lane) push(ctx context.Context, run []*event.Event, wait bool, holdsBack *atomic.Bool) bool {
-	c, bytes := run[0].Chunk, bytesOf(run)
+// push is queue.push for this lane.
+func (l *lane) push(ctx context.Context, c *event.Chunk, run []*event.Event, wait bool) bool {
+	bytes := bytesOf(run)
 	l.mu.Lock()
 	for l.full() || !wait && l.aboveShare(c) {
 		l.mu.Unlock()
 		if !wait {
 			return false
 		}
-		holdsBack.Store(true)
+		l.queue.blocking.Store(true)
 		select {
 		case <-l.space:
 		case <-ctx.Done():
-			holdsBack.Store(false)
+			l.queue.blocking.Store(false)
 			return false
 		}
 		l.mu.Lock()
 	}
-	holdsBack.Store(false)
+	l.queue.blocking.Store(false)
 	wasEmpty, wasEnough := l.count == 0, l.enough()
-	if len(l.queue) == 0 {
+	if len(l.pushed) == 0 {
 		l.since = time.Now()
 	}
-	l.queue = append(l.queue, run...)
+	l.pushed = append(l.pushed, run...)
 	l.count += len(run)
 	l.bytes += bytes
-	l.holds[c] = len(run)
-	l.heldBytes += c.Bytes()
-	l.sender.held.Add(c.Bytes())
+	l.chunks[c] = len(run)
+	l.inFlight += c.Bytes()
+	l.queue.inFlight.Add(c.Bytes())
 	wake := wasEmpty || !wasEnough && l.enough()
 	l.mu.Unlock()
 	if wake {
@@ -122,43 +116,42 @@ func (l *lane) push(ctx context.Context, run []*event.Event, wait bool, holdsBac
 	return true
 }
 
-// run takes, batches and sends until the sender is closed and the queue empty,
-// or ctx ends.
+// run delivers batches until the queue is closed and the lane empty, or ctx ends.
 func (l *lane) run(ctx context.Context) {
 	linger := time.NewTimer(0)
 	defer linger.Stop()
 	for {
 		leftOver := len(l.work) > 0
-		for !l.take() {
+		for !l.drain() {
 			select {
 			case <-l.wake:
-			case <-l.sender.draining:
-				if !l.take() {
+			case <-l.queue.draining:
+				if !l.drain() {
 					return
 				}
 			case <-ctx.Done():
 				return
 			}
 		}
-		if !leftOver { // what the batch before left over has waited long enough
+		if !leftOver { // what the last batch left over has waited long enough
 			l.linger(ctx, linger)
 		}
-		l.gather()
-		batch := l.work[:min(len(l.work), l.sender.options.MaxEvents)]
-		bytes := bytesOf(batch) // before the events are settled and may be gone
-		done := l.sender.deliver(ctx, batch)
-		l.shift(done, bytes-bytesOf(batch[done:]))
+		l.groupByPartition()
+		batch := l.work[:min(len(l.work), l.queue.maxEvents)]
+		bytes := bytesOf(batch) // before the events are settled and may be others
+		done := l.queue.deliver(ctx, batch)
+		l.consume(done, bytes-bytesOf(batch[done:]))
 		if ctx.Err() != nil {
 			return // stopped: what has no outcome stays where it is
 		}
 	}
 }
 
-// linger gives a batch that isn't full time to fill, counted from when its
+// linger waits for a batch that isn't full to fill, counted from when its
 // first event came.
 func (l *lane) linger(ctx context.Context, timer *time.Timer) {
 	l.mu.Lock()
-	wait := time.Until(l.since.Add(l.sender.options.Linger))
+	wait := time.Until(l.since.Add(l.queue.linger))
 	l.mu.Unlock()
 	if wait <= 0 {
 		return
@@ -175,34 +168,34 @@ func (l *lane) linger(ctx context.Context, timer *time.Timer) {
 		case <-l.wake:
 			continue
 		case <-timer.C:
-		case <-l.sender.draining:
+		case <-l.queue.draining:
 		case <-ctx.Done():
 		}
 		break
 	}
-	l.take()
+	l.drain()
 }
 
-// take moves what is queued behind what is at work, and reports whether there
-// is anything to send.
-func (l *lane) take() bool {
+// drain moves what was pushed behind the work, and reports whether there is
+// any work.
+func (l *lane) drain() bool {
 	l.mu.Lock()
-	l.work = append(l.work, l.queue...)
-	clear(l.queue)
-	l.queue = l.queue[:0]
+	l.work = append(l.work, l.pushed...)
+	clear(l.pushed)
+	l.pushed = l.pushed[:0]
 	l.mu.Unlock()
 	return len(l.work) > 0
 }
 
-// gather brings forward, up to a batch, what the work has of the partition that
-// its first event is of. Partitions that share a lane come in turns, and a send
-// to Event Hubs is for one partition of the hub: it would end with the turn,
-// after a few events where they come at a rate. The order of each partition
-// stays, and the oldest event is always in the next send.
-func (l *lane) gather() {
+// groupByPartition moves forward, up to a batch, the work's events of the
+// partition that its first event is of. Partitions that share a lane alternate,
+// and a send to Event Hubs is for one partition of the hub: it would end where
+// they change, after a few events where they come at a rate. The order of each
+// partition stays, and the oldest event is always in the next send.
+func (l *lane) groupByPartition() {
 	front := 0
 	i := 0
-	for ; i < len(l.work) && front < l.sender.options.MaxEvents; i++ {
+	for ; i < len(l.work) && front < l.queue.maxEvents; i++ {
 		ev := l.work[i]
 		if ev.Chunk.Partition != l.work[0].Chunk.Partition {
 			l.others = append(l.others, ev)
@@ -223,24 +216,24 @@ func bytesOf(events []*event.Event) (bytes int) {
 	return bytes
 }
 
-// letGo notes that n events of a chunk have their outcome, if it was pushed here.
-func (l *lane) letGo(c *event.Chunk, n int) {
+// release is queue.release for this lane.
+func (l *lane) release(c *event.Chunk, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	left, ok := l.holds[c]
+	left, ok := l.chunks[c]
 	switch {
 	case !ok:
 	case left > n:
-		l.holds[c] = left - n
+		l.chunks[c] = left - n
 	default:
-		delete(l.holds, c)
-		l.heldBytes -= c.Bytes()
-		l.sender.held.Add(-c.Bytes())
+		delete(l.chunks, c)
+		l.inFlight -= c.Bytes()
+		l.queue.inFlight.Add(-c.Bytes())
 	}
 }
 
-// shift drops the first n events of the work, which have their outcome.
-func (l *lane) shift(n, bytes int) {
+// consume removes the first n events of the work, which have their outcome.
+func (l *lane) consume(n, bytes int) {
 	rest := copy(l.work, l.work[n:])
 	clear(l.work[rest:])
 	l.work = l.work[:rest]

@@ -1,7 +1,6 @@
 package sinks
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/bits"
@@ -233,7 +232,7 @@ func TestLaneBytes(t *testing.T) {
 			synctest.Wait()
 		}
 		h.expect(counts{"delivered": 12})
-		l := h.lane(0)
+		l := h.queue.lanes[0]
 		if l.count != 0 || l.bytes != 0 {
 			t.Errorf("an empty lane has %d events of %d bytes", l.count, l.bytes)
 		}
@@ -259,9 +258,9 @@ func TestLaneBytes(t *testing.T) {
 func TestEnqueueAllocatesNothing(t *testing.T) {
 	h := newHarness(t, hub, defaults)
 	c := h.chunk(0, 256, 100)
-	l := h.lane(0)
+	l := newLane(&h.queue) // without a goroutine: the test drains it
+	h.queue.lanes[0] = l
 	target := []Target{{Sender: h.Sender}}
-	l.started = true // no goroutine: the test takes from the lane itself
 	allocs := testing.AllocsPerRun(200, func() {
 		for i := range c.Events {
 			h.fanout.Add(&c.Events[i], target)
@@ -271,10 +270,10 @@ func TestEnqueueAllocatesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.fanout.Reset()
-		l.take()
+		l.drain()
 		bytes := bytesOf(l.work)
-		h.delivered(l.work)
-		l.shift(len(l.work), bytes)
+		h.outcomes.deliver(l.work)
+		l.consume(len(l.work), bytes)
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations for 256 events, want none", allocs)
@@ -283,50 +282,59 @@ func TestEnqueueAllocatesNothing(t *testing.T) {
 	h.finish()
 }
 
-// take and shift must not keep events alive: their chunks are reused.
-func TestShiftForgets(t *testing.T) {
+// consume must not keep events alive: their chunks are reused.
+func TestConsumeForgets(t *testing.T) {
 	h := newHarness(t, hub, defaults)
 	c := h.chunk(0, 4, 10)
-	l := h.lane(0)
+	l := newLane(&h.queue)
 	l.work = []*event.Event{&c.Events[0], &c.Events[1], &c.Events[2]}
-	l.shift(2, 20)
+	l.consume(2, 20)
 	if all := l.work[:3]; all[0] != &c.Events[2] || all[1] != nil || all[2] != nil {
-		t.Errorf("after a shift by two: %v", all)
+		t.Errorf("after two were consumed: %v", all)
 	}
 	c.Settle(1)
 }
 
+// discarding is a sender whose service takes everything at once, and a run for it.
+func discarding(size int) (*Sender, *event.Chunk, []*event.Event) {
+	s := NewSender(hub, Options{
+		Linger: 5 * ms, MaxEvents: 2000, BackoffInitial: time.Second, BackoffMax: time.Minute,
+		Timeout: time.Second, Attempts: 1, ThrottleLimit: time.Second,
+	}, discard, nil, nopLogger)
+	c := event.NewChunk("twins", 0, 1, 0, func(*event.Chunk) {})
+	c.Add(0, time.Now().UnixMilli(), 0, nil, nil)
+	run := make([]*event.Event, size)
+	for i := range run {
+		run[i] = &event.Event{Chunk: c, Record: &c.Records[0], Body: make([]byte, 500), Type: event.SensorChange}
+	}
+	return s, c, run
+}
+
+// BenchmarkLane is per event: from Enqueue to the outcome.
 func BenchmarkLane(b *testing.B) {
 	for _, size := range []int{1, 32, 256} {
 		b.Run(fmt.Sprint("chunk", size), func(b *testing.B) {
-			s := NewSender(hub, Options{
-				Linger: 5 * ms, MaxEvents: 2000, BackoffInitial: time.Second, BackoffMax: time.Minute,
-				Timeout: time.Second, Attempts: 1, ThrottleLimit: time.Second,
-			}, discard, nil, nopLogger)
-			body := bytes.Repeat([]byte("x"), 500)
-			events := make([]event.Event, size)
-			c := event.NewChunk("twins", 0, 1, 0, func(*event.Chunk) {})
-			c.Add(0, 0, 0, nil, nil)
-			for i := range events {
-				events[i] = event.Event{Chunk: c, Record: &c.Records[0], Body: body, Type: event.SensorChange}
-			}
-			var fanout Fanout
-			target := []Target{{Sender: s}}
+			s, c, run := discarding(size)
 			b.ReportAllocs()
-			b.SetBytes(int64(len(body)))
+			b.SetBytes(500)
 			for n := 0; n < b.N; n += size {
-				for i := range events {
-					fanout.Add(&events[i], target)
-				}
-				fanout.Group()
-				if err := fanout.Enqueue(context.Background(), c); err != nil {
+				if err := s.Enqueue(context.Background(), c, run); err != nil {
 					b.Fatal(err)
 				}
-				fanout.Reset()
 			}
 			if err := s.Close(context.Background()); err != nil {
 				b.Fatal(err)
 			}
 		})
+	}
+}
+
+// BenchmarkDeliver is per batch: through all layers of the delivery.
+func BenchmarkDeliver(b *testing.B) {
+	s, c, batch := discarding(100)
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Hold(len(batch))
+		s.deliver(context.Background(), batch)
 	}
 }

@@ -7,9 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
-
 	"twinegress/internal/event"
 )
 
@@ -32,8 +29,6 @@ func TestLostConnectionIsReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHarness(t, hub, defaults)
-				opened := 0
-				h.countOpened(&opened)
 				h.service.respond = script(test.answers...)
 				h.put(0, 2)
 				advance(2 * time.Second)
@@ -42,11 +37,11 @@ func TestLostConnectionIsReplaced(t *testing.T) {
 					advance(time.Second)
 				}
 				h.expect(test.want)
-				if opened != test.opened {
-					t.Errorf("%d connections were opened, want %d", opened, test.opened)
+				if n := h.service.opened; n != test.opened {
+					t.Errorf("%d connections were opened, want %d", n, test.opened)
 				}
 				if closed := h.closed(); len(closed) != test.opened-1 {
-					t.Errorf("closed %v of %d", closed, opened)
+					t.Errorf("closed %v of %d", closed, test.opened)
 				}
 				h.finish()
 			})
@@ -93,19 +88,17 @@ func TestTimeOutNamesTheCause(t *testing.T) {
 // An endpoint that takes nothing at all is noticed, once.
 func TestNothingButRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zap.WarnLevel)
 		h := newHarness(t, hub, defaults)
-		h.log = zap.New(core)
 		respond := refusal(event.Rejected, 0)
 		h.service.respond = always(respond)
 		h.put(0, refusedInARow-1)
 		advance(time.Second)
-		if n := logs.Len(); n != 0 {
+		if n := h.logs.Len(); n != 0 {
 			t.Errorf("%d warnings after %d refusals", n, refusedInARow-1)
 		}
 		h.put(0, refusedInARow)
 		advance(time.Second)
-		if n := logs.Len(); n != 1 {
+		if n := h.logs.Len(); n != 1 {
 			t.Errorf("%d warnings, want one", n)
 		}
 		h.expect(counts{"rejected": 2*refusedInARow - 1})

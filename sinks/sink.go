@@ -1,14 +1,15 @@
 // Package sinks delivers events to the endpoints that they were routed to.
 //
-// A Sender is an endpoint's running half. The way of an event through it:
+//	Fanout.Enqueue ─▶ Sender.Enqueue ─▶ queue ─▶ delivery ─▶ Sink
+//	                                                │
+//	                                             outcomes ─▶ ledger, Settle
 //
-//	Enqueue -> lane -> batch -> observe( breaker( failover( primary, secondary ) ) ) -> outcome -> Settle
-//
-// A lane is an ordered sub-queue with one send in flight, so a Kafka
-// partition, which always takes the same lane, stays in order. The sinks
-// proper, in the packages below this one, only map a batch to their service's
-// SDK and say in a few typed errors what became of it; queues, retries, keys,
-// back-off and counters are all here.
+// A Sender is an endpoint's running half, in three parts. The queue is its
+// lanes: ordered sub-queues with one send in flight, so that a Kafka partition,
+// which always takes the same lane, stays in order. The delivery is what is
+// done about each way in which a send fails. The ledger has the counts and the
+// state. The sinks proper, in the packages below this one, only map a batch to
+// their service's SDK and say in a few typed errors what became of it.
 package sinks
 
 import (
@@ -91,8 +92,16 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Reason, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// classified gives err as an *Error: what a sink did not classify is unreachable.
+// isRejection reports whether events are to blame, and not the endpoint.
+func (e *Error) isRejection() bool {
+	return e != nil && (e.Reason == event.Rejected || e.Reason == event.TooLarge)
+}
+
+// classified returns err as an *Error: what a sink did not classify is unreachable.
 func classified(err error) *Error {
+	if err == nil {
+		return nil
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}

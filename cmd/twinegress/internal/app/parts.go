@@ -151,6 +151,6 @@ func senderOptions(cfg config.Config) sinks.Options {
 		BackoffInitial: cfg.Backoff.Initial, BackoffMax: cfg.Backoff.Max,
 		Timeout: cfg.Send.Timeout, Attempts: cfg.Send.Attempts, ThrottleLimit: cfg.Send.ThrottleLimit,
 		KeepDropped: cfg.DeadLetter.Backoff,
-		MaxHeld:     int64(cfg.Ingest.MaxInFlightBytes) / 2,
+		MaxInFlight: int64(cfg.Ingest.MaxInFlightBytes) / 2,
 	}
 }

@@ -1,0 +1,236 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+)
+
+// connection is how an endpoint is reached, as long as what concerns that stays
+// as it is: over the sinks of its two keys, which are opened when they are first
+// needed.
+type connection struct {
+	endpoint endpoints.Endpoint
+	open     Open
+	log      *zap.Logger
+
+	mu      sync.Mutex
+	sinks   [2]*openSink // by key; nil until needed
+	current Key
+	closed  bool
+
+	users    sync.WaitGroup // sends in flight; Add under mu, and not once closed
+	closing  sync.WaitGroup // retired sinks that are being closed; as users
+	replaced chan struct{}  // closed once the endpoint has another connection
+
+	// deliver gives the events of a batch their outcome; see delivery.compose.
+	deliver func(ctx context.Context, batch []*event.Event) (done int)
+}
+
+// openSink is a sink with its users. A retired one takes no more sends, and is
+// closed when its last send has returned.
+type openSink struct {
+	sink    Sink
+	users   int
+	retired bool
+}
+
+// closeTimeout bounds the goodbye to a connection that is given up while the
+// endpoint goes on: its peer may be the one that doesn't answer.
+const closeTimeout = 5 * time.Second
+
+func newConnection(endpoint endpoints.Endpoint, open Open, log *zap.Logger) *connection {
+	return &connection{endpoint: endpoint, open: open, log: log, replaced: make(chan struct{})}
+}
+
+// isReplaced reports whether the endpoint was changed, and has another connection.
+func (c *connection) isReplaced() bool {
+	select {
+	case <-c.replaced:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait blocks for d. It returns false at once if ctx ends or the endpoint gets
+// another connection: an update ends waits, but no send in flight.
+func (c *connection) wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-c.replaced:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// errClosed is for a batch that comes after close: the endpoint was changed.
+var errClosed = errors.New("the endpoint's connection was replaced")
+
+// failover is the innermost send: with the key that worked last and, if that is
+// refused, at once with the other one.
+func (c *connection) failover(ctx context.Context, events []*event.Event, probe bool) (int, *Error) {
+	if probe {
+		c.renew()
+	}
+	key := c.key()
+	n, err := c.sendWith(ctx, key, events)
+	switch {
+	case !isUnauthorized(err):
+		return n, classified(err)
+	case c.endpoint.Authentication == endpoints.AuthenticationIdentity:
+		return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("this process's identity: %w", err)}
+	case c.endpoint.SecondaryConnectionString == "":
+		return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("primary key: %w (and there is no secondary)", err)}
+	}
+	// The other key itself, not whichever is current: another lane may have
+	// switched, and so may a probe, but this batch tries each key once.
+	c.switchFrom(key, err)
+	var refused [2]error
+	refused[key] = err
+	if n, err = c.sendWith(ctx, 1-key, events); !isUnauthorized(err) {
+		return n, classified(err)
+	}
+	refused[1-key] = err
+	return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("both keys are refused: primary: %w; secondary: %w", refused[Primary], refused[Secondary])}
+}
+
+func (c *connection) sendWith(ctx context.Context, key Key, events []*event.Event) (int, error) {
+	used, err := c.use(key)
+	if err != nil {
+		return 0, err
+	}
+	n, err := used.sink.Send(ctx, events)
+	// A peer that went silent leaves the SDKs' clients waiting long after it is
+	// back: after a time-out the next send gets a new connection. So it does
+	// with a key that was refused and may be valid again some day.
+	silent := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
+	c.release(used, silent || isUnauthorized(err) || isLost(err))
+	return n, err
+}
+
+func isUnauthorized(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Reason == event.Unauthorized
+}
+
+func isLost(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Lost
+}
+
+// renew goes back to the primary, and gives up whatever connection there is:
+// what failed before a back-off must not be what fails after it. A client may
+// hold on to a link that has ended, or to what it once asked of the service.
+func (c *connection) renew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = Primary
+	if c.closed { // close gives them up
+		return
+	}
+	for _, s := range c.sinks {
+		if s != nil {
+			c.retire(s)
+			c.closeIfUnused(s)
+		}
+	}
+}
+
+// use gives the connection of a key, opened if need be. The caller must
+// release it when its send is over.
+func (c *connection) use(key Key) (*openSink, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errClosed
+	}
+	if c.sinks[key] == nil {
+		sink, err := c.open(c.endpoint, key)
+		if err != nil {
+			return nil, fmt.Errorf("%s key: %w", key, err)
+		}
+		c.sinks[key] = &openSink{sink: sink}
+	}
+	c.users.Add(1)
+	c.sinks[key].users++
+	return c.sinks[key], nil
+}
+
+func (c *connection) release(s *openSink, spent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.users--
+	if spent {
+		c.retire(s)
+	}
+	c.closeIfUnused(s)
+	c.users.Done() // last: close waits for it before it waits for what is closing
+}
+
+func (c *connection) retire(s *openSink) {
+	s.retired = true
+	for key := range c.sinks {
+		if c.sinks[key] == s {
+			c.sinks[key] = nil
+		}
+	}
+}
+
+func (c *connection) closeIfUnused(s *openSink) {
+	if !s.retired || s.users > 0 {
+		return
+	}
+	c.closing.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		if err := s.sink.Close(ctx); err != nil {
+			c.log.Debug("closing a connection that is given up", zap.Error(err))
+		}
+	})
+}
+
+// switchFrom changes to the other key, unless another lane has done so already.
+func (c *connection) switchFrom(key Key, refusal error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current == key {
+		c.current = 1 - key
+		c.log.Warn("key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", c.current), zap.Error(refusal))
+	}
+}
+
+// key gives the key in use.
+func (c *connection) key() Key {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current
+}
+
+// close waits for the sends in flight, which their own time-out bounds, and
+// closes both sinks.
+func (c *connection) close(ctx context.Context) error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.users.Wait()
+	c.closing.Wait()
+	c.mu.Lock()
+	open := c.sinks
+	c.mu.Unlock()
+	var errs []error
+	for _, s := range open {
+		if s != nil {
+			errs = append(errs, s.sink.Close(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,81 @@
+package sinks
+
+import (
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"twinegress/internal/event"
+)
+
+// refusedInARow is how many events a service refuses, one by one and none
+// taken between, before that looks like the endpoint's fault.
+const refusedInARow = 100
+
+// outcomes gives each event that its sender took exactly one outcome, in three
+// steps: it counts, so that a chunk that is committed is counted; it releases
+// the event from its lane; it settles the event, or leaves that to the dead
+// letters.
+type outcomes struct {
+	endpointID  string
+	keepDropped bool // see Options
+	ledger      *ledger
+	queue       *queue
+	deadLetters DeadLetters
+	log         *zap.Logger
+
+	refused atomic.Int32 // events rejected since the last delivery
+}
+
+func (o *outcomes) deliver(events []*event.Event) {
+	o.refused.Store(0)
+	o.ledger.delivered(events)
+	o.settle(events)
+}
+
+// drop is for events that are dropped for no fault of their own.
+func (o *outcomes) drop(events []*event.Event, reason event.Reason, detail string) {
+	detail = o.ledger.dropped(events, reason, detail)
+	if o.keepDropped {
+		o.keep(events, reason, detail)
+	} else {
+		o.settle(events)
+	}
+}
+
+// reject is for one event that its service does not take: always a dead letter.
+func (o *outcomes) reject(one []*event.Event, reason event.Reason, detail string) {
+	o.ledger.dropped(one, reason, detail)
+	if o.refused.Add(1) == refusedInARow {
+		o.log.Warn("the service refuses one event after the other and takes none: is it the endpoint's fault?",
+			zap.Stringer("reason", reason), zap.String("detail", detail))
+	}
+	o.keep(one, reason, detail)
+}
+
+func (o *outcomes) settle(events []*event.Event) {
+	byChunk(events, func(c *event.Chunk, n int) {
+		o.queue.release(c, n)
+		c.Settle(n)
+	})
+}
+
+// keep leaves the settling to the dead letters.
+func (o *outcomes) keep(events []*event.Event, reason event.Reason, detail string) {
+	byChunk(events, o.queue.release)
+	for _, ev := range events {
+		o.deadLetters.Put(ev, reason, detail, o.endpointID)
+	}
+}
+
+// byChunk calls of for each row of events of one chunk: neighbours mostly share one.
+func byChunk(events []*event.Event, of func(c *event.Chunk, n int)) {
+	for i := 0; i < len(events); {
+		c, j := events[i].Chunk, i+1
+		for j < len(events) && events[j].Chunk == c {
+			j++
+		}
+		of(c, j-i)
+		i = j
+	}
+}
