@@ -1,0 +1,196 @@
+package ingest
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+
+	"twinegress/internal/config"
+)
+
+// Where a chunk ends.
+func TestMeasure(t *testing.T) {
+	repeat := func(n, value int) []*kgo.Record {
+		return slices.Repeat([]*kgo.Record{{Value: make([]byte, value)}}, n)
+	}
+	tests := map[string]struct {
+		records []*kgo.Record
+		want    string
+	}{
+		"by count":                {repeat(600, 1), "256 of 256, 256 of 256, 88 of 88, "},
+		"by bytes":                {repeat(5, 100<<10), "2 of 204800, 2 of 204800, 1 of 102400, "},
+		"exactly full":            {repeat(4, 128<<10), "2 of 262144, 2 of 262144, "},
+		"a large one alone":       {append(repeat(1, 300<<10), repeat(2, 1)...), "1 of 307200, 2 of 2, "},
+		"a large one ends others": {append(repeat(2, 1), repeat(1, 300<<10)...), "2 of 2, 1 of 307200, "},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := ""
+			for rest := test.records; len(rest) > 0; {
+				n, bytes := measure(rest)
+				got += fmt.Sprintf("%d of %d, ", n, bytes)
+				rest = rest[n:]
+			}
+			if got != test.want {
+				t.Errorf("chunks of %s want %s", got, test.want)
+			}
+		})
+	}
+}
+
+// A record arrives as it was produced: key, value, headers, nil and empty apart.
+func TestRecordIntact(t *testing.T) {
+	t.Parallel()
+	k := broker(t, 1)
+	stamp := time.UnixMilli(1_700_000_000_123)
+	records := []*kgo.Record{
+		{Key: []byte("k"), Value: []byte("v"), Timestamp: stamp, Headers: []kgo.RecordHeader{{Key: "h", Value: []byte("1")}, {Key: "h", Value: nil}}},
+		{Key: nil, Value: nil, Timestamp: stamp},
+		{Key: []byte{}, Value: []byte{}, Timestamp: stamp},
+	}
+	if err := newClient(t, k).ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	h := consume(t, ingestConfig(k), false)
+	eventually(t, "three records", func() bool { return h.count() == 3 })
+	var got []string
+	for _, c := range h.held {
+		for _, r := range c.Records {
+			got = append(got, fmt.Sprintf("%d %d %#v %#v %v", r.Offset, r.Timestamp, r.Key, r.Value, r.Headers))
+		}
+	}
+	want := []string{
+		"0 1700000000123 []byte{0x6b} []byte{0x76} [{h [49]} {h []}]",
+		"1 1700000000123 []byte(nil) []byte(nil) []",
+		"2 1700000000123 []byte{} []byte{} []",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%q, want\n%q", got, want)
+	}
+}
+
+// Chunks stay as they are while the client reuses its memory: every record of
+// many polls is held to the end and then compared.
+func TestChunksOutliveTheFetch(t *testing.T) {
+	const records = 5_000
+	for name, codec := range map[string]kgo.CompressionCodec{
+		"uncompressed": kgo.NoCompression(),
+		"gzip":         kgo.GzipCompression(),
+		"snappy":       kgo.SnappyCompression(),
+		"lz4":          kgo.Lz4Compression(),
+		"zstd":         kgo.ZstdCompression(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := broker(t, 1)
+			producer := newClient(t, k, kgo.ProducerBatchCompression(codec), kgo.ProducerBatchMaxBytes(16<<10))
+			text := func(offset int64) string { return fmt.Sprintf("%d-%0100d", offset, offset) }
+			for offset := range int64(records) {
+				producer.Produce(t.Context(), &kgo.Record{
+					Key: []byte("k" + text(offset)), Value: []byte("v" + text(offset)),
+					Headers: []kgo.RecordHeader{{Key: "h", Value: []byte("h" + text(offset))}},
+				}, nil)
+			}
+			if err := producer.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			h := consume(t, ingestConfig(k), false)
+			eventually(t, "everything is read", func() bool { return h.count() == records })
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			for _, c := range h.held {
+				for i := range c.Records {
+					r := &c.Records[i]
+					got := fmt.Sprintf("%s %s %s", r.Key, r.Value, r.Headers[0].Value)
+					if want := fmt.Sprintf("k%[1]s v%[1]s h%[1]s", text(r.Offset)); got != want {
+						t.Fatalf("offset %d holds %s", r.Offset, got)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Past the limit of bytes in flight polling stops, and the membership goes on.
+func TestInFlightLimit(t *testing.T) {
+	t.Parallel()
+	const n, size, limit = 24_000, 1000, 1 << 20
+	k := broker(t, 2)
+	var heartbeats, leaves atomic.Int64
+	for key, count := range map[kmsg.Key]*atomic.Int64{kmsg.Heartbeat: &heartbeats, kmsg.LeaveGroup: &leaves} {
+		k.ControlKey(key.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+			k.KeepControl()
+			count.Add(1)
+			return nil, nil, false
+		})
+	}
+	produce(t, k, 2, n/2, size)
+	cfg := ingestConfig(k)
+	cfg.MaxInFlightBytes = limit
+	h := consume(t, cfg, false)
+	spent := func() bool { return h.Status().InFlight >= limit && h.Full() }
+	eventually(t, "the limit is reached", spent)
+	before := heartbeats.Load()
+	eventually(t, "heartbeats go on", func() bool { return heartbeats.Load() > before })
+	const poll = pollRecords * (size + 256)
+	if st := h.Status(); st.InFlight > limit+poll || st.Records > n/2 {
+		t.Errorf("%d records of %d bytes are in flight, want at most %d bytes", st.Records, st.InFlight, limit+poll)
+	}
+	if leaves.Load() > 0 || !h.Joined() {
+		t.Error("the group was left")
+	}
+	eventually(t, "the rest comes as room is made", func() bool {
+		h.settle(all)
+		return h.count() == n
+	})
+	h.settle(all)
+	if in := h.Status().InFlight; in != 0 {
+		t.Errorf("%d bytes in flight, of nothing", in)
+	}
+	produce(t, k, 2, n/2, size)
+	eventually(t, "the limit is reached again", spent)
+	h.stop() // returns while polling waits
+}
+
+// BenchmarkCutSettle is what a chunk costs between the fetch and the mark.
+func BenchmarkCutSettle(b *testing.B) {
+	c := config.Default().Ingest
+	c.Brokers, c.Topics, c.Group = []string{"127.0.0.1:1"}, []string{topic}, "g"
+	s := newSourceOf(b, c, zap.NewNop())
+	defer s.member.client.Close()
+	const partitions = 8
+	fetched := make([]kgo.FetchTopicPartition, partitions)
+	for p := range fetched {
+		records := make([]*kgo.Record, chunkRecords)
+		for i := range records {
+			records[i] = &kgo.Record{Value: make([]byte, 500), Timestamp: time.Unix(0, 0)}
+		}
+		fetched[p] = kgo.FetchTopicPartition{Topic: topic, FetchPartition: kgo.FetchPartition{Partition: int32(p), Records: records}}
+		s.partitions.assigned(b.Context(), s.member.client, map[string][]int32{topic: {int32(p)}})
+	}
+	var offset int64
+	b.ReportAllocs()
+	for b.Loop() { // a chunk of each partition
+		for p := range fetched {
+			for i, r := range fetched[p].Records {
+				r.Offset = offset + int64(i)
+			}
+			s.poller.cut(fetched[p])
+		}
+		offset += chunkRecords
+		for range fetched {
+			p, chunk := s.scheduler.next(b.Context())
+			if !p.dispatch() {
+				b.Fatal("not dispatched")
+			}
+			chunk.Settle(1)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/partitions, "ns/chunk")
+}
