@@ -148,7 +148,7 @@ func load(t *testing.T) config.Config {
 
 func loadEndpoints(t *testing.T) []endpoints.Endpoint {
 	t.Helper()
-	eps, err := endpoints.DecodeSet([]byte(read(t, compose, "twinegress", "endpoints.json")),
+	eps, err := endpoints.DecodeSet([]byte(read(t, compose, "twinegress", "endpoints.json")), nil,
 		endpoints.Options{AllowDevelopmentEmulator: true})
 	if err != nil {
 		t.Fatal(err)

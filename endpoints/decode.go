@@ -5,34 +5,23 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"time"
 )
 
-// Decode reads one POST body: canonical, with defaults, valid, and
-// without an id or a time, since both are read-only in a body and ignored. What is wrong
-// comes back all at once, as ValidationErrors.
-func Decode(body []byte, o Options) (Endpoint, error) {
-	return decode(body, func(*Endpoint, *ValidationErrors) {}, o)
-}
-
-// DecodeUpdate reads the body of a PUT, as Decode does, for the endpoint that
-// is stored now. It keeps that one's id; and a masked key in the body, such as
-// a GET shows, stands for the stored one.
-func DecodeUpdate(body []byte, stored Endpoint, o Options) (Endpoint, error) {
-	return decode(body, func(e *Endpoint, v *ValidationErrors) {
-		e.ID = stored.ID
-		e.unmask(stored, v)
-	}, o)
-}
-
-func decode(body []byte, complete func(*Endpoint, *ValidationErrors), o Options) (Endpoint, error) {
+// Decode reads the body of a POST, or of a PUT for the endpoint that is stored
+// now: canonical, with defaults, valid. What is read-only in a body is ignored;
+// the id is the stored one's, and a masked key, such as a GET shows, stands for
+// the stored one. What is wrong comes back all at once, as ValidationErrors.
+func Decode(body []byte, stored Endpoint, o Options) (Endpoint, error) {
 	if err := checkSyntax(body); err != nil {
 		return Endpoint{}, err
 	}
 	e, known := decodeObject(body, false)
 	e = e.canonical()
-	complete(&e, &known)
+	e.ID = stored.ID
+	e.unmask(stored, &known)
 	if err := known.and(e.violations(o)).err(); err != nil {
 		return Endpoint{}, err
 	}
@@ -40,30 +29,53 @@ func decode(body []byte, complete func(*Endpoint, *ValidationErrors), o Options)
 }
 
 // DecodeSet reads an array of POST bodies, as the endpoints file holds it, in
-// which an id and a lastUpdatedUtc count; and makes it fit for use, as Prepare does.
-func DecodeSet(data []byte, o Options) ([]Endpoint, error) {
-	set, _, err := decodeSet(data, nil, o)
-	return set, err
-}
-
-// decodeSet is DecodeSet where secrets may be encrypted.
-func decodeSet(data []byte, k *Keyring, o Options) ([]Endpoint, sealedSecrets, error) {
+// which an id and a lastUpdatedUtc count, and secrets are decrypted by open; and
+// makes it fit for use, as Prepare does.
+func DecodeSet(data []byte, open SecretFunc, o Options) ([]Endpoint, error) {
 	// Some editors put a byte order mark before the text.
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if err := checkSyntax(data); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var raw []json.RawMessage
 	if data = bytes.TrimSpace(data); data[0] != '[' || json.Unmarshal(data, &raw) != nil {
-		return nil, nil, ValidationErrors{{Message: "must be an array of endpoints: [{…}, {…}]"}}
+		return nil, ValidationErrors{{Message: "must be an array of endpoints: [{…}, {…}]"}}
 	}
 	eps, known := make([]Endpoint, len(raw)), make([]ValidationErrors, len(raw))
 	for i, r := range raw {
-		eps[i], known[i] = decodeObject(r, true)
+		eps[i], known[i] = decodeStored(r, open)
 	}
-	sealed := k.openAll(eps, known)
-	set, err := prepare(eps, known, o)
-	return set, sealed, err
+	return prepare(eps, known, o)
+}
+
+// DecodeStored reads what Encode wrote. What is wrong comes back as
+// ValidationErrors; see ValidationErrors.NotAnEndpoint.
+func DecodeStored(data []byte, open SecretFunc, o Options) (Endpoint, error) {
+	if err := checkSyntax(data); err != nil {
+		return Endpoint{}, err
+	}
+	e, known := decodeStored(data, open)
+	e = e.canonical()
+	if err := known.and(e.violations(o)).err(); err != nil {
+		return Endpoint{}, err
+	}
+	return e, nil
+}
+
+func decodeStored(raw []byte, open SecretFunc) (Endpoint, ValidationErrors) {
+	e, v := decodeObject(raw, true)
+	if open != nil {
+		boundTo := e.boundTo()
+		e.secrets(func(field string, s *string) {
+			secret, err := open(*s, boundTo)
+			if err != nil {
+				v.add(field, err.Error())
+				return
+			}
+			*s = secret
+		})
+	}
+	return e, v
 }
 
 // checkSyntax says where a document stops being JSON. The JSON package's own
@@ -88,68 +100,51 @@ func checkSyntax(data []byte) error {
 	return ValidationErrors{{Message: msg}}
 }
 
-// fields are the keys of an endpoint's JSON and what each does.
-var fields = []struct {
-	name string
-	set  func(*Endpoint, json.RawMessage) error
-}{
-	{"id", text(func(e *Endpoint) *string { return &e.ID })},
-	{"name", text(func(e *Endpoint) *string { return &e.Name })},
-	{"type", text(func(e *Endpoint) *Type { return &e.Type })},
-	{"eventTypes", setEventTypes},
-	{"connectionString", text(func(e *Endpoint) *string { return &e.ConnectionString })},
-	{"secondaryConnectionString", text(func(e *Endpoint) *string { return &e.SecondaryConnectionString })},
-	{"path", text(func(e *Endpoint) *string { return &e.Path })},
-	{"body", text(func(e *Endpoint) *Body { return &e.Body })},
-	{"ordering", text(func(e *Endpoint) *Ordering { return &e.Ordering })},
-	{"overflow", text(func(e *Endpoint) *Overflow { return &e.Overflow })},
-	{"authentication", text(func(e *Endpoint) *Authentication { return &e.Authentication })},
-	{"filter", text(func(e *Endpoint) *string { return &e.Filter })},
-	// What the service reports. A body that was read may be sent back as it is.
-	{"lastUpdatedUtc", setLastUpdated},
-	{"status", ignore},
-	{"properties", ignore},
+// lookupKey returns a key of an endpoint's JSON in its canonical spelling, and its
+// field. Those without one are what the API reports besides: a body that was
+// read may be sent back as it is.
+func lookupKey(key string) (name string, f *field) {
+	if f := fieldNamed(key); f != nil {
+		return f.name, f
+	}
+	for _, reported := range []string{"status", "properties"} {
+		if strings.EqualFold(key, reported) {
+			return reported, nil
+		}
+	}
+	return "", nil
 }
 
-func ignore(*Endpoint, json.RawMessage) error { return nil }
-
-func text[S ~string](at func(*Endpoint) *S) func(*Endpoint, json.RawMessage) error {
-	return func(e *Endpoint, raw json.RawMessage) error {
+// decode sets the field of e to a value that isn't null.
+func (f *field) decode(e *Endpoint, raw json.RawMessage) error {
+	switch f.kind {
+	case reflect.String:
 		var s string
 		if json.Unmarshal(raw, &s) != nil {
-			return errNotString
+			return errors.New("must be a string")
 		}
-		*at(e) = S(s)
-		return nil
-	}
-}
-
-func setEventTypes(e *Endpoint, raw json.RawMessage) error {
-	var types []*string // a null among them would otherwise pass as ""
-	if json.Unmarshal(raw, &types) != nil {
-		return errors.New("must be an array of strings")
-	}
-	for _, t := range types {
-		if t == nil {
-			return errors.New("must be an array of strings, without null")
+		f.of(e).SetString(s)
+	case reflect.Slice:
+		var types []*string // a null among them would otherwise pass as ""
+		if json.Unmarshal(raw, &types) != nil {
+			return errors.New("must be an array of strings")
 		}
-		e.EventTypes = append(e.EventTypes, *t)
+		for _, t := range types {
+			if t == nil {
+				return errors.New("must be an array of strings, without null")
+			}
+			e.EventTypes = append(e.EventTypes, *t)
+		}
+	default:
+		// For the endpoints file, in which the time outlives a restart. What
+		// isn't a time is ignored: the field is nobody's to write.
+		var t time.Time
+		if json.Unmarshal(raw, &t) == nil {
+			e.LastUpdated = t.UTC()
+		}
 	}
 	return nil
 }
-
-// setLastUpdated is for the endpoints file, in which the time outlives a
-// restart. What isn't a time is ignored: the field is nobody's to write.
-func setLastUpdated(e *Endpoint, raw json.RawMessage) error {
-	var t time.Time
-	if json.Unmarshal(raw, &t) == nil {
-		e.LastUpdated = t.UTC()
-	}
-	return nil
-}
-
-// readOnly fields count in a store's own documents only.
-func readOnly(name string) bool { return name == "id" || name == "lastUpdatedUtc" }
 
 // decodeObject reads one valid JSON value. It goes key by key, and not through
 // a struct, to report all that is wrong instead of the first thing, and to
@@ -173,27 +168,19 @@ func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 			v.add("", "an endpoint must be a JSON object") // checkSyntax came before: can't be
 			return e, v
 		}
-		known := false
-		for _, f := range fields {
-			if !strings.EqualFold(f.name, key) {
-				continue
-			}
-			known = true
-			switch {
-			case seen[f.name]:
-				v.add(f.name, "is given more than once")
-			case readOnly(f.name) && !stored, string(value) == "null":
-			default:
-				if err := f.set(&e, value); err != nil {
-					v.add(f.name, err.Error())
-				}
-			}
-			seen[f.name] = true
-			break
-		}
-		if !known {
+		name, f := lookupKey(key)
+		switch {
+		case name == "":
 			v.add(quotableKey(key), "unknown field")
+		case seen[name]:
+			v.add(name, "is given more than once")
+		case f == nil, f.readOnly && !stored, string(value) == "null":
+		default:
+			if err := f.decode(&e, value); err != nil {
+				v.add(name, err.Error())
+			}
 		}
+		seen[name] = true
 	}
 	return e, v
 }

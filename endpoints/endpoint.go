@@ -1,32 +1,10 @@
 package endpoints
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-)
-
-// Type is the kind of service behind an endpoint.
-type Type string
-
-// The three types of endpoint, in their canonical spelling.
-const (
-	TypeEventHub   Type = "EventHub"
-	TypeServiceBus Type = "ServiceBus"
-	TypeEventGrid  Type = "EventGrid"
-)
-
-// The five event types, in their canonical spelling.
-const (
-	TopologyOperation = "TopologyOperation"
-	UdfCustom         = "UdfCustom"
-	SensorChange      = "SensorChange"
-	SpaceChange       = "SpaceChange"
-	DeviceMessage     = "DeviceMessage"
 )
 
 // Body says what of an event a message carries.
@@ -54,14 +32,14 @@ const (
 type Overflow string
 
 const (
-	// OverflowBlock holds back the intake until there is room: nothing is
-	// lost, and everything else waits too. The default.
+	// OverflowBlock blocks the intake until there is room: nothing is lost, and
+	// every other endpoint waits too. The default.
 	OverflowBlock Overflow = "block"
-	// OverflowDrop gives this endpoint's events up instead, and counts them.
+	// OverflowDrop drops this endpoint's events instead, and counts them.
 	OverflowDrop Overflow = "drop"
 )
 
-// Authentication says how an endpoint's service knows who sends.
+// Authentication says how a sender authenticates at an endpoint's service.
 type Authentication string
 
 const (
@@ -75,52 +53,57 @@ const (
 // Endpoint is one destination, as a user configured it.
 //
 // It is a value: copy it, but see [Endpoint.Clone] for its slice; one that
-// came out of a [Store] shares that slice with others. The
-// connection strings are the user's own bytes, in the clear; everything that
-// prints an Endpoint masks them.
+// came out of a [Store] shares that slice with others. The connection strings
+// are the user's own bytes, in the clear; everything that prints an Endpoint
+// masks them.
+//
+// A field is declared here and nowhere else: decoding, encoding, defaults,
+// masking, encryption, equality, the ETag, [Diff] and the API's resource are
+// derived from the tags. What there is to say about a value beyond them is in
+// validate.go.
+//
+//   - json, enum, default, readOnly, doc, example, …: as in the OpenAPI
+//     document. An enum's values match without regard to case; a field that is
+//     readOnly is the store's to set, and ignored in a body.
+//   - endpoint:"secret": masked wherever an endpoint is shown, and encrypted
+//     where it is stored.
+//   - endpoint:"routing": which events come, and what waits for them. A change
+//     of any other field needs a new connection.
 type Endpoint struct {
 	// ID is a UUID in its canonical form. It labels metrics and dead letters
 	// and must therefore survive restarts: see Prepare.
-	ID string
+	ID string `json:"id" format:"uuid" readOnly:"true"`
 	// Name is optional and, without an explicit ID, what the ID is made of.
-	Name string
-	Type Type
+	Name string `json:"name,omitempty" endpoint:"routing" maxLength:"128" doc:"Yours to choose; no other endpoint may have it"`
+	Type Type   `json:"type" enum:"EventHub,ServiceBus,EventGrid"`
 	// EventTypes is never empty and holds no repeats.
-	EventTypes []string
+	EventTypes []string `json:"eventTypes" endpoint:"routing" minItems:"1" uniqueItems:"true" enum:"TopologyOperation,UdfCustom,SensorChange,SpaceChange,DeviceMessage" doc:"DeviceMessage only with EventHub, alone, and on one endpoint at most"`
 	// ConnectionString is the primary: for EventHub and ServiceBus what
 	// ParseConnectionString reads, for EventGrid the bare key.
-	ConnectionString string
+	ConnectionString string `json:"connectionString,omitempty" endpoint:"secret" doc:"With EventGrid the topic's key, by itself" example:"Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=POLICY;SharedAccessKey=KEY"`
 	// SecondaryConnectionString is optional: what to try once the primary's
-	// key is refused. It names the same place.
-	SecondaryConnectionString string
+	// key is refused. It names the same host.
+	SecondaryConnectionString string `json:"secondaryConnectionString,omitempty" endpoint:"secret" doc:"The same place with another key, which is tried once the primary is refused"`
 	// Path is the hub's or the Service Bus topic's name; for EventGrid the
 	// topic's host name.
-	Path           string
-	Authentication Authentication
-	Body           Body
-	Ordering       Ordering
-	Overflow       Overflow
+	Path           string         `json:"path" doc:"The event hub's or the Service Bus topic's name; with EventGrid the topic's host name" example:"EVENT_HUB"`
+	Authentication Authentication `json:"authentication,omitempty" enum:"keyBased,identityBased" default:"keyBased" doc:"By the keys of the connection strings, or by this process's own identity"`
+	Body           Body           `json:"body,omitempty" enum:"envelope,data" default:"envelope" doc:"What of an event a message carries: all of it, or its data, as the v1 service sent"`
+	Ordering       Ordering       `json:"ordering,omitempty" enum:"partition,none" default:"partition" doc:"Whether the order of each Kafka partition is kept"`
+	Overflow       Overflow       `json:"overflow,omitempty" endpoint:"routing" enum:"block,drop" default:"block" doc:"What happens when the endpoint is slower than its events: everything waits, or its events are dropped"`
 	// Filter is the source of an expression that an event must satisfy besides
 	// its type. Empty: there is none.
-	Filter string
+	Filter string `json:"filter,omitempty" endpoint:"routing" doc:"What an event must satisfy besides its type, such as: type = 'SensorChange' AND AS_NUMBER($body.Value) > 25"`
 	// LastUpdated is when the endpoint came to be as it is, in UTC. It is no
 	// part of the endpoint's identity, and its store's alone to set.
-	LastUpdated time.Time
+	LastUpdated time.Time `json:"lastUpdatedUtc" readOnly:"true"`
 }
 
-// EventTypes returns the five event types that an endpoint can subscribe to.
-func EventTypes() []string {
-	return []string{TopologyOperation, UdfCustom, SensorChange, SpaceChange, DeviceMessage}
-}
-
-// Types returns the three endpoint types.
-func Types() []Type { return []Type{TypeEventHub, TypeServiceBus, TypeEventGrid} }
-
-// Host is where the endpoint lives, with the port if one is given: the host of
-// the primary connection string, or the path of an Event Grid topic. It is
-// empty for an endpoint that isn't valid.
+// Host returns where the endpoint lives, with the port if one is given: the
+// host of the primary connection string, or the path of an Event Grid topic. It
+// is empty for an endpoint that isn't valid.
 func (e Endpoint) Host() string {
-	if e.Type == TypeEventGrid {
+	if !e.Type.rules().amqp {
 		return strings.ToLower(e.Path)
 	}
 	cs, faults := e.parse(e.ConnectionString)
@@ -139,46 +122,24 @@ func (e Endpoint) parse(s string) (cs ConnectionString, faults []string) {
 	return parseKeyed(s)
 }
 
-// Equal reports whether two endpoints mean the same: everything but
-// LastUpdated, and the order of their event types.
-func (e Endpoint) Equal(o Endpoint) bool {
-	if len(e.EventTypes) != len(o.EventTypes) {
-		return false
+// boundTo returns the host that an endpoint's keys may be sent to, if the
+// strings that hold them don't say so themselves. It is encrypted with them:
+// whoever can write to a store but has no key of the ring must not be able to
+// send a secret elsewhere. The endpoint needn't be canonical.
+func (e Endpoint) boundTo() string {
+	if !Type(fold(string(e.Type), typeField.allowed)).AMQP() {
+		return strings.ToLower(strings.TrimSpace(e.Path))
 	}
-	for _, t := range e.EventTypes {
-		if !slices.Contains(o.EventTypes, t) {
-			return false
-		}
-	}
-	return e.ID == o.ID && e.Name == o.Name && e.Type == o.Type &&
-		e.ConnectionString == o.ConnectionString &&
-		e.SecondaryConnectionString == o.SecondaryConnectionString &&
-		e.Path == o.Path && e.Authentication == o.Authentication && e.Body == o.Body &&
-		e.Ordering == o.Ordering && e.Overflow == o.Overflow && e.Filter == o.Filter
+	return ""
 }
 
-// ETag is a strong entity tag, with its quotes: it changes with everything
-// that a user can change, the secrets included, and is the same in every copy
-// of the process. LastUpdated has no part in it.
-//
-// Nobody learns a key from it: it is a hash, cut short, and a key is far too
-// random to be guessed at.
-func (e Endpoint) ETag() string {
-	e = e.canonical()
-	h := sha256.New()
-	for _, s := range append([]string{
-		e.ID, e.Name, string(e.Type), e.ConnectionString, e.SecondaryConnectionString, e.Path,
-		string(e.Authentication), string(e.Body), string(e.Ordering), string(e.Overflow), e.Filter,
-	}, e.EventTypes...) {
-		// With its length before it, no two lists make the same bytes.
-		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
+// String returns one line for people, without secrets.
+func (e Endpoint) String() string {
+	name := e.ID
+	if e.Name != "" {
+		name = e.Name + " (" + e.ID + ")"
 	}
-	return `"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
-}
-
-// identical is Equal, and the order of the event types is the same too.
-func (e Endpoint) identical(o Endpoint) bool {
-	return slices.Equal(e.EventTypes, o.EventTypes) && e.Equal(o)
+	return fmt.Sprintf("%s %s %s/%s %s", e.Type, name, e.Host(), e.Path, strings.Join(e.EventTypes, ","))
 }
 
 // Clone returns a copy that shares nothing with e.
@@ -194,45 +155,4 @@ func Clone(eps []Endpoint) []Endpoint {
 		out[i] = e.Clone()
 	}
 	return out
-}
-
-// canonical returns e with canonical spellings and defaults filled in. A value
-// that matches nothing stays as it is, for the validation to name.
-func (e Endpoint) canonical() Endpoint {
-	e = e.Clone()
-	// White space around a pasted value, a secret file's final newline above
-	// all, is never part of it.
-	for _, s := range []*string{&e.ID, &e.Name, &e.ConnectionString, &e.SecondaryConnectionString, &e.Path} {
-		*s = strings.TrimSpace(*s)
-	}
-	// Not before a filter: errors in it name the column.
-	e.Filter = strings.TrimRightFunc(e.Filter, unicode.IsSpace)
-	e.ID = strings.ToLower(e.ID)
-	e.Type = fold(e.Type, Types()...)
-	for i, t := range e.EventTypes {
-		e.EventTypes[i] = fold(t, EventTypes()...)
-	}
-	e.Authentication = fold(orDefault(e.Authentication, AuthenticationKey), AuthenticationKey, AuthenticationIdentity)
-	e.Body = fold(orDefault(e.Body, BodyEnvelope), BodyEnvelope, BodyData)
-	e.Ordering = fold(orDefault(e.Ordering, OrderingPartition), OrderingPartition, OrderingNone)
-	e.Overflow = fold(orDefault(e.Overflow, OverflowBlock), OverflowBlock, OverflowDrop)
-	return e
-}
-
-// fold returns the canonical value that s spells, or s.
-func fold[S ~string](s S, canonical ...S) S {
-	for _, c := range canonical {
-		// Without regard to ASCII's case: EqualFold takes an ſ for an s as well.
-		if t := strings.TrimSpace(string(s)); len(t) == len(c) && strings.EqualFold(t, string(c)) {
-			return c
-		}
-	}
-	return s
-}
-
-func orDefault[S ~string](s, def S) S {
-	if s == "" {
-		return def
-	}
-	return s
 }

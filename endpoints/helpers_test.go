@@ -71,6 +71,13 @@ func wantViolations(t *testing.T, err error, want ...string) {
 	noSecret(t, err.Error())
 }
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func noSecret(t *testing.T, s string) {
 	t.Helper()
 	if strings.Contains(s, "SECRET") {

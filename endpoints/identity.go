@@ -6,14 +6,12 @@ import (
 	"strings"
 )
 
-// AzureDomains are the domains of Azure's clouds that Event Hubs, Service Bus
+// azureDomains are the domains of Azure's clouds that Event Hubs, Service Bus
 // and Event Grid live under.
-func AzureDomains() []string {
-	return []string{
-		"servicebus.windows.net", "eventgrid.azure.net",
-		"servicebus.usgovcloudapi.net", "eventgrid.azure.us",
-		"servicebus.chinacloudapi.cn", "eventgrid.azure.cn",
-	}
+var azureDomains = []string{
+	"servicebus.windows.net", "eventgrid.azure.net",
+	"servicebus.usgovcloudapi.net", "eventgrid.azure.us",
+	"servicebus.chinacloudapi.cn", "eventgrid.azure.cn",
 }
 
 // checkIdentityHost keeps this process's token from going anywhere but to
@@ -21,25 +19,23 @@ func AzureDomains() []string {
 // it; the token is the process's, and whoever may write endpoints must not be
 // able to have it sent to a host of theirs.
 //
-// Nor is a host of another service's good enough: below servicebus.windows.net
+// A host of another service isn't good enough: below servicebus.windows.net
 // are Azure Relay's, too, which pass an HTTP request on, its token with it, to
 // whatever program anybody has listen there.
 func (e Endpoint) checkIdentityHost(v *ValidationErrors, o Options) {
+	rules := e.Type.rules()
 	host, field := e.Host(), "connectionString"
-	if e.Type == TypeEventGrid {
+	if !rules.amqp {
 		field = "path"
 	}
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	domains, others := o.IdentityDomains, "eventgrid."
+	domains := o.IdentityDomains
 	if domains == nil {
-		domains = AzureDomains()
+		domains = azureDomains
 	}
-	if e.Type == TypeEventGrid {
-		others = "servicebus."
-	}
-	domains = slices.DeleteFunc(slices.Clone(domains), func(d string) bool { return strings.HasPrefix(d, others) })
+	domains = slices.DeleteFunc(slices.Clone(domains), func(d string) bool { return strings.HasPrefix(d, rules.others) })
 	if host == "" || slices.ContainsFunc(domains, func(d string) bool { return host == d || strings.HasSuffix(host, "."+d) }) {
 		return
 	}

@@ -5,13 +5,31 @@ import (
 	"sync"
 )
 
-// Live is the set that a store has in force, and whether it was handed out: the
-// part that all stores have in common. The zero value holds no endpoints.
+// Live is the set that a store has in force, whether it was handed out, and who
+// may change it: the part that all stores have in common. The zero value holds no
+// endpoints.
 type Live struct {
 	mu      sync.Mutex
 	set     []Endpoint
 	pending bool          // a set that neither Take nor Follow handed out
 	changed chan struct{} // closed, and replaced, with every Put
+	writer  chan struct{} // holds an element while someone writes
+}
+
+// Acquire blocks until the caller is the only one who writes, or ctx ends. Unlike
+// with a mutex, one can stop waiting.
+func (l *Live) Acquire(ctx context.Context) (release func(), err error) {
+	l.mu.Lock()
+	if l.writer == nil {
+		l.writer = make(chan struct{}, 1)
+	}
+	l.mu.Unlock()
+	select {
+	case l.writer <- struct{}{}:
+		return func() { <-l.writer }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Put puts a set in force. From here on nobody may change it.
@@ -25,7 +43,7 @@ func (l *Live) Put(set []Endpoint) {
 	}
 }
 
-// Current is the set in force.
+// Current returns the set in force.
 func (l *Live) Current() []Endpoint {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,12 +10,13 @@ import (
 type MemoryStore struct {
 	opts Options
 	live Live
-	turn turn
 }
+
+var _ Store = (*MemoryStore)(nil)
 
 // NewMemoryStore returns a store that holds eps, or what is wrong with them.
 func NewMemoryStore(eps []Endpoint, o Options) (*MemoryStore, error) {
-	s := &MemoryStore{opts: o, turn: newTurn()}
+	s := &MemoryStore{opts: o}
 	if err := s.Set(eps); err != nil {
 		return nil, err
 	}
@@ -29,9 +30,12 @@ func (s *MemoryStore) Set(eps []Endpoint) error {
 	if err != nil {
 		return err
 	}
-	s.turn <- struct{}{}
-	defer s.turn.giveBack()
-	stamp(set, s.live.Current(), time.Now())
+	release, err := s.live.Acquire(context.Background())
+	if err != nil {
+		return err
+	}
+	defer release()
+	Stamp(set, s.live.Current(), time.Now())
 	s.live.Put(set)
 	return nil
 }
@@ -42,7 +46,7 @@ func (s *MemoryStore) Load(context.Context) ([]Endpoint, error) {
 	return set, nil
 }
 
-// Current is the set in force: see Store.
+// Current returns the set in force: see Store.
 func (s *MemoryStore) Current() []Endpoint { return s.live.Current() }
 
 // Watch delivers the set after every change: see Store.
@@ -53,10 +57,11 @@ func (s *MemoryStore) Watch(ctx context.Context, apply func([]Endpoint)) error {
 
 // Change edits the set: see Store.
 func (s *MemoryStore) Change(ctx context.Context, edit func([]Endpoint) ([]Endpoint, error)) ([]Endpoint, error) {
-	if err := s.turn.take(ctx); err != nil {
+	release, err := s.live.Acquire(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer s.turn.giveBack()
+	defer release()
 	before := s.live.Current()
 	after, err := edit(Clone(before))
 	if err != nil {
@@ -69,19 +74,3 @@ func (s *MemoryStore) Change(ctx context.Context, edit func([]Endpoint) ([]Endpo
 	s.live.Put(next)
 	return next, nil
 }
-
-// turn lets one at a time write. Unlike a mutex, one can stop waiting for it.
-type turn chan struct{}
-
-func newTurn() turn { return make(turn, 1) }
-
-func (t turn) take(ctx context.Context) error {
-	select {
-	case t <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-func (t turn) giveBack() { <-t }

@@ -47,11 +47,6 @@ type Store interface {
 	Change(ctx context.Context, edit func(set []Endpoint) ([]Endpoint, error)) ([]Endpoint, error)
 }
 
-var (
-	_ Store = (*FileStore)(nil)
-	_ Store = (*MemoryStore)(nil)
-)
-
 // ErrReadOnly is wrapped, with the reason, by the error of a Change that can't
 // succeed, however often it is tried.
 var ErrReadOnly = errors.New("the endpoints can't be changed here")
@@ -110,9 +105,9 @@ func labelByID(_ int, e Endpoint) string {
 	return fmt.Sprintf("endpoint %s (%s)", quotable(e.Name), id)
 }
 
-// stamp gives every endpoint that was read in next its LastUpdated: what came
+// Stamp gives every endpoint that was read in next its LastUpdated: what came
 // with it if that is news, else that of its equal in prev, else otherwise.
-func stamp(next, prev []Endpoint, otherwise time.Time) {
+func Stamp(next, prev []Endpoint, otherwise time.Time) {
 	was, now := byID(prev), time.Now()
 	for i, e := range next {
 		old, known := was[e.ID]

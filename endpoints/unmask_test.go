@@ -38,7 +38,7 @@ func TestMaskedEndpointCanBeSentBack(t *testing.T) {
 		if err != nil || strings.Contains(string(body), oldKey) {
 			t.Fatalf("%s: %s, %v", name, body, err)
 		}
-		got, err := DecodeUpdate(body, stored, Options{})
+		got, err := Decode(body, stored, Options{})
 		if err != nil || !got.Equal(stored) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
@@ -63,6 +63,7 @@ func TestMaskedKeyStaysWhereItIs(t *testing.T) {
 		"kept, other case":        {hub("sharedaccesskey=***;sharedaccesskeyname=send;endpoint=sb://NS.example.net", ""), storedHub(), "", "sharedaccesskey=" + oldKey},
 		"kept, along with a hub":  {hub(here+";EntityPath=hub", ""), storedHub(), "", oldKey},
 		"kept by another type":    {strings.Replace(hub(here, ""), "EventHub", "ServiceBus", 1), storedHub(), "", oldKey},
+		"kept, for another hub":   {strings.Replace(hub(here+";EntityPath=other", ""), `"hub"`, `"other"`, 1), storedHub(), "", oldKey},
 		"new primary":             {hub("Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=bmV3", here), storedHub(), "", "bmV3"},
 		"a new endpoint":          {hub(here, ""), Endpoint{}, "connectionString: is masked", ""},
 		"the whole string, new":   {hub("***", ""), Endpoint{}, "connectionString: is masked", ""},
@@ -83,7 +84,7 @@ func TestMaskedKeyStaysWhereItIs(t *testing.T) {
 		"topic to hub":            {hub("Endpoint=sb://t.eventgrid.example.net/;SharedAccessKeyName=a;SharedAccessKey=***", ""), storedGrid(), "is masked", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := DecodeUpdate([]byte(tt.body), tt.stored, Options{AllowDevelopmentEmulator: true})
+			got, err := Decode([]byte(tt.body), tt.stored, Options{AllowDevelopmentEmulator: true})
 			if tt.want == "" {
 				if err != nil || !strings.Contains(got.ConnectionString, tt.key) || got.ID != tt.stored.ID {
 					t.Errorf("%v: %v", got, err)
@@ -102,7 +103,7 @@ func TestMaskedKeyStaysWhereItIs(t *testing.T) {
 
 // All that is wrong comes at once, the masks too.
 func TestUpdateReportsEverything(t *testing.T) {
-	_, err := DecodeUpdate([]byte(`{"type":"EventHub","eventTypes":[],"path":"","nope":1,"connectionString":"Endpoint=sb://evil/;SharedAccessKeyName=send;SharedAccessKey=***"}`), storedHub(), Options{})
+	_, err := Decode([]byte(`{"type":"EventHub","eventTypes":[],"path":"","nope":1,"connectionString":"Endpoint=sb://evil/;SharedAccessKeyName=send;SharedAccessKey=***"}`), storedHub(), Options{})
 	v, ok := errors.AsType[ValidationErrors](err)
 	if !ok || len(v) != 4 {
 		t.Errorf("%v", err)

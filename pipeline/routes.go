@@ -88,7 +88,7 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 // made one that speaks AMQP, and there is no other of that kind, what was
 // already decoded has the envelope's id for its correlation id.
 func (p *Pipeline) route(target sinks.Target, endpoint endpoints.Endpoint) match.Route[sinks.Target] {
-	r := match.Route[sinks.Target]{Target: target, Correlated: endpoint.Type != endpoints.TypeEventGrid}
+	r := match.Route[sinks.Target]{Target: target, Correlated: endpoint.Type.AMQP()}
 	if endpoint.Filter != "" {
 		var err error
 		if r.Filter, err = filter.Parse(endpoint.Filter); err != nil {

@@ -134,10 +134,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	old, before := s.current, s.endpoint
 	s.endpoint = endpoint
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
-	// What does not concern the connection.
-	before.Name, before.EventTypes, before.Filter = endpoint.Name, endpoint.EventTypes, endpoint.Filter
-	before.Overflow = endpoint.Overflow
-	if before.Equal(endpoint) {
+	if !endpoints.Diff(before, endpoint).Reconnect {
 		return nil
 	}
 	s.current = s.connect(endpoint)

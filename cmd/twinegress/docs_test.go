@@ -107,7 +107,7 @@ func TestExamplesInReadme(t *testing.T) {
 			}
 		case "json":
 			examples++
-			if _, err := endpoints.DecodeSet([]byte(block[2]), endpoints.Options{}); err != nil {
+			if _, err := endpoints.DecodeSet([]byte(block[2]), nil, endpoints.Options{}); err != nil {
 				t.Errorf("%v in\n%s", err, block[2])
 			}
 		}

@@ -270,7 +270,7 @@ func (c *connection) completeIDs(cmd *cobra.Command, args []string, _ string) ([
 	}
 	ids := make([]string, len(list))
 	for i, e := range list {
-		ids[i] = e.ID + "\t" + strings.TrimSpace(e.Type+" "+e.Path+" "+e.Name)
+		ids[i] = e.ID + "\t" + strings.TrimSpace(string(e.Type)+" "+e.Path+" "+e.Name)
 	}
 	return ids, cobra.ShellCompDirectiveNoFileComp
 }

@@ -33,7 +33,7 @@ func printEndpoints(w io.Writer, list []api.Endpoint) error {
 	}
 	row("ID", "NAME", "TYPE", "PATH", "EVENT TYPES", "STATUS")
 	for _, e := range list {
-		row(e.ID, e.Name, e.Type, e.Path, strings.Join(e.EventTypes, ","), statusText(e))
+		row(e.ID, e.Name, string(e.Type), e.Path, strings.Join(e.EventTypes, ","), statusText(e))
 	}
 	return t.Flush()
 }
@@ -55,17 +55,17 @@ func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
 	for _, line := range []struct{ name, value string }{
 		{"id", e.ID},
 		{"name", e.Name},
-		{"type", e.Type},
+		{"type", string(e.Type)},
 		{"path", e.Path},
 		{"event types", strings.Join(e.EventTypes, ", ")},
 		{"filter", e.Filter},
 		{"connection string", e.ConnectionString},
 		{"secondary", e.SecondaryConnectionString},
-		{"authentication", e.Authentication},
-		{"body", e.Body},
-		{"ordering", e.Ordering},
-		{"overflow", e.Overflow},
-		{"changed", e.LastUpdatedUTC.Local().Format(time.RFC3339)},
+		{"authentication", string(e.Authentication)},
+		{"body", string(e.Body)},
+		{"ordering", string(e.Ordering)},
+		{"overflow", string(e.Overflow)},
+		{"changed", e.LastUpdated.Local().Format(time.RFC3339)},
 		{"status", statusText(e)},
 		{"last error", e.Properties["lastError"]},
 		{"etag", strings.Trim(etag, `"`)},

@@ -26,12 +26,12 @@ var secretKeys = map[string]emulator.KeyPair{
 // secretExpiry is when the signatures end to be secrets: in 2100.
 const secretExpiry = "4102444800"
 
-// secrets are what no output may show, by name, in every form that a library
+// secretForms are what no output may show, by name, in every form that a library
 // may give them in a message.
-type secrets map[string]string
+type secretForms map[string]string
 
 // add adds a secret that is base64.
-func (s secrets) add(name, secret string) {
+func (s secretForms) add(name, secret string) {
 	s[name] = secret
 	s[name+", without padding"] = strings.TrimRight(secret, "=")
 	s[name+", URL-encoded"] = url.QueryEscape(secret)
@@ -56,7 +56,7 @@ func (s secrets) add(name, secret string) {
 // signature is that of a token which a key signed: a secret while it is valid.
 var signature = regexp.MustCompile(`(?i)sig(nature)?(=|%3d|":")[^*&"\s\\]{8}`)
 
-func (s secrets) check(t *testing.T, where, text string) {
+func (s secretForms) check(t *testing.T, where, text string) {
 	t.Helper()
 	for name, form := range s {
 		if i := strings.Index(text, form); i >= 0 {
@@ -72,7 +72,7 @@ func (s secrets) check(t *testing.T, where, text string) {
 // to hold a secret.
 type secretWorld struct {
 	*world
-	secrets secrets
+	secrets secretForms
 	cfg     config.Config
 	set     []endpoints.Endpoint
 }
@@ -80,7 +80,7 @@ type secretWorld struct {
 func newSecretWorld(t *testing.T) secretWorld {
 	t.Helper()
 	grid := secretKeys["grid"]
-	w := secretWorld{secrets: secrets{"the API's token": apiToken}, world: newWorldFor(t, 2, emulator.Config{
+	w := secretWorld{secrets: secretForms{"the API's token": apiToken}, world: newWorldFor(t, 2, emulator.Config{
 		Keys: secretKeys["namespace"], Hubs: []emulator.Hub{{Name: "hub", Partitions: 2}}, Topics: []emulator.Topic{{Name: "topic"}},
 		EventGridTopics: []emulator.GridTopic{{Name: "grid", Keys: &grid}},
 	})}

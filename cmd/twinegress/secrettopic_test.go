@@ -17,6 +17,7 @@ import (
 
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/endpoints"
+	"twinegress/endpoints/secrets"
 	"twinegress/internal/config"
 )
 
@@ -35,13 +36,13 @@ func (w secretWorld) ageKey(name string) string {
 // a key that the server doesn't have.
 func (w secretWorld) sealedForOthers(id string) []byte {
 	w.t.Helper()
-	keyring, _, err := endpoints.LoadKeyring(w.ageKey("others.key"))
+	keyring, _, err := secrets.Load(w.ageKey("others.key"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	e := w.set[1]
 	e.ID = id
-	record, err := endpoints.NewEncoder(keyring).Encode(e)
+	record, err := endpoints.Encode(e, keyring.Box(nil).Seal)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/storetest"
 )
 
 // many is how many endpoints an instance is made for.
@@ -16,11 +17,11 @@ func BenchmarkStore(b *testing.B) {
 	for have := 0; have < many; have = len(s.Current()) { // not all in one transaction: the brokers' time for it is bounded
 		_, err := s.change(b, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 			for i := range 1000 {
-				set = append(set, hub(fmt.Sprintf("endpoint %d", have+i)))
+				set = append(set, storetest.Hub(fmt.Sprintf("endpoint %d", have+i)))
 			}
 			return set, nil
 		})
-		must(b, err)
+		storetest.Must(b, err)
 	}
 	b.Run("Load", func(b *testing.B) {
 		b.ReportAllocs()
@@ -39,7 +40,7 @@ func BenchmarkStore(b *testing.B) {
 				set[i%many].Path = fmt.Sprintf("hub-%d", i)
 				return set, nil
 			})
-			must(b, err)
+			storetest.Must(b, err)
 		}
 	})
 }

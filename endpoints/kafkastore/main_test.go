@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"filippo.io/age"
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,39 +19,13 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/secrets"
+	"twinegress/endpoints/storetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const (
-	topic = "endpoints"
-	// What must never be in the clear in the topic or in a log.
-	secret = "zQ9xSECRETSECRETSECRETSECRETSECRETSECRET12E="
-	conn   = "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=send;SharedAccessKey=" + secret
-)
-
-func hub(name string, each ...func(*endpoints.Endpoint)) endpoints.Endpoint {
-	e := endpoints.Endpoint{
-		Name: name, Type: endpoints.TypeEventHub, EventTypes: []string{endpoints.SensorChange},
-		ConnectionString: conn, Path: "hub",
-	}
-	for _, f := range each {
-		f(&e)
-	}
-	return e
-}
-
-// device is one of those of which there may be one only.
-func device(name string) endpoints.Endpoint {
-	return hub(name, func(e *endpoints.Endpoint) {
-		e.EventTypes = []string{endpoints.DeviceMessage}
-		e.ConnectionString += ";EntityPath=hub"
-	})
-}
-
-func add(e endpoints.Endpoint) func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
-	return func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) { return append(set, e), nil }
-}
+const topic = "endpoints"
 
 // remove deletes by name; no matter if it isn't there.
 func remove(name string) func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
@@ -67,21 +39,6 @@ func remove(name string) func([]endpoints.Endpoint) ([]endpoints.Endpoint, error
 	}
 }
 
-func names(set []endpoints.Endpoint) string {
-	all := make([]string, len(set))
-	for i, e := range set {
-		all[i] = e.Name
-	}
-	return strings.Join(all, " ")
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -91,37 +48,20 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// ageKey is a secret key as a line of a file.
-func ageKey(t testing.TB) string {
-	t.Helper()
-	id, err := age.GenerateX25519Identity()
-	must(t, err)
-	return id.String()
-}
-
-func keyring(t testing.TB, lines ...string) *endpoints.Keyring {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "keys")
-	must(t, os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600))
-	k, _, err := endpoints.LoadKeyring(path)
-	must(t, err)
-	return k
-}
-
 // cluster is brokers and one keyring for the copies that use them.
 type cluster struct {
 	topic   string
 	connect []kgo.Opt
 	fake    *kfake.Cluster
-	keys    *endpoints.Keyring
+	keys    *secrets.Keyring
 }
 
 func newCluster(t testing.TB, options ...kfake.Opt) *cluster {
 	t.Helper()
 	fake, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, options...)...)
-	must(t, err)
+	storetest.Must(t, err)
 	t.Cleanup(fake.Close)
-	return &cluster{topic: topic, connect: []kgo.Opt{kgo.SeedBrokers(fake.ListenAddrs()...)}, fake: fake, keys: keyring(t, ageKey(t))}
+	return &cluster{topic: topic, connect: []kgo.Opt{kgo.SeedBrokers(fake.ListenAddrs()...)}, fake: fake, keys: storetest.Keyring(t, storetest.AgeKey(t))}
 }
 
 // anyCluster is the brokers that KAFKA_BROKERS names, if it is set: what counts
@@ -134,7 +74,7 @@ func anyCluster(t testing.TB) *cluster {
 	}
 	return &cluster{
 		topic: topic + "-" + uuid.NewString(), connect: []kgo.Opt{kgo.SeedBrokers(strings.Split(brokers, ",")...)},
-		keys: keyring(t, ageKey(t)),
+		keys: storetest.Keyring(t, storetest.AgeKey(t)),
 	}
 }
 
@@ -146,12 +86,12 @@ type running struct {
 	done chan error
 }
 
-func (c *cluster) options(k *endpoints.Keyring) (Options, *observer.ObservedLogs) {
+func (c *cluster) options(k *secrets.Keyring) (Options, *observer.ObservedLogs) {
 	core, logs := observer.New(zapcore.InfoLevel)
 	return Options{Topic: c.topic, Keyring: k, Connect: c.connect, Logger: zap.New(core)}, logs
 }
 
-func (c *cluster) start(t testing.TB, k *endpoints.Keyring, connect ...kgo.Opt) *running {
+func (c *cluster) start(t testing.TB, k *secrets.Keyring, connect ...kgo.Opt) *running {
 	t.Helper()
 	o, logs := c.options(k)
 	o.Connect = append(slices.Clone(o.Connect), connect...)
@@ -159,7 +99,7 @@ func (c *cluster) start(t testing.TB, k *endpoints.Keyring, connect ...kgo.Opt) 
 	loading, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	_, err := r.Load(loading)
-	must(t, err)
+	storetest.Must(t, err)
 	ctx, kill := context.WithCancel(context.Background())
 	r.kill = kill
 	go func() {
@@ -185,15 +125,13 @@ func (r *running) stop(t testing.TB) {
 	r.kill()
 	select {
 	case err := <-r.done:
-		must(t, err)
+		storetest.Must(t, err)
 		r.done <- nil // for the next who asks
 	case <-time.After(20 * time.Second):
 		t.Fatal("Watch doesn't end")
 	}
 	for _, l := range r.logs.All() {
-		if s := fmt.Sprint(l.Message, l.ContextMap()); strings.Contains(s, "SECRET") {
-			t.Errorf("a log line shows a secret: %s", s)
-		}
+		storetest.NoSecret(t, "a log line", fmt.Sprint(l.Message, l.ContextMap()))
 	}
 }
 
@@ -216,7 +154,7 @@ func (c *cluster) all(t testing.TB) []*kgo.Record {
 	client, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{c.topic: {0: kgo.NewOffset().AtStart()}}),
 	}, c.connect...)...)
-	must(t, err)
+	storetest.Must(t, err)
 	defer client.Close()
 	var all []*kgo.Record
 	for {
@@ -234,7 +172,7 @@ func (c *cluster) all(t testing.TB) []*kgo.Record {
 func (c *cluster) put(t testing.TB, records ...*kgo.Record) {
 	t.Helper()
 	client, err := kgo.NewClient(append([]kgo.Opt{kgo.DefaultProduceTopic(c.topic)}, c.connect...)...)
-	must(t, err)
+	storetest.Must(t, err)
 	defer client.Close()
-	must(t, client.ProduceSync(t.Context(), records...).FirstErr())
+	storetest.Must(t, client.ProduceSync(t.Context(), records...).FirstErr())
 }

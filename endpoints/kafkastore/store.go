@@ -35,14 +35,15 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/secrets"
 )
 
 // Options configure a Store.
 type Options struct {
 	endpoints.Options
 	Topic   string
-	Keyring *endpoints.Keyring // not nil: others can read the topic
-	Connect []kgo.Opt          // how to reach the brokers
+	Keyring *secrets.Keyring // not nil: others can read the topic
+	Connect []kgo.Opt        // how to reach the brokers
 	Logger  *zap.Logger
 	// ClientLog, if set, is the Kafka client's, in place of one in Connect.
 	ClientLog kgo.Logger

@@ -14,49 +14,61 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/storetest"
 )
+
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) endpoints.Store {
+		c := newCluster(t)
+		o, _ := c.options(c.keys)
+		s := New(o)
+		_, err := s.Load(t.Context())
+		storetest.Must(t, err)
+		return s
+	})
+}
 
 func TestChangeIsSeenByEveryCopy(t *testing.T) {
 	c := anyCluster(t)
 	a, b := c.start(t, c.keys), c.start(t, c.keys)
-	set, err := a.change(t, add(hub("one")))
-	must(t, err)
-	if names(set) != "one" || names(a.Current()) != "one" || set[0].ID == "" {
+	set, err := a.change(t, storetest.Add(storetest.Hub("one")))
+	storetest.Must(t, err)
+	if storetest.Names(set) != "one" || storetest.Names(a.Current()) != "one" || set[0].ID == "" {
 		t.Fatalf("added: %v; current %v", set, a.Current())
 	}
-	eventually(t, "the other copy has it", func() bool { return names(b.Current()) == "one" })
+	eventually(t, "the other copy has it", func() bool { return storetest.Names(b.Current()) == "one" })
 	one := b.Current()[0]
-	if !one.Equal(set[0]) || !one.LastUpdated.Equal(set[0].LastUpdated) || one.ConnectionString != conn {
+	if !one.Equal(set[0]) || !one.LastUpdated.Equal(set[0].LastUpdated) || one.ConnectionString != storetest.Conn1 {
 		t.Errorf("there it is %s of %s, here %s of %s", one, one.LastUpdated, set[0], set[0].LastUpdated)
 	}
 
 	// The other one changes what it saw, and adds to it.
 	set, err = b.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		set[0].Path = "other"
-		return append(set, hub("two"), hub("three")), nil
+		return append(set, storetest.Hub("two"), storetest.Hub("three")), nil
 	})
-	must(t, err)
-	if names(set) != "one two three" || !set[0].LastUpdated.After(one.LastUpdated) {
+	storetest.Must(t, err)
+	if storetest.Names(set) != "one two three" || !set[0].LastUpdated.After(one.LastUpdated) {
 		t.Errorf("changed: %v", set)
 	}
 	set, err = a.change(t, remove("two"))
-	must(t, err)
-	if names(set) != "one three" || set[0].Path != "other" {
+	storetest.Must(t, err)
+	if storetest.Names(set) != "one three" || set[0].Path != "other" {
 		t.Errorf("removed: %v", set)
 	}
-	if _, err := a.change(t, add(hub("three"))); !isConflict(err) {
+	if _, err := a.change(t, storetest.Add(storetest.Hub("three"))); !isConflict(err) {
 		t.Errorf("a name that is taken: %v", err)
 	}
-	eventually(t, "the other copy follows", func() bool { return names(b.Current()) == "one three" })
+	eventually(t, "the other copy follows", func() bool { return storetest.Names(b.Current()) == "one three" })
 
 	// Everything is stopped, and comes again as it was.
 	a.stop(t)
 	b.stop(t)
-	if _, err := a.change(t, add(hub("x"))); err == nil || !strings.Contains(err.Error(), "stopping") {
+	if _, err := a.change(t, storetest.Add(storetest.Hub("x"))); err == nil || !strings.Contains(err.Error(), "stopping") {
 		t.Errorf("a change after the end: %v", err)
 	}
 	again := c.start(t, c.keys)
-	if names(again.Current()) != "one three" || again.Current()[0].ID != one.ID {
+	if storetest.Names(again.Current()) != "one three" || again.Current()[0].ID != one.ID {
 		t.Errorf("after a restart: %v", again.Current())
 	}
 	for _, r := range c.all(t) {
@@ -87,7 +99,7 @@ func TestManyWritersAndKills(t *testing.T) {
 				name := fmt.Sprintf("%d-%d", i, w)
 				for round := 0; round == 0 || kills.Load() < enough; round++ {
 					name := fmt.Sprintf("%s-%d", name, round)
-					if _, err := s.change(t, add(hub(name))); err != nil {
+					if _, err := s.change(t, storetest.Add(storetest.Hub(name))); err != nil {
 						t.Errorf("%s: %v", name, err)
 						return
 					}
@@ -95,7 +107,7 @@ func TestManyWritersAndKills(t *testing.T) {
 					expected[name] = true
 					mu.Unlock()
 				}
-				switch _, err := s.change(t, add(device("device-"+name))); {
+				switch _, err := s.change(t, storetest.Add(storetest.Device("device-"+name))); {
 				case err == nil:
 					devices.Add(1)
 					mu.Lock()
@@ -120,7 +132,7 @@ func TestManyWritersAndKills(t *testing.T) {
 			dying, name := make(chan bool), fmt.Sprintf("dying-%d", kills.Load())
 			go func() {
 				defer close(dying)
-				_, err := third.change(t, add(hub(name)))
+				_, err := third.change(t, storetest.Add(storetest.Hub(name)))
 				mu.Lock()
 				defer mu.Unlock()
 				switch {
@@ -142,8 +154,8 @@ func TestManyWritersAndKills(t *testing.T) {
 	killer.Wait()
 
 	// One more, so that what the last one killed left open is closed.
-	set, err := a.change(t, add(hub("last")))
-	must(t, err)
+	set, err := a.change(t, storetest.Add(storetest.Hub("last")))
+	storetest.Must(t, err)
 	expected["last"] = true
 	if devices.Load() != 1 {
 		t.Errorf("%d DeviceMessage endpoints were acknowledged", devices.Load())
@@ -157,9 +169,9 @@ func TestManyWritersAndKills(t *testing.T) {
 	if len(expected) > 0 {
 		t.Errorf("acknowledged, and not there: %v", expected)
 	}
-	eventually(t, "the other copy has the same", func() bool { return names(b.Current()) == names(set) })
-	if again := c.start(t, c.keys); names(again.Current()) != names(set) {
-		t.Errorf("after a restart:\n%s\nwant\n%s", names(again.Current()), names(set))
+	eventually(t, "the other copy has the same", func() bool { return storetest.Names(b.Current()) == storetest.Names(set) })
+	if again := c.start(t, c.keys); storetest.Names(again.Current()) != storetest.Names(set) {
+		t.Errorf("after a restart:\n%s\nwant\n%s", storetest.Names(again.Current()), storetest.Names(set))
 	}
 }
 
@@ -176,12 +188,12 @@ func (c *cluster) dieWriting(t *testing.T, name string) {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	e, err := endpoints.Prepare([]endpoints.Endpoint{hub(name)}, endpoints.Options{})
+	e, err := endpoints.Prepare([]endpoints.Endpoint{storetest.Hub(name)}, endpoints.Options{})
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	value, err := endpoints.NewEncoder(c.keys).Encode(e[0])
+	value, err := endpoints.Encode(e[0], c.keys.Box(nil).Seal)
 	if err != nil {
 		t.Error(err)
 		return

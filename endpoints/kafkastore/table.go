@@ -70,7 +70,8 @@ func decode(r *kgo.Record, o Options) entry {
 	if r.Value == nil {
 		return entry{deleted: true}
 	}
-	e, stale, err := endpoints.DecodeStored(r.Value, o.Keyring, o.Options)
+	box := o.Keyring.Box(nil)
+	e, err := endpoints.DecodeStored(r.Value, box.Open, o.Options)
 	if err != nil {
 		var v endpoints.ValidationErrors
 		return entry{problem: err, hidden: errors.As(err, &v) && !v.NotAnEndpoint()}
@@ -79,7 +80,7 @@ func decode(r *kgo.Record, o Options) entry {
 		return entry{problem: errors.New("it holds another endpoint than its key says")}
 	}
 	created, _ := time.Parse(time.RFC3339Nano, header(r, createdHeader)) // by hand without: the oldest
-	return entry{endpoint: e, good: true, created: created, stale: stale}
+	return entry{endpoint: e, good: true, created: created, stale: box.Older() || box.Plain()}
 }
 
 func header(r *kgo.Record, key string) string {

@@ -134,10 +134,10 @@ func (s *Store) records(b *batch, before, after []endpoints.Endpoint, now time.T
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var records []*kgo.Record
-	encoder := endpoints.NewEncoder(s.o.Keyring)
+	box := s.o.Keyring.Box(nil)
 	written := make(map[string]bool)
 	put := func(e endpoints.Endpoint, created time.Time) error {
-		value, err := encoder.Encode(e)
+		value, err := endpoints.Encode(e, box.Seal)
 		if err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (s *Store) records(b *batch, before, after []endpoints.Endpoint, now time.T
 	for i, e := range after {
 		is[e.ID] = true
 		old, known := was[e.ID]
-		if known && old.Equal(e) && slices.Equal(old.EventTypes, e.EventTypes) {
+		if known && len(endpoints.Diff(old, e).Fields) == 0 {
 			continue
 		}
 		created := s.table[e.ID].created

@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/storetest"
 )
 
 // tapped is a connection that a test has a say in.
@@ -73,19 +74,19 @@ func TestChangeReadsToTheEndFirst(t *testing.T) {
 			return nil
 		}}
 	}))
-	_, err := a.change(t, add(hub("first")))
-	must(t, err)
-	eventually(t, "both follow", func() bool { return names(b.Current()) == "first" })
+	_, err := a.change(t, storetest.Add(storetest.Hub("first")))
+	storetest.Must(t, err)
+	eventually(t, "both follow", func() bool { return storetest.Names(b.Current()) == "first" })
 
 	blind.Store(true)
-	_, err = a.change(t, add(device("device")))
-	must(t, err)
+	_, err = a.change(t, storetest.Add(storetest.Device("device")))
+	storetest.Must(t, err)
 	// The answer to a fetch that was on its way may have come through.
-	_, err = a.change(t, add(hub("last")))
-	must(t, err)
+	_, err = a.change(t, storetest.Add(storetest.Hub("last")))
+	storetest.Must(t, err)
 	answer := make(chan error, 1)
 	go func() {
-		_, err := b.change(t, add(device("second device")))
+		_, err := b.change(t, storetest.Add(storetest.Device("second device")))
 		answer <- err
 	}()
 	select {
@@ -93,7 +94,7 @@ func TestChangeReadsToTheEndFirst(t *testing.T) {
 		t.Fatalf("a copy that couldn't see what there is answered %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
-	if names(b.Current()) == "first device last" {
+	if storetest.Names(b.Current()) == "first device last" {
 		t.Fatal("it isn't blind: the test is worth nothing")
 	}
 	close(sighted)
@@ -133,9 +134,9 @@ func TestLostAnswerToACommit(t *testing.T) {
 	lose.Store(true)
 	set, err := a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		edits++
-		return append(set, hub("")), nil // again and again, if it is asked again
+		return append(set, storetest.Hub("")), nil // again and again, if it is asked again
 	})
-	must(t, err)
+	storetest.Must(t, err)
 	if !lost.Load() {
 		t.Fatal("no answer was lost: the test is worth nothing")
 	}
@@ -167,7 +168,7 @@ func TestSilentBroker(t *testing.T) {
 	waiting, giveUp := context.WithCancel(t.Context())
 	answer := make(chan error, 1)
 	go func() {
-		_, err := a.Change(waiting, add(hub("first")))
+		_, err := a.Change(waiting, storetest.Add(storetest.Hub("first")))
 		answer <- err
 	}()
 	<-swallowed
@@ -190,13 +191,13 @@ func TestCommitThatWasAnAbort(t *testing.T) {
 			}
 		}}
 	}))
-	set, err := a.change(t, add(hub("one")))
-	must(t, err)
-	if !turned.Load() || names(set) != "one" || names(a.Current()) != "one" {
-		t.Errorf("answered %q; in force is %q", names(set), names(a.Current()))
+	set, err := a.change(t, storetest.Add(storetest.Hub("one")))
+	storetest.Must(t, err)
+	if !turned.Load() || storetest.Names(set) != "one" || storetest.Names(a.Current()) != "one" {
+		t.Errorf("answered %q; in force is %q", storetest.Names(set), storetest.Names(a.Current()))
 	}
-	if again := c.start(t, c.keys); names(again.Current()) != "one" {
-		t.Errorf("in the topic is %q", names(again.Current()))
+	if again := c.start(t, c.keys); storetest.Names(again.Current()) != "one" {
+		t.Errorf("in the topic is %q", storetest.Names(again.Current()))
 	}
 }
 
@@ -208,9 +209,9 @@ func TestCommitThatDidNotHappen(t *testing.T) {
 	edits := 0
 	_, err := a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		edits++
-		return append(set, hub("")), nil
+		return append(set, storetest.Hub("")), nil
 	})
-	must(t, err)
+	storetest.Must(t, err)
 	if fault.Hits() != 1 || edits != 2 || len(a.Current()) != 1 {
 		t.Errorf("%d faults, %d edits; in force %v", fault.Hits(), edits, a.Current())
 	}
@@ -227,43 +228,43 @@ func TestUnknownOutcome(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := a.Change(ctx, add(hub("one")))
+	_, err := a.Change(ctx, storetest.Add(storetest.Hub("one")))
 	if !errors.Is(err, endpoints.ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a commit of which nothing is known: %v", err)
 	}
 	late.Remove()
 	// And nothing is held up by it.
-	set, err := a.change(t, add(hub("two")))
-	must(t, err)
-	if names(set) != "two" {
-		t.Errorf("in the end there is %s", names(set))
+	set, err := a.change(t, storetest.Add(storetest.Hub("two")))
+	storetest.Must(t, err)
+	if storetest.Names(set) != "two" {
+		t.Errorf("in the end there is %s", storetest.Names(set))
 	}
 }
 
 func TestBrokersDown(t *testing.T) {
 	dir := t.TempDir()
 	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(dir), kfake.SyncWrites())
-	must(t, err)
+	storetest.Must(t, err)
 	addr := fake.ListenAddrs()[0]
 	_, port, _ := net.SplitHostPort(addr)
-	c := &cluster{topic: topic, connect: []kgo.Opt{kgo.SeedBrokers(addr)}, fake: fake, keys: keyring(t, ageKey(t))}
+	c := &cluster{topic: topic, connect: []kgo.Opt{kgo.SeedBrokers(addr)}, fake: fake, keys: storetest.Keyring(t, storetest.AgeKey(t))}
 	a := c.start(t, c.keys)
-	_, err = a.change(t, add(hub("before")))
-	must(t, err)
+	_, err = a.change(t, storetest.Add(storetest.Hub("before")))
+	storetest.Must(t, err)
 	fake.Close()
 
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	start := time.Now()
-	_, err = a.Change(ctx, add(hub("meanwhile")))
+	_, err = a.Change(ctx, storetest.Add(storetest.Hub("meanwhile")))
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, endpoints.ErrUnknown) || !strings.Contains(err.Error(), "nothing has changed") {
 		t.Errorf("without brokers: %v", err)
 	}
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
-	if names(a.Current()) != "before" {
-		t.Errorf("in force without brokers: %s", names(a.Current()))
+	if storetest.Names(a.Current()) != "before" {
+		t.Errorf("in force without brokers: %s", storetest.Names(a.Current()))
 	}
 	loading, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -277,15 +278,15 @@ func TestBrokersDown(t *testing.T) {
 		number = number*10 + int(d-'0')
 	}
 	fake, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(number), kfake.DataDir(dir), kfake.SyncWrites())
-	must(t, err)
+	storetest.Must(t, err)
 	t.Cleanup(fake.Close)
-	set, err := a.change(t, add(hub("after")))
-	must(t, err)
-	if names(set) != "before after" {
-		t.Errorf("with brokers again: %s", names(set))
+	set, err := a.change(t, storetest.Add(storetest.Hub("after")))
+	storetest.Must(t, err)
+	if storetest.Names(set) != "before after" {
+		t.Errorf("with brokers again: %s", storetest.Names(set))
 	}
-	if again := c.start(t, c.keys); names(again.Current()) != "before after" {
-		t.Errorf("after a restart of everything: %s", names(again.Current()))
+	if again := c.start(t, c.keys); storetest.Names(again.Current()) != "before after" {
+		t.Errorf("after a restart of everything: %s", storetest.Names(again.Current()))
 	}
 }
 
@@ -307,20 +308,20 @@ func TestWithoutPermission(t *testing.T) {
 		t.Errorf("without a topic and without the right to create it: %v", err)
 	}
 	admin := c.start(t, c.keys, as("admin"))
-	_, err = admin.change(t, add(hub("one")))
-	must(t, err)
+	_, err = admin.change(t, storetest.Add(storetest.Hub("one")))
+	storetest.Must(t, err)
 
 	reader := c.start(t, c.keys, as("reader"))
-	if names(reader.Current()) != "one" {
-		t.Errorf("a reader sees %s", names(reader.Current()))
+	if storetest.Names(reader.Current()) != "one" {
+		t.Errorf("a reader sees %s", storetest.Names(reader.Current()))
 	}
-	if _, err := reader.change(t, add(hub("two"))); !errors.Is(err, endpoints.ErrReadOnly) || !strings.Contains(err.Error(), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED") {
+	if _, err := reader.change(t, storetest.Add(storetest.Hub("two"))); !errors.Is(err, endpoints.ErrReadOnly) || !strings.Contains(err.Error(), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED") {
 		t.Errorf("a reader writes: %v", err)
 	}
 	// What docs/operations.md asks for is enough.
 	writer := c.start(t, c.keys, as("writer"))
-	_, err = writer.change(t, add(hub("two")))
-	must(t, err)
+	_, err = writer.change(t, storetest.Add(storetest.Hub("two")))
+	storetest.Must(t, err)
 }
 
 func TestTopicThatWontDo(t *testing.T) {
@@ -334,7 +335,7 @@ func TestTopicThatWontDo(t *testing.T) {
 		"both":             {1, "compact,delete", "its cleanup.policy is compact,delete and must be compact"},
 	} {
 		c := newCluster(t)
-		must(t, c.fake.CreateTopic(topic, tc.partitions, map[string]string{"cleanup.policy": tc.policy}))
+		storetest.Must(t, c.fake.CreateTopic(topic, tc.partitions, map[string]string{"cleanup.policy": tc.policy}))
 		o, _ := c.options(c.keys)
 		if _, err := New(o).Load(t.Context()); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v", name, err)
@@ -351,69 +352,69 @@ func TestCompaction(t *testing.T) {
 	c := newCluster(t)
 	a := c.start(t, c.keys)
 	for range 5 {
-		_, err := a.change(t, add(hub("gone")))
-		must(t, err)
+		_, err := a.change(t, storetest.Add(storetest.Hub("gone")))
+		storetest.Must(t, err)
 		_, err = a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 			set[0].Path += "x"
-			return append(set, hub("kept")), nil
+			return append(set, storetest.Hub("kept")), nil
 		})
-		must(t, err)
+		storetest.Must(t, err)
 		_, err = a.change(t, remove("gone"))
-		must(t, err)
+		storetest.Must(t, err)
 		_, err = a.change(t, remove("kept"))
-		must(t, err)
+		storetest.Must(t, err)
 	}
-	set, err := a.change(t, add(hub("stays")))
-	must(t, err)
+	set, err := a.change(t, storetest.Add(storetest.Hub("stays")))
+	storetest.Must(t, err)
 	before := len(c.all(t))
 	c.fake.Compact()
 	if after := len(c.all(t)); after >= before {
 		t.Fatalf("%d records after compaction, %d before: the test is worth nothing", after, before)
 	}
 	b := c.start(t, c.keys)
-	if names(b.Current()) != names(set) {
-		t.Errorf("after compaction: %s, want %s", names(b.Current()), names(set))
+	if storetest.Names(b.Current()) != storetest.Names(set) {
+		t.Errorf("after compaction: %s, want %s", storetest.Names(b.Current()), storetest.Names(set))
 	}
-	set, err = b.change(t, add(hub("new")))
-	must(t, err)
-	eventually(t, "the one from before follows", func() bool { return names(a.Current()) == names(set) })
+	set, err = b.change(t, storetest.Add(storetest.Hub("new")))
+	storetest.Must(t, err)
+	eventually(t, "the one from before follows", func() bool { return storetest.Names(a.Current()) == storetest.Names(set) })
 }
 
 // What can't be read holds nothing up, and stays what it was.
 func TestRecordsThatCantBeRead(t *testing.T) {
 	c := anyCluster(t)
 	a := c.start(t, c.keys)
-	set, err := a.change(t, add(hub("one")))
-	must(t, err)
+	set, err := a.change(t, storetest.Add(storetest.Hub("one")))
+	storetest.Must(t, err)
 	id := set[0].ID
 
 	c.put(t, &kgo.Record{Key: []byte(id), Value: []byte("SECRET {")}, &kgo.Record{Key: []byte{}, Value: []byte("[]")},
 		&kgo.Record{Key: []byte("SharedAccessKey=not an id"), Value: nil})
 	eventually(t, "it is told", func() bool { return a.logs.FilterMessageSnippet("can't be read").Len() == 2 })
-	if names(a.Current()) != "one" {
-		t.Errorf("in force: %s", names(a.Current()))
+	if storetest.Names(a.Current()) != "one" {
+		t.Errorf("in force: %s", storetest.Names(a.Current()))
 	}
 	if got := a.logs.FilterMessageSnippet("can't be read").All()[0].ContextMap()["problem"]; !strings.Contains(got.(string), id) && !strings.Contains(got.(string), `""`) {
 		t.Errorf("the log doesn't say which: %v", got)
 	}
 	// That was no endpoint for anyone.
-	_, err = a.change(t, add(hub("two")))
-	must(t, err)
+	_, err = a.change(t, storetest.Add(storetest.Hub("two")))
+	storetest.Must(t, err)
 
 	// This is: another copy can read it, and may have it in force.
-	other := &cluster{topic: topic, connect: c.connect, keys: keyring(t, ageKey(t))}
-	e, err := endpoints.Prepare([]endpoints.Endpoint{device("theirs")}, endpoints.Options{})
-	must(t, err)
-	value, err := endpoints.NewEncoder(other.keys).Encode(e[0])
-	must(t, err)
+	other := &cluster{topic: topic, connect: c.connect, keys: storetest.Keyring(t, storetest.AgeKey(t))}
+	e, err := endpoints.Prepare([]endpoints.Endpoint{storetest.Device("theirs")}, endpoints.Options{})
+	storetest.Must(t, err)
+	value, err := endpoints.Encode(e[0], other.keys.Box(nil).Seal)
+	storetest.Must(t, err)
 	c.put(t, &kgo.Record{Key: []byte(e[0].ID), Value: value})
-	_, err = a.change(t, add(device("ours")))
+	_, err = a.change(t, storetest.Add(storetest.Device("ours")))
 	if err == nil || !strings.Contains(err.Error(), e[0].ID) || !strings.Contains(err.Error(), "secretsKeyFile") || isConflict(err) {
 		t.Errorf("beside an endpoint that only others can read: %v", err)
 	}
 	c.put(t, &kgo.Record{Key: []byte(e[0].ID)})
-	_, err = a.change(t, add(device("ours")))
-	must(t, err)
+	_, err = a.change(t, storetest.Add(storetest.Device("ours")))
+	storetest.Must(t, err)
 
 	// With another key nothing can be read: that is no way to start.
 	o, _ := c.options(other.keys)
@@ -427,45 +428,45 @@ func TestRecordsThatCantBeRead(t *testing.T) {
 func TestConflictsFromElsewhere(t *testing.T) {
 	c := anyCluster(t)
 	a := c.start(t, c.keys)
-	_, err := a.change(t, add(device("ours")))
-	must(t, err)
+	_, err := a.change(t, storetest.Add(storetest.Device("ours")))
+	storetest.Must(t, err)
 	var records []*kgo.Record
-	for _, one := range []endpoints.Endpoint{device("theirs"), hub("ours"), hub("fine")} {
+	for _, one := range []endpoints.Endpoint{storetest.Device("theirs"), storetest.Hub("ours"), storetest.Hub("fine")} {
 		e, err := endpoints.Prepare([]endpoints.Endpoint{one}, endpoints.Options{})
-		must(t, err)
-		value, err := endpoints.NewEncoder(c.keys).Encode(e[0])
-		must(t, err)
+		storetest.Must(t, err)
+		value, err := endpoints.Encode(e[0], c.keys.Box(nil).Seal)
+		storetest.Must(t, err)
 		records = append(records, &kgo.Record{Key: []byte(e[0].ID), Value: value, Headers: []kgo.RecordHeader{
 			{Key: createdHeader, Value: []byte(time.Now().Add(time.Hour).Format(time.RFC3339Nano))},
 		}})
 	}
 	c.put(t, records...)
-	eventually(t, "what is fine is taken", func() bool { return names(a.Current()) == "ours fine" })
-	if again := c.start(t, c.keys); names(again.Current()) != "ours fine" || again.logs.FilterMessageSnippet("not in force").Len() != 2 {
-		t.Errorf("another copy makes of it: %s, and logs %v", names(again.Current()), again.logs.All())
+	eventually(t, "what is fine is taken", func() bool { return storetest.Names(a.Current()) == "ours fine" })
+	if again := c.start(t, c.keys); storetest.Names(again.Current()) != "ours fine" || again.logs.FilterMessageSnippet("not in force").Len() != 2 {
+		t.Errorf("another copy makes of it: %s, and logs %v", storetest.Names(again.Current()), again.logs.All())
 	}
 }
 
 // Rotation, as docs/operations.md describes it for several copies.
 func TestRotation(t *testing.T) {
 	c := anyCluster(t)
-	older, newer := ageKey(t), ageKey(t)
-	a := c.start(t, keyring(t, older))
+	older, newer := storetest.AgeKey(t), storetest.AgeKey(t)
+	a := c.start(t, storetest.Keyring(t, older))
 	set, err := a.change(t, func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
-		return []endpoints.Endpoint{hub("one"), hub("two")}, nil
+		return []endpoints.Endpoint{storetest.Hub("one"), storetest.Hub("two")}, nil
 	})
-	must(t, err)
+	storetest.Must(t, err)
 	a.stop(t)
 
-	both := c.start(t, keyring(t, older, newer)) // each can read what the others will write
-	forward := c.start(t, keyring(t, newer, older))
+	both := c.start(t, storetest.Keyring(t, older, newer)) // each can read what the others will write
+	forward := c.start(t, storetest.Keyring(t, newer, older))
 	eventually(t, "all is encrypted anew", func() bool { return forward.logs.FilterMessageSnippet("newest key").Len() == 1 })
-	if names(both.Current()) != "one two" {
-		t.Errorf("a copy that wasn't restarted yet has %s", names(both.Current()))
+	if storetest.Names(both.Current()) != "one two" {
+		t.Errorf("a copy that wasn't restarted yet has %s", storetest.Names(both.Current()))
 	}
 	both.stop(t)
-	last := c.start(t, keyring(t, newer))
-	if names(last.Current()) != "one two" || !last.Current()[0].LastUpdated.Equal(set[0].LastUpdated) {
+	last := c.start(t, storetest.Keyring(t, newer))
+	if storetest.Names(last.Current()) != "one two" || !last.Current()[0].LastUpdated.Equal(set[0].LastUpdated) {
 		t.Errorf("with the new key alone: %v", last.Current())
 	}
 	if last.logs.Len() != 0 {
@@ -479,13 +480,13 @@ func TestRotation(t *testing.T) {
 func TestRotationOfOneKeyTwice(t *testing.T) {
 	c := newCluster(t)
 	s := c.start(t, c.keys)
-	_, err := s.change(t, add(hub("twice", func(e *endpoints.Endpoint) { e.SecondaryConnectionString = e.ConnectionString })))
-	must(t, err)
+	_, err := s.change(t, storetest.Add(storetest.Hub("twice", func(e *endpoints.Endpoint) { e.SecondaryConnectionString = e.ConnectionString })))
+	storetest.Must(t, err)
 	s.stop(t)
 	before := len(c.all(t))
 	s = c.start(t, c.keys)
-	_, err = s.change(t, add(hub("next"))) // behind whatever the start had to write
-	must(t, err)
+	_, err = s.change(t, storetest.Add(storetest.Hub("next"))) // behind whatever the start had to write
+	storetest.Must(t, err)
 	if n := len(c.all(t)) - before; n != 1 {
 		t.Errorf("%d records were written, want the new endpoint's only", n)
 	}
@@ -495,13 +496,13 @@ func TestRotationOfOneKeyTwice(t *testing.T) {
 func TestEndWithoutRecords(t *testing.T) {
 	c := newCluster(t)
 	a := c.start(t, c.keys)
-	_, err := a.change(t, add(hub("one")))
-	must(t, err)
+	_, err := a.change(t, storetest.Add(storetest.Hub("one")))
+	storetest.Must(t, err)
 	client, err := kgo.NewClient(c.connect...)
-	must(t, err)
+	storetest.Must(t, err)
 	defer client.Close()
 	end, err := a.end(t.Context(), kadm.NewClient(client))
-	must(t, err)
+	storetest.Must(t, err)
 	for offset, want := range map[int64]bool{0: false, end - 1: false, end: true} {
 		got, err := a.nothingFrom(t.Context(), client, offset)
 		if err != nil || got != want {
@@ -511,10 +512,10 @@ func TestEndWithoutRecords(t *testing.T) {
 	a.stop(t)
 
 	// All of it is taken away, and the end stays where it is.
-	must(t, c.fake.DeleteRecords(topic, 0, end))
+	storetest.Must(t, c.fake.DeleteRecords(topic, 0, end))
 	if again := c.start(t, c.keys); len(again.Current()) != 0 {
 		t.Errorf("from an empty topic: %v", again.Current())
-	} else if _, err := again.change(t, add(hub("two"))); err != nil {
+	} else if _, err := again.change(t, storetest.Add(storetest.Hub("two"))); err != nil {
 		t.Error(err)
 	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/endpoints/kafkastore"
+	"twinegress/endpoints/secrets"
 )
 
 // Two copies change the endpoints in a topic of three replicas while its
@@ -46,7 +47,7 @@ func TestEndpointsTopicOutlivesItsBrokers(t *testing.T) {
 	if err := os.WriteFile(file, []byte(key.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	keyring, _, err := endpoints.LoadKeyring(file)
+	keyring, _, err := secrets.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func examples() map[string]*huma.Example {
 }
 
 func (o *operations) create(ctx context.Context, in *struct{ JSONBody }) (*created, error) {
-	e, err := endpoints.DecodeUpdate(in.RawBody, endpoints.Endpoint{}, o.Rules)
+	e, err := endpoints.Decode(in.RawBody, endpoints.Endpoint{}, o.Rules)
 	if err != nil {
 		return nil, fromStore(err)
 	}
@@ -225,7 +225,7 @@ func (o *operations) update(ctx context.Context, in *struct {
 			return nil, err
 		}
 		var err error
-		if after, err = endpoints.DecodeUpdate(in.RawBody, before, o.Rules); err != nil {
+		if after, err = endpoints.Decode(in.RawBody, before, o.Rules); err != nil {
 			return nil, err
 		}
 		set[i] = after
@@ -237,7 +237,7 @@ func (o *operations) update(ctx context.Context, in *struct {
 	if i := indexOf(set, id); i >= 0 {
 		after = set[i]
 	}
-	o.audit(ctx, "endpoint changed", after, changedFields(before, after))
+	o.audit(ctx, "endpoint changed", after, endpoints.Diff(before, after).Fields)
 	_, state := o.resource(after)
 	return &changed{ETag: etag(after, state)}, nil
 }
@@ -304,30 +304,4 @@ func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoin
 		log = log.With(zap.Strings("fields", fields))
 	}
 	log.Info(what, zap.Bool("audit", true), zap.Object("endpoint", e))
-}
-
-// changedFields names what differs between two endpoints.
-func changedFields(before, after endpoints.Endpoint) []string {
-	fields := []string{}
-	for _, f := range []struct {
-		name string
-		same bool
-	}{
-		{"name", before.Name == after.Name},
-		{"type", before.Type == after.Type},
-		{"eventTypes", slices.Equal(before.EventTypes, after.EventTypes)},
-		{"connectionString", before.ConnectionString == after.ConnectionString},
-		{"secondaryConnectionString", before.SecondaryConnectionString == after.SecondaryConnectionString},
-		{"path", before.Path == after.Path},
-		{"authentication", before.Authentication == after.Authentication},
-		{"body", before.Body == after.Body},
-		{"ordering", before.Ordering == after.Ordering},
-		{"overflow", before.Overflow == after.Overflow},
-		{"filter", before.Filter == after.Filter},
-	} {
-		if !f.same {
-			fields = append(fields, f.name)
-		}
-	}
-	return fields
 }

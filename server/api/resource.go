@@ -11,37 +11,23 @@ import (
 	"twinegress/sinks"
 )
 
-// Endpoint is the v1 resource, with what came after v1 behind it. Of a body,
-// the fields that are read only are ignored.
+// Endpoint is the v1 resource, with what came after v1: an endpoint, and how it
+// is doing. Of a body, the fields that are read only are ignored.
 type Endpoint struct {
-	ID                        string            `json:"id" format:"uuid" readOnly:"true"`
-	Name                      string            `json:"name,omitempty" maxLength:"128" doc:"Yours to choose; no other endpoint may have it"`
-	Type                      string            `json:"type" enum:"EventHub,ServiceBus,EventGrid"`
-	EventTypes                []string          `json:"eventTypes" minItems:"1" uniqueItems:"true" enum:"TopologyOperation,UdfCustom,SensorChange,SpaceChange,DeviceMessage" doc:"DeviceMessage only with EventHub, alone, and on one endpoint at most"`
-	ConnectionString          string            `json:"connectionString,omitempty" doc:"With EventGrid the topic's key, by itself" example:"Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=POLICY;SharedAccessKey=KEY"`
-	SecondaryConnectionString string            `json:"secondaryConnectionString,omitempty" doc:"The same place with another key, which is tried once the primary is refused"`
-	Path                      string            `json:"path" doc:"The event hub's or the Service Bus topic's name; with EventGrid the topic's host name" example:"EVENT_HUB"`
-	Authentication            string            `json:"authentication,omitempty" enum:"keyBased,identityBased" default:"keyBased" doc:"By the keys of the connection strings, or by this process's own identity"`
-	Body                      string            `json:"body,omitempty" enum:"envelope,data" default:"envelope" doc:"What of an event a message carries: all of it, or its data, as the v1 service sent"`
-	Ordering                  string            `json:"ordering,omitempty" enum:"partition,none" default:"partition" doc:"Whether the order of each Kafka partition is kept"`
-	Overflow                  string            `json:"overflow,omitempty" enum:"block,drop" default:"block" doc:"What happens when the endpoint is slower than its events: everything waits, or its events are dropped"`
-	Filter                    string            `json:"filter,omitempty" doc:"What an event must satisfy besides its type, such as: type = 'SensorChange' AND AS_NUMBER($body.Value) > 25"`
-	LastUpdatedUTC            time.Time         `json:"lastUpdatedUtc" readOnly:"true"`
-	Status                    string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
-	Properties                map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint is Failed: reason, lastError, backOffUntil"`
+	endpoints.Document
+	Report
 }
 
-// resource shows an endpoint as it is now, its keys masked.
+// Report is how an endpoint is doing, in the resource.
+type Report struct {
+	Status     string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
+	Properties map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint is Failed: reason, lastError, backOffUntil"`
+}
+
+// resource returns an endpoint as it is shown now, its keys masked.
 func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	now := o.state(e.ID)
-	shown := e.Redacted()
-	r := Endpoint{
-		ID: e.ID, Name: e.Name, Type: string(e.Type), EventTypes: e.EventTypes,
-		ConnectionString: shown.ConnectionString, SecondaryConnectionString: shown.SecondaryConnectionString,
-		Path: e.Path, Authentication: string(e.Authentication), Body: string(e.Body), Ordering: string(e.Ordering),
-		Overflow: string(e.Overflow), Filter: e.Filter,
-		LastUpdatedUTC: e.LastUpdated.UTC(), Status: now.status, Properties: map[string]string{},
-	}
+	r := Endpoint{e.Document(), Report{Status: now.status, Properties: map[string]string{}}}
 	if now.Reason != "" {
 		r.Properties["reason"] = now.Reason
 	}

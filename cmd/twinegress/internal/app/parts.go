@@ -14,7 +14,9 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/filestore"
 	"twinegress/endpoints/kafkastore"
+	"twinegress/endpoints/secrets"
 	"twinegress/internal/config"
 	"twinegress/internal/kafka"
 	"twinegress/pipeline"
@@ -55,15 +57,15 @@ func OpenStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
 			Connect: connect, ClientLog: kafka.Logger(log),
 		}), nil
 	}
-	return endpoints.NewFileStore(cfg.Endpoints.File, endpoints.FileOptions{Options: options, Keyring: keyring, Logger: log}), nil
+	return filestore.New(cfg.Endpoints.File, filestore.Options{Options: options, Keyring: keyring, Logger: log}), nil
 }
 
 // openKeyring returns nil where secrets are stored in the clear.
-func openKeyring(file string, log *zap.Logger) (*endpoints.Keyring, error) {
+func openKeyring(file string, log *zap.Logger) (*secrets.Keyring, error) {
 	if file == "" {
 		return nil, nil
 	}
-	keyring, warning, err := endpoints.LoadKeyring(file)
+	keyring, warning, err := secrets.Load(file)
 	if warning != "" {
 		log.Warn(warning)
 	}
@@ -114,7 +116,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 			Matcher: regexp.MustCompile(`^/cpu/classes/(gc/)?total:cpu-seconds$`),
 		})),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if file, ok := o.Store.(*endpoints.FileStore); ok {
+	if file, ok := o.Store.(*filestore.Store); ok {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "twinegress_endpoints_file_refused",
 			Help: "1 while the endpoints file is gone or can't be taken, and the last good endpoints are in force.",

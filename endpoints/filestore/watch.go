@@ -1,4 +1,4 @@
-package endpoints
+package filestore
 
 import (
 	"context"
@@ -10,15 +10,17 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
+
+	"twinegress/endpoints"
 )
 
-// Watch follows the file until ctx ends: see Store. A broken edit, or a file
+// Watch follows the file until ctx ends: see endpoints.Store. A broken edit, or a file
 // that disappears, leaves the last good set in force and is reported.
 //
 // It watches directories, never the file: a rename over the file, by which
 // careful editors write and by which Kubernetes replaces a mounted ConfigMap
 // (..data, a symlink), leaves a watch on the file with the old one.
-func (s *FileStore) Watch(ctx context.Context, apply func([]Endpoint)) error {
+func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) error {
 	s.reseal(ctx)
 	signals := make(<-chan struct{})
 	look := func() {}
@@ -78,7 +80,7 @@ func forward(w *fsnotify.Watcher, out chan<- struct{}, log *zap.Logger) {
 // after each burst of signals, and every now and then; and it delivers what was
 // read, or written by Change. look is called before each reading, so that
 // nothing that happens after the reading goes unnoticed.
-func (s *FileStore) follow(ctx context.Context, signals <-chan struct{}, look func(), apply func([]Endpoint)) {
+func (s *Store) follow(ctx context.Context, signals <-chan struct{}, look func(), apply func([]endpoints.Endpoint)) {
 	read := func() {
 		if ctx.Err() != nil {
 			return // select picks at random: nothing is delivered past the end
@@ -112,7 +114,7 @@ func (s *FileStore) follow(ctx context.Context, signals <-chan struct{}, look fu
 // settle waits until signals stop coming for the debounce time, yet no longer
 // than ten times that: in a busy directory they never stop. It reports whether
 // ctx is still alive.
-func (s *FileStore) settle(ctx context.Context, signals <-chan struct{}) bool {
+func (s *Store) settle(ctx context.Context, signals <-chan struct{}) bool {
 	quiet := time.NewTimer(s.o.Debounce)
 	defer quiet.Stop()
 	enough := time.NewTimer(10 * s.o.Debounce)

@@ -1,12 +1,10 @@
 package endpoints
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
-	"time"
 	"unicode"
 
 	"go.uber.org/zap/zapcore"
@@ -67,17 +65,13 @@ func Masked(s string) string {
 // for showing only: it isn't a valid endpoint any more.
 func (e Endpoint) Redacted() Endpoint {
 	e = e.Clone()
-	if e.Type == TypeEventGrid {
-		// A bare key, even if it should look like a connection string.
-		for _, s := range []*string{&e.ConnectionString, &e.SecondaryConnectionString} {
-			if *s != "" {
-				*s = mask
-			}
+	e.secrets(func(_ string, s *string) {
+		if e.Type.AMQP() {
+			*s = Masked(*s)
+		} else {
+			*s = mask // a bare key, even if it should look like a connection string
 		}
-		return e
-	}
-	e.ConnectionString = Masked(e.ConnectionString)
-	e.SecondaryConnectionString = Masked(e.SecondaryConnectionString)
+	})
 	return e
 }
 
@@ -85,24 +79,19 @@ func (e Endpoint) Redacted() Endpoint {
 // key would go to another place than the one it was given for: whoever may
 // write but not read keys could have it sent to himself.
 func (e *Endpoint) unmask(stored Endpoint, v *ValidationErrors) {
-	for _, f := range []struct {
-		field, was string
-		s          *string
-	}{
-		{"connectionString", stored.ConnectionString, &e.ConnectionString},
-		{"secondaryConnectionString", stored.SecondaryConnectionString, &e.SecondaryConnectionString},
-	} {
-		whole, ok := unmasked(*f.s, f.was)
-		switch {
-		case !strings.Contains(*f.s, mask):
-		case ok && (e.Type == TypeEventGrid) == (stored.Type == TypeEventGrid) &&
-			(e.Type != TypeEventGrid || strings.EqualFold(e.Path, stored.Path)):
-			*f.s = whole
-		default:
-			v.add(f.field, "is masked, and can stand for the stored key only where that goes to the same host with the same "+
-				"name: give the key itself in place of "+mask)
+	sameHost := e.Type.AMQP() == stored.Type.AMQP() && (e.Type.AMQP() || strings.EqualFold(e.Path, stored.Path))
+	e.secrets(func(field string, s *string) {
+		if !strings.Contains(*s, mask) {
+			return
 		}
-	}
+		whole, ok := unmasked(*s, fieldNamed(field).of(&stored).String())
+		if !ok || !sameHost {
+			v.add(field, "is masked, and can stand for the stored key only where that goes to the same host with the same "+
+				"name: give the key itself in place of "+mask)
+			return
+		}
+		*s = whole
+	})
 }
 
 // unmasked returns the string that is s, but for its mask, and goes to the
@@ -133,15 +122,6 @@ func unmasked(s, stored string) (string, bool) {
 	return s, ok
 }
 
-// String is one line for people, without secrets.
-func (e Endpoint) String() string {
-	name := e.ID
-	if e.Name != "" {
-		name = e.Name + " (" + e.ID + ")"
-	}
-	return fmt.Sprintf("%s %s %s/%s %s", e.Type, name, e.Host(), e.Path, strings.Join(e.EventTypes, ","))
-}
-
 // GoString is String: %#v must not show the keys either.
 func (e Endpoint) GoString() string { return e.String() }
 
@@ -168,41 +148,4 @@ func (e Endpoint) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddString("filter", e.Filter)
 	}
 	return nil
-}
-
-// MarshalJSON writes the fields as the Management API names them, with the
-// secrets masked: a key leaves this process in no other way than to its
-// service or, where that is meant, its store.
-func (e Endpoint) MarshalJSON() ([]byte, error) { return json.Marshal(e.Redacted().document()) }
-
-// document is an endpoint as JSON holds it.
-type document struct {
-	ID                        string         `json:"id,omitempty"`
-	Name                      string         `json:"name,omitempty"`
-	Type                      Type           `json:"type"`
-	EventTypes                []string       `json:"eventTypes"`
-	ConnectionString          string         `json:"connectionString,omitempty"`
-	SecondaryConnectionString string         `json:"secondaryConnectionString,omitempty"`
-	Path                      string         `json:"path"`
-	Authentication            Authentication `json:"authentication,omitempty"`
-	Body                      Body           `json:"body,omitempty"`
-	Ordering                  Ordering       `json:"ordering,omitempty"`
-	Overflow                  Overflow       `json:"overflow,omitempty"`
-	Filter                    string         `json:"filter,omitempty"`
-	LastUpdatedUtc            *time.Time     `json:"lastUpdatedUtc,omitempty"`
-}
-
-// document has the secrets of e in the clear.
-func (e Endpoint) document() document {
-	d := document{
-		ID: e.ID, Name: e.Name, Type: e.Type, EventTypes: e.EventTypes,
-		ConnectionString: e.ConnectionString, SecondaryConnectionString: e.SecondaryConnectionString,
-		Path: e.Path, Authentication: e.Authentication, Body: e.Body, Ordering: e.Ordering,
-		Overflow: e.Overflow, Filter: e.Filter,
-	}
-	if !e.LastUpdated.IsZero() {
-		t := e.LastUpdated.UTC()
-		d.LastUpdatedUtc = &t
-	}
-	return d
 }

@@ -1,8 +1,9 @@
-package endpoints
+package filestore
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +16,16 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/secrets"
+	"twinegress/endpoints/storetest"
 )
+
+// body is an entry of the file with more keys put in.
+func body(more string) string {
+	return fmt.Sprintf(`{"type":"EventHub","eventTypes":["SensorChange"],"connectionString":%q,"path":"hub"%s}`, storetest.Conn1, more)
+}
 
 // set is an endpoints file with one endpoint for each path.
 func set(paths ...string) string {
@@ -26,7 +36,7 @@ func set(paths ...string) string {
 	return "[" + strings.Join(all, ",\n") + "]"
 }
 
-func pathsOf(eps []Endpoint) string {
+func pathsOf(eps []endpoints.Endpoint) string {
 	var all []string
 	for _, e := range eps {
 		all = append(all, e.Path)
@@ -41,9 +51,17 @@ func write(t testing.TB, path, content string) {
 	}
 }
 
+func TestStore(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) endpoints.Store {
+		path := filepath.Join(t.TempDir(), "endpoints.json")
+		write(t, path, "[]")
+		return loaded(t, path)
+	})
+}
+
 func TestLoad(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
-	s := NewFileStore(path, FileOptions{})
+	s := New(path, Options{})
 
 	_, err := s.Load(t.Context())
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "create it") {
@@ -79,11 +97,11 @@ func TestLoad(t *testing.T) {
 
 	write(t, path, "[{}]")
 	_, err = s.Load(t.Context())
-	var v ValidationErrors
+	var v endpoints.ValidationErrors
 	if !errors.As(err, &v) || len(v) != 4 || !strings.Contains(err.Error(), path) {
 		t.Errorf("broken file: %v", err)
 	}
-	if _, err := NewFileStore(t.TempDir(), FileOptions{}).Load(t.Context()); err == nil || !strings.Contains(err.Error(), "can't be read") {
+	if _, err := New(t.TempDir(), Options{}).Load(t.Context()); err == nil || !strings.Contains(err.Error(), "can't be read") {
 		t.Errorf("a directory: %v", err)
 	}
 	write(t, path, set("a")[:20])
@@ -94,7 +112,7 @@ func TestLoad(t *testing.T) {
 
 // following is a store under test, with follow running in a synctest bubble.
 type following struct {
-	*FileStore
+	*Store
 	path    string
 	signals chan struct{}
 	logs    *observer.ObservedLogs
@@ -119,7 +137,7 @@ func follow(t *testing.T, f func(t *testing.T, w *following)) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
 		w := &following{path: path, signals: make(chan struct{}, 1), logs: logs}
-		s := NewFileStore(path, FileOptions{
+		s := New(path, Options{
 			Logger: zap.New(core), Debounce: 100 * time.Millisecond, Recheck: time.Minute,
 			OnReload: func(err error) {
 				w.mu.Lock()
@@ -127,7 +145,7 @@ func follow(t *testing.T, f func(t *testing.T, w *following)) {
 				w.errs = append(w.errs, err)
 			},
 		})
-		w.FileStore = s
+		w.Store = s
 		if _, err := s.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +153,7 @@ func follow(t *testing.T, f func(t *testing.T, w *following)) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.follow(ctx, w.signals, func() {}, func(eps []Endpoint) {
+			s.follow(ctx, w.signals, func() {}, func(eps []endpoints.Endpoint) {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				w.sets = append(w.sets, pathsOf(eps))
@@ -222,7 +240,7 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 		if !w.Stale() {
 			t.Error("a broken edit doesn't show")
 		}
-		var v ValidationErrors
+		var v endpoints.ValidationErrors
 		if len(w.reloads()) != 1 || !errors.As(w.reloads()[0], &v) || len(v) != 2 {
 			t.Fatalf("reloads %v, want one with two violations", w.reloads())
 		}
@@ -254,12 +272,12 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 // Keys in the clear that others can read are told of, and after a write they
 // can't. Where there are none, the file's permissions are its owner's affair.
 func TestOthersCanRead(t *testing.T) {
-	sealed := keyring(t, ageKeys(t, 1)...)
+	sealed := storetest.Keyring(t, storetest.AgeKey(t))
 	identity := `[{"type":"ServiceBus","eventTypes":["SpaceChange"],"path":"t","connectionString":"Endpoint=sb://ns.servicebus.windows.net/","authentication":"identityBased"}]`
 	for name, tt := range map[string]struct {
 		content string
 		mode    fs.FileMode
-		ring    *Keyring
+		ring    *secrets.Keyring
 		warned  int
 		after   fs.FileMode
 	}{
@@ -272,16 +290,16 @@ func TestOthersCanRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "endpoints.json")
 			write(t, path, tt.content)
-			must(t, os.Chmod(path, tt.mode))
+			storetest.Must(t, os.Chmod(path, tt.mode))
 			core, logs := observer.New(zap.WarnLevel)
-			s := NewFileStore(path, FileOptions{Keyring: tt.ring, Logger: zap.New(core)})
+			s := New(path, Options{Keyring: tt.ring, Logger: zap.New(core)})
 			_, err := s.Load(t.Context())
-			must(t, err)
+			storetest.Must(t, err)
 			if n := logs.FilterMessageSnippet("others can read").Len(); n != tt.warned {
 				t.Errorf("warned %d times, want %d", n, tt.warned)
 			}
-			_, err = s.Change(t.Context(), func(set []Endpoint) ([]Endpoint, error) { set[0].Name = "renamed"; return set, nil })
-			must(t, err)
+			_, err = s.Change(t.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) { set[0].Name = "renamed"; return set, nil })
+			storetest.Must(t, err)
 			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != tt.after {
 				t.Errorf("mode %v, %v, want %v", info.Mode(), err, tt.after)
 			}
@@ -314,52 +332,5 @@ func TestFollowEndsInTheMiddleOfABurst(t *testing.T) {
 	follow(t, func(t *testing.T, w *following) {
 		write(t, w.path, set("b"))
 		w.signal() // and the end comes before it's quiet
-	})
-}
-
-func TestMemoryStore(t *testing.T) {
-	if _, err := NewMemoryStore([]Endpoint{{}}, Options{}); err == nil {
-		t.Error("an invalid set is taken")
-	}
-	synctest.Test(t, func(t *testing.T) {
-		m, err := NewMemoryStore([]Endpoint{hub()}, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, err := m.Load(t.Context())
-		if err != nil || pathsOf(first) != "hub" || first[0].ID == "" || first[0].LastUpdated.IsZero() {
-			t.Fatalf("loaded %v, %v", first, err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		var got []Endpoint
-		applied := 0
-		go func() {
-			done <- m.Watch(ctx, func(eps []Endpoint) { got = eps; applied++ })
-		}()
-		synctest.Wait()
-		if applied != 0 {
-			t.Error("what Load returned is delivered again")
-		}
-		after(time.Second)
-		if err := m.Set([]Endpoint{hub(), grid()}); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if applied != 1 || len(got) != 2 || !got[0].LastUpdated.Equal(first[0].LastUpdated) ||
-			!got[1].LastUpdated.After(first[0].LastUpdated) {
-			t.Errorf("applied %d: %v", applied, got)
-		}
-		if err := m.Set([]Endpoint{{}}); err == nil {
-			t.Error("an invalid set is taken")
-		}
-		synctest.Wait()
-		if applied != 1 {
-			t.Error("an invalid set is delivered")
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Watch ends with %v", err)
-		}
 	})
 }

@@ -1,9 +1,8 @@
-package endpoints
+package filestore
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,17 +12,20 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"twinegress/endpoints"
 )
 
-// Change edits the file: see Store. Whoever reads the file sees it as it was
+// Change edits the file: see endpoints.Store. Whoever reads the file sees it as it was
 // or as it becomes, never half of it, also after a power cut. Other processes
 // that change it wait for their turn, and an edit by hand that came before is
 // read first. Where that edit is broken, nothing is written over it.
-func (s *FileStore) Change(ctx context.Context, edit func([]Endpoint) ([]Endpoint, error)) ([]Endpoint, error) {
-	if err := s.turn.take(ctx); err != nil {
+func (s *Store) Change(ctx context.Context, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
+	release, err := s.live.Acquire(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer s.turn.giveBack()
+	defer release()
 	// A link stays a link: what it leads to is replaced.
 	target, err := filepath.EvalSymlinks(s.path)
 	if err != nil {
@@ -48,24 +50,24 @@ func (s *FileStore) Change(ctx context.Context, edit func([]Endpoint) ([]Endpoin
 // errMoved means that someone without the lock, an editor, wrote meanwhile.
 var errMoved = errors.New("the file changed while it was being changed")
 
-func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, error)) ([]Endpoint, error) {
+func (s *Store) change(target string, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
 	if _, err := s.read(); err != nil {
 		// Not with %w: the violations are those of the file, not of the edit.
 		return nil, fmt.Errorf("nothing is written over an endpoints file that needs correcting first: %v", err) //nolint:errorlint // see above
 	}
 	s.mu.Lock()
-	seen, sealed := s.seen, s.sealed
+	content, box := s.content, s.o.Keyring.Box(s.box)
 	s.mu.Unlock()
 	before := s.live.Current()
-	after, err := edit(Clone(before))
+	after, err := edit(endpoints.Clone(before))
 	if err != nil {
 		return nil, err
 	}
-	next, err := Revise(before, after, s.o.Options, time.Now())
+	next, err := endpoints.Revise(before, after, s.o.Options, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	data, sealed, err := encodeFile(next, s.o.Keyring, sealed)
+	data, err := endpoints.EncodeSet(next, box.Seal)
 	if err != nil {
 		return nil, fmt.Errorf("endpoints file %s: %w", s.path, err)
 	}
@@ -73,61 +75,27 @@ func (s *FileStore) change(target string, edit func([]Endpoint) ([]Endpoint, err
 	// writes right behind it must not be in force before it.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !bytes.Equal(data, seen) {
-		if err := replaceFile(target, seen, data, s.o.Keyring == nil); err != nil {
+	if !bytes.Equal(data, content) {
+		if err := replaceFile(target, content, data, s.o.Keyring == nil); err != nil {
 			return nil, s.unwritable(err)
 		}
 		s.log.Info("endpoints file written", zap.String("file", s.path), zap.Int("endpoints", len(next)))
 	}
-	s.seen, s.sealed = data, sealed
+	s.content, s.box = data, box
 	s.live.Put(next)
 	return next, nil
 }
 
-// encodeFile writes a set as people would: an array of POST bodies, with the
-// ids and times that make it the same set when it is read again, and without
-// what is the default anyway. The secrets are encrypted, if there is a keyring.
-func encodeFile(set []Endpoint, k *Keyring, before sealedSecrets) ([]byte, sealedSecrets, error) {
-	enc, sealed := NewEncoder(k), make(sealedSecrets, len(before))
-	enc.reuse(before)
-	docs := make([]document, len(set))
-	for i, e := range set {
-		d, err := enc.document(e, sealed)
-		if err != nil {
-			return nil, nil, err
-		}
-		if d.Authentication == AuthenticationKey {
-			d.Authentication = ""
-		}
-		if d.Body == BodyEnvelope {
-			d.Body = ""
-		}
-		if d.Ordering == OrderingPartition {
-			d.Ordering = ""
-		}
-		if d.Overflow == OverflowBlock {
-			d.Overflow = ""
-		}
-		docs[i] = d
-	}
-	var b bytes.Buffer
-	out := json.NewEncoder(&b)
-	out.SetIndent("", "  ")
-	out.SetEscapeHTML(false)
-	err := out.Encode(docs)
-	return b.Bytes(), sealed, err
-}
-
 // reseal writes the file anew if a secret in it is encrypted with an older key
 // than the newest: so that one more start ends a rotation.
-func (s *FileStore) reseal(ctx context.Context) {
+func (s *Store) reseal(ctx context.Context) {
 	s.mu.Lock()
-	stale := s.sealed.stale()
+	older := s.box.Older()
 	s.mu.Unlock()
-	if !stale {
+	if !older {
 		return
 	}
-	_, err := s.Change(ctx, func(set []Endpoint) ([]Endpoint, error) { return set, nil })
+	_, err := s.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) { return set, nil })
 	if err != nil {
 		s.log.Warn("secrets in the endpoints file stay encrypted with an older key of endpoints.secretsKeyFile, which must stay there too",
 			zap.String("file", s.path), zap.Error(err))
@@ -187,7 +155,7 @@ func replaceFile(path string, before, data []byte, private bool) (err error) {
 		return err
 	}
 	if err := syncDir(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("%w: it is in the file, and may be gone again after a power cut: %w", ErrUnknown, err)
+		return fmt.Errorf("%w: it is in the file, and may be gone again after a power cut: %w", endpoints.ErrUnknown, err)
 	}
 	return nil
 }
@@ -207,19 +175,19 @@ func syncDir(path string) error {
 }
 
 // unwritable says why the file could not be replaced.
-func (s *FileStore) unwritable(err error) error {
+func (s *Store) unwritable(err error) error {
 	switch {
 	case errors.Is(err, errMoved):
 		return err
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w: the endpoints file %s is on a read-only file system, as a mounted ConfigMap or Secret is: "+
-			"change it where it comes from", ErrReadOnly, s.path)
+			"change it where it comes from", endpoints.ErrReadOnly, s.path)
 	case errors.Is(err, syscall.EBUSY):
 		return fmt.Errorf("%w: the endpoints file %s is mounted by itself, and so can't be replaced: mount its directory instead",
-			ErrReadOnly, s.path)
+			endpoints.ErrReadOnly, s.path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: the directory of the endpoints file %s must not be written by this user: allow it to, "+
-			"or change the file by hand", ErrReadOnly, s.path)
+			"or change the file by hand", endpoints.ErrReadOnly, s.path)
 	}
 	return fmt.Errorf("endpoints file %s can't be written: %w", s.path, err)
 }

@@ -1,4 +1,4 @@
-package endpoints
+package filestore
 
 import (
 	"context"
@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/storetest"
 )
 
 // watched is a store that watches a real directory. Every set and every error
@@ -23,7 +26,7 @@ type watched struct {
 func watch(t *testing.T, path string) *watched {
 	t.Helper()
 	w := &watched{sets: make(chan string, 100), errs: make(chan error, 100)}
-	s := NewFileStore(path, FileOptions{
+	s := New(path, Options{
 		Debounce: time.Millisecond, Recheck: time.Hour,
 		OnReload: func(err error) {
 			if err != nil {
@@ -33,7 +36,7 @@ func watch(t *testing.T, path string) *watched {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.Watch(ctx, func(eps []Endpoint) { w.sets <- pathsOf(eps) }) }()
+	go func() { done <- s.Watch(ctx, func(eps []endpoints.Endpoint) { w.sets <- pathsOf(eps) }) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -81,14 +84,7 @@ func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 func rename(t *testing.T, path, content string) {
 	t.Helper()
 	write(t, path+".tmp", content)
-	must(t, os.Rename(path+".tmp", path))
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, os.Rename(path+".tmp", path))
 }
 
 func TestWatch(t *testing.T) {
@@ -116,9 +112,9 @@ func TestWatch(t *testing.T) {
 			write(t, path, set("a"))
 			w := watch(t, path)
 			w.want(t, "a")
-			must(t, os.Rename(path, path+"~"))
+			storetest.Must(t, os.Rename(path, path+"~"))
 			write(t, path, set("b"))
-			must(t, os.Remove(path+"~"))
+			storetest.Must(t, os.Remove(path+"~"))
 			w.want(t, "b")
 		},
 		"broken, then corrected": func(t *testing.T, dir string) {
@@ -127,7 +123,7 @@ func TestWatch(t *testing.T) {
 			w := watch(t, path)
 			w.want(t, "a")
 			rename(t, path, "[{}]")
-			w.wantErr(t, func(err error) bool { var v ValidationErrors; return errors.As(err, &v) })
+			w.wantErr(t, func(err error) bool { var v endpoints.ValidationErrors; return errors.As(err, &v) })
 			rename(t, path, set("b"))
 			w.want(t, "b")
 		},
@@ -135,7 +131,7 @@ func TestWatch(t *testing.T) {
 			path := filepath.Join(dir, "x", "y", "e.json")
 			w := watch(t, path)
 			w.wantErr(t, missing)
-			must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+			storetest.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
 			write(t, path, set("a"))
 			w.want(t, "a")
 			rename(t, path, set("b"))
@@ -143,13 +139,13 @@ func TestWatch(t *testing.T) {
 		},
 		"directory replaced": func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "x", "e.json")
-			must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
+			storetest.Must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
 			write(t, path, set("a"))
 			w := watch(t, path)
 			w.want(t, "a")
-			must(t, os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, "old")))
+			storetest.Must(t, os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, "old")))
 			w.wantErr(t, missing)
-			must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
+			storetest.Must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
 			write(t, path, set("b"))
 			w.want(t, "b")
 			rename(t, path, set("c")) // and the new directory is followed
@@ -158,14 +154,14 @@ func TestWatch(t *testing.T) {
 		"directory swapped for another": func(t *testing.T, dir string) {
 			x, next := filepath.Join(dir, "x"), filepath.Join(dir, "next")
 			path := filepath.Join(x, "e.json")
-			must(t, os.Mkdir(x, 0o700))
-			must(t, os.Mkdir(next, 0o700))
+			storetest.Must(t, os.Mkdir(x, 0o700))
+			storetest.Must(t, os.Mkdir(next, 0o700))
 			write(t, path, set("a"))
 			write(t, filepath.Join(next, "e.json"), set("b"))
 			w := watch(t, path)
 			w.want(t, "a")
-			must(t, os.Rename(x, filepath.Join(dir, "old")))
-			must(t, os.Rename(next, x))
+			storetest.Must(t, os.Rename(x, filepath.Join(dir, "old")))
+			storetest.Must(t, os.Rename(next, x))
 			w.want(t, "b")
 			rename(t, path, set("c"))
 			w.want(t, "c")
@@ -177,17 +173,17 @@ func TestWatch(t *testing.T) {
 			data := filepath.Join(dir, "..data")
 			publish := func(version, content string) {
 				at := filepath.Join(dir, ".."+version)
-				must(t, os.Mkdir(at, 0o700))
+				storetest.Must(t, os.Mkdir(at, 0o700))
 				write(t, filepath.Join(at, "e.json"), content)
-				must(t, os.Symlink(".."+version, data+"_tmp"))
+				storetest.Must(t, os.Symlink(".."+version, data+"_tmp"))
 				old, _ := os.Readlink(data)
-				must(t, os.Rename(data+"_tmp", data))
+				storetest.Must(t, os.Rename(data+"_tmp", data))
 				if old != "" {
-					must(t, os.RemoveAll(filepath.Join(dir, old)))
+					storetest.Must(t, os.RemoveAll(filepath.Join(dir, old)))
 				}
 			}
 			publish("1", set("a"))
-			must(t, os.Symlink(filepath.Join("..data", "e.json"), path))
+			storetest.Must(t, os.Symlink(filepath.Join("..data", "e.json"), path))
 			w := watch(t, path)
 			w.want(t, "a")
 			publish("2", set("b"))
@@ -197,20 +193,20 @@ func TestWatch(t *testing.T) {
 		},
 		"symlinks into other directories": func(t *testing.T, dir string) {
 			for _, d := range []string{"conf", "releases", "releases/1", "releases/2"} {
-				must(t, os.Mkdir(filepath.Join(dir, d), 0o700))
+				storetest.Must(t, os.Mkdir(filepath.Join(dir, d), 0o700))
 			}
 			write(t, filepath.Join(dir, "releases/1/e.json"), set("a"))
 			write(t, filepath.Join(dir, "releases/2/e.json"), set("c"))
 			current := filepath.Join(dir, "current")
-			must(t, os.Symlink(filepath.Join(dir, "releases/1"), current))
+			storetest.Must(t, os.Symlink(filepath.Join(dir, "releases/1"), current))
 			path := filepath.Join(dir, "conf", "e.json")
-			must(t, os.Symlink("../current/e.json", path))
+			storetest.Must(t, os.Symlink("../current/e.json", path))
 			w := watch(t, path)
 			w.want(t, "a")
 			rename(t, filepath.Join(dir, "releases/1/e.json"), set("b")) // at the far end
 			w.want(t, "b")
-			must(t, os.Symlink(filepath.Join(dir, "releases/2"), current+".tmp"))
-			must(t, os.Rename(current+".tmp", current)) // in the middle
+			storetest.Must(t, os.Symlink(filepath.Join(dir, "releases/2"), current+".tmp"))
+			storetest.Must(t, os.Rename(current+".tmp", current)) // in the middle
 			w.want(t, "c")
 			rename(t, filepath.Join(dir, "releases/2/e.json"), set("d"))
 			w.want(t, "d")
@@ -226,13 +222,13 @@ func TestWatch(t *testing.T) {
 func TestDirsOf(t *testing.T) {
 	// The temporary directory may itself lie behind a symlink.
 	dir, err := filepath.EvalSymlinks(t.TempDir())
-	must(t, err)
+	storetest.Must(t, err)
 	at := func(parts ...string) string { return filepath.Join(append([]string{dir}, parts...)...) }
-	must(t, os.MkdirAll(at("a", "b"), 0o700))
+	storetest.Must(t, os.MkdirAll(at("a", "b"), 0o700))
 	write(t, at("a", "b", "f"), "")
-	must(t, os.Symlink("b", at("a", "link")))
-	must(t, os.Symlink(at("a", "link", "f"), at("f")))
-	must(t, os.Symlink("round", at("round")))
+	storetest.Must(t, os.Symlink("b", at("a", "link")))
+	storetest.Must(t, os.Symlink(at("a", "link", "f"), at("f")))
+	storetest.Must(t, os.Symlink("round", at("round")))
 	for path, want := range map[string][]string{
 		at("a", "b", "f"):       {at("a", "b")},
 		at("a", "link", "f"):    {at("a"), at("a", "b")},

@@ -1,4 +1,4 @@
-package endpoints
+package filestore
 
 import (
 	"context"
@@ -13,13 +13,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/storetest"
 )
 
-func loaded(t *testing.T, path string) *FileStore {
+func loaded(t *testing.T, path string) *Store {
 	t.Helper()
-	s := NewFileStore(path, FileOptions{Recheck: time.Hour})
+	s := New(path, Options{Recheck: time.Hour})
 	_, err := s.Load(t.Context())
-	must(t, err)
+	storetest.Must(t, err)
 	return s
 }
 
@@ -27,15 +30,15 @@ func loaded(t *testing.T, path string) *FileStore {
 func TestWhatIsWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	write(t, path, set("first", "second"))
-	must(t, os.Chmod(path, 0o640))
+	storetest.Must(t, os.Chmod(path, 0o640))
 	s := loaded(t, path)
-	_, err := s.Change(t.Context(), func(set []Endpoint) ([]Endpoint, error) {
+	_, err := s.Change(t.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		set[0].LastUpdated = time.Now() // not edit's to say
-		return append(set, grid(func(e *Endpoint) {
-			e.ID, e.Overflow = "0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d", OverflowDrop
+		return append(set, storetest.Grid("", func(e *endpoints.Endpoint) {
+			e.ID, e.Overflow = "0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d", endpoints.OverflowDrop
 		})), nil
 	})
-	must(t, err)
+	storetest.Must(t, err)
 	cur := s.Current()
 	at := func(i int) string { return cur[i].LastUpdated.Format(time.RFC3339Nano) }
 	want := fmt.Sprintf(`[
@@ -74,7 +77,7 @@ func TestWhatIsWritten(t *testing.T) {
     "lastUpdatedUtc": "%s"
   }
 ]
-`, cur[0].ID, ehConn, at(0), cur[1].ID, ehConn, at(1), key1, key2, at(2))
+`, cur[0].ID, storetest.Conn1, at(0), cur[1].ID, storetest.Conn1, at(1), storetest.Key1, storetest.Key2, at(2))
 	if got := contents(t, path); got != want {
 		t.Errorf("written:\n%s\nwant:\n%s", got, want)
 	}
@@ -84,8 +87,15 @@ func TestWhatIsWritten(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
 		t.Errorf("left lying about: %v, %v", left, err)
 	}
+	// And a change while nobody watches is what Watch begins with.
+	ctx, stop := context.WithCancel(t.Context())
+	var got []endpoints.Endpoint
+	storetest.Must(t, s.Watch(ctx, func(set []endpoints.Endpoint) { got = set; stop() }))
+	if pathsOf(got) != pathsOf(cur) {
+		t.Errorf("delivered %v", got)
+	}
 	for i, e := range loaded(t, path).Current() {
-		if !e.identical(cur[i]) || !e.LastUpdated.Equal(cur[i].LastUpdated) {
+		if len(endpoints.Diff(e, cur[i]).Fields) > 0 || !e.LastUpdated.Equal(cur[i].LastUpdated) {
 			t.Errorf("after a restart: %s of %s, was %s of %s", e, e.LastUpdated, cur[i], cur[i].LastUpdated)
 		}
 	}
@@ -97,29 +107,29 @@ func TestChangeKeepsAnEditByHand(t *testing.T) {
 	s := loaded(t, path)
 
 	write(t, path, set("a", "b")) // and nobody watches
-	got, err := s.Change(t.Context(), add(hub(named("c"), func(e *Endpoint) { e.Path = "c" })))
-	must(t, err)
+	got, err := s.Change(t.Context(), storetest.Add(storetest.Hub("c", func(e *endpoints.Endpoint) { e.Path = "c" })))
+	storetest.Must(t, err)
 	if pathsOf(got) != "a b c" {
 		t.Errorf("an edit from before: %s", pathsOf(got))
 	}
 
 	calls := 0
-	got, err = s.Change(t.Context(), func(set []Endpoint) ([]Endpoint, error) {
+	got, err = s.Change(t.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		if calls++; calls == 1 {
 			write(t, path, strings.Replace(contents(t, path), `"path": "b"`, `"path": "B"`, 1))
 		}
 		set[0].Path = "A"
 		return set, nil
 	})
-	must(t, err)
+	storetest.Must(t, err)
 	if pathsOf(got) != "A B c" || calls != 2 || pathsOf(loaded(t, path).Current()) != "A B c" {
 		t.Errorf("an edit meanwhile: %s after %d calls", pathsOf(got), calls)
 	}
 
 	for name, broken := range map[string]string{"half a file": set("a")[:20], "not valid": "[{}]"} {
 		write(t, path, broken)
-		_, err = s.Change(t.Context(), func(set []Endpoint) ([]Endpoint, error) { return nil, nil })
-		var v ValidationErrors
+		_, err = s.Change(t.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) { return nil, nil })
+		var v endpoints.ValidationErrors
 		if err == nil || errors.As(err, &v) || !strings.Contains(err.Error(), "nothing is written over") || contents(t, path) != broken {
 			t.Errorf("%s: %v, and the file holds %q", name, err, contents(t, path))
 		}
@@ -127,8 +137,8 @@ func TestChangeKeepsAnEditByHand(t *testing.T) {
 			t.Errorf("%s: in force is %s", name, pathsOf(s.Current()))
 		}
 	}
-	must(t, os.Remove(path))
-	if _, err = s.Change(t.Context(), add(hub())); !errors.Is(err, fs.ErrNotExist) {
+	storetest.Must(t, os.Remove(path))
+	if _, err = s.Change(t.Context(), storetest.Add(storetest.Hub(""))); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that was removed came back: %v", err)
 	}
 }
@@ -136,11 +146,11 @@ func TestChangeKeepsAnEditByHand(t *testing.T) {
 func TestChangeThroughALink(t *testing.T) {
 	dir := t.TempDir()
 	real, link := filepath.Join(dir, "real", "e.json"), filepath.Join(dir, "e.json")
-	must(t, os.Mkdir(filepath.Dir(real), 0o700))
+	storetest.Must(t, os.Mkdir(filepath.Dir(real), 0o700))
 	write(t, real, set("a"))
-	must(t, os.Symlink(real, link))
-	_, err := loaded(t, link).Change(t.Context(), add(hub()))
-	must(t, err)
+	storetest.Must(t, os.Symlink(real, link))
+	_, err := loaded(t, link).Change(t.Context(), storetest.Add(storetest.Hub("")))
+	storetest.Must(t, err)
 	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 || pathsOf(loaded(t, real).Current()) != "a hub" {
 		t.Errorf("the link became a file, or what it leads to did not change: %v, %v", info, err)
 	}
@@ -151,12 +161,12 @@ func asNobody(t *testing.T) {
 	t.Helper()
 	const nobody = 65534
 	dir := t.TempDir()
-	must(t, os.Chmod(filepath.Dir(dir), 0o755))
-	must(t, os.Chmod(dir, 0o777))
+	storetest.Must(t, os.Chmod(filepath.Dir(dir), 0o755))
+	storetest.Must(t, os.Chmod(dir, 0o777))
 	program, err := os.ReadFile(os.Args[0]) // where it is, others may not look
-	must(t, err)
+	storetest.Must(t, err)
 	copied := filepath.Join(dir, "test")
-	must(t, os.WriteFile(copied, program, 0o755))
+	storetest.Must(t, os.WriteFile(copied, program, 0o755))
 	cmd := exec.Command(copied, "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Dir, cmd.Env = dir, []string{"TMPDIR=" + dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -167,7 +177,7 @@ func asNobody(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
-	s := NewFileStore(path, FileOptions{})
+	s := New(path, Options{})
 	for _, tc := range []struct {
 		err  error
 		want string
@@ -177,11 +187,11 @@ func TestReadOnly(t *testing.T) {
 		{syscall.EACCES, "must not be written by this user"},
 	} {
 		err := s.unwritable(&fs.PathError{Op: "open", Path: path, Err: tc.err})
-		if !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), path) {
+		if !errors.Is(err, endpoints.ErrReadOnly) || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%v: %v", tc.err, err)
 		}
 	}
-	if err := s.unwritable(syscall.ENOSPC); errors.Is(err, ErrReadOnly) || !errors.Is(err, syscall.ENOSPC) {
+	if err := s.unwritable(syscall.ENOSPC); errors.Is(err, endpoints.ErrReadOnly) || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("a full disk: %v", err)
 	}
 
@@ -191,9 +201,9 @@ func TestReadOnly(t *testing.T) {
 	}
 	write(t, path, set("a"))
 	s = loaded(t, path)
-	must(t, os.Chmod(filepath.Dir(path), 0o500))
+	storetest.Must(t, os.Chmod(filepath.Dir(path), 0o500))
 	defer func() { _ = os.Chmod(filepath.Dir(path), 0o700) }()
-	if _, err := s.Change(t.Context(), add(hub())); !errors.Is(err, ErrReadOnly) {
+	if _, err := s.Change(t.Context(), storetest.Add(storetest.Hub(""))); !errors.Is(err, endpoints.ErrReadOnly) {
 		t.Errorf("a directory that can't be written: %v", err)
 	}
 }
@@ -211,11 +221,13 @@ func TestEditRightBehindAWrite(t *testing.T) {
 			for contents(t, path) == before && t.Context().Err() == nil {
 			}
 			write(t, path+".new", set("edited"))
-			must(t, os.Rename(path+".new", path))
+			storetest.Must(t, os.Rename(path+".new", path))
 			s.reload()
 		})
-		_, err := s.Change(t.Context(), func([]Endpoint) ([]Endpoint, error) { return []Endpoint{hub(named("written"))}, nil })
-		must(t, err)
+		_, err := s.Change(t.Context(), func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+			return []endpoints.Endpoint{storetest.Hub("written")}, nil
+		})
+		storetest.Must(t, err)
 		editor.Wait()
 		if cur := s.Current(); len(cur) != 1 || cur[0].Name != "edited" {
 			t.Fatalf("in force is %v, while the file has what was edited by hand", cur)
@@ -229,20 +241,20 @@ func TestOneFileInSeveralProcesses(t *testing.T) {
 	if path := os.Getenv(variable); path != "" { // this is one of them
 		s := loaded(t, path)
 		for range changes {
-			_, err := s.Change(t.Context(), add(hub()))
-			must(t, err)
+			_, err := s.Change(t.Context(), storetest.Add(storetest.Hub("")))
+			storetest.Must(t, err)
 		}
 		return
 	}
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	write(t, path, "[]")
 	self, err := os.Executable()
-	must(t, err)
+	storetest.Must(t, err)
 
 	watching := loaded(t, path)
 	ctx, cancel := context.WithCancel(t.Context())
 	sizes, done := make(chan int, 1000), make(chan error, 1)
-	go func() { done <- watching.Watch(ctx, func(set []Endpoint) { sizes <- len(set) }) }()
+	go func() { done <- watching.Watch(ctx, func(set []endpoints.Endpoint) { sizes <- len(set) }) }()
 
 	var wg sync.WaitGroup
 	for range 2 {
@@ -267,5 +279,5 @@ func TestOneFileInSeveralProcesses(t *testing.T) {
 		}
 	}
 	cancel()
-	must(t, <-done)
+	storetest.Must(t, <-done)
 }

@@ -1,4 +1,10 @@
-package endpoints
+// Package filestore keeps the endpoints in a file, an array of POST bodies, which
+// people and other processes may write too.
+//
+//	store.go  what is in force, and how a read takes its place
+//	watch.go  when to read: the file system's signals
+//	write.go  a change: lock, read, edit, replace
+package filestore
 
 import (
 	"bytes"
@@ -12,14 +18,17 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/secrets"
 )
 
-// FileOptions configure a FileStore. The zero value works.
-type FileOptions struct {
-	Options
+// Options configure a Store. The zero value works.
+type Options struct {
+	endpoints.Options
 	// Keyring, if set, encrypts the secrets in the file. Those that someone
 	// writes there in the clear are taken, and encrypted with the next Change.
-	Keyring *Keyring
+	Keyring *secrets.Keyring
 	// Logger gets an error with every violation of a broken edit. Default: none.
 	Logger *zap.Logger
 	// OnReload, if set, is called after every attempt to take over a changed
@@ -34,27 +43,27 @@ type FileOptions struct {
 	Recheck time.Duration
 }
 
-// FileStore keeps endpoints in a file, an array of POST bodies, which people
-// and other processes may write too: it follows the file. It is safe for use
-// by several goroutines.
-type FileStore struct {
+// Store is an endpoints.Store in a file, which it follows. It is safe for use by
+// several goroutines.
+type Store struct {
 	path string
-	o    FileOptions
+	o    Options
 	log  *zap.Logger
-	live Live // the last good set
-	turn turn // of those who write
+	live endpoints.Live // the last good set
 
-	mu   sync.Mutex
-	seen []byte // the file's content at the last attempt, good or bad; nil: none
-	bad  error  // what was wrong with seen; nil: the set in force is what it says
-	gone string // the error of the last attempt, if the file couldn't be read
-	good bool   // there is a last good set
+	mu      sync.Mutex
+	content []byte // of the file at the last attempt, good or bad; nil: none
+	bad     error  // what was wrong with content; nil: the set in force is what it says
+	missing string // the error of the last attempt, if the file couldn't be read
+	good    bool   // there is a last good set
 
-	sealed sealedSecrets // of the last good set
+	box *secrets.Box // of the last good set
 }
 
-// NewFileStore returns a store of the file at path, without reading it.
-func NewFileStore(path string, o FileOptions) *FileStore {
+var _ endpoints.Store = (*Store)(nil)
+
+// New returns a store of the file at path, without reading it.
+func New(path string, o Options) *Store {
 	if o.Debounce <= 0 {
 		o.Debounce = 100 * time.Millisecond
 	}
@@ -65,13 +74,13 @@ func NewFileStore(path string, o FileOptions) *FileStore {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &FileStore{path: path, o: o, log: log, turn: newTurn()}
+	return &Store{path: path, o: o, log: log, box: o.Keyring.Box(nil)}
 }
 
 // Load reads the file. An error names the file and what to do; it wraps
 // fs.ErrNotExist where the file is missing and ValidationErrors where it is
 // there and wrong.
-func (s *FileStore) Load(context.Context) ([]Endpoint, error) {
+func (s *Store) Load(context.Context) ([]endpoints.Endpoint, error) {
 	if _, err := s.read(); err != nil {
 		return nil, err
 	}
@@ -79,37 +88,38 @@ func (s *FileStore) Load(context.Context) ([]Endpoint, error) {
 	return set, nil
 }
 
-// Current is the set in force: see Store.
-func (s *FileStore) Current() []Endpoint { return s.live.Current() }
+// Current returns the set in force: see endpoints.Store.
+func (s *Store) Current() []endpoints.Endpoint { return s.live.Current() }
 
 // read takes the file over if it changed since the last read. It reports
 // whether that was news, good or bad; the error is there in any case.
-func (s *FileStore) read() (news bool, err error) {
+func (s *Store) read() (news bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	data, err := os.ReadFile(s.path) // under the lock: what a Change has replaced meanwhile is no news
 	if err != nil {
 		err = s.unreadable(err)
 		// One and the same failure is told once, however often it's looked at.
-		news = s.gone != err.Error()
-		s.gone = err.Error()
+		news = s.missing != err.Error()
+		s.missing = err.Error()
 		return news, err
 	}
 	// A file that comes back as it was has nothing new in it; but that it is
 	// back is news to whoever was told that it's gone.
-	back := s.gone != ""
-	s.gone = ""
-	if s.seen != nil && bytes.Equal(data, s.seen) {
+	back := s.missing != ""
+	s.missing = ""
+	if s.content != nil && bytes.Equal(data, s.content) {
 		return back, s.bad
 	}
-	s.seen = data
-	next, sealed, err := decodeSet(data, s.o.Keyring, s.o.Options)
+	s.content = data
+	box := s.o.Keyring.Box(nil)
+	next, err := endpoints.DecodeSet(data, box.Open, s.o.Options)
 	if err != nil {
 		s.bad = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
 		return true, s.bad
 	}
-	stamp(next, s.live.Current(), s.timeOfChange())
-	s.bad, s.good, s.sealed = nil, true, sealed
+	endpoints.Stamp(next, s.live.Current(), s.timeOfChange())
+	s.bad, s.good, s.box = nil, true, box
 	s.live.Put(next)
 	s.warnOfReaders(next)
 	return true, nil
@@ -118,10 +128,10 @@ func (s *FileStore) read() (news bool, err error) {
 // warnOfReaders tells that others can read keys: from the first Change on only
 // the owner can. It is told with each set that is taken over, since that is
 // when keys come.
-func (s *FileStore) warnOfReaders(set []Endpoint) {
+func (s *Store) warnOfReaders(set []endpoints.Endpoint) {
 	info, err := os.Stat(s.path)
 	if err != nil || s.o.Keyring != nil || info.Mode().Perm()&0o077 == 0 ||
-		!slices.ContainsFunc(set, func(e Endpoint) bool { return e.Authentication != AuthenticationIdentity }) {
+		!slices.ContainsFunc(set, func(e endpoints.Endpoint) bool { return e.Authentication != endpoints.AuthenticationIdentity }) {
 		return
 	}
 	s.log.Warn("others can read the endpoints file, and the keys in it: chmod 600 it, or have them encrypted with endpoints.secretsKeyFile",
@@ -130,17 +140,17 @@ func (s *FileStore) warnOfReaders(set []Endpoint) {
 
 // Stale reports whether the file holds what can't be taken, or is gone, and
 // the set in force is an older one.
-func (s *FileStore) Stale() bool {
+func (s *Store) Stale() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.good && (s.bad != nil || s.gone != "")
+	return s.good && (s.bad != nil || s.missing != "")
 }
 
 // timeOfChange is now; but for the first set of this process the file's own
 // time, so that a restart doesn't make every endpoint look new to a client
 // that asks for what changed since. Only the first time: a file moved into
 // place may well carry an old date, and its change would be missed.
-func (s *FileStore) timeOfChange() time.Time {
+func (s *Store) timeOfChange() time.Time {
 	now := time.Now()
 	if s.good {
 		return now
@@ -151,7 +161,7 @@ func (s *FileStore) timeOfChange() time.Time {
 	return now
 }
 
-func (s *FileStore) unreadable(err error) error {
+func (s *Store) unreadable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("endpoints file %s does not exist: create it, holding an array of endpoints ([] for none), "+
@@ -163,7 +173,7 @@ func (s *FileStore) unreadable(err error) error {
 }
 
 // reload takes over a changed file, if it did change, and tells about it.
-func (s *FileStore) reload() {
+func (s *Store) reload() {
 	news, err := s.read()
 	if !news {
 		return
@@ -179,9 +189,9 @@ func (s *FileStore) reload() {
 }
 
 // refused logs a broken edit, every violation of it.
-func (s *FileStore) refused(err error) {
+func (s *Store) refused(err error) {
 	fields := []zap.Field{zap.String("file", s.path), zap.Int("endpointsInForce", len(s.Current()))}
-	var v ValidationErrors
+	var v endpoints.ValidationErrors
 	if errors.As(err, &v) {
 		fields = append(fields, zap.Array("violations", v))
 	} else {

@@ -1,8 +1,10 @@
-package api
+package endpoints_test
 
 import (
 	"slices"
 	"strings"
+
+	"twinegress/endpoints/storetest"
 )
 
 // violations are all that can be wrong with an endpoint: TestEveryRuleIsTried
@@ -22,7 +24,7 @@ var fieldViolations = []violation{
 	one("name with a control character", bus, fields{"name": "a\x01b"}, "name: no control characters"),
 	one("no type", hub, fields{"type": nil}, "type: is required: one of EventHub, ServiceBus, EventGrid"),
 	one("unknown type", hub, fields{"type": "Queue"}, `type: unknown value "Queue"; allowed are EventHub, ServiceBus, EventGrid`),
-	one("a key for a type", hub, fields{"type": key1}, "type: unknown value; allowed are"),
+	one("a key for a type", hub, fields{"type": storetest.Key1}, "type: unknown value; allowed are"),
 	one("unknown type, no connection string", hub, fields{"type": "Queue", "connectionString": nil}, "type: unknown value", "connectionString: is required"),
 	one("unknown authentication", grid, fields{"authentication": "some"}, "authentication: allowed are keyBased, identityBased"),
 	one("unknown body", hub, fields{"body": "half"}, "body: allowed are envelope, data"),
@@ -80,8 +82,8 @@ var keyViolations = []violation{
 	one("key too long", grid, fields{"connectionString": strings.Repeat("k", 8193)}, "connectionString: at most 8192 characters"),
 	one("secondary key too long", grid, fields{"secondaryConnectionString": strings.Repeat("k", 8193)}, "secondaryConnectionString: at most 8192 characters"),
 	one("key with a blank", grid, fields{"connectionString": "SEC RET"}, "connectionString: must not have spaces"),
-	one("secondary key with a quote", grid, fields{"secondaryConnectionString": key2[:8] + `"`}, "secondaryConnectionString: letters, digits and + / = - _ only"),
-	one("key with its name", grid, fields{"connectionString": "aeg-sas-key=" + key1[:8]}, "connectionString: has = at its end only"),
+	one("secondary key with a quote", grid, fields{"secondaryConnectionString": storetest.Key2[:8] + `"`}, "secondaryConnectionString: letters, digits and + / = - _ only"),
+	one("key with its name", grid, fields{"connectionString": "aeg-sas-key=" + storetest.Key1[:8]}, "connectionString: has = at its end only"),
 	one("connection string for a key", grid, fields{"connectionString": keyed}, "connectionString: the topic's access key, by itself"),
 	one("masked key of nothing", grid, fields{"path": "other.example.net", "secondaryConnectionString": "***"}, "secondaryConnectionString: is masked, and can stand for the stored key only"),
 }
@@ -92,16 +94,16 @@ func connectionViolations() (all []violation) {
 	const start = "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName="
 	for _, row := range []struct{ name, s, want string }{
 		{"too long", keyed + strings.Repeat("=", 8192), "at most 8192 characters"},
-		{"bare key", strings.TrimRight(key1, "="), "part 1 is not of the form Name=value"},
+		{"bare key", strings.TrimRight(storetest.Key1, "="), "part 1 is not of the form Name=value"},
 		{"unknown part", keyed + ";EntityPaht=new", "part 4: unknown name"},
 		{"repeated part", keyed + ";endpoint=sb://ns/", "part 4 repeats a name"},
-		{"no endpoint", "SharedAccessKeyName=send;SharedAccessKey=" + key1, "Endpoint is missing"},
+		{"no endpoint", "SharedAccessKeyName=send;SharedAccessKey=" + storetest.Key1, "Endpoint is missing"},
 		{"another scheme", strings.Replace(keyed, "sb:", "https:", 1), "Endpoint must start with sb://"},
 		{"no host", strings.Replace(keyed, "ns.servicebus.windows.net/", "", 1), "Endpoint must be sb://host/ or sb://host:port/"},
-		{"no key name", namespace + ";SharedAccessKey=" + key1, "SharedAccessKeyName is missing"},
+		{"no key name", namespace + ";SharedAccessKey=" + storetest.Key1, "SharedAccessKeyName is missing"},
 		{"no key", start + "send", "SharedAccessKey is missing"},
 		{"neither key nor name", namespace, "SharedAccessKeyName and SharedAccessKey are missing"},
-		{"key and name swapped", start + key1 + ";SharedAccessKey=send", "SharedAccessKeyName must be a policy's name"},
+		{"key and name swapped", start + storetest.Key1 + ";SharedAccessKey=send", "SharedAccessKeyName must be a policy's name"},
 		{"empty key", start + "send;SharedAccessKey=", "SharedAccessKey must not be empty"},
 		{"key with a blank", start + "send;SharedAccessKey=SEC RET", "SharedAccessKey must not have spaces"},
 		{"key that is none", start + "send;SharedAccessKey=<key>", "SharedAccessKey must be a key"},
@@ -150,7 +152,7 @@ var placeViolations = []violation{
 var identityViolations = []violation{
 	one("identity and a second key", identityHub, fields{"secondaryConnectionString": keyed2}, "secondaryConnectionString: has no place beside identityBased"),
 	one("identity and a second key, Service Bus", identityBus, fields{"secondaryConnectionString": namespace}, "secondaryConnectionString: has no place beside identityBased"),
-	one("identity and keys, Event Grid", identityGrid, fields{"connectionString": key1, "secondaryConnectionString": key2},
+	one("identity and keys, Event Grid", identityGrid, fields{"connectionString": storetest.Key1, "secondaryConnectionString": storetest.Key2},
 		"connectionString: has no place beside identityBased: for EventGrid it is a key", "secondaryConnectionString: has no place beside identityBased"),
 	one("identity and a key", identityHub, fields{"connectionString": keyed}, "connectionString: SharedAccessKey and SharedAccessSignature have no place beside identityBased"),
 	one("identity and a key, Service Bus", identityBus, fields{"connectionString": keyed}, "connectionString: have no place beside identityBased"),
@@ -188,11 +190,11 @@ var documentViolations = []violation{
 	one("connection string for a field", hub, fields{keyed: ""}, "…: unknown field"),
 	one("many at once", hub, fields{"type": "x", "eventTypes": []string{"y"}, "path": "", "z": 1},
 		"type: unknown value", "eventTypes: unknown event type", "path: is required: the name of the event hub", "z: unknown field"),
-	{name: "a field twice", text: newHub[:1] + `"Path":"x",` + newHub[1:], want: []string{"path: is given more than once"}},
-	{name: "a list", text: "[" + newHub + "]", want: []string{": an endpoint must be a JSON object"}},
+	{name: "a field twice", text: plainHub[:1] + `"Path":"x",` + plainHub[1:], want: []string{"path: is given more than once"}},
+	{name: "a list", text: "[" + plainHub + "]", want: []string{": an endpoint must be a JSON object"}},
 	{name: "null", text: "null", want: []string{": an endpoint must be a JSON object"}},
 	{name: "blank", text: " ", want: []string{": is empty, and is to be JSON"}},
-	{name: "half of it", text: newHub[:50], want: []string{": is not valid JSON: line 1, column"}},
+	{name: "half of it", text: plainHub[:50], want: []string{": is not valid JSON: line 1, column"}},
 }
 
 var conflicts = []violation{

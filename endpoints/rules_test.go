@@ -1,22 +1,26 @@
-package api
+package endpoints_test
 
 import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"iter"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"unicode"
+
+	"twinegress/endpoints"
 )
 
 // ruleFiles hold the rules about an endpoint: what they say in words is what a
 // violation says.
-var ruleFiles = []string{"validate.go", "connstring.go", "identity.go", "decode.go", "secret.go"}
+var ruleFiles = []string{"validate.go", "set.go", "types.go", "connstring.go", "identity.go", "decode.go", "mask.go"}
 
-// elsewhere is how those begin that no body of the API can bring about, and why.
+// elsewhere is how those begin that no body can bring about, and why.
 var elsewhere = map[string]string{
 	"id: must be a UUID":                         "an id in a body is ignored",
 	"id: is already that of":                     "every endpoint of the API gets an id of its own",
@@ -41,27 +45,25 @@ func (r rule) String() string {
 	return text
 }
 
-// among tells whether a detail is what the rule says.
-func (r rule) among(said []Detail) bool {
+// among reports whether a violation is what the rule says.
+func (r rule) among(said endpoints.ValidationErrors) bool {
 	quoted := make([]string, len(r.parts))
 	for i, part := range r.parts {
 		quoted[i] = regexp.QuoteMeta(part)
 	}
 	text := regexp.MustCompile(strings.Join(quoted, ".*"))
-	return slices.ContainsFunc(said, func(d Detail) bool {
-		return (r.field == "" || r.field == d.Field) && text.MatchString(d.Message)
+	return slices.ContainsFunc(said, func(v endpoints.Violation) bool {
+		return (r.field == "" || r.field == v.Field) && text.MatchString(v.Message)
 	})
 }
 
 // A rule that is added to the source without a row that tries it fails here:
-// every message in the source is in some answer of the API.
+// every message in the source is in some violation.
 func TestEveryRuleIsTried(t *testing.T) {
-	var said []Detail
-	for _, op := range bodied() {
+	var said endpoints.ValidationErrors
+	for _, stored := range requests {
 		for _, v := range violations() {
-			if w := v.refuse(t, op); w.Code == v.status() { // TestViolations says if not
-				said = append(said, errorOf(t, w).Details...)
-			}
+			said = append(said, v.refuse(t, stored)...)
 		}
 	}
 	used := make(map[string]bool)
@@ -96,7 +98,7 @@ func rulesOf(t *testing.T) (rules []rule) {
 	t.Helper()
 	files := token.NewFileSet()
 	for _, name := range ruleFiles {
-		file, err := parser.ParseFile(files, "../../endpoints/"+name, nil, parser.SkipObjectResolution)
+		file, err := parser.ParseFile(files, name, nil, parser.SkipObjectResolution)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,9 +116,6 @@ func rulesOf(t *testing.T) (rules []rule) {
 				case *ast.CallExpr:
 					// What a call is about goes for all that is in it.
 					about := fieldAmong(n.Args)
-					if name, ok := n.Fun.(*ast.Ident); ok && name.Name == "oneOf" && about != "" {
-						rules = append(rules, rule{about, []string{"unknown value"}, files.Position(n.Pos())})
-					}
 					if about == "" || about == field {
 						return true
 					}
@@ -136,6 +135,11 @@ func rulesOf(t *testing.T) (rules []rule) {
 			})
 		}
 		visit("", file)
+	}
+	for f := range endpointFields() {
+		if f.Tag.Get("enum") != "" && f.Type.Kind() == reflect.String {
+			rules = append(rules, rule{field: jsonKey(f), parts: []string{"unknown value"}})
+		}
 	}
 	return rules
 }
@@ -173,7 +177,19 @@ func fieldAmong(args []ast.Expr) string {
 	return ""
 }
 
-var fieldNames = []string{
-	"id", "name", "type", "eventTypes", "connectionString", "secondaryConnectionString", "path",
-	"authentication", "body", "ordering", "overflow", "filter",
+// endpointFields are the fields of endpoints.Endpoint.
+func endpointFields() iter.Seq[reflect.StructField] {
+	return reflect.TypeFor[endpoints.Endpoint]().Fields()
 }
+
+func jsonKey(f reflect.StructField) string {
+	key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return key
+}
+
+var fieldNames = func() (all []string) {
+	for f := range endpointFields() {
+		all = append(all, jsonKey(f))
+	}
+	return all
+}()

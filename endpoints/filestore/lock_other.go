@@ -1,6 +1,6 @@
 //go:build !unix
 
-package endpoints
+package filestore
 
 import (
 	"context"

@@ -1,0 +1,211 @@
+package endpoints
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// field is what the tags of one of Endpoint's fields say: see there. Its kind is
+// a text (reflect.String), the event types (Slice) or the time (Struct).
+type field struct {
+	name     string // its key in JSON
+	index    int    // in the struct
+	kind     reflect.Kind
+	allowed  []string // the values of an enumeration; nil: any text
+	absent   string   // what no value means
+	readOnly bool
+	secret   bool
+	routing  bool
+}
+
+var (
+	fields = describe(reflect.TypeFor[Endpoint]())
+	texts  = slices.DeleteFunc(slices.Clone(fields), func(f field) bool { return f.kind != reflect.String })
+
+	typeField       = fieldNamed("type")
+	eventTypesField = fieldNamed("eventTypes")
+)
+
+// describe reads the tags of a struct, in the order of its fields. It panics
+// where this file would not know what to do with a field.
+func describe(t reflect.Type) []field {
+	all := make([]field, t.NumField())
+	for i := range all {
+		sf := t.Field(i)
+		f := field{index: i, kind: sf.Type.Kind(), absent: sf.Tag.Get("default"), readOnly: sf.Tag.Get("readOnly") == "true"}
+		f.name, _, _ = strings.Cut(sf.Tag.Get("json"), ",")
+		if enum := sf.Tag.Get("enum"); enum != "" {
+			f.allowed = strings.Split(enum, ",")
+		}
+		switch use := sf.Tag.Get("endpoint"); use {
+		case "":
+		case "secret":
+			f.secret = true
+		case "routing":
+			f.routing = true
+		default:
+			panic("BUG: " + sf.Name + " is tagged " + use)
+		}
+		if f.name == "" || f.kind != reflect.String && sf.Name != "EventTypes" && sf.Name != "LastUpdated" {
+			panic("BUG: " + sf.Name + " has no JSON key, or is of a type that nobody compares, decodes and hashes")
+		}
+		all[i] = f
+	}
+	return all
+}
+
+// fieldNamed returns the field with a key, whatever its case; or nil.
+func fieldNamed(key string) *field {
+	for i := range fields {
+		if strings.EqualFold(fields[i].name, key) {
+			return &fields[i]
+		}
+	}
+	return nil
+}
+
+func (f *field) of(e *Endpoint) reflect.Value { return reflect.ValueOf(e).Elem().Field(f.index) }
+
+// Changes are the differences between two versions of an endpoint.
+type Changes struct {
+	// Fields are the keys of the fields that differ, in their usual order.
+	Fields []string
+	// Reconnect reports whether the endpoint needs a new connection.
+	Reconnect bool
+}
+
+// Diff compares two versions of an endpoint, but for LastUpdated.
+func Diff(before, after Endpoint) Changes {
+	c := Changes{Fields: []string{}}
+	b, a := reflect.ValueOf(&before).Elem(), reflect.ValueOf(&after).Elem()
+	for i := range fields {
+		f := &fields[i]
+		same := true
+		switch f.kind {
+		case reflect.String:
+			same = b.Field(f.index).String() == a.Field(f.index).String()
+		case reflect.Slice:
+			same = slices.Equal(before.EventTypes, after.EventTypes)
+		}
+		if !same {
+			c.Fields = append(c.Fields, f.name)
+			c.Reconnect = c.Reconnect || !f.routing
+		}
+	}
+	return c
+}
+
+// Equal reports whether two endpoints mean the same: everything but
+// LastUpdated, and the order of their event types.
+func (e Endpoint) Equal(o Endpoint) bool {
+	if len(e.EventTypes) != len(o.EventTypes) {
+		return false
+	}
+	for _, t := range e.EventTypes {
+		if !slices.Contains(o.EventTypes, t) {
+			return false
+		}
+	}
+	a, b := reflect.ValueOf(&e).Elem(), reflect.ValueOf(&o).Elem()
+	for i := range texts {
+		if a.Field(texts[i].index).String() != b.Field(texts[i].index).String() {
+			return false
+		}
+	}
+	return true
+}
+
+// identical is Equal, and the order of the event types is the same too.
+func (e Endpoint) identical(o Endpoint) bool {
+	return slices.Equal(e.EventTypes, o.EventTypes) && e.Equal(o)
+}
+
+// ETag returns a strong entity tag, with its quotes: it changes with everything
+// that a user can change, the secrets included, and is the same in every copy
+// of the process. LastUpdated has no part in it.
+//
+// Nobody learns a key from it: it is a hash, cut short, and a key is far too
+// random to be guessed at.
+func (e Endpoint) ETag() string {
+	e = e.canonical()
+	h := sha256.New()
+	add := func(s string) {
+		// With its length before it, no two lists make the same bytes.
+		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
+	}
+	for i := range texts {
+		add(texts[i].of(&e).String())
+	}
+	for _, t := range e.EventTypes {
+		add(t)
+	}
+	return `"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
+}
+
+// canonical returns e with canonical spellings and defaults filled in. A value
+// that matches nothing stays as it is, for the validation to name.
+func (e Endpoint) canonical() Endpoint {
+	e = e.Clone()
+	for i := range e.EventTypes {
+		e.EventTypes[i] = fold(e.EventTypes[i], eventTypesField.allowed)
+	}
+	// Not before a filter: errors in it name the column.
+	filter := strings.TrimRightFunc(e.Filter, unicode.IsSpace)
+	values := reflect.ValueOf(&e).Elem()
+	for i := range texts {
+		f := &texts[i]
+		v := values.Field(f.index)
+		s := v.String()
+		switch {
+		case f.allowed == nil:
+			// White space around a pasted value, a secret file's final newline
+			// above all, is never part of it.
+			s = strings.TrimSpace(s)
+		case s == "":
+			s = f.absent
+		default:
+			s = fold(s, f.allowed)
+		}
+		v.SetString(s)
+	}
+	e.ID, e.Filter = strings.ToLower(e.ID), filter
+	return e
+}
+
+// withoutDefaults returns e as people write it, who leave out what is the default.
+func (e Endpoint) withoutDefaults() Endpoint {
+	for i := range texts {
+		if v := texts[i].of(&e); texts[i].absent != "" && v.String() == texts[i].absent {
+			v.SetString("")
+		}
+	}
+	return e
+}
+
+// secrets calls f with each secret of e that isn't empty; f may change it.
+func (e *Endpoint) secrets(f func(field string, s *string)) {
+	for i := range texts {
+		if !texts[i].secret {
+			continue
+		}
+		if s := texts[i].of(e).Addr().Interface().(*string); *s != "" {
+			f(texts[i].name, s)
+		}
+	}
+}
+
+// fold returns the canonical value that s spells, or s.
+func fold(s string, canonical []string) string {
+	for _, c := range canonical {
+		// Without regard to ASCII's case: EqualFold takes an ſ for an s as well.
+		if t := strings.TrimSpace(s); len(t) == len(c) && strings.EqualFold(t, c) {
+			return c
+		}
+	}
+	return s
+}

@@ -1,0 +1,201 @@
+package endpoints
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// other returns a value that e hasn't in a field.
+func other(t *testing.T, f field, e Endpoint) Endpoint {
+	t.Helper()
+	e = e.Clone()
+	switch v := f.of(&e); {
+	case f.kind == reflect.String && f.allowed != nil:
+		v.SetString(f.allowed[len(f.allowed)-1])
+	case f.kind == reflect.String:
+		v.SetString("another-value")
+	case f.kind == reflect.Slice:
+		e.EventTypes[0] = SpaceChange
+	default:
+		e.LastUpdated = time.Unix(1e9, 0).UTC()
+	}
+	return e
+}
+
+// No field of an endpoint is forgotten anywhere: whatever is done with all of
+// them is done with a value of each.
+func TestEveryField(t *testing.T) {
+	base := hub(named("n"), func(e *Endpoint) { e.Filter = "$body.x > 1" }).canonical()
+	routing := []string{"name", "eventTypes", "overflow", "filter"} // and anything else needs a new connection
+	asIs := func(s, _ string) (string, error) { return s, nil }
+	for _, f := range fields {
+		t.Run(f.name, func(t *testing.T) {
+			e := other(t, f, base)
+			same := f.name == "lastUpdatedUtc"
+			changes := Diff(base, e)
+			if want := []string{f.name}; same != (len(changes.Fields) == 0) || !same && !slices.Equal(changes.Fields, want) {
+				t.Errorf("Diff names %q", changes.Fields)
+			}
+			if want := !same && !slices.Contains(routing, f.name); changes.Reconnect != want {
+				t.Errorf("Diff: Reconnect is %t, want %t", changes.Reconnect, want)
+			}
+			if base.Equal(e) != same || e.Equal(base) != same || (base.ETag() == e.ETag()) != same {
+				t.Errorf("Equal is %t, the ETag the same %t, want %t", base.Equal(e), base.ETag() == e.ETag(), same)
+			}
+
+			// Out and in again, as each store does it.
+			text, err := Encode(e, asIs)
+			must(t, err)
+			read, v := decodeStored(text, asIs)
+			if read = read.canonical(); len(v) > 0 || !reflect.DeepEqual(read, e) {
+				t.Errorf("a record is read as %#v, %v: %s", read, v, text)
+			}
+			text, err = EncodeSet([]Endpoint{e}, asIs)
+			must(t, err)
+			var raw []json.RawMessage
+			must(t, json.Unmarshal(text, &raw))
+			read, v = decodeStored(raw[0], nil)
+			if read = read.canonical(); len(v) > 0 || !reflect.DeepEqual(read, e) {
+				t.Errorf("the file is read as %#v, %v: %s", read, v, text)
+			}
+			if f.absent != "" && strings.Contains(string(text), f.absent) {
+				t.Errorf("the file spells a default out: %s", text)
+			}
+
+			// A body: what is the store's is ignored.
+			text, err = json.Marshal(Document(e))
+			must(t, err)
+			want := e
+			want.ID, want.LastUpdated = "", time.Time{}
+			read, v = decodeObject(text, false)
+			if read = read.canonical(); len(v) > 0 || !reflect.DeepEqual(read, want) {
+				t.Errorf("a body is read as %#v, %v: %s", read, v, text)
+			}
+
+			// Each secret is masked where an endpoint shows, and sealed where it is stored.
+			if f.kind != reflect.String {
+				return
+			}
+			*f.of(&e).Addr().Convert(reflect.TypeFor[*string]()).Interface().(*string) = "SECRET"
+			shown, err := json.Marshal(e)
+			must(t, err)
+			stored, err := Encode(e, func(string, string) (string, error) { return "sealed", nil })
+			must(t, err)
+			if open := strings.Contains(string(shown), `"SECRET"`); open == f.secret || open != strings.Contains(string(stored), `"SECRET"`) {
+				t.Errorf("shown as %s\nstored as %s", shown, stored)
+			}
+		})
+	}
+	// What the services know of each.
+	for _, name := range []string{"connectionString", "secondaryConnectionString"} {
+		if !fieldNamed(name).secret {
+			t.Errorf("%s is no secret", name)
+		}
+	}
+}
+
+// An enumeration takes its values whatever their case, and no other.
+func TestEveryEnum(t *testing.T) {
+	for _, f := range texts {
+		if f.allowed == nil {
+			continue
+		}
+		for _, value := range f.allowed {
+			e := hub()
+			f.of(&e).SetString(" " + strings.ToUpper(value))
+			if got := e.canonical(); f.of(&got).String() != value {
+				t.Errorf("%s: %s is canonical", f.name, f.of(&got))
+			}
+		}
+		e := hub()
+		f.of(&e).SetString("")
+		if got := e.canonical(); f.of(&got).String() != f.absent || f.name != "type" && f.absent != f.allowed[0] {
+			t.Errorf("%s: no value means %q, by default %q", f.name, f.of(&got), f.absent)
+		}
+		f.of(&e).SetString("none of it")
+		wantViolations(t, e.canonical().violations(Options{}), f.name+`: unknown value "none of it"; allowed are `+strings.Join(f.allowed, ", "))
+	}
+	var types []string
+	for _, typ := range Types() {
+		types = append(types, string(typ))
+	}
+	if !slices.Equal(types, typeField.allowed) {
+		t.Errorf("there are rules for the types %q", types)
+	}
+	if known := []string{TopologyOperation, UdfCustom, SensorChange, SpaceChange, DeviceMessage}; !slices.Equal(EventTypes(), known) {
+		t.Errorf("event types %q, want %q", EventTypes(), known)
+	}
+	constants := []string{
+		string(AuthenticationKey), string(AuthenticationIdentity), string(BodyEnvelope), string(BodyData),
+		string(OrderingPartition), string(OrderingNone), string(OverflowBlock), string(OverflowDrop),
+	}
+	var values []string
+	for _, f := range texts {
+		if f.absent != "" {
+			values = append(values, f.allowed...)
+		}
+	}
+	if !slices.Equal(values, constants) {
+		t.Errorf("values %q, want %q", values, constants)
+	}
+}
+
+// A field that nobody would know what to do with ends the process at once.
+func TestFieldsThatAreNotKnown(t *testing.T) {
+	for name, typ := range map[string]reflect.Type{
+		"no key": reflect.TypeFor[struct{ A string }](),
+		"another kind": reflect.TypeFor[struct {
+			A float64 `json:"a"`
+		}](),
+		"another use": reflect.TypeFor[struct {
+			A string `json:"a" endpoint:"secrt"`
+		}](),
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: taken", name)
+				}
+			}()
+			describe(typ)
+		}()
+	}
+}
+
+// Clients keep entity tags across restarts, and compare what two copies say.
+func TestETag(t *testing.T) {
+	const want = `"8030c3c26327e93fa660be54352ab4f0"`
+	if got := hub().ETag(); got != want {
+		t.Errorf("the ETag of the same endpoint changed: %s, was %s", got, want)
+	}
+	filled := hub(func(e *Endpoint) { e.Body, e.Authentication = "ENVELOPE", AuthenticationKey })
+	if filled.ETag() != hub().ETag() {
+		t.Error("a default that is spelled out makes another ETag")
+	}
+	moved := hub(func(e *Endpoint) { e.Path, e.Filter = "", "hub" })
+	if moved.ETag() == hub(func(e *Endpoint) { e.Path, e.Filter = "hub", "" }).ETag() {
+		t.Error("a value in another field makes the same ETag")
+	}
+}
+
+// The order of the event types is no difference, but shows in Diff and the ETag.
+func TestEqualEventTypes(t *testing.T) {
+	with := func(types ...string) Endpoint { return hub(func(e *Endpoint) { e.EventTypes = types }) }
+	a := with(SensorChange, SpaceChange)
+	for name, tc := range map[string]struct {
+		b    Endpoint
+		want bool
+	}{
+		"another order": {with(SpaceChange, SensorChange), true},
+		"fewer":         {with(SensorChange), false},
+		"others":        {with(SensorChange, UdfCustom), false},
+	} {
+		if a.Equal(tc.b) != tc.want || tc.b.Equal(a) != tc.want || len(Diff(a, tc.b).Fields) != 1 || a.ETag() == tc.b.ETag() {
+			t.Errorf("%s: Equal is %t, Diff %v", name, a.Equal(tc.b), Diff(a, tc.b))
+		}
+	}
+}
