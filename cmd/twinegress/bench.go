@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"twinegress/bench"
+	"twinegress/cmd/twinegress/internal/term"
 )
 
 func benchCommand() *cobra.Command {
@@ -58,7 +59,7 @@ func benchCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				err = errors.Join(err, printJSON(out, report))
+				err = errors.Join(err, term.PrintJSON(out, report))
 			}
 			return errors.Join(err, writeFile("--svg", svg, report.WriteSVG), writeFile("--benchfmt", benchfmt, report.WriteBenchfmt))
 		},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"twinegress/bench"
+	"twinegress/internal/schematest"
 )
 
 // runBench runs scenarios, and gives the report, which fits its schema.
@@ -30,7 +31,7 @@ func runBench(t *testing.T, args ...string) (report bench.Report) {
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		t.Fatal(err)
 	}
-	checkSchema(t, "bench-report.schema.json", out.Bytes())
+	schematest.Check(t, "../../docs/bench-report.schema.json", out.Bytes())
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
 		t.Fatal(err)
 	}

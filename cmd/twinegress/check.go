@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/cmd/twinegress/internal/term"
 )
 
 func checkCommand() *cobra.Command {
@@ -30,7 +31,7 @@ func checkCommand() *cobra.Command {
 			}
 			r := app.Check(cmd.Context(), cfg)
 			if output == "json" {
-				err = printJSON(cmd.OutOrStdout(), r)
+				err = term.PrintJSON(cmd.OutOrStdout(), r)
 			} else {
 				err = printChecks(cmd.OutOrStdout(), r)
 			}
@@ -46,7 +47,7 @@ func checkCommand() *cobra.Command {
 }
 
 func printChecks(w io.Writer, r app.CheckReport) error {
-	t := newTable(w)
+	t := term.NewTable(w)
 	fmt.Fprintln(t, "RESULT\tWHAT\tTYPE\tPATH\tKEY\tREMARK")
 	for _, c := range r.Checks {
 		result := "ok"

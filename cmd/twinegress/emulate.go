@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/internal/emulator"
 )
 
@@ -133,7 +134,7 @@ func (e *emulation) run(ctx context.Context, out io.Writer, output string) (err 
 
 func (c connections) print(out io.Writer, output string) error {
 	if output == "json" {
-		return printJSON(out, c)
+		return term.PrintJSON(out, c)
 	}
 	for _, line := range []struct{ name, value string }{
 		{"Kafka", c.Kafka},

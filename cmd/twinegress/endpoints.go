@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
 	"twinegress/server/api"
 )
@@ -142,7 +143,7 @@ func (c *connection) createCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), map[string]string{"id": id, "etag": reply.header.Get("ETag")})
+				return term.PrintJSON(cmd.OutOrStdout(), map[string]string{"id": id, "etag": reply.header.Get("ETag")})
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), id)
 			return err
@@ -329,5 +330,5 @@ func (r reply) print(w io.Writer) error {
 	if err := r.decode(&v); err != nil {
 		return err
 	}
-	return printJSON(w, v)
+	return term.PrintJSON(w, v)
 }

@@ -4,14 +4,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/server/api"
 )
-
-// newTable aligns columns that are separated by tabs.
-func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 func printEndpoints(w io.Writer, list []api.Endpoint) error {
 	if len(list) == 0 {
@@ -22,7 +19,7 @@ func printEndpoints(w io.Writer, list []api.Endpoint) error {
 	for _, e := range list {
 		named = named || e.Name != ""
 	}
-	t := newTable(w)
+	t := term.NewTable(w)
 	row := func(id, name, kind, path, eventTypes, status string) {
 		if named {
 			name += "\t"
@@ -51,7 +48,7 @@ func statusText(e api.Endpoint) string {
 }
 
 func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
-	t := newTable(w)
+	t := term.NewTable(w)
 	for _, line := range []struct{ name, value string }{
 		{"id", e.ID},
 		{"name", e.Name},

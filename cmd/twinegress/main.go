@@ -4,10 +4,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -16,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"twinegress/cmd/twinegress/internal/term"
 )
 
 // version is set by the linker.
@@ -76,12 +76,6 @@ func rootCommand() *cobra.Command {
 	return root
 }
 
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
-
 func versionCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
@@ -99,7 +93,7 @@ func versionCommand() *cobra.Command {
 				}
 			}
 			if output == "json" {
-				return printJSON(cmd.OutOrStdout(), info)
+				return term.PrintJSON(cmd.OutOrStdout(), info)
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "twinegress %s (%s, %s)\n", info["version"], info["go"], info["platform"])
 			return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/pipeline/replay"
@@ -101,7 +102,7 @@ func explainReplay(err error, result replay.Result, o replayOptions, since time.
 	if o.since != "" && o.since != since.Format(time.RFC3339) {
 		again += ", with --since " + since.Format(time.RFC3339) + ","
 	}
-	left := grouped(result.Remaining) + " letters remain"
+	left := term.Grouped(result.Remaining) + " letters remain"
 	if _, failed := errors.AsType[*replay.FailedError](err); failed {
 		return fmt.Errorf("%w\n%s, nothing is lost: %s once it works; --endpoint replays another endpoint's letters meanwhile", err, left, again)
 	}
@@ -165,23 +166,23 @@ func findEndpoint(set []endpoints.Endpoint, wanted string) (string, error) {
 
 func printReplay(w io.Writer, output string, r replay.Result) error {
 	if output == "json" {
-		return printJSON(w, r)
+		return term.PrintJSON(w, r)
 	}
 	if r.Letters == 0 && r.Complete {
 		_, err := fmt.Fprintln(w, "nothing to replay: there are no letters that this selection has not replayed before")
 		return err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s letters: %s delivered, %s refused again, %s skipped", grouped(r.Letters),
-		grouped(r.Delivered), grouped(r.RefusedAgain), grouped(r.Skipped.Total()))
+	fmt.Fprintf(&b, "%s letters: %s delivered, %s refused again, %s skipped", term.Grouped(r.Letters),
+		term.Grouped(r.Delivered), term.Grouped(r.RefusedAgain), term.Grouped(r.Skipped.Total()))
 	if r.Undelivered > 0 {
-		fmt.Fprintf(&b, ", %s not delivered", grouped(r.Undelivered))
+		fmt.Fprintf(&b, ", %s not delivered", term.Grouped(r.Undelivered))
 	}
 	b.WriteByte('\n')
 	for _, e := range r.Endpoints {
-		fmt.Fprintf(&b, "  %s %s: %s delivered", e.Type, e.Path, grouped(e.Delivered))
+		fmt.Fprintf(&b, "  %s %s: %s delivered", e.Type, e.Path, term.Grouped(e.Delivered))
 		if e.RefusedAgain > 0 {
-			fmt.Fprintf(&b, ", %s refused again, the last: %s", grouped(e.RefusedAgain), e.LastRefusal)
+			fmt.Fprintf(&b, ", %s refused again, the last: %s", term.Grouped(e.RefusedAgain), e.LastRefusal)
 		}
 		b.WriteByte('\n')
 	}
@@ -195,7 +196,7 @@ func printReplay(w io.Writer, output string, r replay.Result) error {
 		{r.Skipped.Unreadable, "are no dead letters of twinegress"},
 	} {
 		if s.n > 0 {
-			fmt.Fprintf(&b, "  skipped: %s %s\n", grouped(s.n), s.what)
+			fmt.Fprintf(&b, "  skipped: %s %s\n", term.Grouped(s.n), s.what)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/pipeline/replay"
 )
 
@@ -83,9 +84,11 @@ func TestReplayProgress(t *testing.T) {
 // there is a line now and then.
 func TestReplayView(t *testing.T) {
 	var terminal, pipe bytes.Buffer
-	bar := &replayView{out: &terminal, width: func() int { return 31 }, started: time.Now()}
+	width := func() (int, int, error) { return 31, 24, nil }
+	line := &term.StatusLine{Terminal: &term.Terminal{Out: &terminal, Size: width}}
+	bar := &replayView{bar: line, started: time.Now()}
 	bar.show(replay.Progress{Total: 100})
-	if _, err := bar.Write([]byte("a warning\n")); err != nil {
+	if _, err := line.Write([]byte("a warning\n")); err != nil {
 		t.Error(err)
 	}
 	bar.show(replay.Progress{Total: 0})

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"context"
@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	demoPartitions = 8
-	// demoRetention bounds each partition of the embedded broker, on disk. It
-	// is far more than the feed may be ahead: see demoUnread.
-	demoRetention = 16 << 20
+	partitions = 8
+	// retention bounds each partition of the embedded broker, on disk. It
+	// is far more than the feed may be ahead: see maxUnread.
+	retention = 16 << 20
 )
 
-// demoEndpoints are what a user might set up. Each has an emulated hub or
+// demoSet are what a user might set up. Each has an emulated hub or
 // topic of its own name, so that the counts of both can be compared.
-var demoEndpoints = []endpoints.Endpoint{
+var demoSet = []endpoints.Endpoint{
 	{Name: "twin-events", Type: endpoints.TypeEventHub, EventTypes: []string{
 		endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom,
 	}},
@@ -39,9 +39,9 @@ var demoEndpoints = []endpoints.Endpoint{
 	{Name: "twin-alerts", Type: endpoints.TypeEventGrid, EventTypes: []string{endpoints.SpaceChange, endpoints.UdfCustom}},
 }
 
-// demoParts is everything around the pipeline: both of its ends, and the
+// parts is everything around the pipeline: both of its ends, and the
 // configuration by which it finds them, as it would find the real ones.
-type demoParts struct {
+type parts struct {
 	dir      string
 	kafka    *emulator.Kafka
 	services *emulator.Emulator
@@ -50,8 +50,8 @@ type demoParts struct {
 	token    string
 }
 
-func startDemoParts(ctx context.Context, o demoOptions, story *demoStory, log *zap.Logger) (_ *demoParts, err error) {
-	p := &demoParts{token: rand.Text()[:10]} // 50 bits, for a port on loopback
+func startParts(ctx context.Context, o Options, story *story, log *zap.Logger) (_ *parts, err error) {
+	p := &parts{token: rand.Text()[:10]} // 50 bits, for a port on loopback
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
@@ -62,13 +62,13 @@ func startDemoParts(ctx context.Context, o demoOptions, story *demoStory, log *z
 	}
 	p.config = config.Default()
 	if p.kafka, err = emulator.StartKafka(emulator.KafkaConfig{
-		Topics:  map[string]int{p.config.Ingest.Topics[0]: demoPartitions},
-		DataDir: filepath.Join(p.dir, "kafka"), RetentionBytes: demoRetention,
+		Topics:  map[string]int{p.config.Ingest.Topics[0]: partitions},
+		DataDir: filepath.Join(p.dir, "kafka"), RetentionBytes: retention,
 	}); err != nil {
 		return nil, err
 	}
 	services := emulator.Config{StatsListen: "127.0.0.1:0", Record: 100, TrackIDs: o.tracked(), Logger: log}
-	for _, e := range demoEndpoints {
+	for _, e := range demoSet {
 		switch e.Type {
 		case endpoints.TypeEventHub:
 			services.Hubs = append(services.Hubs, emulator.Hub{Name: e.Name, Partitions: 4})
@@ -83,7 +83,7 @@ func startDemoParts(ctx context.Context, o demoOptions, story *demoStory, log *z
 	}
 	if story != nil {
 		story.switches = p.services
-		story.configure(&p.config, o.rate)
+		story.configure(&p.config, o.Rate)
 	}
 	if err := p.configure(); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
@@ -94,7 +94,7 @@ func startDemoParts(ctx context.Context, o demoOptions, story *demoStory, log *z
 // configure writes the configuration and the endpoints. Nothing in them says
 // that the other side is emulated but the addresses, and the consent to speak
 // AMQP in the clear.
-func (p *demoParts) configure() error {
+func (p *parts) configure() error {
 	caFile := filepath.Join(p.dir, "ca.pem")
 	if err := os.WriteFile(caFile, p.services.CAPEM(), 0o600); err != nil {
 		return err
@@ -112,7 +112,7 @@ func (p *demoParts) configure() error {
 		return err
 	}
 
-	set := endpoints.Clone(demoEndpoints)
+	set := endpoints.Clone(demoSet)
 	for i := range set {
 		e := &set[i]
 		if e.Type == endpoints.TypeEventGrid {
@@ -133,7 +133,7 @@ func (p *demoParts) configure() error {
 // hint is something to try while the demo runs.
 type hint struct{ what, command string }
 
-func (p *demoParts) hints(a *app.App) []hint {
+func (p *parts) hints(a *app.App) []hint {
 	return []hint{
 		{"status", "curl -s -H 'Authorization: Bearer " + p.token + "' \\\n  http://" + a.APIAddress() + api.Base + "/status"},
 		{"metrics", "curl -s http://" + a.OpsAddress() + "/metrics"},
@@ -142,14 +142,14 @@ func (p *demoParts) hints(a *app.App) []hint {
 }
 
 // deadLetters is how many were ever stored.
-func (p *demoParts) deadLetters() (n int64) {
+func (p *parts) deadLetters() (n int64) {
 	for _, partition := range p.kafka.Cluster.PartitionInfos(p.config.DeadLetter.Topic) {
 		n += partition.HighWatermark
 	}
 	return n
 }
 
-func (p *demoParts) close() error {
+func (p *parts) close() error {
 	var err error
 	if p.services != nil {
 		err = p.services.Close()

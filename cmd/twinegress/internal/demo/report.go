@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/internal/emulator"
 	"twinegress/internal/event"
 	"twinegress/internal/metrics"
@@ -16,40 +17,40 @@ import (
 	"twinegress/sinks"
 )
 
-// demoReport is what the demo ends with: the pipeline's own status, and beside
+// report is what the demo ends with: the pipeline's own status, and beside
 // each endpoint what its emulated service counted. docs/demo-report.md
 // describes it; change both.
-type demoReport struct {
-	OK              bool        `json:"ok"`
-	Problems        []string    `json:"problems"`
-	Fault           string      `json:"fault,omitempty"` // the scenario
-	Produced        int64       `json:"produced"`
-	ElapsedSeconds  float64     `json:"elapsedSeconds"`
-	EventsPerSecond float64     `json:"eventsPerSecond"`
-	Latency         demoLatency `json:"latency"`
-	DeadLetters     int64       `json:"deadLetters"`
+type report struct {
+	OK              bool     `json:"ok"`
+	Problems        []string `json:"problems"`
+	Fault           string   `json:"fault,omitempty"` // the scenario
+	Produced        int64    `json:"produced"`
+	ElapsedSeconds  float64  `json:"elapsedSeconds"`
+	EventsPerSecond float64  `json:"eventsPerSecond"`
+	Latency         latency  `json:"latency"`
+	DeadLetters     int64    `json:"deadLetters"`
 	pipeline.Status
-	Endpoints []demoEndpoint `json:"endpoints"` // in place of the status's
+	Endpoints []endpointReport `json:"endpoints"` // in place of the status's
 
 	story string // of the fault, for a person
 }
 
-type demoLatency struct {
+type latency struct {
 	P50Ms float64 `json:"p50Ms"`
 	P99Ms float64 `json:"p99Ms"`
 }
 
-type demoEndpoint struct {
+type endpointReport struct {
 	Name string `json:"name"`
 	pipeline.EndpointStatus
-	Latency demoLatency `json:"latency"`
-	Service demoService `json:"service"`
+	Latency latency       `json:"latency"`
+	Service serviceCounts `json:"service"`
 }
 
-// demoService is what the emulated service counted. Distinct and Repeats are
+// serviceCounts is what the emulated service counted. Distinct and Repeats are
 // nil where message ids were not kept: for Event Grid, which has none, and in
 // a demo without a known end, which could keep them all only for so long.
-type demoService struct {
+type serviceCounts struct {
 	Count    int64  `json:"count"`
 	Distinct *int64 `json:"distinct"`
 	Repeats  *int64 `json:"repeats"`
@@ -59,10 +60,11 @@ type demoService struct {
 
 // report compares what the pipeline counted with what the services did. before
 // is the status before the stop, which empties what is about the consumer.
-func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *demoReport {
-	r := &demoReport{Problems: []string{}, Produced: d.acked.Load(), Status: d.app.Pipeline.Status(), Fault: d.fault}
+func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *report {
+	r := &report{Problems: []string{}, Produced: d.acked.Load(), Status: d.app.Pipeline.Status()}
 	r.DeadLetters = d.parts.deadLetters()
 	if d.story != nil {
+		r.Fault = d.story.Name
 		r.story = d.story.title() + ":\n" + d.story.begins
 	}
 	r.Ingest.Lag, r.Ingest.Partitions = before.Ingest.Lag, before.Ingest.Partitions
@@ -71,13 +73,13 @@ func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *demo
 	stats := d.parts.services.Stats()
 	var all metrics.Histogram
 	for i, snap := range d.app.Pipeline.Snapshots() {
-		e := demoEndpoint{Name: snap.Endpoint.Name, EndpointStatus: r.Status.Endpoints[i], Latency: latencyOf(&snap.Counts.Latency)}
+		e := endpointReport{Name: snap.Endpoint.Name, EndpointStatus: r.Status.Endpoints[i], Latency: latencyOf(&snap.Counts.Latency)}
 		e.State = before.Endpoints[i].State // after it, all are stopped
 		e.Service = serviceOf(stats.Entity(e.Name), d.tracked())
 		all.Add(&snap.Counts.Latency)
 		r.Endpoints = append(r.Endpoints, e)
 	}
-	slices.SortStableFunc(r.Endpoints, func(a, b demoEndpoint) int { return demoRank(a.Name) - demoRank(b.Name) })
+	slices.SortStableFunc(r.Endpoints, func(a, b endpointReport) int { return rank(a.Name) - rank(b.Name) })
 	r.Latency = latencyOf(&all)
 	if feedErr != nil {
 		r.problem("%v", feedErr)
@@ -89,13 +91,13 @@ func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *demo
 	return r
 }
 
-func latencyOf(h *metrics.Histogram) demoLatency {
+func latencyOf(h *metrics.Histogram) latency {
 	ms := func(q float64) float64 { return float64(h.Quantile(q)) / float64(time.Millisecond) }
-	return demoLatency{P50Ms: ms(.5), P99Ms: ms(.99)}
+	return latency{P50Ms: ms(.5), P99Ms: ms(.99)}
 }
 
-func serviceOf(e emulator.EntityStats, tracked bool) demoService {
-	s := demoService{Count: e.Count, Refused: e.Refused, Bytes: e.Bytes}
+func serviceOf(e emulator.EntityStats, tracked bool) serviceCounts {
+	s := serviceCounts{Count: e.Count, Refused: e.Refused, Bytes: e.Bytes}
 	if tracked && e.Kind != emulator.KindEventGrid {
 		distinct := e.Distinct + e.WithoutID
 		repeats := e.Count - distinct
@@ -105,27 +107,27 @@ func serviceOf(e emulator.EntityStats, tracked bool) demoService {
 }
 
 // stored is how many events the service has: different ones, if that is known.
-func (s demoService) stored() int64 {
+func (s serviceCounts) stored() int64 {
 	if s.Distinct != nil {
 		return *s.Distinct
 	}
 	return s.Count
 }
 
-func (r *demoReport) problem(format string, args ...any) {
+func (r *report) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
 // check holds every count against another.
-func (r *demoReport) check() {
+func (r *report) check() {
 	var rejected uint64
 	for reason, n := range r.Ingest.Rejected {
 		if rejected += n; n > 0 {
-			r.problem("%s of the feed's events were set aside as %s", grouped(n), reason)
+			r.problem("%s of the feed's events were set aside as %s", term.Grouped(n), reason)
 		}
 	}
 	if got := r.Ingest.Events + rejected; got < uint64(r.Produced) {
-		r.problem("%s events were produced, and only %s were read", grouped(r.Produced), grouped(got))
+		r.problem("%s events were produced, and only %s were read", term.Grouped(r.Produced), term.Grouped(got))
 	}
 	setAside := rejected
 	for i := range r.Endpoints {
@@ -134,26 +136,26 @@ func (r *demoReport) check() {
 		setAside += e.Dropped[event.Rejected.String()] + e.Dropped[event.TooLarge.String()]
 		if sum := e.Delivered + dropped + uint64(e.Pending); e.Routed != sum {
 			r.problem("%s: routed %s, but delivered %s + dropped %s + pending %s = %s", e.Name,
-				grouped(e.Routed), grouped(e.Delivered), grouped(dropped), grouped(e.Pending), grouped(sum))
+				term.Grouped(e.Routed), term.Grouped(e.Delivered), term.Grouped(dropped), term.Grouped(e.Pending), term.Grouped(sum))
 		}
 		if e.Pending > 0 {
-			r.problem("%s: %s events have no outcome", e.Name, grouped(e.Pending))
+			r.problem("%s: %s events have no outcome", e.Name, term.Grouped(e.Pending))
 		}
 		// A drop does not prove that the service has not stored the event: the
 		// acknowledgement may have been lost. So it may have that many more;
 		// and any number, where repeats can't be told apart.
 		got := e.Service.stored()
 		if got < int64(e.Delivered) || e.Service.Distinct != nil && got > int64(e.Delivered+dropped) {
-			r.problem("%s: delivered %s, but the service counted %s", e.Name, grouped(e.Delivered), grouped(got))
+			r.problem("%s: delivered %s, but the service counted %s", e.Name, term.Grouped(e.Delivered), term.Grouped(got))
 		}
 	}
 	if r.DeadLetters < int64(setAside) { // more are repeats
-		r.problem("%s events were set aside, but the dead-letter topic has %s", grouped(setAside), grouped(r.DeadLetters))
+		r.problem("%s events were set aside, but the dead-letter topic has %s", term.Grouped(setAside), term.Grouped(r.DeadLetters))
 	}
 	r.OK = len(r.Problems) == 0
 }
 
-func (e *demoEndpoint) dropped() (n uint64) {
+func (e *endpointReport) dropped() (n uint64) {
 	for _, d := range e.Dropped {
 		n += d
 	}
@@ -161,7 +163,7 @@ func (e *demoEndpoint) dropped() (n uint64) {
 }
 
 // err is what the demo's exit code is made of.
-func (r *demoReport) err() error {
+func (r *report) err() error {
 	if r.OK {
 		return nil
 	}
@@ -169,14 +171,14 @@ func (r *demoReport) err() error {
 }
 
 // print writes the report for a person.
-func (r *demoReport) print(w io.Writer) error {
+func (r *report) print(w io.Writer) error {
 	var b strings.Builder
 	var deliveries uint64
 	for _, e := range r.Endpoints {
 		deliveries += e.Delivered
 	}
-	fmt.Fprintf(&b, "\n%s events in %.1f s (%s/s), %s deliveries, latency p50 %s p99 %s\n\n", grouped(r.Produced), r.ElapsedSeconds,
-		rounded(r.EventsPerSecond), grouped(deliveries), inMillis(r.Latency.P50Ms), inMillis(r.Latency.P99Ms))
+	fmt.Fprintf(&b, "\n%s events in %.1f s (%s/s), %s deliveries, latency p50 %s p99 %s\n\n", term.Grouped(r.Produced), r.ElapsedSeconds,
+		term.Rate(r.EventsPerSecond), term.Grouped(deliveries), inMillis(r.Latency.P50Ms), inMillis(r.Latency.P99Ms))
 	if r.story != "" {
 		fmt.Fprintf(&b, "%s\n\n", r.story)
 	}
@@ -184,15 +186,15 @@ func (r *demoReport) print(w io.Writer) error {
 	fmt.Fprintf(&b, row, "ENDPOINT", "ROUTED", "DELIVERED", "DROPPED", "PENDING", "SERVICE", "P50", "P99")
 	for i := range r.Endpoints {
 		e := &r.Endpoints[i]
-		fmt.Fprintf(&b, row, e.Name, grouped(e.Routed), grouped(e.Delivered), grouped(e.dropped()), grouped(e.Pending),
-			grouped(e.Service.Count), inMillis(e.Latency.P50Ms), inMillis(e.Latency.P99Ms))
+		fmt.Fprintf(&b, row, e.Name, term.Grouped(e.Routed), term.Grouped(e.Delivered), term.Grouped(e.dropped()), term.Grouped(e.Pending),
+			term.Grouped(e.Service.Count), inMillis(e.Latency.P50Ms), inMillis(e.Latency.P99Ms))
 	}
 	b.WriteByte('\n')
 	for i := range r.Endpoints {
 		r.Endpoints[i].remark(&b)
 	}
 	if r.DeadLetters > 0 {
-		fmt.Fprintf(&b, "dead letters: %s\n", grouped(r.DeadLetters))
+		fmt.Fprintf(&b, "dead letters: %s\n", term.Grouped(r.DeadLetters))
 	}
 	if r.OK {
 		b.WriteString("OK: every event has its outcome, and each service counted what was delivered.\n")
@@ -205,16 +207,16 @@ func (r *demoReport) print(w io.Writer) error {
 }
 
 // remark says what has no column.
-func (e *demoEndpoint) remark(b *strings.Builder) {
+func (e *endpointReport) remark(b *strings.Builder) {
 	if n := e.Service.Repeats; n != nil && *n > 0 {
-		fmt.Fprintf(b, "%s: %s of what the service got were repeats (delivery is at least once)\n", e.Name, grouped(*n))
+		fmt.Fprintf(b, "%s: %s of what the service got were repeats (delivery is at least once)\n", e.Name, term.Grouped(*n))
 	}
 	if n := e.Service.stored() - int64(e.Delivered); n > 0 {
 		why := "their acknowledgement was lost"
 		if e.Service.Repeats == nil {
 			why = "repeats, or " + why
 		}
-		fmt.Fprintf(b, "%s: the service got %s more than were delivered: %s\n", e.Name, grouped(n), why)
+		fmt.Fprintf(b, "%s: the service got %s more than were delivered: %s\n", e.Name, term.Grouped(n), why)
 	}
 	if e.Key == sinks.Secondary.String() && e.State == sinks.StateReady {
 		fmt.Fprintf(b, "%s: uses its secondary key\n", e.Name)
@@ -222,7 +224,7 @@ func (e *demoEndpoint) remark(b *strings.Builder) {
 	var reasons []string
 	for reason, n := range e.Dropped {
 		if n > 0 {
-			reasons = append(reasons, reason+" "+grouped(n))
+			reasons = append(reasons, reason+" "+term.Grouped(n))
 		}
 	}
 	if len(reasons) > 0 {
@@ -231,4 +233,4 @@ func (e *demoEndpoint) remark(b *strings.Builder) {
 	}
 }
 
-func inMillis(ms float64) string { return latencyText(time.Duration(ms * float64(time.Millisecond))) }
+func inMillis(ms float64) string { return term.Latency(time.Duration(ms * float64(time.Millisecond))) }

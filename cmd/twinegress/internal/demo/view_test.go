@@ -1,8 +1,8 @@
-package main
+package demo
 
 import (
 	"bytes"
-	"errors"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
 	"twinegress/internal/event"
 	"twinegress/pipeline"
@@ -29,10 +30,10 @@ func snapshot(name string, delivered uint64, latencies ...time.Duration) sinks.S
 
 func TestDemoWindow(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	var w demoWindow
+	var w window
 	slow := []time.Duration{time.Second, time.Second, time.Second}
-	w.add(demoSample{at: start, snapshots: []sinks.Snapshot{snapshot("twin-events", 0)}})
-	f := w.add(demoSample{at: start.Add(time.Second), produced: 1000, snapshots: []sinks.Snapshot{
+	w.add(sample{at: start, snapshots: []sinks.Snapshot{snapshot("twin-events", 0)}})
+	f := w.add(sample{at: start.Add(time.Second), produced: 1000, snapshots: []sinks.Snapshot{
 		snapshot("twin-alerts", 50), snapshot("twin-events", 700, slow...), // the first is new
 	}})
 	if f.rateIn != 1000 || f.rows[0].name != "twin-events" || f.rows[0].rate != 700 || f.rows[1].rate != 50 || f.rows[0].p50 != "1.0s" {
@@ -40,7 +41,7 @@ func TestDemoWindow(t *testing.T) {
 	}
 	for i := range 8 { // what is older than the span no longer counts
 		at := start.Add(time.Duration(i+2) * time.Second)
-		f = w.add(demoSample{at: at, produced: 1000, snapshots: []sinks.Snapshot{
+		f = w.add(sample{at: at, produced: 1000, snapshots: []sinks.Snapshot{
 			snapshot("twin-alerts", 50), snapshot("twin-events", 700, append(slow, 3*time.Millisecond)...),
 		}})
 	}
@@ -52,35 +53,16 @@ func TestDemoWindow(t *testing.T) {
 	}
 }
 
-func TestDemoWords(t *testing.T) {
-	for got, want := range map[string]string{
-		grouped(0):                           "0",
-		grouped(999):                         "999",
-		grouped(1000):                        "1,000",
-		grouped(uint64(1234567)):             "1,234,567",
-		grouped(-123456):                     "-123,456",
-		rounded(0.25):                        "0.2",
-		rounded(1999.6):                      "2,000",
-		clockOf(65 * time.Second):            "1:05",
-		clockOf(7384 * time.Second):          "2:03:04",
-		latencyText(0):                       "-",
-		latencyText(2 * time.Microsecond):    "<1ms",
-		latencyText(24 * time.Millisecond):   "24ms",
-		latencyText(1200 * time.Millisecond): "1.2s",
-		latencyText(2 * time.Minute):         "2min",
-	} {
-		if got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}
-
 var escapes = regexp.MustCompile(`\x1b\[[?0-9;]*[a-zA-Z]`)
 
 // frameLines are what a terminal shows of a frame.
 func frameLines(s string) []string {
 	s = strings.TrimSuffix(escapes.ReplaceAllString(s, ""), "\r\n")
 	return strings.Split(s, "\r\n")
+}
+
+func newScreen(out io.Writer, width, height int) *screenView {
+	return &screenView{Terminal: &term.Terminal{Out: out, Size: func() (int, int, error) { return width, height, nil }}}
 }
 
 func TestScreenViewFitsTheTerminal(t *testing.T) {
@@ -90,13 +72,14 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 	bad.Key = sinks.Secondary // not in use, for now
 	other := snapshot("twin-events", 12, time.Millisecond)
 	other.Key = sinks.Secondary
-	var w demoWindow
-	frame := w.add(demoSample{at: time.Now(), produced: 12, snapshots: []sinks.Snapshot{other, bad}})
+	var w window
+	frame := w.add(sample{at: time.Now(), produced: 12, snapshots: []sinks.Snapshot{other, bad}})
 	frame.story = []string{"fault x at twin-changes", "t+5s  nothing listens", "      it backs off"}
 	for _, size := range [][2]int{{80, 24}, {200, 50}, {40, 10}, {3, 2}, {1, 1}} {
 		for _, colour := range []bool{true, false} {
 			var out bytes.Buffer
-			v := &screenView{out: &out, size: func() (int, int, error) { return size[0], size[1], nil }, style: styles(colour)}
+			v := newScreen(&out, size[0], size[1])
+			v.styles = term.NewStyles(colour)
 			v.logger(&out, zapcore.WarnLevel).Warn(strings.Repeat("a long warning ", 20), zap.String("path", "twin-changes"))
 			v.start([]hint{{"status", "curl -s \\\n  http://127.0.0.1:1/"}})
 			out.Reset()
@@ -133,10 +116,10 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 
 func TestScreenViewWithoutASizeAndAfterItsEnd(t *testing.T) {
 	var out, errOut bytes.Buffer
-	v := &screenView{out: &out, size: func() (int, int, error) { return 0, 0, errors.New("no terminal") }}
+	v := newScreen(&out, 0, 0)
 	log := v.logger(&errOut, zapcore.WarnLevel)
 	v.start(nil)
-	v.show(demoFrame{notice: "over"})
+	v.show(frame{notice: "over"})
 	if !strings.Contains(out.String(), "over") {
 		t.Errorf("%q", out.String())
 	}
@@ -151,10 +134,10 @@ func TestScreenViewWithoutASizeAndAfterItsEnd(t *testing.T) {
 func TestPlainView(t *testing.T) {
 	bad := snapshot("twin-changes", 5)
 	bad.State, bad.Counts.Pending, bad.Counts.Dropped[event.Backoff] = sinks.StateBackingOff, 3, 7
-	var w demoWindow
+	var w window
 	other := snapshot("twin-events", 1200)
 	other.Key, other.HoldsBack = sinks.Secondary, true
-	frame := w.add(demoSample{at: time.Now(), snapshots: []sinks.Snapshot{other, bad}})
+	frame := w.add(sample{at: time.Now(), snapshots: []sinks.Snapshot{other, bad}})
 	frame.uptime, frame.lag, frame.notice = time.Minute, 9, "over"
 	var out bytes.Buffer
 	v := &plainView{out: &out}
@@ -170,41 +153,41 @@ func TestPlainView(t *testing.T) {
 func TestReportNamesWhatDisagrees(t *testing.T) {
 	count := func(n int64) *int64 { return &n }
 	for name, test := range map[string]struct {
-		change func(*demoReport)
+		change func(*report)
 		want   string // part of the problem; "" is none
 	}{
-		"all agree": {func(*demoReport) {}, ""},
+		"all agree": {func(*report) {}, ""},
 		"the equation": {
-			func(r *demoReport) { r.Endpoints[0].Routed++ },
+			func(r *report) { r.Endpoints[0].Routed++ },
 			"hub: routed 1,001, but delivered 900 + dropped 100 + pending 0 = 1,000",
 		},
-		"no outcome":              {func(r *demoReport) { r.Endpoints[0].Pending++; r.Endpoints[0].Routed++ }, "hub: 1 events have no outcome"},
-		"lost":                    {func(r *demoReport) { r.Endpoints[0].Service.Distinct = count(899) }, "hub: delivered 900, but the service counted 899"},
-		"made up":                 {func(r *demoReport) { r.Endpoints[0].Service.Distinct = count(1001) }, "hub: delivered 900, but the service counted 1,001"},
-		"stored though dropped":   {func(r *demoReport) { r.Endpoints[0].Service.Distinct = count(1000) }, ""},
-		"repeats":                 {func(r *demoReport) { r.Endpoints[0].Service.Count, r.Endpoints[0].Service.Repeats = 950, count(50) }, ""},
-		"lost, without ids":       {func(r *demoReport) { r.Endpoints[0].Service = demoService{Count: 899} }, "but the service counted 899"},
-		"repeats, without ids":    {func(r *demoReport) { r.Endpoints[0].Service = demoService{Count: 5000} }, ""},
-		"not everything was read": {func(r *demoReport) { r.Produced++ }, "1,001 events were produced, and only 1,000 were read"},
-		"set aside":               {func(r *demoReport) { r.Ingest.Rejected["undecodable"] = 2 }, "2 of the feed's events were set aside as undecodable"},
+		"no outcome":              {func(r *report) { r.Endpoints[0].Pending++; r.Endpoints[0].Routed++ }, "hub: 1 events have no outcome"},
+		"lost":                    {func(r *report) { r.Endpoints[0].Service.Distinct = count(899) }, "hub: delivered 900, but the service counted 899"},
+		"made up":                 {func(r *report) { r.Endpoints[0].Service.Distinct = count(1001) }, "hub: delivered 900, but the service counted 1,001"},
+		"stored though dropped":   {func(r *report) { r.Endpoints[0].Service.Distinct = count(1000) }, ""},
+		"repeats":                 {func(r *report) { r.Endpoints[0].Service.Count, r.Endpoints[0].Service.Repeats = 950, count(50) }, ""},
+		"lost, without ids":       {func(r *report) { r.Endpoints[0].Service = serviceCounts{Count: 899} }, "but the service counted 899"},
+		"repeats, without ids":    {func(r *report) { r.Endpoints[0].Service = serviceCounts{Count: 5000} }, ""},
+		"not everything was read": {func(r *report) { r.Produced++ }, "1,001 events were produced, and only 1,000 were read"},
+		"set aside":               {func(r *report) { r.Ingest.Rejected["undecodable"] = 2 }, "2 of the feed's events were set aside as undecodable"},
 		"set aside, and stored": {
-			func(r *demoReport) {
+			func(r *report) {
 				r.Endpoints[0].Dropped["rejected"], r.Endpoints[0].Delivered, r.DeadLetters = 5, 895, 5
 			}, "",
 		},
 		"set aside, and lost": {
-			func(r *demoReport) {
+			func(r *report) {
 				r.Endpoints[0].Dropped["rejected"], r.Endpoints[0].Delivered, r.DeadLetters = 5, 895, 4
 			},
 			"5 events were set aside, but the dead-letter topic has 4",
 		},
-		"another problem": {func(r *demoReport) { r.problem("the feed: %s", "x") }, "the feed: x"},
+		"another problem": {func(r *report) { r.problem("the feed: %s", "x") }, "the feed: x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := &demoReport{Produced: 1000, Status: pipeline.Status{Ingest: pipeline.IngestStatus{Events: 1000, Rejected: map[string]uint64{"undecodable": 0}}}}
-			r.Endpoints = []demoEndpoint{{Name: "hub", EndpointStatus: pipeline.EndpointStatus{
+			r := &report{Produced: 1000, Status: pipeline.Status{Ingest: pipeline.IngestStatus{Events: 1000, Rejected: map[string]uint64{"undecodable": 0}}}}
+			r.Endpoints = []endpointReport{{Name: "hub", EndpointStatus: pipeline.EndpointStatus{
 				Routed: 1000, Delivered: 900, Dropped: map[string]uint64{"backoff": 90, "unreachable": 10},
-			}, Service: demoService{Count: 900, Distinct: count(900), Repeats: count(0)}}}
+			}, Service: serviceCounts{Count: 900, Distinct: count(900), Repeats: count(0)}}}
 			test.change(r)
 			r.check()
 			var out bytes.Buffer

@@ -1,37 +1,37 @@
-package main
+package demo
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/internal/event"
 	"twinegress/sinks"
 )
 
-// demoSpan is what rates and latencies are measured over: long enough to be
+// span is what rates and latencies are measured over: long enough to be
 // read, short enough to show a change as it happens.
-const demoSpan = 3 * time.Second
+const span = 3 * time.Second
 
-// demoSample is the state at one moment.
-type demoSample struct {
+// sample is the state at one moment.
+type sample struct {
 	at        time.Time
 	produced  int64
 	snapshots []sinks.Snapshot
 }
 
-// demoWindow keeps the samples of the last demoSpan.
-type demoWindow struct{ samples []demoSample }
+// window keeps the samples of the last span.
+type window struct{ samples []sample }
 
 // add takes a sample and tells what has happened since the oldest one.
-func (w *demoWindow) add(now demoSample) demoFrame {
+func (w *window) add(now sample) frame {
 	// One that is older than the span stays, so that the span is covered.
-	for len(w.samples) > 1 && now.at.Sub(w.samples[1].at) >= demoSpan {
+	for len(w.samples) > 1 && now.at.Sub(w.samples[1].at) >= span {
 		w.samples = slices.Delete(w.samples, 0, 1)
 	}
-	f := demoFrame{produced: now.produced}
-	var then demoSample
+	f := frame{produced: now.produced}
+	var then sample
 	if len(w.samples) > 0 {
 		then = w.samples[0]
 		f.rateIn = perSecond(now.produced-then.produced, now.at.Sub(then.at))
@@ -40,39 +40,39 @@ func (w *demoWindow) add(now demoSample) demoFrame {
 		f.rows = append(f.rows, rowOf(snap, then, now.at))
 	}
 	// As they are set up: ids, by which snapshots come, mean nothing to a reader.
-	slices.SortStableFunc(f.rows, func(a, b demoRow) int { return demoRank(a.name) - demoRank(b.name) })
+	slices.SortStableFunc(f.rows, func(a, b row) int { return rank(a.name) - rank(b.name) })
 	w.samples = append(w.samples, now)
 	return f
 }
 
-func demoRank(name string) int {
-	for i, e := range demoEndpoints {
+func rank(name string) int {
+	for i, e := range demoSet {
 		if e.Name == name {
 			return i
 		}
 	}
-	return len(demoEndpoints)
+	return len(demoSet)
 }
 
-// demoFrame is what the views show of one moment.
-type demoFrame struct {
+// frame is what the views show of one moment.
+type frame struct {
 	uptime   time.Duration
 	produced int64
 	rateIn   float64
 	lag      int64
 	story    []string // nil without one
-	rows     []demoRow
+	rows     []row
 	notice   string
 }
 
-func (f *demoFrame) delivered() (n uint64) {
+func (f *frame) delivered() (n uint64) {
 	for _, r := range f.rows {
 		n += r.delivered
 	}
 	return n
 }
 
-type demoRow struct {
+type row struct {
 	name, typ string
 	state     sinks.State
 	rate      float64
@@ -87,8 +87,8 @@ type demoRow struct {
 	until     time.Time
 }
 
-func rowOf(snap sinks.Snapshot, then demoSample, now time.Time) demoRow {
-	r := demoRow{
+func rowOf(snap sinks.Snapshot, then sample, now time.Time) row {
+	r := row{
 		name: snap.Endpoint.Name, typ: string(snap.Endpoint.Type), state: snap.State,
 		delivered: snap.Counts.Delivered, dropped: snap.Counts.DroppedTotal(), reasons: reasonsOf(&snap.Counts),
 		pending: snap.Counts.Pending, holdsBack: snap.HoldsBack, secondary: usesSecondary(&snap), lastError: snap.LastError, until: snap.BackOffUntil,
@@ -104,7 +104,7 @@ func rowOf(snap sinks.Snapshot, then demoSample, now time.Time) demoRow {
 	}
 	latency := snap.Counts.Latency
 	latency.Sub(&old.Latency)
-	r.p50, r.p99 = latencyText(latency.Quantile(.5)), latencyText(latency.Quantile(.99))
+	r.p50, r.p99 = term.Latency(latency.Quantile(.5)), term.Latency(latency.Quantile(.99))
 	return r
 }
 
@@ -118,7 +118,7 @@ func reasonsOf(c *sinks.Counts) string {
 	var parts []string
 	for reason, n := range c.Dropped {
 		if n > 0 {
-			parts = append(parts, event.Reason(reason).String()+" "+grouped(n))
+			parts = append(parts, event.Reason(reason).String()+" "+term.Grouped(n))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -129,48 +129,4 @@ func perSecond(n int64, over time.Duration) float64 {
 		return 0
 	}
 	return float64(n) / over.Seconds()
-}
-
-// latencyText is a latency in at most five characters. Kafka's timestamps are
-// whole milliseconds, so nothing finer is known.
-func latencyText(d time.Duration) string {
-	switch {
-	case d <= 0:
-		return "-"
-	case d < time.Millisecond:
-		return "<1ms"
-	case d < time.Second:
-		return strconv.FormatInt(d.Milliseconds(), 10) + "ms"
-	case d < time.Minute:
-		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + "s"
-	default:
-		return strconv.FormatInt(int64(d.Minutes()), 10) + "min"
-	}
-}
-
-// grouped writes 1234567 as 1,234,567.
-func grouped[N int | int64 | uint64](n N) string {
-	s := strconv.FormatInt(int64(n), 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
-
-// rounded writes a rate: what comes after the point matters only to a slow one.
-func rounded(rate float64) string {
-	if rate > 0 && rate < 10 {
-		return strconv.FormatFloat(rate, 'f', 1, 64)
-	}
-	return grouped(int64(rate + .5))
-}
-
-// clockOf writes an uptime as 1:05 or 2:03:04.
-func clockOf(d time.Duration) string {
-	s := int(d.Seconds())
-	two := func(n int) string { return strconv.Itoa(100 + n)[1:] }
-	if s < 3600 {
-		return strconv.Itoa(s/60) + ":" + two(s%60)
-	}
-	return strconv.Itoa(s/3600) + ":" + two(s/60%60) + ":" + two(s%60)
 }

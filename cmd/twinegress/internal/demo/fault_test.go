@@ -1,18 +1,20 @@
-package main
+package demo
 
 import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"twinegress/internal/schematest"
 )
 
 // faultRun is a demo with --fault, and what it left behind.
 type faultRun struct {
-	report  demoReport
+	report  report
 	out     bytes.Buffer
 	mu      sync.Mutex // the log goes to errOut as well
 	errOut  bytes.Buffer
@@ -30,12 +32,8 @@ func (r *faultRun) Write(p []byte) (int, error) {
 	return r.errOut.Write(p)
 }
 
-func (r *faultRun) run(t *testing.T, args ...string) {
-	cmd := rootCommand()
-	cmd.SetArgs(append([]string{"demo"}, args...))
-	cmd.SetOut(&r.out)
-	cmd.SetErr(r)
-	if r.err = cmd.ExecuteContext(t.Context()); !strings.Contains(r.errOut.String(), "all is well") {
+func (r *faultRun) run(t *testing.T, o Options) {
+	if r.err = Run(t.Context(), o, &r.out, r); !strings.Contains(r.errOut.String(), "all is well") {
 		close(r.healthy)
 	}
 }
@@ -43,73 +41,72 @@ func (r *faultRun) run(t *testing.T, args ...string) {
 // Every scenario, for real and side by side: they mostly wait. The report, and
 // the story as it was told, must be what the scenario promises.
 func TestDemoFaults(t *testing.T) {
-	demoHere(t)
-	rates := map[string]string{"slow": "300", "poison": "300"} // others show with less
-	runs := make([]faultRun, len(demoScenarios))
+	leavesNothing(t)
+	rates := map[string]float64{"slow": 300, "poison": 300} // others show with less
+	runs := make([]faultRun, len(Scenarios))
 	var running sync.WaitGroup
-	for i := range demoScenarios {
-		name := demoScenarios[i].name
-		r := &runs[i]
+	for i := range Scenarios {
+		s, r := &Scenarios[i], &runs[i]
 		r.healthy = make(chan struct{})
 		running.Go(func() {
-			r.run(t, "--fault", name, "--rate", cmp.Or(rates[name], "100"), "--duration", "3s", "--output", "json")
+			r.run(t, Options{Scenario: s, Rate: cmp.Or(rates[s.Name], 100), Duration: 3 * time.Second, JSON: true})
 		})
 		<-r.healthy // connecting is what costs: one after the other, so that none times out
 	}
 	running.Wait()
 
 	// all is true of every scenario, these of one each.
-	promises := map[string]func(*testing.T, *faultRun, *demoEndpoint){
+	promises := map[string]func(*testing.T, *faultRun, *endpointReport){
 		"unreachable":  backsOff("unreachable"),
 		"unauthorized": backsOff("unauthorized"),
-		"primary-revoked": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+		"primary-revoked": func(t *testing.T, r *faultRun, e *endpointReport) {
 			if e.Key != "secondary" || e.dropped() > 0 {
 				t.Errorf("%+v", e)
 			}
 			r.told(t, "twin-events sent the same batches with its secondary key", " key secondary")
 		},
-		"throttled": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+		"throttled": func(t *testing.T, r *faultRun, e *endpointReport) {
 			if e.dropped() > 0 || e.Service.Refused == 0 {
 				t.Errorf("%+v", e)
 			}
 			r.told(t, "sensor-values waits as told")
 		},
 		"hang": backsOff("unreachable"),
-		"slow": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+		"slow": func(t *testing.T, r *faultRun, e *endpointReport) {
 			if e.dropped() > 0 || e.Latency.P99Ms < 100 {
 				t.Errorf("%+v", e)
 			}
 			r.told(t, "its queue is full", "sensor-values has caught up")
 		},
-		"poison": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+		"poison": func(t *testing.T, r *faultRun, e *endpointReport) {
 			rejected := e.Dropped["rejected"]
 			if rejected == 0 || e.dropped() != rejected || r.report.DeadLetters != int64(rejected) || e.Delivered < rejected {
 				t.Errorf("%d dead letters, %+v", r.report.DeadLetters, e)
 			}
 			r.told(t, "set aside; all others arrive")
 		},
-		"flapping": func(t *testing.T, r *faultRun, e *demoEndpoint) {
+		"flapping": func(t *testing.T, r *faultRun, e *endpointReport) {
 			backsOff("unreachable")(t, r, e)
 			if n := strings.Count(r.errOut.String(), "cuts its connections"); n != 3 {
 				t.Errorf("the fault came %d times", n)
 			}
 		},
 	}
-	for i := range demoScenarios {
-		s, r := &demoScenarios[i], &runs[i]
-		t.Run(s.name, func(t *testing.T) {
+	for i := range Scenarios {
+		s, r := &Scenarios[i], &runs[i]
+		t.Run(s.Name, func(t *testing.T) {
 			if r.err != nil {
 				t.Fatalf("%v\n%s%s", r.err, &r.errOut, &r.out)
 			}
-			checkSchema(t, "demo-report.schema.json", r.out.Bytes())
+			schematest.Check(t, "../../../../docs/demo-report.schema.json", r.out.Bytes())
 			if err := json.Unmarshal(r.out.Bytes(), &r.report); err != nil {
 				t.Fatal(err)
 			}
-			if !r.report.OK || r.report.Fault != s.name {
+			if !r.report.OK || r.report.Fault != s.Name {
 				t.Errorf("%+v", r.report)
 			}
 			r.told(t, "all is well", s.begins, s.ends, "the story is over")
-			promise := promises[s.name]
+			promise := promises[s.Name]
 			if promise == nil {
 				t.Fatal("what is promised?")
 			}
@@ -132,8 +129,8 @@ func TestDemoFaults(t *testing.T) {
 }
 
 // backsOff: the batch that opened the breaker has the reason, the next ones backoff.
-func backsOff(reason string) func(*testing.T, *faultRun, *demoEndpoint) {
-	return func(t *testing.T, r *faultRun, e *demoEndpoint) {
+func backsOff(reason string) func(*testing.T, *faultRun, *endpointReport) {
+	return func(t *testing.T, r *faultRun, e *endpointReport) {
 		t.Helper()
 		if e.Dropped[reason] == 0 || e.Dropped["backoff"] == 0 || e.dropped() != e.Dropped[reason]+e.Dropped["backoff"] {
 			t.Errorf("%+v", e)
@@ -155,26 +152,14 @@ func (r *faultRun) told(t *testing.T, texts ...string) {
 // With --events the story goes as far as it gets, and the trouble ends with
 // the feed: what is still kept must arrive.
 func TestDemoFaultWithEvents(t *testing.T) {
-	demoHere(t)
-	out, errOut, err := demoCLI(t, "--fault", "throttled", "--events", "450", "--rate", "300", "--duration", "4s")
-	if err != nil || !strings.Contains(out, "\nOK: ") || !strings.Contains(out, "450 events in") {
-		t.Errorf("%v\n%s%s", err, out, errOut)
+	leavesNothing(t)
+	scenario, err := FindScenario("throttled")
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func TestDemoNamesTheFaultsThatThereAre(t *testing.T) {
-	_, _, err := demoCLI(t, "--fault", "boredom")
-	if _, ok := errors.AsType[usageError](err); !ok {
-		t.Fatalf("%v, want a usage error", err)
-	}
-	help, _, helpErr := demoCLI(t, "--help")
-	if helpErr != nil {
-		t.Fatal(helpErr)
-	}
-	for i := range demoScenarios {
-		name := demoScenarios[i].name
-		if !strings.Contains(err.Error(), name) || !strings.Contains(help, "\n  "+name+" ") {
-			t.Errorf("%s is not named in %v, or in\n%s", name, err, help)
-		}
+	var out, errOut bytes.Buffer
+	err = Run(t.Context(), Options{Scenario: scenario, Events: 450, Rate: 300, Duration: 4 * time.Second}, &out, &errOut)
+	if err != nil || !strings.Contains(out.String(), "\nOK: ") || !strings.Contains(out.String(), "450 events in") {
+		t.Errorf("%v\n%s%s", err, &out, &errOut)
 	}
 }

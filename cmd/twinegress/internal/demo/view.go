@@ -1,0 +1,82 @@
+package demo
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"twinegress/cmd/twinegress/internal/term"
+	"twinegress/sinks"
+)
+
+// view shows the demo while it runs.
+type view interface {
+	// logger returns the log that goes with the view, such that it doesn't wreck it.
+	logger(errOut io.Writer, level zapcore.Level) *zap.Logger
+	start(hints []hint)
+	period() time.Duration
+	show(frame)
+	tell(line string) // of a story, which frames hold, too
+	end()
+}
+
+// newView chooses by where it would show.
+func newView(o Options, out io.Writer) view {
+	if t := term.Open(out); t != nil && !o.Plain && !o.JSON {
+		return &screenView{Terminal: t, styles: term.NewStyles(os.Getenv("NO_COLOR") == "")}
+	}
+	return &plainView{out: out}
+}
+
+// plainView writes a line a second.
+type plainView struct{ out io.Writer }
+
+func (v *plainView) logger(errOut io.Writer, level zapcore.Level) *zap.Logger {
+	return term.NewLogger(errOut, level)
+}
+
+func (v *plainView) period() time.Duration { return time.Second }
+
+func (v *plainView) start(hints []hint) {
+	fmt.Fprintln(v.out, "twinegress demo: embedded Kafka, emulated Azure services, generated events. Ctrl-C ends it. To look inside:")
+	for _, h := range hints {
+		fmt.Fprintf(v.out, "  %-8s %s\n", h.what, strings.ReplaceAll(h.command, "\\\n  ", ""))
+	}
+}
+
+func (v *plainView) show(f frame) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s in %s/s lag %s", term.Clock(f.uptime), term.Rate(f.rateIn), term.Grouped(f.lag))
+	for _, r := range f.rows {
+		fmt.Fprintf(&b, " | %s %s/s %s delivered", r.name, term.Rate(r.rate), term.Grouped(r.delivered))
+		if r.pending > 0 {
+			fmt.Fprintf(&b, " %s pending", term.Grouped(r.pending))
+		}
+		if r.dropped > 0 {
+			fmt.Fprintf(&b, " dropped %s", r.reasons)
+		}
+		if r.state != sinks.StateReady {
+			fmt.Fprintf(&b, " %s", r.state)
+		}
+		if r.secondary {
+			b.WriteString(" key secondary")
+		}
+		if r.holdsBack {
+			b.WriteString(" holds back")
+		}
+		fmt.Fprintf(&b, " p50 %s p99 %s", r.p50, r.p99)
+	}
+	if f.notice != "" {
+		fmt.Fprintf(&b, " | %s", f.notice)
+	}
+	fmt.Fprintln(v.out, b.String())
+}
+
+func (v *plainView) tell(line string) { fmt.Fprintln(v.out, line) }
+
+func (v *plainView) end() {}

@@ -1,0 +1,63 @@
+package term
+
+import (
+	"encoding/json"
+	"io"
+	"strconv"
+	"text/tabwriter"
+	"time"
+)
+
+// NewTable aligns columns that are separated by tabs.
+func NewTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
+
+// PrintJSON writes v indented, for people and programs.
+func PrintJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// Grouped writes 1234567 as 1,234,567.
+func Grouped[N int | int64 | uint64](n N) string {
+	s := strconv.FormatInt(int64(n), 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Rate writes a rate: what comes after the point matters only to a slow one.
+func Rate(perSecond float64) string {
+	if perSecond > 0 && perSecond < 10 {
+		return strconv.FormatFloat(perSecond, 'f', 1, 64)
+	}
+	return Grouped(int64(perSecond + .5))
+}
+
+// Clock writes an uptime as 1:05 or 2:03:04.
+func Clock(d time.Duration) string {
+	s := int(d.Seconds())
+	two := func(n int) string { return strconv.Itoa(100 + n)[1:] }
+	if s < 3600 {
+		return strconv.Itoa(s/60) + ":" + two(s%60)
+	}
+	return strconv.Itoa(s/3600) + ":" + two(s/60%60) + ":" + two(s%60)
+}
+
+// Latency writes a latency in at most five characters. Kafka's timestamps are
+// whole milliseconds, so nothing finer is known.
+func Latency(d time.Duration) string {
+	switch {
+	case d <= 0:
+		return "-"
+	case d < time.Millisecond:
+		return "<1ms"
+	case d < time.Second:
+		return strconv.FormatInt(d.Milliseconds(), 10) + "ms"
+	case d < time.Minute:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + "s"
+	default:
+		return strconv.FormatInt(int64(d.Minutes()), 10) + "min"
+	}
+}

@@ -1,0 +1,112 @@
+// Package schematest checks in tests that a JSON report is what its schema in
+// docs/ promises.
+package schematest
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+// Check fails the test unless the report fits the schema in the file.
+func Check(t *testing.T, file string, report []byte) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root schema
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields() // a rule that isn't checked here would be no rule
+	if err := d.Decode(&root); err != nil {
+		t.Fatal(err)
+	}
+	var v any
+	if err := json.Unmarshal(report, &v); err != nil {
+		t.Fatal(err)
+	}
+	root.check(t, &root, "report", v)
+}
+
+// schema is as much of JSON Schema as the report's needs.
+type schema struct {
+	Schema      string             `json:"$schema"`
+	Ref         string             `json:"$ref"`
+	Defs        map[string]*schema `json:"$defs"`
+	Title       string             `json:"title"`
+	Description string             `json:"description"`
+	Type        any                `json:"type"`
+	Properties  map[string]*schema `json:"properties"`
+	Required    []string           `json:"required"`
+	Additional  *bool              `json:"additionalProperties"`
+	Items       *schema            `json:"items"`
+	Enum        []any              `json:"enum"`
+	Minimum     *float64           `json:"minimum"`
+}
+
+func (s *schema) check(t *testing.T, root *schema, at string, v any) {
+	t.Helper()
+	if s.Ref != "" {
+		s = root.Defs[strings.TrimPrefix(s.Ref, "#/$defs/")]
+	}
+	kind := map[bool]string{true: "integer", false: "number"}
+	var is []string
+	switch v := v.(type) {
+	case nil:
+		is = []string{"null"}
+	case bool:
+		is = []string{"boolean"}
+	case string:
+		is = []string{"string"}
+	case float64:
+		is = []string{"number", kind[v == float64(int64(v))]}
+		if s.Minimum != nil && v < *s.Minimum {
+			t.Errorf("%s: %v is under %v", at, v, *s.Minimum)
+		}
+	case []any:
+		is = []string{"array"}
+		for _, e := range v {
+			s.Items.check(t, root, at+"[]", e)
+		}
+	case map[string]any:
+		is = []string{"object"}
+		for _, name := range s.Required {
+			if _, ok := v[name]; !ok {
+				t.Errorf("%s: %s is missing", at, name)
+			}
+		}
+		for name, e := range v {
+			if p := s.Properties[name]; p != nil {
+				p.check(t, root, at+"."+name, e)
+			} else if s.Additional != nil && !*s.Additional {
+				t.Errorf("%s: %s is not in the schema", at, name)
+			}
+		}
+	}
+	if !allows(s.Type, is) {
+		t.Errorf("%s: %v is %v, not %v", at, v, is, s.Type)
+	}
+	if len(s.Enum) > 0 && !allows(s.Enum, []string{strings.TrimSpace(toString(v))}) {
+		t.Errorf("%s: %v is none of %v", at, v, s.Enum)
+	}
+}
+
+func toString(v any) string { s, _ := v.(string); return s }
+
+// allows reports whether one of the names is allowed, by a name or a list.
+func allows(allowed any, names []string) bool {
+	list, ok := allowed.([]any)
+	if !ok {
+		list = []any{allowed}
+	}
+	for _, a := range list {
+		for _, n := range names {
+			if a == n {
+				return true
+			}
+		}
+	}
+	return false
+}
