@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"twinegress/cmd/twinegress/internal/term"
@@ -59,28 +58,17 @@ func (c *connection) listCommand() *cobra.Command {
 		Example: "  twinegress endpoints list --types EventHub,ServiceBus --output json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
 			query := url.Values{}
 			for name, values := range map[string][]string{"types": types, "eventTypes": eventTypes} {
 				if len(values) > 0 {
 					query.Set(name, strings.Join(values, ","))
 				}
 			}
-			reply, err := client.do(cmd.Context(), call{method: http.MethodGet, path: "?" + query.Encode()})
+			reply, err := c.do(cmd.Context(), call{method: http.MethodGet, path: "?" + query.Encode()})
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return reply.print(cmd.OutOrStdout())
-			}
-			var list []api.Endpoint
-			if err := reply.decode(&list); err != nil {
-				return err
-			}
-			return printEndpoints(cmd.OutOrStdout(), list)
+			return show(cmd, reply, output, printEndpoints)
 		},
 	}
 	cmd.Flags().StringSliceVar(&types, "types", nil, "only endpoints of these types")
@@ -104,14 +92,9 @@ func (c *connection) getCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if output == "json" {
-				return reply.print(cmd.OutOrStdout())
-			}
-			var one api.Endpoint
-			if err := reply.decode(&one); err != nil {
-				return err
-			}
-			return printEndpoint(cmd.OutOrStdout(), one, reply.header.Get("ETag"))
+			return show(cmd, reply, output, func(w io.Writer, e api.Endpoint) error {
+				return printEndpoint(w, e, reply.header.Get("ETag"))
+			})
 		},
 	}
 	formatFlag(cmd, &output, "table")
@@ -130,11 +113,7 @@ func (c *connection) createCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			client, err := c.client()
-			if err != nil {
-				return err
-			}
-			reply, err := client.do(cmd.Context(), call{method: http.MethodPost, body: body})
+			reply, err := c.do(cmd.Context(), call{method: http.MethodPost, body: body})
 			if err != nil {
 				return err
 			}
@@ -203,7 +182,7 @@ func (c *connection) retryCommand() *cobra.Command {
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodPost, below: "/retry"})
+			_, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodPost, path: "/retry"})
 			return err
 		},
 	}
@@ -214,44 +193,6 @@ func oneEndpoint(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return usageError{fmt.Errorf("%d endpoints given, one is needed: its id or its name (see %s --help)", len(args), cmd.CommandPath())}
-}
-
-// onOne makes a call about the endpoint with that id or name.
-func (c *connection) onOne(ctx context.Context, idOrName string, one call) (reply, error) {
-	client, err := c.client()
-	if err != nil {
-		return reply{}, err
-	}
-	id, err := client.resolve(ctx, idOrName)
-	if err != nil {
-		return reply{}, err
-	}
-	one.path = "/" + id + one.below
-	return client.do(ctx, one)
-}
-
-// resolve gives an endpoint's id. A UUID is taken for one, so that the usual
-// call is a single request.
-func (a *apiClient) resolve(ctx context.Context, idOrName string) (string, error) {
-	if uuid.Validate(idOrName) == nil {
-		return idOrName, nil
-	}
-	list, err := a.list(ctx)
-	if err != nil {
-		return "", err
-	}
-	set := make([]endpoints.Endpoint, len(list))
-	for i, e := range list {
-		set[i] = endpoints.Endpoint{ID: e.ID, Name: e.Name}
-	}
-	id, err := findEndpoint(set, idOrName)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("%s: %w", idOrName, err)
-	case id == "":
-		return "", usageError{errors.New("the id is empty")}
-	}
-	return id, nil
 }
 
 // completeIDs offers the ids for the shell, with what tells them apart.
@@ -311,24 +252,18 @@ func readBody(file string, in io.Reader) ([]byte, error) {
 	return body, nil
 }
 
-// reply is a good answer of the API.
-type reply struct {
-	header http.Header
-	body   []byte
-}
-
-func (r reply) decode(into any) error {
-	if err := json.Unmarshal(r.body, into); err != nil {
-		return fmt.Errorf("the server's answer can't be read: is it the Management API of twinegress? %w", err)
+// show prints a reply as it came, or what is in it for a person.
+func show[T any](cmd *cobra.Command, r reply, output string, print func(io.Writer, T) error) error {
+	if output == "json" {
+		var v json.RawMessage
+		if err := r.decode(&v); err != nil {
+			return err
+		}
+		return term.PrintJSON(cmd.OutOrStdout(), v)
 	}
-	return nil
-}
-
-// print prints the answer as it came, indented.
-func (r reply) print(w io.Writer) error {
-	var v json.RawMessage
+	var v T
 	if err := r.decode(&v); err != nil {
 		return err
 	}
-	return term.PrintJSON(w, v)
+	return print(cmd.OutOrStdout(), v)
 }

@@ -15,6 +15,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
+	"twinegress/endpoints"
 	"twinegress/internal/kafka"
 	"twinegress/server/api"
 )
@@ -29,8 +32,7 @@ type apiClient struct {
 // call is a request to it.
 type call struct {
 	method  string
-	path    string // behind /endpoints
-	below   string // of one endpoint
+	path    string // behind /endpoints, or behind the endpoint that it is about
 	body    []byte
 	ifMatch string
 }
@@ -68,7 +70,54 @@ func (a *apiClient) list(ctx context.Context) ([]api.Endpoint, error) {
 	return list, r.decode(&list)
 }
 
-// do makes a call. Any answer but success is an error that says what the
+// do makes a call.
+func (c *connection) do(ctx context.Context, one call) (reply, error) {
+	client, err := c.client()
+	if err != nil {
+		return reply{}, err
+	}
+	return client.do(ctx, one)
+}
+
+// onOne makes a call about the endpoint with that id or name.
+func (c *connection) onOne(ctx context.Context, idOrName string, one call) (reply, error) {
+	client, err := c.client()
+	if err != nil {
+		return reply{}, err
+	}
+	id, err := client.resolve(ctx, idOrName)
+	if err != nil {
+		return reply{}, err
+	}
+	one.path = "/" + id + one.path
+	return client.do(ctx, one)
+}
+
+// resolve gives an endpoint's id. A UUID is taken for one, so that the usual
+// call is a single request.
+func (a *apiClient) resolve(ctx context.Context, idOrName string) (string, error) {
+	if uuid.Validate(idOrName) == nil {
+		return idOrName, nil
+	}
+	list, err := a.list(ctx)
+	if err != nil {
+		return "", err
+	}
+	set := make([]endpoints.Endpoint, len(list))
+	for i, e := range list {
+		set[i] = endpoints.Endpoint{ID: e.ID, Name: e.Name}
+	}
+	id, err := findEndpoint(set, idOrName)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s: %w", idOrName, err)
+	case id == "":
+		return "", usageError{errors.New("the id is empty")}
+	}
+	return id, nil
+}
+
+// do makes the request. Any answer but success is an error that says what the
 // server said.
 func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
 	request, err := http.NewRequestWithContext(ctx, c.method, a.base+c.path, bytes.NewReader(c.body))
@@ -136,4 +185,17 @@ func refused(response *http.Response, body []byte) error {
 		message += " (request " + response.Header.Get("X-Ms-Request-Id") + ")"
 	}
 	return errors.New(message)
+}
+
+// reply is a good answer of the API.
+type reply struct {
+	header http.Header
+	body   []byte
+}
+
+func (r reply) decode(into any) error {
+	if err := json.Unmarshal(r.body, into); err != nil {
+		return fmt.Errorf("the server's answer can't be read: is it the Management API of twinegress? %w", err)
+	}
+	return nil
 }
