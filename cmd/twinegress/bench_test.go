@@ -115,24 +115,3 @@ func TestBenchAtARate(t *testing.T) {
 		t.Errorf("a send took %v, an event %v", s.SendP50, s.P999)
 	}
 }
-
-func TestBenchUsage(t *testing.T) {
-	for name, args := range map[string][]string{
-		"unknown scenario": {"bench", "nonsense"},
-		"payload":          {"bench", "discard", "--payload", "41"},
-		"compression":      {"bench", "discard", "--compression", "gzip"},
-		"pairs":            {"bench", "discard", "--pairs", "0"},
-		"few events":       {"bench", "discard", "--events", "10"},
-		"output":           {"bench", "discard", "--output", "yaml"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cmd := rootCommand()
-			cmd.SetOut(io.Discard)
-			cmd.SetErr(io.Discard)
-			cmd.SetArgs(args)
-			if _, ok := errors.AsType[usageError](cmd.ExecuteContext(t.Context())); !ok {
-				t.Errorf("%v is no usage error", args)
-			}
-		})
-	}
-}

@@ -47,11 +47,16 @@ func TestHelp(t *testing.T) {
 func TestUsageErrors(t *testing.T) {
 	for _, line := range []string{
 		"nonesuch", "run extra", "run --nonesuch", "run --log-level loud", "check --output xml", "endpoints nonesuch", "endpoints get",
-		"emulate --partitions 0", "emulate --record -1", "bench nonesuch", "demo --fault nonesuch",
+		"emulate --partitions 0", "emulate --record -1",
+		"bench nonesuch", "bench discard --payload 41", "bench discard --compression gzip", "bench discard --pairs 0",
+		"bench discard --events 10", "bench discard --output yaml",
+		"demo --fault nonesuch", "demo --rate -1", "demo --rate NaN", "demo --rate Inf", "demo --events -1", "demo --duration -1s",
+		"demo --output xml",
 	} {
 		root := rootCommand()
 		root.SetArgs(strings.Fields(line))
 		root.SetOut(io.Discard)
+		root.SetErr(io.Discard)
 		err := root.ExecuteContext(t.Context())
 		if _, ok := errors.AsType[usageError](err); err == nil || !ok && !isCobraUsage(err) {
 			t.Errorf("%s: %v is no usage error", line, err)
