@@ -107,8 +107,8 @@ func loadEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) ([]e
 	return store.Load(ctx)
 }
 
-// checkEndpoints tries each endpoint with each of its keys, or says what keeps
-// them from being read, one violation a result.
+// checkEndpoints reads the endpoints and tries them, or returns what keeps them
+// from being read, one violation a result.
 func checkEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) []CheckResult {
 	all := CheckResult{What: "endpoints", Path: cfg.Endpoints.File}
 	switch cfg.Endpoints.Store {
@@ -135,31 +135,37 @@ func checkEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) []C
 	if err != nil {
 		return []CheckResult{all.with(err)}
 	}
-	results := []CheckResult{all.with(nil)}
-	var keys []sinks.Key // of the results after the first
-	var of []endpoints.Endpoint
+	return append([]CheckResult{all.with(nil)}, tryEndpoints(ctx, cfg, open, set)...)
+}
+
+// tryEndpoints tries each endpoint with each of its keys, some of them at once.
+func tryEndpoints(ctx context.Context, cfg config.Config, open map[endpoints.Type]sinks.Open, set []endpoints.Endpoint) []CheckResult {
+	type attempt struct {
+		endpoint endpoints.Endpoint
+		key      sinks.Key
+	}
+	var attempts []attempt
 	for _, e := range set {
-		for _, key := range []sinks.Key{sinks.Primary, sinks.Secondary} {
-			if key == sinks.Secondary && e.SecondaryConnectionString == "" {
-				continue
-			}
-			by := key.String()
-			if e.Authentication == endpoints.AuthenticationIdentity {
-				by = "identity"
-			}
-			results = append(results, CheckResult{
-				What: "endpoint", ID: e.ID, Name: e.Name, Type: string(e.Type), Path: e.Path, Key: by,
-			})
-			keys, of = append(keys, key), append(of, e)
+		attempts = append(attempts, attempt{e, sinks.Primary})
+		if e.SecondaryConnectionString != "" {
+			attempts = append(attempts, attempt{e, sinks.Secondary})
 		}
 	}
+	results := make([]CheckResult, len(attempts))
 	var running sync.WaitGroup
 	free := make(chan struct{}, checksAtOnce)
-	for i := range keys {
+	for i, a := range attempts {
 		free <- struct{}{}
 		running.Go(func() {
 			defer func() { <-free }()
-			results[i+1] = results[i+1].with(tryEndpoint(ctx, cfg, open[of[i].Type], of[i], keys[i]))
+			e := a.endpoint
+			by := a.key.String()
+			if e.Authentication == endpoints.AuthenticationIdentity {
+				by = "identity"
+			}
+			results[i] = CheckResult{
+				What: "endpoint", ID: e.ID, Name: e.Name, Type: string(e.Type), Path: e.Path, Key: by,
+			}.with(tryEndpoint(ctx, cfg, open[e.Type], e, a.key))
 		})
 	}
 	running.Wait()
