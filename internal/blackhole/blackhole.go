@@ -1,5 +1,5 @@
-// Package blackhole is for tests: a network whose other side takes requests and,
-// from some moment on, never answers.
+// Package blackhole dials, for tests, through a network that can be made to lose
+// every reply: requests arrive, and no answer comes back.
 package blackhole
 
 import (
@@ -8,19 +8,19 @@ import (
 	"sync/atomic"
 )
 
-// Network loses every reply while it is on.
+// Network loses every reply after Begin.
 type Network struct {
 	on   atomic.Bool
 	lost atomic.Int32
 }
 
-// Begin loses all replies from now on.
+// Begin makes the network lose all replies from now on.
 func (s *Network) Begin() { s.on.Store(true) }
 
-// Lost is how many reads were lost so far.
+// Lost returns the number of reads that were lost.
 func (s *Network) Lost() int { return int(s.lost.Load()) }
 
-// Dial is a net.Dialer's DialContext.
+// Dial dials as a net.Dialer's DialContext does.
 func (s *Network) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
@@ -34,7 +34,7 @@ type conn struct {
 	network *Network
 }
 
-// Read waits on, past what is lost, until the connection is closed or its
+// Read discards lost replies and blocks until the connection is closed or its
 // deadline passes.
 func (c conn) Read(p []byte) (int, error) {
 	for {

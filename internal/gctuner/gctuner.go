@@ -1,16 +1,15 @@
-// Package gctuner decides when the garbage collector runs.
+// Package gctuner sets the garbage collector's memory limit by the live heap.
 //
-// Left alone, the collector runs whenever the heap has doubled. That is too
-// often while little is in flight: with 20 MiB alive and hundreds of megabytes
-// a second going through, it takes a tenth of the CPU to keep the process at
-// 40 MiB, which nobody asked for. And it is too seldom when much is in flight:
-// all of maxInFlightBytes and the SDKs' batches alive, twice that is more
-// memory than the process should be seen with.
+// By default the collector runs whenever the heap has doubled. That is too often
+// while little is in flight: with a live heap of 20 MiB and hundreds of megabytes
+// a second passing through, it takes a tenth of the CPU to keep the process at
+// 40 MiB, for no use. It is too seldom when much is in flight: with all of
+// maxInFlightBytes and the SDKs' batches alive, twice that is too much memory.
 //
-// So the heap may grow to eleven times of what is alive, but only within a
-// memory limit, which is what a busy process comes to. A fixed limit would not
-// do: what is alive depends on the number of endpoints, and a limit below it
-// makes the collector run without end. The limit moves with what is alive.
+// So the heap may grow to eleven times the live heap, but only within a memory
+// limit, which a busy process reaches. A fixed limit is not enough: the live heap
+// depends on the number of endpoints, and with a limit below it the collector
+// runs all the time. The limit follows the live heap.
 package gctuner
 
 import (
@@ -22,18 +21,17 @@ import (
 )
 
 const (
-	// percent applies where the limit doesn't: while little is alive.
+	// percent is the growth while the live heap is small and the limit far.
 	percent = 1000
-	// overhead is what the limit counts besides the heap: stacks, the
-	// collector's own memory, spans that are half empty.
+	// overhead is the memory that the limit includes besides the live heap:
+	// stacks, the collector's own memory, spans that are half empty.
 	overhead = 32 << 20
 )
 
-// Start lets the process have floor bytes of memory, or as much as what is
-// alive asks for: growth percent over it, until stop is called. A limit that
-// was set already (GOMEMLIMIT) is never passed, and the environment's GOGC
-// wins: then Start does nothing. It works at the end of each of the collector's
-// cycles and has no goroutine of its own.
+// Start sets the memory limit to floor bytes, or to growth percent over the live
+// heap if that is more, until stop is called. It never exceeds a limit that was
+// set before (GOMEMLIMIT), and does nothing if the environment has GOGC. It runs
+// at the end of each of the collector's cycles and has no goroutine of its own.
 func Start(floor uint64, growth int) (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
@@ -58,8 +56,8 @@ type tuner struct {
 	stopped bool
 }
 
-// cycle sets the limit for the next cycle, and waits for its end: what nobody
-// refers to is found then.
+// cycle sets the limit for the next cycle and registers itself for that cycle's
+// end, when the sentinel is found to be unreachable.
 func (t *tuner) cycle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -67,7 +65,7 @@ func (t *tuner) cycle() {
 		return
 	}
 	metrics.Read(t.live)
-	// Setting it stops the world for a moment, so small changes are let be.
+	// Setting it stops the world for a moment, so small changes are skipped.
 	want := min(limitFor(t.live[0].Value.Uint64(), t.floor, t.growth), t.limit)
 	if want < t.current/20*19 || want > t.current/20*21 {
 		t.current = want
@@ -84,8 +82,8 @@ func (t *tuner) stop() {
 	debug.SetMemoryLimit(t.limit)
 }
 
-// sentinel isn't empty, or all of them would be one, and holds a pointer, or
-// it would share a block with other small objects.
+// sentinel isn't empty, so that each has an address of its own, and has a
+// pointer, so that it shares no block with other small objects.
 type sentinel struct{ _ *byte }
 
 func limitFor(live, floor, growth uint64) int64 {

@@ -32,8 +32,8 @@ func TestLimit(t *testing.T) {
 
 var kept []byte
 
-// settles runs the collector until the limit is between the two.
-func settles(t *testing.T, from, to int64) {
+// awaitLimit runs the collector until the limit is between the two.
+func awaitLimit(t *testing.T, from, to int64) {
 	t.Helper()
 	for end := time.Now().Add(15 * time.Second); ; {
 		runtime.GC()
@@ -44,19 +44,19 @@ func settles(t *testing.T, from, to int64) {
 		if time.Now().After(end) {
 			t.Fatalf("the limit is %d MiB, and not between %d and %d", limit/mib, from/mib, to/mib)
 		}
-		runtime.Gosched() // the cleanup that sets it has a goroutine of the runtime's
+		runtime.Gosched() // the cleanup that sets it runs on a goroutine of the runtime
 	}
 }
 
 func TestTheLimitFollowsWhatIsAlive(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer Start(40*mib, 50)()
-	settles(t, 40*mib, 44*mib)
+	awaitLimit(t, 40*mib, 44*mib)
 	kept = make([]byte, 64*mib)
-	settles(t, (96+32)*mib, (106+32)*mib)
+	awaitLimit(t, (96+32)*mib, (106+32)*mib)
 	runtime.KeepAlive(kept)
 	kept = nil
-	settles(t, 40*mib, 44*mib)
+	awaitLimit(t, 40*mib, 44*mib)
 }
 
 func TestStopPutsBack(t *testing.T) {

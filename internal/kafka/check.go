@@ -10,8 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Check connects with the options of Connect and makes sure that the topics
-// are there, as far as this client may know. It changes nothing.
+// Check connects with the options of Connect and returns an error unless the
+// topics exist, as far as this client may see. It changes nothing.
 func Check(ctx context.Context, connect []kgo.Opt, topics ...string) error {
 	client, err := kgo.NewClient(connect...)
 	if err != nil {

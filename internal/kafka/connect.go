@@ -1,5 +1,5 @@
-// Package kafka says how to connect to the brokers: what the consumer, the
-// dead-letter producer and the store of the endpoints have in common.
+// Package kafka builds the connection options that the consumer, the
+// dead-letter producer and the store of the endpoints share.
 package kafka
 
 import (
@@ -22,15 +22,14 @@ import (
 	"twinegress/internal/config"
 )
 
-// Logger is where the clients' warnings go.
+// Logger adapts a zap logger for the clients' warnings.
 func Logger(log *zap.Logger) kgo.Logger {
 	return kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))
 }
 
-// Connect gives the client options for the brokers, TLS and SASL of a
-// configuration that was validated. It reads the certificate files, and makes
-// sure that there is a password. The clients' warnings go to log: that is where
-// it shows that no broker answers.
+// Connect returns the client options for the brokers, TLS and SASL of a
+// validated configuration. It reads the certificate files and fails without a
+// password. The clients' warnings, such as that no broker answers, go to log.
 func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
@@ -72,7 +71,7 @@ func tlsConfig(c config.TLS) (*tls.Config, error) {
 	return t, nil
 }
 
-// Roots gives the system's root certificates and those of a PEM file.
+// Roots returns the system's root certificates and those of a PEM file.
 func Roots(file string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(file)
 	if err != nil {
@@ -80,7 +79,7 @@ func Roots(file string) (*x509.CertPool, error) {
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
-		roots = x509.NewCertPool() // a static image may have none
+		roots = x509.NewCertPool() // a static image may have no certificates
 	}
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, errors.New(file + " holds no PEM certificate")
@@ -88,8 +87,8 @@ func Roots(file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// saslMechanism asks for the password at each login, of which there is one a
-// connection: so a file's new password, or its next bearer token, needs no restart.
+// saslMechanism returns a mechanism that reads the password at each login, one
+// per connection: a new password or bearer token in a file needs no restart.
 func saslMechanism(c config.SASL) sasl.Mechanism {
 	login := func(context.Context) (scram.Auth, error) {
 		pass, err := password(c)
@@ -114,8 +113,8 @@ func saslMechanism(c config.SASL) sasl.Mechanism {
 	return nil
 }
 
-// password is the configured one, or that of the file, without the end of line
-// that editors and echo put there.
+// password returns the configured password, or the file's without the line
+// break that editors and echo append.
 func password(c config.SASL) (string, error) {
 	if c.PasswordFile == "" {
 		return c.Password.Reveal(), nil

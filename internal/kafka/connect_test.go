@@ -17,8 +17,8 @@ import (
 	"twinegress/internal/config"
 )
 
-// certificate makes a self-signed one for 127.0.0.1 and writes it and its key
-// as PEM files.
+// certificate creates a self-signed certificate for 127.0.0.1 and writes it and
+// its key as PEM files.
 func certificate(t *testing.T) (pair tls.Certificate, certFile, keyFile string) {
 	t.Helper()
 	certFile, keyFile = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
@@ -104,7 +104,7 @@ func TestConnect(t *testing.T) {
 	}
 }
 
-// A connection logs in with what the file holds at that moment.
+// A connection logs in with the file's current content.
 func TestPasswordFileThatChanges(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "password")
 	for mechanism, sends := range map[string]string{
@@ -137,8 +137,8 @@ func TestPasswordFileThatChanges(t *testing.T) {
 	}
 }
 
-// The embedded broker doesn't speak OAUTHBEARER; what is sent is the library's
-// own, so it is enough that it is chosen and gets the token.
+// The embedded broker doesn't implement OAUTHBEARER. The library encodes the
+// login, so the test checks that the mechanism is chosen and has the token.
 func TestOAuthBearer(t *testing.T) {
 	m := saslMechanism(config.SASL{Mechanism: config.SASLOAuthBearer, Password: "token"})
 	if m == nil || m.Name() != "OAUTHBEARER" {

@@ -3,8 +3,8 @@
 // kafka-jars` fetches. Every node is a broker and a controller. Brokers can be
 // killed, stopped, suspended and started again one by one.
 //
-// Nothing outlives the program that started a cluster: Close kills what runs,
-// and the brokers die with the program where it is killed itself.
+// No process outlives the program that started a cluster: Close kills the
+// brokers, and they die with the program if it is killed.
 package kafkatest
 
 import (
@@ -36,11 +36,11 @@ import (
 type Config struct {
 	Nodes int    // 0 is one
 	Port  int    // of the first node's PLAINTEXT listener; 0 takes a free one
-	Dir   string // data, configuration and logs; what is there from an earlier run goes on
+	Dir   string // data, configuration and logs; the data of an earlier run is kept
 	// Listeners are further ones beside PLAINTEXT, by their security protocol:
 	// SASL_SSL, SSL, SASL_PLAINTEXT.
 	Listeners []string
-	// Properties are added to the nodes' configuration, over what is there.
+	// Properties are set in the nodes' configuration, over the defaults.
 	Properties map[string]string
 	Format     []string // further arguments of the storage tool, such as --add-scram
 	HeapMB     int      // of each node; 0 is 256
@@ -105,7 +105,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	return c, c.awaitBrokers(ctx)
 }
 
-// clusterID is that of the data in dir, or a new one.
+// clusterID returns the id of the data in dir, or a new one.
 func clusterID(dir string) (string, error) {
 	file := filepath.Join(dir, "cluster.id")
 	if b, err := os.ReadFile(file); err == nil {
@@ -113,7 +113,7 @@ func clusterID(dir string) (string, error) {
 	}
 	b := make([]byte, 16)
 	rand.Read(b)
-	b[0] &= 0x7f // the tools would take a leading dash for an option
+	b[0] &= 0x7f // a leading dash would be an option for the tools
 	id := base64.RawURLEncoding.EncodeToString(b)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", err
@@ -121,7 +121,7 @@ func clusterID(dir string) (string, error) {
 	return id, os.WriteFile(file, []byte(id), 0o600)
 }
 
-// plan gives every listener its address and writes the configurations.
+// plan assigns an address to every listener and writes the configurations.
 func (c *Cluster) plan(ctx context.Context) error {
 	var voters []string
 	names := append([]string{"PLAINTEXT", controllerListener}, c.cfg.Listeners...)
@@ -136,7 +136,7 @@ func (c *Cluster) plan(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			defer func() { _ = l.Close() }() // once every listener has a port of its own
+			defer func() { _ = l.Close() }() // after every listener has a port of its own
 			n.listeners[name] = l.Addr().String()
 		}
 		voters = append(voters, strconv.Itoa(id)+"@"+n.listeners[controllerListener])
@@ -150,9 +150,8 @@ func (c *Cluster) plan(ctx context.Context) error {
 	return nil
 }
 
-// reserve opens 127.0.0.1 and a port that is free. Not one that the kernel may
-// give to some outgoing connection while the broker is down: it comes back on
-// the same one.
+// reserve listens on a free port of 127.0.0.1. It is outside the range that the
+// kernel assigns to outgoing connections, since the broker restarts on it.
 func reserve(ctx context.Context, port int) (net.Listener, error) {
 	var err error
 	for range 100 {
@@ -192,7 +191,7 @@ func (c *Cluster) configure(n *node, names, voters []string) error {
 		"listener.security.protocol.map": strings.Join(protocols, ","),
 		"log.dirs":                       filepath.Join(n.dir, "data"),
 
-		// What is kept in three copies in production can't be on fewer nodes.
+		// Production's three replicas need three nodes.
 		"offsets.topic.replication.factor":                 replicas,
 		"transaction.state.log.replication.factor":         replicas,
 		"transaction.state.log.min.isr":                    "1",
@@ -202,7 +201,7 @@ func (c *Cluster) configure(n *node, names, voters []string) error {
 		"offsets.topic.num.partitions":                     "3",
 		"transaction.state.log.num.partitions":             "3",
 		"group.initial.rebalance.delay.ms":                 "0",
-		// A misspelt topic must fail, not come into being with one partition.
+		// A misspelt topic must fail, not be created with one partition.
 		"auto.create.topics.enable": "false",
 	}
 	maps.Copy(properties, c.cfg.Properties)
@@ -220,8 +219,7 @@ func (c *Cluster) configure(n *node, names, voters []string) error {
 
 func (n *node) file(name string) string { return filepath.Join(n.dir, name) }
 
-// each does something to every node at once: most of what a start takes is
-// waiting.
+// each calls do for every node in parallel: most of a start is waiting.
 func each(nodes []*node, do func(*node) error) error {
 	errs := make([]error, len(nodes))
 	var all sync.WaitGroup
@@ -232,8 +230,8 @@ func each(nodes []*node, do func(*node) error) error {
 	return errors.Join(errs...)
 }
 
-// awaitBrokers waits until the cluster's own answer has every node, and each
-// of them can be asked.
+// awaitBrokers waits until the cluster's metadata has every node and each node
+// answers.
 func (c *Cluster) awaitBrokers(ctx context.Context) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addrs()...))
 	if err != nil {
@@ -243,7 +241,7 @@ func (c *Cluster) awaitBrokers(ctx context.Context) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		// Not through kadm, which answers from what it was told before.
+		// Not through kadm, which answers from its cache.
 		request := kmsg.NewPtrMetadataRequest()
 		request.Topics = []kmsg.MetadataRequestTopic{}
 		meta, err := request.RequestWith(ctx, client)
@@ -258,10 +256,10 @@ func (c *Cluster) awaitBrokers(ctx context.Context) error {
 	}
 }
 
-// Addrs are the addresses of the PLAINTEXT listener.
+// Addrs returns the addresses of the PLAINTEXT listener.
 func (c *Cluster) Addrs() []string { return c.ListenerAddrs("PLAINTEXT") }
 
-// ListenerAddrs are the addresses of a listener, by its name.
+// ListenerAddrs returns the addresses of a listener by its name.
 func (c *Cluster) ListenerAddrs(name string) []string {
 	addrs := make([]string, len(c.nodes))
 	for i, n := range c.nodes {
@@ -270,7 +268,7 @@ func (c *Cluster) ListenerAddrs(name string) []string {
 	return addrs
 }
 
-// Nodes are the nodes' ids, which are the brokers' too.
+// Nodes returns the nodes' ids, which are the brokers' ids too.
 func (c *Cluster) Nodes() []int32 {
 	ids := make([]int32, len(c.nodes))
 	for i, n := range c.nodes {
@@ -290,8 +288,8 @@ func (c *Cluster) Kill(id int32) error {
 	return nil
 }
 
-// Stop stops a node in order: it hands its partitions over first. One that
-// isn't done with that when ctx ends is killed.
+// Stop shuts a node down: it moves its partitions to other nodes first. If ctx
+// ends before that, the node is killed.
 func (c *Cluster) Stop(ctx context.Context, id int32) error {
 	if err := c.signal(id, syscall.SIGTERM); err != nil {
 		return err
@@ -306,8 +304,8 @@ func (c *Cluster) Stop(ctx context.Context, id int32) error {
 	}
 }
 
-// Suspend makes a node unreachable without its connections being closed, as a
-// network that drops everything does.
+// Suspend makes a node unreachable without closing its connections, like a
+// network that drops all packets.
 func (c *Cluster) Suspend(id int32) error { return c.signal(id, syscall.SIGSTOP) }
 
 // Resume ends a Suspend.
@@ -346,7 +344,8 @@ func (c *Cluster) Restart(ctx context.Context, id int32) error {
 	return n.process.await(ctx)
 }
 
-// Ended is closed when one of the processes that run now has ended.
+// Ended returns a channel that is closed when one of the running processes has
+// ended.
 func (c *Cluster) Ended() <-chan struct{} {
 	ended := make(chan struct{})
 	var once sync.Once
@@ -361,11 +360,11 @@ func (c *Cluster) Ended() <-chan struct{} {
 	return ended
 }
 
-// Close kills every node. Their data stays where it is.
+// Close kills every node. Their data is kept.
 func (c *Cluster) Close() {
 	for _, n := range c.nodes {
 		if n.process != nil {
-			_ = n.process.signal(syscall.SIGKILL) // it may be gone already
+			_ = n.process.signal(syscall.SIGKILL) // it may have ended already
 			<-n.process.ended
 			n.process = nil
 		}

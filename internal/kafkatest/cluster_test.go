@@ -45,7 +45,7 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// A topic of three copies survives each node's end in turn.
+// A topic with three replicas survives the kill of each node in turn.
 func TestThreeNodes(t *testing.T) {
 	ctx := within(t)
 	c, err := Start(ctx, Config{Nodes: 3, Dir: t.TempDir(), Properties: map[string]string{
@@ -100,7 +100,7 @@ func TestThreeNodes(t *testing.T) {
 	produce()
 }
 
-// What was stored is there after a restart of the whole cluster on the same directory.
+// Records survive a restart of the whole cluster on the same directory.
 func TestStartAgain(t *testing.T) {
 	ctx := within(t)
 	dir := t.TempDir()
@@ -132,7 +132,7 @@ func TestStartAgain(t *testing.T) {
 	}
 }
 
-// A program that is killed leaves no broker behind.
+// The brokers of a program that is killed end.
 func TestNothingOutlivesItsProgram(t *testing.T) {
 	ctx := within(t)
 	cmd := exec.CommandContext(ctx, os.Args[0])
@@ -160,7 +160,7 @@ func TestNothingOutlivesItsProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // killed, as it should be
-	for !gone(pid) {
+	for !hasEnded(pid) {
 		select {
 		case <-ctx.Done():
 			t.Fatalf("the broker %d is still there", pid)
@@ -169,13 +169,13 @@ func TestNothingOutlivesItsProgram(t *testing.T) {
 	}
 }
 
-// gone tells whether a process has ended; a zombie that nobody waits for has.
-func gone(pid int) bool {
+// hasEnded reports whether a process has ended; a zombie has.
+func hasEnded(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(stat), ") Z ")
 }
 
-// A start that fails says why, and leaves nothing.
+// A start that fails returns the cause and leaves no process.
 func TestStartFails(t *testing.T) {
 	_, err := Start(within(t), Config{Dir: t.TempDir(), Properties: map[string]string{"process.roles": "cook"}})
 	if err == nil || !strings.Contains(err.Error(), "process.roles") {

@@ -26,8 +26,8 @@ import (
 )
 
 // Two copies change the endpoints in a topic of three replicas while its
-// brokers are killed and frozen one after the other: what was acknowledged is
-// there in the end, at both.
+// brokers are killed and suspended one after the other: in the end both have
+// every acknowledged change.
 func TestEndpointsTopicOutlivesItsBrokers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

@@ -18,7 +18,7 @@ import (
 	"twinegress/internal/procgroup"
 )
 
-// served is what a node logs last of its start.
+// served is the last line that a node logs while starting.
 const served = "Kafka Server started"
 
 // process is a broker's process.
@@ -26,11 +26,11 @@ type process struct {
 	name   string
 	cmd    *exec.Cmd
 	log    string
-	serves chan struct{} // closed when it does
+	serves chan struct{} // closed when it serves
 	ended  chan struct{}
 }
 
-// java is a command of one of Kafka's main classes.
+// java returns the command for one of Kafka's main classes.
 func (c *Cluster) java(ctx context.Context, n *node, args ...string) (*exec.Cmd, error) {
 	jars, err := Jars()
 	if err != nil {
@@ -51,7 +51,7 @@ func (c *Cluster) java(ctx context.Context, n *node, args ...string) (*exec.Cmd,
 	return cmd, nil
 }
 
-// format makes a node's data directory, unless there is one.
+// format creates a node's data directory, unless it exists.
 func (c *Cluster) format(ctx context.Context, n *node) error {
 	args := append([]string{
 		"kafka.tools.StorageTool", "format", "--ignore-formatted",
@@ -72,9 +72,9 @@ func (c *Cluster) format(ctx context.Context, n *node) error {
 	return nil
 }
 
-// start starts a node's process; await says when it serves.
+// start starts a node's process; await waits until it serves.
 func (c *Cluster) start(ctx context.Context, n *node) error {
-	// Its life is the cluster's, not the context's of whoever starts it.
+	// The process runs until the cluster is closed, not until ctx ends.
 	cmd, err := c.java(context.WithoutCancel(ctx), n, "kafka.Kafka", n.file("server.properties"))
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (c *Cluster) start(ctx context.Context, n *node) error {
 		lines := bufio.NewReader(out)
 		for {
 			line, err := lines.ReadString('\n')
-			_, _ = log.WriteString(line) // a log that can't be written is not what a test is about
+			_, _ = log.WriteString(line) // no test depends on the log
 			if strings.Contains(line, served) {
 				once.Do(func() { close(p.serves) })
 			}
@@ -111,12 +111,12 @@ func (c *Cluster) start(ctx context.Context, n *node) error {
 			}
 		}
 		_ = log.Close()
-		_ = cmd.Wait() // how it ended stands in its log
+		_ = cmd.Wait() // the log has the cause of its end
 	})
 	return nil
 }
 
-// await returns when the node serves.
+// await blocks until the node serves.
 func (p *process) await(ctx context.Context) error {
 	var err error
 	select {
@@ -132,7 +132,7 @@ func (p *process) await(ctx context.Context) error {
 	return fmt.Errorf("%w; the end of %s:\n%s", err, p.log, strings.Join(lines[max(0, len(lines)-20):], "\n"))
 }
 
-// signal sends to the process and what it may have started.
+// signal sends a signal to the process and to its children.
 func (p *process) signal(s syscall.Signal) error {
 	if err := procgroup.Signal(p.cmd, s); err != nil {
 		return fmt.Errorf("%s: %v: %w", p.name, s, err)
@@ -140,7 +140,7 @@ func (p *process) signal(s syscall.Signal) error {
 	return nil
 }
 
-// Jars is the directory with Kafka's jars, which the version in
+// Jars returns the directory with the jars of the Kafka version that
 // tools/kafka/pom.xml names.
 func Jars() (string, error) {
 	root, err := os.Getwd()

@@ -1,5 +1,5 @@
-// Package metrics holds what is measured in memory on the way of an event,
-// cheap enough to be counted per event.
+// Package metrics holds the histogram of durations that senders update per
+// event, at no more than an addition's cost.
 package metrics
 
 import (
@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Each power of two is cut into subBuckets, so that a quantile is read with an
-// error of at most an eighth.
+// Each power of two is divided into subBuckets, so that the error of a quantile
+// is at most an eighth.
 const (
 	subBits    = 2
 	subBuckets = 1 << subBits
@@ -16,9 +16,9 @@ const (
 )
 
 // Histogram counts durations in exponential buckets of microseconds. The zero
-// value is empty. It is not safe for concurrent use: its owner's lock covers
-// it, which costs one lock a batch. An atomic counter a bucket, as Prometheus
-// has it, would cost one an event.
+// value is empty. It is not safe for concurrent use: its owner's lock covers it,
+// at one lock per batch. An atomic counter per bucket, as in Prometheus, would
+// cost one atomic operation per event.
 type Histogram struct {
 	counts [numBuckets]uint64
 	count  uint64
@@ -33,13 +33,13 @@ func (h *Histogram) Observe(d time.Duration) {
 	h.sum += d
 }
 
-// Count and Sum are over all that was observed.
+// Count returns the number of observations.
 func (h *Histogram) Count() uint64 { return h.count }
 
-// Sum gives the total of all durations.
+// Sum returns the sum of all durations.
 func (h *Histogram) Sum() time.Duration { return h.sum }
 
-// Add adds what o counted.
+// Add adds the observations of o.
 func (h *Histogram) Add(o *Histogram) {
 	for i, n := range o.counts {
 		h.counts[i] += n
@@ -48,7 +48,7 @@ func (h *Histogram) Add(o *Histogram) {
 	h.sum += o.sum
 }
 
-// Sub takes away what o counted, an earlier state of h.
+// Sub subtracts the observations of o, an earlier state of h.
 func (h *Histogram) Sub(o *Histogram) {
 	for i, n := range o.counts {
 		h.counts[i] -= n
@@ -57,8 +57,8 @@ func (h *Histogram) Sub(o *Histogram) {
 	h.sum -= o.sum
 }
 
-// Quantile gives the duration that a share q of the observations does not
-// exceed, rounded up to its bucket's bound; 0 if there are none.
+// Quantile returns the duration that a share q of the observations does not
+// exceed, rounded up to its bucket's bound; 0 without observations.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	rank := uint64(q * float64(h.count))
 	var seen uint64
@@ -71,7 +71,7 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 	return 0
 }
 
-// AtMost gives the number of observations in buckets that end at or below d.
+// AtMost returns the number of observations in buckets that end at or below d.
 func (h *Histogram) AtMost(d time.Duration) uint64 {
 	var n uint64
 	for i := range h.counts {
@@ -93,7 +93,7 @@ func bucketOf(d time.Duration) int {
 	return min((exp-subBits+1)*subBuckets+int(sub), numBuckets-1)
 }
 
-// boundOf is the upper bound of a bucket: nothing in it is longer.
+// boundOf returns the upper bound of a bucket.
 func boundOf(i int) time.Duration {
 	if i < subBuckets {
 		return time.Duration(i+1) * time.Microsecond

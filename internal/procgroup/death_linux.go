@@ -2,8 +2,8 @@ package procgroup
 
 import "syscall"
 
-// ownDeath puts a child in a process group of its own and lets it die with
-// the thread that starts it.
-func ownDeath() *syscall.SysProcAttr {
+// childAttr puts a child in a process group of its own and has the kernel kill
+// it when the thread that started it ends.
+func childAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

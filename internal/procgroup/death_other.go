@@ -4,6 +4,6 @@ package procgroup
 
 import "syscall"
 
-// ownDeath puts a child in a process group of its own. Only Linux lets it die
-// with its parent: elsewhere a killed test leaves its children running.
-func ownDeath() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// childAttr puts a child in a process group of its own. Only Linux can kill it
+// with its parent: elsewhere the children of a killed test keep running.
+func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

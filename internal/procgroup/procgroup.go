@@ -1,5 +1,5 @@
-// Package procgroup starts child processes that don't outlive the one that started
-// them: brokers and copies of twinegress, for tests that kill and suspend them.
+// Package procgroup starts child processes that don't outlive their parent:
+// brokers and copies of twinegress, for tests that kill and suspend them.
 package procgroup
 
 import (
@@ -10,45 +10,45 @@ import (
 	"syscall"
 )
 
-// Starter starts processes. Each leads a process group of its own.
+// Starter starts processes, each in a process group of its own.
 type Starter struct {
 	starts chan func()
 	done   sync.WaitGroup
 }
 
-// NewStarter makes a Starter. After Close its children may be killed.
+// NewStarter starts a Starter. Close ends it and, on Linux, its children.
 func NewStarter() *Starter {
 	s := &Starter{starts: make(chan func())}
 	s.done.Go(s.run)
 	return s
 }
 
-// run starts what is to be started on a thread of its own. A child is killed
-// when the thread that started it ends (ownDeath), and any other thread may
-// end before its time.
+// run starts the processes on one thread of its own. A child is killed when the
+// thread that started it ends (childAttr), and the runtime may end any other
+// thread early.
 func (s *Starter) run() {
-	runtime.LockOSThread() // and never unlocked: the thread ends with this
+	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 	for start := range s.starts {
 		start()
 	}
 }
 
-// Start is cmd.Start.
+// Start starts a command as cmd.Start does.
 func (s *Starter) Start(cmd *exec.Cmd) error {
-	cmd.SysProcAttr = ownDeath()
+	cmd.SysProcAttr = childAttr()
 	done := make(chan error)
 	s.starts <- func() { done <- cmd.Start() }
 	return <-done
 }
 
-// Close ends the starter, and on Linux what it started.
+// Close ends the starter and, on Linux, the processes that it started.
 func (s *Starter) Close() {
 	close(s.starts)
 	s.done.Wait()
 }
 
-// Signal sends to a process that was started here and to what it started. A
-// process that is gone is no error.
+// Signal sends a signal to a process that a Starter started and to its children.
+// A process that has ended is no error.
 func Signal(cmd *exec.Cmd, signal syscall.Signal) error {
 	if err := syscall.Kill(-cmd.Process.Pid, signal); !errors.Is(err, syscall.ESRCH) {
 		return err

@@ -60,12 +60,12 @@ func run() error {
 		return fmt.Errorf("a node ended by itself: see the logs in %s", *dir)
 	case <-ctx.Done():
 	}
-	// All at once: the last of three would find no one to hand over to.
+	// In parallel: the last of three could move its partitions to no other node.
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 15*time.Second)
 	defer cancel()
 	var stops sync.WaitGroup
 	for _, id := range cluster.Nodes() {
-		stops.Go(func() { _ = cluster.Stop(stopping, id) }) // what is left, Close kills
+		stops.Go(func() { _ = cluster.Stop(stopping, id) }) // Close kills the rest
 	}
 	stops.Wait()
 	return nil
