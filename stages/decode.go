@@ -14,11 +14,11 @@ import (
 	"twinegress/internal/jsonwalk"
 )
 
-// maxDepth is the deepest nesting that encoding/json takes, and so we.
+// maxDepth is the deepest nesting that encoding/json accepts.
 const maxDepth = 10_000
 
-// envelope is all that is materialised of an event. Everything else is
-// checked to be JSON and passed on as the bytes that came.
+// envelope is what is decoded of an event. Everything else is validated and
+// passed on as the original bytes.
 type envelope struct {
 	ID        string `json:"id"`
 	Subject   string `json:"subject"`
@@ -28,29 +28,29 @@ type envelope struct {
 	} `json:"data"`
 }
 
-// plainEnvelope is the envelope where nothing of data is wanted, or where data is
-// no object or its CorrelationId no string: `data` may be any JSON value.
+// plainEnvelope is the envelope without data, for when no target sends the
+// CorrelationID, or when data is no object or its CorrelationId no string:
+// `data` may be any JSON value.
 type plainEnvelope struct {
 	ID        string `json:"id"`
 	Subject   string `json:"subject"`
 	EventType string `json:"eventType"`
 }
 
-// telemetryHeader marks a record whose value is a device's own bytes.
+// telemetryHeader is the header of a record whose value is a device's own bytes.
 const telemetryHeader = "DigitalTwins-Telemetry"
 
 // Decode fills c.Events with the events of c.Records, in order, and
-// c.Rejected with what can't be decoded or classified. Each takes one more
-// count of the chunk for a rejection; the caller settles it once the dead
-// letter is stored. The events alias the chunk's bytes.
+// c.Rejected with what can't be decoded or classified. It holds the chunk once
+// for each rejection; the caller settles that once the dead letter is stored.
+// The events alias the chunk's bytes.
 //
-// Only if correlated is set does an event's CorrelationID come from its data.
-// Looking there costs a tenth more, and only messages over AMQP have it: see
-// match.Table.Correlated.
+// With correlated, an event's CorrelationID comes from its data. That costs a
+// tenth more, and only messages over AMQP have it: see match.Table.Correlated.
 func Decode(c *event.Chunk, correlated bool) {
 	d := decoder{c, correlated}
 	for i := 0; i < len(c.Records); {
-		i = d.from(i)
+		i = d.decodeFrom(i)
 	}
 }
 
@@ -59,10 +59,10 @@ type decoder struct {
 	correlated bool
 }
 
-// from decodes from the i-th record on and gives the index of the next
-// to go on with. A panic of the codec costs the record that it came with, not
-// the process, which would meet the same record again after its restart.
-func (d decoder) from(i int) (next int) {
+// decodeFrom decodes the records from index i and returns the index to continue
+// at. A panic of the codec rejects the record rather than ending the process,
+// which would read the same record again after its restart.
+func (d decoder) decodeFrom(i int) (next int) {
 	c := d.Chunk
 	var events, rejected int // before record i
 	defer func() {
@@ -76,16 +76,16 @@ func (d decoder) from(i int) (next int) {
 	for ; i < len(c.Records); i++ {
 		events, rejected = len(c.Events), len(c.Rejected)
 		r := &c.Records[i]
-		switch first := firstByte(r.Value); {
+		switch first := firstNonSpace(r.Value); {
 		case len(r.Headers) > 0 && isTelemetry(r):
 			c.Events = append(c.Events, event.Event{
 				Chunk: c, Record: r, Index: event.NoIndex, Raw: true,
 				Type: event.DeviceMessage, Body: r.Value,
 			})
 		case first == '[':
-			d.array(r)
+			d.decodeArray(r)
 		default:
-			d.one(r, event.NoIndex, jsonwalk.Trim(r.Value), r.Value)
+			d.decodeOne(r, event.NoIndex, jsonwalk.Trim(r.Value), r.Value)
 		}
 	}
 	return i
@@ -96,8 +96,8 @@ func isTelemetry(r *event.Record) bool {
 	return ok
 }
 
-// firstByte gives the first byte that isn't JSON's white space, or 0.
-func firstByte(value []byte) byte {
+// firstNonSpace returns the first byte that isn't JSON white space, or 0.
+func firstNonSpace(value []byte) byte {
 	for _, b := range value {
 		switch b {
 		case ' ', '\t', '\r', '\n':
@@ -108,33 +108,33 @@ func firstByte(value []byte) byte {
 	return 0
 }
 
-// array validates the array as a whole first: one bad byte sets the
-// record aside whole, so that no part of it is sent twice when it is mended
-// and replayed.
-func (d decoder) array(r *event.Record) {
-	if detail := invalid(r.Value); detail != "" {
+// decodeArray decodes a record that is an array. It validates the array first:
+// one bad byte rejects the whole record, so that no part of it is sent twice
+// when it is repaired and replayed.
+func (d decoder) decodeArray(r *event.Record) {
+	if detail := validate(r.Value); detail != "" {
 		reject(d.Chunk, r, event.NoIndex, r.Value, event.Undecodable, detail)
 		return
 	}
 	index := int32(0)
 	jsonwalk.Members(r.Value, func(m jsonwalk.Member) bool {
 		body := r.Value[m.Start:m.End:m.End]
-		d.one(r, index, body, body)
+		d.decodeOne(r, index, body, body)
 		index++
 		return true
 	})
 }
 
-// one adds the event whose bytes are body. Where it is set aside, the
-// bytes that are kept are whole: the record's, white space included.
-func (d decoder) one(r *event.Record, index int32, body, whole []byte) {
+// decodeOne adds the event whose bytes are body. A rejection keeps the bytes of
+// whole: the record's, white space included.
+func (d decoder) decodeOne(r *event.Record, index int32, body, whole []byte) {
 	c := d.Chunk
 	var e envelope
 	var err error
 	if d.correlated {
 		err = json.UnmarshalOf(body, &e, json.DecodeNoCopyString())
 	}
-	// A type error is reported only of a document that is valid as a whole.
+	// The codec returns a type error only for a document that is valid JSON.
 	if !d.correlated || isTypeError(err) {
 		var plain plainEnvelope
 		err = json.UnmarshalOf(body, &plain, json.DecodeNoCopyString())
@@ -149,7 +149,7 @@ func (d decoder) one(r *event.Record, index int32, body, whole []byte) {
 		}
 	}
 	if err != nil {
-		reject(c, r, index, whole, event.Undecodable, describe(r, err))
+		reject(c, r, index, whole, event.Undecodable, errorDetail(r, err))
 		return
 	}
 
@@ -172,9 +172,10 @@ func (d decoder) one(r *event.Record, index int32, body, whole []byte) {
 	})
 }
 
-func invalid(value []byte) string {
+// validate returns what is wrong with a value, "" if it is valid.
+func validate(value []byte) string {
 	if !json.Valid(value) {
-		// Valid says only no; decoding anything from it says why.
+		// Valid returns no error; decoding does.
 		var sink struct{}
 		err := json.UnmarshalOf(value, &sink)
 		if err == nil || isTypeError(err) {
@@ -193,14 +194,14 @@ func isTypeError(err error) bool {
 	return ok
 }
 
-func describe(r *event.Record, err error) string {
+func errorDetail(r *event.Record, err error) string {
 	switch {
 	case r.Value == nil:
 		return "tombstone: the record has no value"
-	case firstByte(r.Value) == 0 && len(jsonwalk.Trim(r.Value)) == 0:
+	case firstNonSpace(r.Value) == 0 && len(jsonwalk.Trim(r.Value)) == 0:
 		return "the record's value is empty"
 	}
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // its own words are of Go's types
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // its text names Go types
 		if e.Field == "" {
 			return "not a JSON object"
 		}

@@ -1,6 +1,6 @@
-// Package jsonwalk finds the members and elements of JSON that was validated
-// already. It looks at structure only, which makes it cost a fraction of a
-// decode, and allocates nothing.
+// Package jsonwalk finds the members and elements of JSON values that are known
+// to be valid: it reads structure only, which costs a fraction of a decode, and
+// allocates nothing. Validate checks a value beforehand.
 package jsonwalk
 
 import (
@@ -60,10 +60,10 @@ func Walk(doc []byte, start int, visit func(m Member) (end int)) (end int) {
 	return min(i+1, len(doc))
 }
 
-// MemberBefore gives the member that ends before end, which is the index of the
-// comma or brace behind it, and the index of the comma in front of it. comma is
-// -1 where it can't tell without a walk from the front: the value is an object
-// or an array, or the member is the first. doc must be one valid JSON value.
+// MemberBefore returns the member that ends before end, which is the index of
+// the comma or brace behind it, and the index of the comma in front of it. comma
+// is -1 if that takes a walk from the front: the value is an object or an array,
+// or the member is the first. doc must be one valid JSON value.
 func MemberBefore(doc []byte, end int) (m Member, comma int) {
 	if m.End = trimBack(doc, end); m.End == 0 {
 		return Member{}, -1
@@ -92,7 +92,7 @@ func MemberBefore(doc []byte, end int) (m Member, comma int) {
 	return m, comma
 }
 
-// trimBack gives the index behind the last byte before end that is no white space.
+// trimBack returns the index after the last byte before end that is no white space.
 func trimBack(doc []byte, end int) int {
 	for end > 0 && isSpace(doc[end-1]) {
 		end--
@@ -100,8 +100,9 @@ func trimBack(doc []byte, end int) int {
 	return end
 }
 
-// openingQuote takes the index of a closing quote and gives that of its
-// opening quote: the next one back that no odd number of backslashes escapes.
+// openingQuote returns the index of the opening quote of the string whose
+// closing quote is at i: the next one back that no odd number of backslashes
+// escapes.
 func openingQuote(doc []byte, i int) int {
 	for {
 		i = bytes.LastIndexByte(doc[:max(i, 0)], '"')
@@ -115,7 +116,7 @@ func openingQuote(doc []byte, i int) int {
 	}
 }
 
-// Trim cuts JSON's white space off both ends.
+// Trim removes JSON white space from both ends.
 func Trim(doc []byte) []byte {
 	start, end := skipSpace(doc, 0), len(doc)
 	for end > start && isSpace(doc[end-1]) {
@@ -133,8 +134,8 @@ func skipSpace(doc []byte, i int) int {
 	return i
 }
 
-// skipString takes the index of an opening quote and gives the one after the
-// closing quote.
+// skipString returns the index after the closing quote of the string that
+// starts at i.
 func skipString(doc []byte, i int) int {
 	for i++; i < len(doc); {
 		q := bytes.IndexByte(doc[i:], '"')
@@ -142,7 +143,7 @@ func skipString(doc []byte, i int) int {
 			break
 		}
 		i += q + 1
-		// The quote closes the string unless an odd number of backslashes stands before it.
+		// The quote closes the string unless an odd number of backslashes is before it.
 		slashes := 0
 		for doc[i-2-slashes] == '\\' {
 			slashes++
@@ -154,7 +155,7 @@ func skipString(doc []byte, i int) int {
 	return len(doc)
 }
 
-// SkipValue gives the index after the value that starts at i.
+// SkipValue returns the index after the value that starts at i.
 func SkipValue(doc []byte, i int) int {
 	if i >= len(doc) {
 		return len(doc)
@@ -187,13 +188,13 @@ func SkipValue(doc []byte, i int) int {
 	return i
 }
 
-// KeyIs tells whether the key of a member, as it stands between its quotes, is
-// this name, in ASCII, in the way encoding/json matches keys: escapes undone,
-// case ignored.
+// KeyIs reports whether the key of a member, the bytes between its quotes,
+// matches an ASCII name as encoding/json matches keys: escapes undone, case
+// ignored.
 func KeyIs(key []byte, name string) bool {
 	if len(key) <= len(name) {
-		// Escapes, and the two letters beyond ASCII that fold into it, are
-		// longer than what they stand for.
+		// Escapes, and the two letters beyond ASCII that fold to ASCII ones, are
+		// longer than what they match.
 		return len(key) == len(name) && equalFoldASCII(key, name)
 	}
 	for _, c := range key {
@@ -213,8 +214,8 @@ func equalFoldASCII(key []byte, name string) bool {
 	return true
 }
 
-// Unescape appends a valid JSON string, as it stands between its quotes, with
-// its escapes undone.
+// Unescape appends a valid JSON string, the bytes between its quotes, with its
+// escapes undone.
 func Unescape(dst, s []byte) []byte {
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\\' {
@@ -237,7 +238,7 @@ func Unescape(dst, s []byte) []byte {
 			r := hexRune(s[i+1:])
 			i += 4
 			if utf16.IsSurrogate(r) {
-				// One half without the other comes out as U+FFFD, as in encoding/json.
+				// One half without the other becomes U+FFFD, as in encoding/json.
 				pair := utf8.RuneError
 				if i+6 < len(s) && s[i+1] == '\\' && s[i+2] == 'u' {
 					pair = utf16.DecodeRune(r, hexRune(s[i+3:]))
@@ -254,14 +255,14 @@ func Unescape(dst, s []byte) []byte {
 	return dst
 }
 
-// hexRune reads four hex digits.
+// hexRune parses four hex digits.
 func hexRune(s []byte) rune {
 	n, _ := strconv.ParseUint(string(s[:4]), 16, 32)
 	return rune(n)
 }
 
-// FindMember gives the value of the object's last member of that name, or nil: of
-// equal keys the last one wins, as in encoding/json.
+// FindMember returns the value of the object's last member with that name, or
+// nil: of equal keys the last one wins, as in encoding/json.
 func FindMember(doc []byte, name string) (value []byte) {
 	Members(doc, func(m Member) bool {
 		if KeyIs(doc[m.KeyStart:m.KeyEnd], name) {

@@ -7,7 +7,7 @@ import (
 	"twinegress/internal/event"
 )
 
-// condition is a filter, compiled for events of one type.
+// condition is a filter compiled for events of one type.
 type condition struct {
 	op          filter.Op
 	value       bool        // Const
@@ -15,45 +15,45 @@ type condition struct {
 	left, right operand
 }
 
-// operand is a value of the event's, or a literal.
+// operand is a field of the event or a literal.
 type operand struct {
-	slot    int // or noSlot
+	slot    int // noSlot for a literal
 	literal value
 }
 
 const noSlot = -1
 
-// slot is a place in an event that conditions read, as a step from the slot
-// that holds it. So each place is looked for once, however many conditions
-// name it or something below it, and all places in one value together.
+// slot is a field that conditions read. Its field path is a step from the
+// parent slot, so a field is searched for once, however many conditions read
+// it or a field below it, and all fields of one object in one pass.
 type slot struct {
 	filter.Step
 	parent   int
 	children []int
 }
 
-// whole is the slot of the event itself. Its children are the envelope's members.
-const whole = 0
+// root is the slot of the event itself. Its children are the envelope's members.
+const root = 0
 
-// asNumber is the Index of a step from a text to the number that it is.
+// asNumber is the Index of a step from a text to the number it contains.
 const asNumber = -2
 
-// compiler collects the slots of all conditions of a table.
+// compiler compiles the filters of a table and collects their slots.
 type compiler struct {
-	slots []slot
-	index map[place]int
+	slots  []slot
+	slotOf map[slotKey]int
 }
 
-type place struct {
+type slotKey struct {
 	parent int
 	filter.Step
 }
 
 func newCompiler() *compiler {
-	return &compiler{slots: make([]slot, whole+1), index: make(map[place]int)}
+	return &compiler{slots: make([]slot, root+1), slotOf: make(map[slotKey]int)}
 }
 
-// compile gives the condition that is left of a filter for events of one type.
+// compile returns the condition that a filter is for events of one type.
 func (c *compiler) compile(e *filter.Expr, typ event.Type) condition {
 	switch e.Op {
 	case filter.Const:
@@ -65,7 +65,7 @@ func (c *compiler) compile(e *filter.Expr, typ event.Type) condition {
 		}
 		return condition{op: filter.Not, args: []condition{arg}}
 	case filter.And, filter.Or:
-		// The one constant that decides it; the other one says nothing.
+		// One constant decides the result; the other has no effect on it.
 		decisive := e.Op == filter.Or
 		var args []condition
 		for _, arg := range e.Args {
@@ -99,9 +99,9 @@ func (c *compiler) operand(o filter.Operand, typ event.Type) operand {
 	case filter.Null:
 		literal.literal.kind = null
 	case filter.Bool:
-		literal.literal.kind = falsehood
+		literal.literal.kind = boolFalse
 		if o.Bool {
-			literal.literal.kind = truth
+			literal.literal.kind = boolTrue
 		}
 	case filter.Number:
 		literal.literal = value{kind: number, number: o.Number}
@@ -115,7 +115,7 @@ func (c *compiler) operand(o filter.Operand, typ event.Type) operand {
 			}
 			return literal
 		}
-		s := c.slot(whole, filter.Step{Name: memberNames[o.Field], Index: filter.NoIndex})
+		s := c.slot(root, filter.Step{Name: memberNames[o.Field], Index: filter.NoIndex})
 		for _, step := range o.Path {
 			s = c.slot(s, step)
 		}
@@ -127,7 +127,7 @@ func (c *compiler) operand(o filter.Operand, typ event.Type) operand {
 	return literal
 }
 
-// memberNames are what the fields are called in an event.
+// memberNames are the names of the fields in an event.
 var memberNames = map[filter.Field]string{
 	filter.Subject:         subjectMember,
 	filter.ID:              "id",
@@ -144,27 +144,27 @@ const (
 )
 
 func (c *compiler) slot(parent int, step filter.Step) int {
-	i, ok := c.index[place{parent, step}]
+	i, ok := c.slotOf[slotKey{parent, step}]
 	if !ok {
 		i = len(c.slots)
-		c.index[place{parent, step}] = i
+		c.slotOf[slotKey{parent, step}] = i
 		c.slots = append(c.slots, slot{Step: step, parent: parent})
 		c.slots[parent].children = append(c.slots[parent].children, i)
 	}
 	return i
 }
 
-// meets tells whether the event meets the condition.
-func (d *document) meets(c *condition) bool {
+// holds reports whether the condition holds for the event.
+func (d *document) holds(c *condition) bool {
 	switch c.op {
 	case filter.Const:
 		return c.value
 	case filter.Not:
-		return !d.meets(&c.args[0])
+		return !d.holds(&c.args[0])
 	case filter.And, filter.Or:
 		decisive := c.op == filter.Or
 		for i := range c.args {
-			if d.meets(&c.args[i]) == decisive {
+			if d.holds(&c.args[i]) == decisive {
 				return decisive
 			}
 		}
@@ -180,9 +180,9 @@ func (d *document) operand(o *operand) *value {
 	return d.value(o.slot)
 }
 
-// compare is false whenever something is missing, as in the successor, where
-// what is undefined is never true. Values of different kinds are unequal and
-// have no order; objects and arrays equal nothing.
+// compare applies a comparison. It is false if a value is missing, as in Azure
+// Digital Twins, where an undefined value is never true. Values of different
+// kinds are unequal and have no order; objects and arrays equal nothing.
 func compare(op filter.Op, a, b *value) bool {
 	if a.kind == missing || b.kind == missing {
 		return false

@@ -27,7 +27,7 @@ var everyType = []event.Type{
 	event.TopologyOperation, event.UdfCustom, event.SensorChange, event.SpaceChange, event.DeviceMessage,
 }
 
-// passes tells whether an event gets through a filter, as the pipeline asks it.
+// passes reports whether a table with this filter has a target for the event.
 func passes(t testing.TB, e *filter.Expr, ev *event.Event) bool {
 	t.Helper()
 	table := NewTable([]Route[int]{{Target: 7, Types: everyType, Filter: e}})
@@ -193,7 +193,7 @@ func TestFilterOddEvents(t *testing.T) {
 }
 
 // Parts of the random events and filters below: few names and values, so that
-// they meet.
+// filters match often.
 var (
 	names  = []string{"a", "b", "A", "odd key", "", "é", "$m"}
 	texts  = []string{"", "1", "2.5", "a", "ab", "b'c", `\`, `"`, "é", "😀", "-1e2", "01", "\n", "2024-01-01"}
@@ -202,7 +202,7 @@ var (
 
 func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
 
-// jsonText writes a string in one of the ways that JSON has.
+// jsonText encodes a string in one of the ways that JSON allows.
 func jsonText(r *rand.Rand, s string) string {
 	if r.IntN(3) > 0 {
 		b, err := stdjson.Marshal(s)
@@ -327,7 +327,7 @@ func randomFilter(r *rand.Rand, depth int) string {
 	return left + " " + op + " " + right
 }
 
-// naive is the meaning of filters, said again over decoded values.
+// naive evaluates a filter over decoded values.
 func naive(e *filter.Expr, ev map[string]any) bool {
 	switch e.Op {
 	case filter.Const:
@@ -461,7 +461,7 @@ func naiveEvent(t testing.TB, body []byte) map[string]any {
 	return ev
 }
 
-// nullable is a member that, as a string in a struct, a null leaves as it was.
+// nullable is a member that a null leaves as it was, as with a string in a struct.
 type nullable struct {
 	present bool
 	value   any
@@ -484,8 +484,8 @@ func decodeAny(t testing.TB, b []byte) (v any) {
 	return v
 }
 
-// randomComparison compares one of a few field paths with one of a few literals,
-// by one of the operators: many such filters are looked up in an index.
+// randomComparison compares one of a few field paths with one of a few
+// literals: enough such filters get an index.
 func randomComparison(r *rand.Rand, operators ...string) string {
 	path, literal := pick(r, []string{"$body", "$body.a", "subject", "time"}), quoted(pick(r, texts))
 	if r.IntN(2) == 0 {
@@ -512,8 +512,8 @@ func randomComparison(r *rand.Rand, operators ...string) string {
 	return source
 }
 
-// All filters of a table, looked up together or tried one by one, mean what
-// each means by itself over decoded values.
+// A table, with and without indexes, has the targets whose filters hold over
+// decoded values.
 func TestTableAgainstNaive(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -524,16 +524,16 @@ func TestTableAgainstNaive(t *testing.T) {
 	}{
 		"any": {8, 20, func(r *rand.Rand) string { return randomFilter(r, 3) }, func(r *routes[int]) int { return len(r.conditional) }},
 		"equalities": {100, 100, func(r *rand.Rand) string { return randomComparison(r, "=") }, func(r *routes[int]) (n int) {
-			for i := range r.indexes {
-				for _, conditions := range r.indexes[i].byValue {
+			for i := range r.equalities {
+				for _, conditions := range r.equalities[i].byLiteral {
 					n += len(conditions)
 				}
 			}
 			return n
 		}},
 		"ranges": {100, 100, func(r *rand.Rand) string { return randomComparison(r, "<", "<=", ">", ">=") }, func(r *routes[int]) (n int) {
-			for i := range r.limits {
-				n += len(r.limits[i].above) + len(r.limits[i].below)
+			for i := range r.ranges {
+				n += len(r.ranges[i].above) + len(r.ranges[i].below)
 			}
 			return n
 		}},

@@ -9,7 +9,7 @@ import (
 	stdjson "encoding/json"
 )
 
-// Each example in docs/filters.md does what stands beside it.
+// Each example in docs/filters.md has the result that the page names.
 func TestDocumentedFilters(t *testing.T) {
 	b, err := os.ReadFile("../../docs/filters.md")
 	if err != nil {

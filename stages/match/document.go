@@ -9,28 +9,27 @@ import (
 	"twinegress/internal/jsonwalk"
 )
 
-// document reads the values that conditions ask for out of an event's bytes:
-// only those, each once, and without a copy of more than texts with escapes.
-// Each object or array is walked once at most, and only if something in it is
-// asked for.
+// document reads the fields that conditions use from an event's bytes: only
+// those, each once. It copies nothing but texts with escapes, and walks an
+// object or array at most once, and only if a condition reads something in it.
 type document struct {
 	ev    *event.Event
 	slots []slot
-	// age numbers the events, so that a new one needs nothing cleared: a value
-	// of an earlier age is not known yet.
-	age    uint64
-	values []value // by slot
-	texts  []byte  // memory for texts that aren't in the event as such
+	// generation numbers the events. A value of an earlier generation has not
+	// been read yet, so nothing is cleared between events.
+	generation uint64
+	values     []value // by slot
+	buffer     []byte  // memory for texts that aren't in the event as such
 }
 
-// kind is what a value is.
+// kind is the kind of a value.
 type kind uint8
 
 const (
 	missing kind = iota
 	null
-	falsehood
-	truth
+	boolFalse
+	boolTrue
 	number
 	text
 	compound // an object or an array
@@ -38,58 +37,58 @@ const (
 
 // value is a JSON value.
 type value struct {
-	age    uint64
-	kind   kind
-	number float64
-	text   []byte // escapes undone
-	raw    []byte // compound: its bytes
+	generation uint64
+	kind       kind
+	number     float64
+	text       []byte // escapes undone
+	raw        []byte // compound: its bytes
 }
 
-// open turns to the next event.
+// open starts reading the next event.
 func (d *document) open(ev *event.Event, slots []slot) {
-	d.age++
+	d.generation++
 	d.ev, d.slots = ev, slots
-	d.texts = d.texts[:0]
+	d.buffer = d.buffer[:0]
 	if len(d.values) < len(slots) {
 		d.values = make([]value, len(slots))
 	}
-	d.values[whole] = value{age: d.age}
-	if !ev.Raw { // a device's own bytes hold nothing for us
-		d.values[whole].kind, d.values[whole].raw = compound, jsonwalk.Trim(ev.Body)
+	d.values[root] = value{generation: d.generation}
+	if !ev.Raw { // a device's own bytes have no fields
+		d.values[root].kind, d.values[root].raw = compound, jsonwalk.Trim(ev.Body)
 	}
 }
 
-// reset lets go of the event.
+// reset releases the event.
 func (d *document) reset() {
 	clear(d.values)
 	d.ev, d.slots = nil, nil
 }
 
-// value gives what stands in a slot.
+// value returns the value of a slot.
 func (d *document) value(i int) *value {
 	v, s := &d.values[i], &d.slots[i]
-	if v.age == d.age {
+	if v.generation == d.generation {
 		return v
 	}
-	if s.parent == whole && s.Name == subjectMember && d.ev.Subject != "" {
-		// Decoded already, and asked for often: this saves the walk.
-		start := len(d.texts)
-		d.texts = append(d.texts, d.ev.Subject...)
-		*v = value{age: d.age, kind: text, text: d.texts[start:]}
+	if s.parent == root && s.Name == subjectMember && d.ev.Subject != "" {
+		// Decoded already, and used often: this saves the walk.
+		start := len(d.buffer)
+		d.buffer = append(d.buffer, d.ev.Subject...)
+		*v = value{generation: d.generation, kind: text, text: d.buffer[start:]}
 		return v
 	}
-	if parent := d.value(s.parent); v.age != d.age { // or it was read on the way
+	if parent := d.value(s.parent); v.generation != d.generation { // reading the parent may have read it
 		d.readChildren(s.parent, parent)
 	}
 	return v
 }
 
-// readChildren reads what is asked for in a value.
+// readChildren reads the slots below a slot.
 func (d *document) readChildren(i int, parent *value) {
 	children := d.slots[i].children
 	switch {
 	case parent.kind == compound && parent.raw[0] == '{':
-		d.walk(i, parent.raw, 0)
+		d.readObject(i, parent.raw, 0)
 		return
 	case parent.kind == compound:
 		d.missing(children)
@@ -115,32 +114,33 @@ func (d *document) readChildren(i int, parent *value) {
 	}
 }
 
+// missing sets the values of slots to missing.
 func (d *document) missing(slots []int) {
 	for _, i := range slots {
-		d.values[i] = value{age: d.age}
+		d.values[i] = value{generation: d.generation}
 	}
 }
 
-// walk reads what is asked for of the object at doc[start:], in slot i, and of
-// the objects in it, in one go; it gives the object's end.
-func (d *document) walk(i int, doc []byte, start int) (end int) {
+// readObject reads the slots below slot i, which is the object at doc[start:],
+// and those of the objects in it, in one pass. It returns the object's end.
+func (d *document) readObject(i int, doc []byte, start int) (end int) {
 	children := d.slots[i].children
 	d.missing(children)
 	return jsonwalk.Walk(doc, start, func(m jsonwalk.Member) (end int) {
-		child := d.match(i, doc[m.KeyStart:m.KeyEnd])
+		child := d.child(i, doc[m.KeyStart:m.KeyEnd])
 		if child < 0 {
 			return jsonwalk.SkipValue(doc, m.Start)
 		}
 		v := &d.values[child]
-		if v.kind != missing { // of equal keys the last wins
-			if i == whole && doc[m.Start] == 'n' && d.slots[child].Name != dataMember {
-				return jsonwalk.SkipValue(doc, m.Start) // but, as for decode, a null is no text
+		if v.kind != missing { // of equal keys the last one wins
+			if i == root && doc[m.Start] == 'n' && d.slots[child].Name != dataMember {
+				return jsonwalk.SkipValue(doc, m.Start) // except for a null: Decode ignores one in a text's place
 			}
-			d.forget(child)
+			d.invalidate(child)
 		}
 		if doc[m.Start] == '{' && len(d.slots[child].children) > 0 {
-			end = d.walk(child, doc, m.Start)
-			*v = value{age: d.age, kind: compound, raw: doc[m.Start:end]}
+			end = d.readObject(child, doc, m.Start)
+			*v = value{generation: d.generation, kind: compound, raw: doc[m.Start:end]}
 			return end
 		}
 		end = jsonwalk.SkipValue(doc, m.Start)
@@ -149,10 +149,10 @@ func (d *document) walk(i int, doc []byte, start int) (end int) {
 	})
 }
 
-// match gives the child of slot i that a key is for, or -1. The envelope's keys
-// match without regard to case, as for decode; all others exactly.
-func (d *document) match(i int, key []byte) int {
-	if i == whole {
+// child returns the child of slot i with this key, or -1. Like Decode it
+// ignores the case of the envelope's keys; all others match exactly.
+func (d *document) child(i int, key []byte) int {
+	if i == root {
 		for _, child := range d.slots[i].children {
 			if jsonwalk.KeyIs(key, d.slots[child].Name) {
 				return child
@@ -171,11 +171,11 @@ func (d *document) match(i int, key []byte) int {
 	return -1
 }
 
-// forget makes everything below a slot unknown again.
-func (d *document) forget(i int) {
+// invalidate marks everything below a slot as not read.
+func (d *document) invalidate(i int) {
 	for _, child := range d.slots[i].children {
-		d.values[child].age = 0
-		d.forget(child)
+		d.values[child].generation = 0
+		d.invalidate(child)
 	}
 }
 
@@ -195,7 +195,7 @@ func (d *document) readElements(children []int, array []byte) {
 
 // read sets v from the bytes of a JSON value.
 func (d *document) read(v *value, raw []byte) {
-	*v = value{age: d.age}
+	*v = value{generation: d.generation}
 	switch raw[0] {
 	case '"':
 		v.kind, v.text = text, raw[1:len(raw)-1]
@@ -207,9 +207,9 @@ func (d *document) read(v *value, raw []byte) {
 	case 'n':
 		v.kind = null
 	case 't':
-		v.kind = truth
+		v.kind = boolTrue
 	case 'f':
-		v.kind = falsehood
+		v.kind = boolFalse
 	default:
 		v.kind = number
 		// A number that no float64 holds is infinite, and compares so.
@@ -218,12 +218,12 @@ func (d *document) read(v *value, raw []byte) {
 }
 
 func (d *document) unescape(s []byte) []byte {
-	start := len(d.texts)
-	d.texts = jsonwalk.Unescape(d.texts, s)
-	return d.texts[start:]
+	start := len(d.buffer)
+	d.buffer = jsonwalk.Unescape(d.buffer, s)
+	return d.buffer[start:]
 }
 
-// parseNumber takes what JSON takes as a number, and nothing else.
+// parseNumber parses a JSON number and nothing else.
 func parseNumber(s []byte) (n float64, ok bool) {
 	if !jsonwalk.IsNumber(s) {
 		return 0, false

@@ -6,15 +6,15 @@ import (
 	"twinegress/endpoints/filter"
 )
 
-// index finds the conditions that ask for one value in one place by that
-// value, of whatever many there are: ten thousand endpoints, each with the
-// events of one space, cost an event one look-up.
-type index[T any] struct {
-	slot    int
-	byValue map[literal][]conditional[T]
+// equalityIndex finds conditions that compare one field with a literal for
+// equality by the field's value: with ten thousand endpoints, each for the
+// events of one space, an event costs one look-up.
+type equalityIndex[T any] struct {
+	slot      int
+	byLiteral map[literal][]conditional[T]
 }
 
-// literal is a value that a filter can name, fit for a map's key.
+// literal is a filter's literal as the key of a map.
 type literal struct {
 	kind   kind
 	number float64
@@ -23,57 +23,57 @@ type literal struct {
 
 func literalOf(v *value) literal { return literal{v.kind, v.number, string(v.text)} }
 
-// worthIndex is how many conditions of one place are tried one by one sooner
-// than looked up.
-const worthIndex = 8
+// minIndexed is the number of conditions on one field from which an index is
+// faster than evaluating each.
+const minIndexed = 8
 
-// equality is a condition, or one of an And's, that a value can be looked up by.
+// equality is a condition, or an argument of an And, that can be indexed.
 type equality struct {
 	slot    int
 	literal literal
 	arg     int // of the And
 }
 
-// indexed moves what can be looked up from the conditions to indexes.
-func indexed[T any](all []conditional[T]) (indexes []index[T], others []conditional[T]) {
-	// Of several equalities the rarest is taken: the others may be what all
-	// filters have in common.
+// buildEqualityIndexes moves the conditions that can be indexed to indexes.
+func buildEqualityIndexes[T any](all []conditional[T]) (indexes []equalityIndex[T], others []conditional[T]) {
+	// A condition with several equalities is indexed by the rarest: the others
+	// may be common to all filters.
 	rarity := make(map[equality]int)
-	key := func(e equality) equality { e.arg = 0; return e }
+	anyArg := func(e equality) equality { e.arg = 0; return e }
 	for i := range all {
-		for _, e := range equalities(&all[i].condition) {
-			rarity[key(e)]++
+		for _, e := range equalitiesOf(&all[i].condition) {
+			rarity[anyArg(e)]++
 		}
 	}
-	best := make(map[int]equality, len(all)) // by place in all
+	best := make(map[int]equality, len(all)) // by index in all
 	ofSlot := make(map[int]int)
 	for i := range all {
-		of := equalities(&all[i].condition)
-		if len(of) == 0 {
+		candidates := equalitiesOf(&all[i].condition)
+		if len(candidates) == 0 {
 			continue
 		}
-		best[i] = slices.MinFunc(of, func(a, b equality) int { return rarity[key(a)] - rarity[key(b)] })
+		best[i] = slices.MinFunc(candidates, func(a, b equality) int { return rarity[anyArg(a)] - rarity[anyArg(b)] })
 		ofSlot[best[i].slot]++
 	}
-	at := make(map[int]int) // slot to place in indexes
+	position := make(map[int]int) // in indexes, by slot
 	for i, c := range all {
 		e, ok := best[i]
-		if !ok || ofSlot[e.slot] < worthIndex {
+		if !ok || ofSlot[e.slot] < minIndexed {
 			others = append(others, c)
 			continue
 		}
-		if _, ok := at[e.slot]; !ok {
-			at[e.slot] = len(indexes)
-			indexes = append(indexes, index[T]{e.slot, make(map[literal][]conditional[T])})
+		if _, ok := position[e.slot]; !ok {
+			position[e.slot] = len(indexes)
+			indexes = append(indexes, equalityIndex[T]{e.slot, make(map[literal][]conditional[T])})
 		}
-		x := &indexes[at[e.slot]]
-		x.byValue[e.literal] = append(x.byValue[e.literal], conditional[T]{c.condition.without(e.arg), c.targets})
+		x := &indexes[position[e.slot]]
+		x.byLiteral[e.literal] = append(x.byLiteral[e.literal], conditional[T]{c.condition.without(e.arg), c.targets})
 	}
 	return indexes, others
 }
 
-// equalities are the conditions of which each has to be met, and can be looked up.
-func equalities(c *condition) (found []equality) {
+// equalitiesOf returns the equalities that have to hold for c to hold.
+func equalitiesOf(c *condition) (found []equality) {
 	args := []condition{*c}
 	if c.op == filter.And {
 		args = c.args
@@ -83,17 +83,17 @@ func equalities(c *condition) (found []equality) {
 		if arg.op != filter.Equal {
 			continue
 		}
-		switch place, other := &arg.left, &arg.right; {
-		case place.slot != noSlot && other.slot == noSlot:
-			found = append(found, equality{place.slot, literalOf(&other.literal), i})
-		case place.slot == noSlot && other.slot != noSlot:
-			found = append(found, equality{other.slot, literalOf(&place.literal), i})
+		switch field, other := &arg.left, &arg.right; {
+		case field.slot != noSlot && other.slot == noSlot:
+			found = append(found, equality{field.slot, literalOf(&other.literal), i})
+		case field.slot == noSlot && other.slot != noSlot:
+			found = append(found, equality{other.slot, literalOf(&field.literal), i})
 		}
 	}
 	return found
 }
 
-// without is what is left of a condition of which one part is known to be met.
+// without returns the rest of a condition of which the argument arg holds.
 func (c *condition) without(arg int) condition {
 	switch {
 	case c.op != filter.And:

@@ -8,115 +8,115 @@ import (
 	"twinegress/endpoints/filter"
 )
 
-// limits finds the conditions that compare one place with a limit each, of
-// whatever many there are: ten thousand endpoints, each with an alarm of its
-// own, cost an event those that it sets off, and one more on either side.
-type limits[T any] struct {
-	at bound
-	// Each is sorted so that those come first that are met the soonest: once one
-	// isn't met, none behind it is.
-	above, below []limit[T]
+// rangeIndex finds conditions that compare one field with a literal by order:
+// with ten thousand endpoints, each with a threshold, an event costs as many
+// comparisons as conditions hold, and one more on either side.
+type rangeIndex[T any] struct {
+	key rangeKey
+	// Each is sorted by literal and strictness, so that none behind the first
+	// condition that doesn't hold can hold.
+	above, below []rangeCondition[T]
 }
 
-// bound is what limits have in common: the place, and the kind of the literal,
-// since values of different kinds have no order.
-type bound struct {
+// rangeKey is what the conditions of one index share: the field and the kind of
+// the literal, since values of different kinds have no order.
+type rangeKey struct {
 	slot int
 	kind kind
 }
 
-type limit[T any] struct {
+type rangeCondition[T any] struct {
 	op      filter.Op // of the event's value and the literal
 	literal value
 	conditional[T]
 }
 
-// flipped are the comparisons that have an order, the other way round.
+// flipped maps each ordering comparison to the one with its operands swapped.
 var flipped = map[filter.Op]filter.Op{
 	filter.Less: filter.Greater, filter.LessOrEqual: filter.GreaterOrEqual,
 	filter.Greater: filter.Less, filter.GreaterOrEqual: filter.LessOrEqual,
 }
 
-// limited moves what can be found by a limit from the conditions to limits.
-func limited[T any](all []conditional[T]) (found []limits[T], others []conditional[T]) {
-	many := make(map[bound]int)
+// buildRangeIndexes moves the conditions that can be indexed to indexes.
+func buildRangeIndexes[T any](all []conditional[T]) (found []rangeIndex[T], others []conditional[T]) {
+	count := make(map[rangeKey]int)
 	for i := range all {
-		if at, _, _, ok := limitOf[T](&all[i].condition); ok {
-			many[at]++
+		if key, _, _, ok := rangeOf[T](&all[i].condition); ok {
+			count[key]++
 		}
 	}
-	places := make(map[bound]int) // to the index in found
+	position := make(map[rangeKey]int) // in found
 	for _, c := range all {
-		at, l, arg, ok := limitOf[T](&c.condition)
-		if !ok || many[at] < worthIndex {
+		key, l, arg, ok := rangeOf[T](&c.condition)
+		if !ok || count[key] < minIndexed {
 			others = append(others, c)
 			continue
 		}
-		if _, ok := places[at]; !ok {
-			places[at] = len(found)
-			found = append(found, limits[T]{at: at})
+		if _, ok := position[key]; !ok {
+			position[key] = len(found)
+			found = append(found, rangeIndex[T]{key: key})
 		}
 		l.conditional = conditional[T]{c.condition.without(arg), c.targets}
-		of := &found[places[at]]
+		index := &found[position[key]]
 		if l.op == filter.Greater || l.op == filter.GreaterOrEqual {
-			of.above = append(of.above, l)
+			index.above = append(index.above, l)
 		} else {
-			of.below = append(of.below, l)
+			index.below = append(index.below, l)
 		}
 	}
 	for i := range found {
-		slices.SortStableFunc(found[i].above, func(a, b limit[T]) int { return cmp.Or(inOrder(a, b), strictness(a)-strictness(b)) })
-		slices.SortStableFunc(found[i].below, func(a, b limit[T]) int { return cmp.Or(inOrder(b, a), strictness(a)-strictness(b)) })
+		slices.SortStableFunc(found[i].above, func(a, b rangeCondition[T]) int { return cmp.Or(compareLiterals(a, b), strictness(a)-strictness(b)) })
+		slices.SortStableFunc(found[i].below, func(a, b rangeCondition[T]) int { return cmp.Or(compareLiterals(b, a), strictness(a)-strictness(b)) })
 	}
 	return found, others
 }
 
-// limitOf gives a comparison with a limit that the condition is, or the first
-// of those that have to be met, as the arg-th of its And.
-func limitOf[T any](c *condition) (at bound, l limit[T], arg int, ok bool) {
+// rangeOf returns the first ordering comparison with a literal that has to hold
+// for c to hold, and its index among the arguments of an And.
+func rangeOf[T any](c *condition) (key rangeKey, l rangeCondition[T], arg int, ok bool) {
 	args := []condition{*c}
 	if c.op == filter.And {
 		args = c.args
 	}
 	for i := range args {
-		place, literal, op := &args[i].left, &args[i].right, args[i].op
+		field, literal, op := &args[i].left, &args[i].right, args[i].op
 		other, ordered := flipped[op]
-		if place.slot == noSlot {
-			place, literal, op = literal, place, other
+		if field.slot == noSlot {
+			field, literal, op = literal, field, other
 		}
-		if kind := literal.literal.kind; ordered && place.slot != noSlot && literal.slot == noSlot && (kind == number || kind == text) {
-			return bound{place.slot, kind}, limit[T]{op: op, literal: literal.literal}, i, true
+		if kind := literal.literal.kind; ordered && field.slot != noSlot && literal.slot == noSlot && (kind == number || kind == text) {
+			return rangeKey{field.slot, kind}, rangeCondition[T]{op: op, literal: literal.literal}, i, true
 		}
 	}
-	return bound{}, limit[T]{}, 0, false
+	return rangeKey{}, rangeCondition[T]{}, 0, false
 }
 
-func inOrder[T any](a, b limit[T]) int {
+func compareLiterals[T any](a, b rangeCondition[T]) int {
 	return cmp.Or(cmp.Compare(a.literal.number, b.literal.number), bytes.Compare(a.literal.text, b.literal.text))
 }
 
-// strictness orders those with the same literal: >= and <= are met sooner than
-// > and <.
-func strictness[T any](l limit[T]) int {
+// strictness orders conditions with the same literal: >= and <= hold for more
+// values than > and <.
+func strictness[T any](l rangeCondition[T]) int {
 	if l.op == filter.Greater || l.op == filter.Less {
 		return 1
 	}
 	return 0
 }
 
-// tryLimits adds the targets whose limits the event is beyond.
-func (l *Lookup[T]) tryLimits(x *limits[T]) {
-	v := l.document.value(x.at.slot)
-	if v.kind != x.at.kind {
+// searchRange appends the targets of the index's conditions that hold.
+func (l *Lookup[T]) searchRange(x *rangeIndex[T]) {
+	v := l.document.value(x.key.slot)
+	if v.kind != x.key.kind {
 		return
 	}
-	for _, side := range [][]limit[T]{x.above, x.below} {
+	for _, side := range [][]rangeCondition[T]{x.above, x.below} {
 		for i := range side {
 			c := &side[i]
 			if !compare(c.op, v, &c.literal) {
 				break
 			}
-			if l.document.meets(&c.condition) {
+			if l.document.holds(&c.condition) {
 				l.found = append(l.found, c.targets...)
 			}
 		}

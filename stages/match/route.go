@@ -1,6 +1,6 @@
-// Package match finds who gets an event: a route table, by event type and
-// filter, and the look-up in it. It is clock-free: no goroutine, no I/O, no
-// lock, and nothing allocated per event.
+// Package match finds the targets of an event: it holds the route table, by
+// event type and filter, and the look-up in it. It has no clock, goroutine, I/O
+// or lock, and allocates nothing per event.
 package match
 
 import (
@@ -8,34 +8,34 @@ import (
 	"twinegress/internal/event"
 )
 
-// Route is what a target subscribed to.
+// Route is what one target subscribed to.
 type Route[T any] struct {
 	Target T
 	Types  []event.Type
 	Filter *filter.Expr // which events of these types; nil for all
-	// Correlated says that the target sends an event's CorrelationID on.
+	// Correlated is true if the target sends an event's CorrelationID.
 	Correlated bool
 }
 
-// Table says for every event who gets it. It is immutable: a change of the
-// endpoints makes a new table, and the pipeline swaps it whole, so that all
-// events of a chunk see one and the same.
+// Table maps an event to its targets. It is immutable: a change of the
+// endpoints makes a new table and the pipeline swaps it whole, so that all
+// events of a chunk use the same one.
 type Table[T any] struct {
 	byType [event.NumTypes]routes[T]
-	slots  []slot // what the conditions read of an event
+	slots  []slot // the fields that the conditions read
 
 	correlated bool
 }
 
-// routes are those of one event type.
+// routes are the targets of one event type.
 type routes[T any] struct {
-	always []T
-	// Per condition, not per target: endpoints with the same filter share one
-	// evaluation.
+	unconditional []T
+	// One per condition, not per target: endpoints with the same filter share
+	// one evaluation.
 	conditional []conditional[T]
-	// Conditions that needn't be tried one by one.
-	indexes []index[T]
-	limits  []limits[T]
+	// Conditions that are looked up rather than evaluated one by one.
+	equalities []equalityIndex[T]
+	ranges     []rangeIndex[T]
 }
 
 type conditional[T any] struct {
@@ -43,10 +43,10 @@ type conditional[T any] struct {
 	targets   []T
 }
 
-// NewTable precomputes the table. A filter is compiled once for each of its
-// event types, with the type put in: what depends on nothing else is decided
-// here, and costs an event nothing. Targets of one type keep the order they
-// are given in, those that get every event of it before the others.
+// NewTable builds the table. It compiles a filter once for each of its event
+// types, with the type as a constant: a condition on the type alone is decided
+// here and costs an event nothing. The targets of one type keep the order of
+// the routes, those without a condition before the others.
 func NewTable[T any](given []Route[T]) *Table[T] {
 	t := new(Table[T])
 	c := newCompiler()
@@ -54,7 +54,7 @@ func NewTable[T any](given []Route[T]) *Table[T] {
 		typ    event.Type
 		filter string
 	}
-	index := make(map[key]int) // into byType[typ].conditional
+	position := make(map[key]int) // into byType[typ].conditional
 	for _, route := range given {
 		t.correlated = t.correlated || route.Correlated
 		var text string
@@ -64,71 +64,73 @@ func NewTable[T any](given []Route[T]) *Table[T] {
 		for _, typ := range route.Types {
 			r := &t.byType[typ]
 			if route.Filter == nil {
-				r.always = append(r.always, route.Target)
+				r.unconditional = append(r.unconditional, route.Target)
 				continue
 			}
-			if i, ok := index[key{typ, text}]; ok {
+			if i, ok := position[key{typ, text}]; ok {
 				r.conditional[i].targets = append(r.conditional[i].targets, route.Target)
 				continue
 			}
 			switch condition := c.compile(route.Filter, typ); {
 			case condition.op != filter.Const:
-				index[key{typ, text}] = len(r.conditional)
+				position[key{typ, text}] = len(r.conditional)
 				r.conditional = append(r.conditional, conditional[T]{condition, []T{route.Target}})
 			case condition.value:
-				r.always = append(r.always, route.Target)
+				r.unconditional = append(r.unconditional, route.Target)
 			}
 		}
 	}
 	for i := range t.byType {
 		r := &t.byType[i]
-		r.indexes, r.conditional = indexed(r.conditional)
-		r.limits, r.conditional = limited(r.conditional)
+		r.equalities, r.conditional = buildEqualityIndexes(r.conditional)
+		r.ranges, r.conditional = buildRangeIndexes(r.conditional)
 	}
 	t.slots = c.slots
 	return t
 }
 
-// Correlated reports whether a target sends an event's CorrelationID on, so
-// that Decode has to look for it.
+// Correlated reports whether a target sends an event's CorrelationID, so that
+// Decode has to read it.
 func (t *Table[T]) Correlated() bool { return t.correlated }
 
-// Lookup looks events up in tables. It has the memory that this takes, and so
-// belongs to one goroutine at a time. The zero Lookup is ready.
+// Lookup looks events up in tables. It owns the memory for that and is used by
+// one goroutine at a time. The zero Lookup is ready.
 type Lookup[T any] struct {
 	found    []T
 	document document
 }
 
-// Targets gives who gets the event. The slice is read only, and good until Reset.
+// Targets returns the targets of the event. The slice is read-only and valid
+// until Reset.
 func (l *Lookup[T]) Targets(t *Table[T], ev *event.Event) []T {
 	r := &t.byType[ev.Type]
-	if len(r.conditional) == 0 && len(r.indexes) == 0 && len(r.limits) == 0 {
-		return r.always
+	if len(r.conditional) == 0 && len(r.equalities) == 0 && len(r.ranges) == 0 {
+		return r.unconditional
 	}
 	l.document.open(ev, t.slots)
 	start := len(l.found)
-	l.found = append(l.found, r.always...)
-	l.try(r.conditional)
-	for i := range r.indexes {
-		x := &r.indexes[i]
-		l.try(x.byValue[literalOf(l.document.value(x.slot))])
+	l.found = append(l.found, r.unconditional...)
+	l.evaluate(r.conditional)
+	for i := range r.equalities {
+		x := &r.equalities[i]
+		l.evaluate(x.byLiteral[literalOf(l.document.value(x.slot))])
 	}
-	for i := range r.limits {
-		l.tryLimits(&r.limits[i])
+	for i := range r.ranges {
+		l.searchRange(&r.ranges[i])
 	}
 	return l.found[start:len(l.found):len(l.found)]
 }
 
-func (l *Lookup[T]) try(all []conditional[T]) {
+// evaluate appends the targets of the conditions that hold.
+func (l *Lookup[T]) evaluate(all []conditional[T]) {
 	for i := range all {
-		if c := &all[i]; l.document.meets(&c.condition) {
+		if c := &all[i]; l.document.holds(&c.condition) {
 			l.found = append(l.found, c.targets...)
 		}
 	}
 }
 
-// Reset takes back what Targets gave, and lets go of the events.
+// Reset invalidates the slices that Targets returned and releases the events.
 func (l *Lookup[T]) Reset() {
 	clear(l.found)
 	l.found = l.found[:0]

@@ -103,10 +103,10 @@ func TestLookupAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkLookupOfMany is one event against as many endpoints as an instance
-// is made for, each with a space or a limit of its own. What it costs must come
-// from how many match, not from how many there are; but for conditions that can
-// only be tried.
+// BenchmarkLookupOfMany looks one event up among as many endpoints as an
+// instance is made for, each with a space or a threshold of its own. The cost
+// must depend on how many match, not on how many there are, except for
+// conditions that no index holds.
 func BenchmarkLookupOfMany(b *testing.B) {
 	ev := decoded(b, `{"eventType":"SensorChange","subject":"SensorChange","data":{"SpaceId":"space 7","DataType":"Temperature","Value":"26.4"}}`)
 	for _, bench := range []struct{ name, filter string }{
