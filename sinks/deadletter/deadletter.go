@@ -1,4 +1,5 @@
-// Package deadletter sets events aside in a Kafka topic, their bytes intact.
+// Package deadletter stores events that are set aside in a Kafka topic, their
+// bytes intact.
 package deadletter
 
 import (
@@ -21,21 +22,21 @@ import (
 )
 
 const (
-	// headroom is what the dead-letter topic takes beyond the largest record
-	// of the ingest topics: our headers, and the batch's own frame.
+	// headroom is the room in the dead-letter topic beyond the largest record of
+	// the ingest topics: for our headers, and the batch's own frame.
 	headroom = 64 << 10
 	// defaultMaxBytes is Kafka's own default of max.message.bytes.
 	defaultMaxBytes = 1048588
-	// maxRequestBytes is what a broker takes in one request by default
+	// maxRequestBytes is a broker's default limit for one request
 	// (socket.request.max.bytes), less room for the request's frame.
 	maxRequestBytes = 100<<20 - 64<<10
 	// retryDelay is the pause before a refused dead letter is tried again.
 	retryDelay = time.Second
-	// maxBuffered bounds what the client holds: a letter costs about a kilobyte
-	// there, a tenth of that in our own queue, which is bounded otherwise. It is
-	// far more than a broker needs to be kept busy.
+	// maxBuffered bounds the letters in the client, where one costs about a
+	// kilobyte; in our own queue, which is bounded otherwise, a tenth of that. It
+	// is far more than it takes to keep a broker busy.
 	maxBuffered = 10_000
-	// detailLimit keeps a codec's or a service's long text out of the headers.
+	// detailLimit bounds a codec's or a service's text in the headers, in bytes.
 	detailLimit = 1000
 )
 
@@ -43,7 +44,7 @@ const (
 type Topic struct {
 	name   string
 	client *kgo.Client
-	large  *kgo.Client // one by one, letters that are larger than the topic said it takes
+	large  *kgo.Client // for letters over the topic's limit, one by one
 	log    *zap.Logger
 
 	ctx     context.Context
@@ -83,8 +84,8 @@ func (q *queue) drain() (letters []letter) {
 	return letters
 }
 
-// Open connects, creates the topic if it is missing, and learns how large a
-// record it takes. connect are the options for the brokers.
+// Open connects, creates the topic if it is missing, and reads its limit for a
+// record. connect are the options for the brokers.
 func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo.Opt, log *zap.Logger) (*Topic, error) {
 	maxBytes, err := prepare(ctx, name, ingestTopics, connect, log)
 	if err != nil {
@@ -98,16 +99,16 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 			kgo.ProducerLinger(0),
 			kgo.MaxBufferedRecords(maxBuffered),
 			kgo.RecordPartitioner(bySource),
-			kgo.RecordRetries(10), // then the promise hears of it, and says so loudly
+			kgo.RecordRetries(10), // then the promise gets the error, which is logged
 		}, connect...)...)
 		if err != nil {
 			return nil, fmt.Errorf("dead-letter producer: %w", err)
 		}
 		return client, nil
 	}
-	// A batch of several letters must not be refused for a size that each of
-	// them stays below, so batches keep to what the topic takes. A letter that
-	// is larger is still tried, alone: the topic's limit may be raised while we run.
+	// A batch of several letters must not be refused for a size that none of them
+	// has alone, so batches stay below the topic's limit. A letter over it is
+	// still tried, alone: the limit may be raised meanwhile.
 	client, err := producer(min(maxBytes, maxRequestBytes))
 	if err != nil {
 		return nil, err
@@ -127,23 +128,23 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 	return t, nil
 }
 
-// bySource puts the letters of one source partition, which is what a record's
-// Partition says on its way here, in one partition, so that they stay in
-// order. The key can't see to that: it is the source's own, and may be none.
+// bySource puts the letters of one source partition in one partition, so that
+// they stay in order. The source partition is the Partition of a record that is
+// not produced yet. The key can't be used: it is the source's own, and may be none.
 var bySource = kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
 	return func(r *kgo.Record, n int) int { return int(r.Partition) % n }
 })
 
-// prepare creates the topic if it is missing and gives its max.message.bytes.
+// prepare creates the topic if it is missing and returns its max.message.bytes.
 func prepare(ctx context.Context, name string, ingestTopics []string, connect []kgo.Opt, log *zap.Logger) (int32, error) {
-	// Its context ends a wait for brokers that don't answer, which a request's
-	// own does not.
+	// The client's context ends a wait for brokers that don't answer; a request's
+	// context does not.
 	client, err := kgo.NewClient(append([]kgo.Opt{kgo.WithContext(ctx)}, connect...)...)
 	if err != nil {
 		return 0, fmt.Errorf("dead-letter topic: %w", err)
 	}
 	defer client.Close()
-	if err := client.Ping(ctx); err != nil { // this is the first that is asked of them
+	if err := client.Ping(ctx); err != nil { // this is the first request to them
 		return 0, fmt.Errorf("no Kafka broker answers (check ingest.brokers, ingest.tls and ingest.sasl): %w", err)
 	}
 	admin := kadm.NewClient(client)
@@ -196,13 +197,14 @@ func maxMessageBytes(ctx context.Context, admin *kadm.Client, topic string) (int
 	return 0, false
 }
 
-// Put is sinks.DeadLetters': it takes one count of the event's chunk, and
-// settles it when the letter is stored on all in-sync replicas. Until then it
-// tries again and again, loudly; the event's bytes are the chunk's meanwhile.
+// Put implements sinks.DeadLetters: it takes over one count of the event's chunk
+// and settles it when the letter is stored on all in-sync replicas. Until then
+// the letter is tried again, and an error logged each time; its bytes are the
+// chunk's.
 //
-// It never waits: lanes and the dispatcher come this way. The queue is bounded
-// by what may be in flight, since every letter in it holds a chunk: where the
-// topic is slower than what is dropped, polling waits for it in the end.
+// Put never blocks: lanes and the dispatcher call it. The queue is bounded by
+// what may be in flight, since every letter in it holds a chunk: where the
+// topic is slower than events are dropped, polling waits in the end.
 func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
 	if len(detail) > detailLimit {
 		detail = strings.ToValidUTF8(detail[:detailLimit], "") + "…" // not half a character
@@ -211,8 +213,8 @@ func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID str
 	t.queued.push(letter{event: ev, reason: reason, detail: detail, endpoint: endpointID, time: time.Now()})
 }
 
-// letter is a dead letter on its way: small, and made a record only when it is
-// its turn.
+// letter is a dead letter that is not stored yet. It is small, and made a record
+// only when it is produced.
 type letter struct {
 	event    *event.Event
 	reason   event.Reason
@@ -222,8 +224,8 @@ type letter struct {
 	err      error // of the last try
 }
 
-// record gives the letter as it is stored. Ours are the headers up to `time`,
-// which always comes last of them; the source record's own are behind it.
+// record returns the letter as it is stored. Our headers come first, `time` the
+// last of them; the source record's own are behind it.
 func (l *letter) record() *kgo.Record {
 	ev, c, r := l.event, l.event.Chunk, l.event.Record
 	headers := make([]kgo.RecordHeader, 0, 8+len(r.Headers))
@@ -251,8 +253,8 @@ func header(key, value string) kgo.RecordHeader {
 	return kgo.RecordHeader{Key: key, Value: []byte(value)}
 }
 
-// write hands queued letters to the client, in order, until there won't be
-// any more.
+// write produces queued letters, in order, until Close and until the queue is
+// empty.
 func (t *Topic) write() {
 	for {
 		letters := t.queued.drain()
@@ -273,13 +275,13 @@ func (t *Topic) write() {
 	}
 }
 
-// produce waits while the client holds as much as it may.
+// produce blocks while the client has maxBuffered letters.
 func (t *Topic) produce(l letter) {
 	t.client.Produce(t.ctx, l.record(), func(_ *kgo.Record, err error) { t.done(l, err) })
 }
 
-// done settles a stored letter's chunk and queues a refused one again. By then
-// the client has tried for long: such a letter may come behind younger ones.
+// done settles a stored letter's chunk and queues a refused letter again. The
+// client has tried it for long by then: it may be stored behind younger ones.
 func (t *Topic) done(l letter, err error) {
 	if err == nil {
 		t.waiting.Add(-1)
@@ -290,8 +292,8 @@ func (t *Topic) done(l letter, err error) {
 	t.refused.push(l)
 }
 
-// retryRefused tries refused letters again, all of them every retryDelay, for
-// as long as it takes. A process that stops leaves their chunks unsettled.
+// retryRefused tries refused letters again, all of them every retryDelay, until
+// Close. Then their chunks stay unsettled.
 func (t *Topic) retryRefused() {
 	for {
 		select {
@@ -306,7 +308,7 @@ func (t *Topic) retryRefused() {
 		}
 		refused := t.refused.drain()
 		for i, l := range refused {
-			if i == 0 { // one line a round says enough
+			if i == 0 { // one line a round is enough
 				t.log.Error("dead letters can't be stored: their partitions wait until they can",
 					zap.String("topic", t.name), zap.Int("letters", len(refused)),
 					zap.String("source", l.event.Chunk.Topic), zap.Int32("partition", l.event.Chunk.Partition), zap.Error(l.err))
@@ -320,19 +322,19 @@ func (t *Topic) retryRefused() {
 	}
 }
 
-// Waiting is the number of dead letters that are not stored yet.
+// Waiting returns the number of dead letters that are not stored yet.
 func (t *Topic) Waiting() int64 { return t.waiting.Load() }
 
-// Close stores what it can within ctx and gives up the rest, whose offsets
-// then stay uncommitted. Nothing may be Put any more.
+// Close stores what it can within ctx. The offsets of the rest stay uncommitted.
+// Put must not be called after it.
 func (t *Topic) Close(ctx context.Context) error {
 	close(t.closing)
-	defer context.AfterFunc(ctx, t.cancel)() // else the writer may wait for room
+	defer context.AfterFunc(ctx, t.cancel)() // else the writer may block in produce
 	t.writer.Wait()
 	err := t.client.Flush(ctx)
 	t.cancel()
-	// Before waiting for the retrier, whose request may never be answered: two
-	// ends of it are better than the context's alone.
+	// The clients are closed before the wait for the retrier, whose request may
+	// never be answered: the context alone may not end it.
 	t.client.Close()
 	t.large.Close()
 	t.retrier.Wait()

@@ -55,7 +55,7 @@ func open(t *testing.T, k *kfake.Cluster, ingest ...string) *Topic {
 	return topic
 }
 
-// newLetter is an event whose chunk tells how often it was settled.
+// newLetter returns an event, and how often its chunk was settled.
 func newLetter(key, value []byte, index int32, headers ...event.Header) (*event.Event, *atomic.Int32) {
 	settled := new(atomic.Int32)
 	c := event.NewChunk("twins", 3, 1, 0, func(*event.Chunk) { settled.Add(1) })
@@ -81,7 +81,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// read gives the first n records of the topic.
+// read returns the first n records of the topic.
 func read(t *testing.T, k *kfake.Cluster, n int) (records []*kgo.Record) {
 	t.Helper()
 	client, err := kgo.NewClient(append(connect(k), kgo.ConsumeTopics(name), kgo.FetchMaxPartitionBytes(16<<20))...)
@@ -149,7 +149,7 @@ func TestTopicIsCreatedWithRoom(t *testing.T) {
 	}
 }
 
-// What is wrong is the way to the brokers, not the topic.
+// The error is about the connection to the brokers, not about the topic.
 func TestNoBrokerAnswers(t *testing.T) {
 	t.Parallel()
 	_, err := Open(t.Context(), name, nil, []kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, zap.NewNop())
@@ -237,8 +237,8 @@ func refuse(k *kfake.Cluster, with *kerr.Error) *refusal {
 	return refused
 }
 
-// While the topic refuses it, the chunk is not settled; once it takes it, it
-// is stored and settled, once.
+// While the topic refuses a letter, its chunk is not settled; then the letter is
+// stored and the chunk settled, once.
 func TestRefusedLetterIsTriedAgain(t *testing.T) {
 	for _, with := range []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.MessageTooLarge, kerr.InvalidRecord} {
 		t.Run(with.Message, func(t *testing.T) {
@@ -267,8 +267,8 @@ func TestRefusedLetterIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A letter that is larger than the topic takes waits for the topic's limit to
-// be raised; smaller ones go past it.
+// A letter over the topic's limit waits for the limit to be raised; smaller ones
+// are stored meanwhile.
 func TestLetterLargerThanTheTopicTakes(t *testing.T) {
 	t.Parallel()
 	k := cluster(t)
@@ -299,10 +299,10 @@ func TestLetterLargerThanTheTopicTakes(t *testing.T) {
 	}
 }
 
-// Close ends within its time, says how many letters it leaves, and settles none
-// of them. A broker that takes a request and never answers must not keep the
-// process from stopping: not the writer, which waits for room in the client,
-// nor the retrier, which waits for its letter, nor the client itself.
+// Close returns within its time how many letters are not stored, and settles
+// none of them. A broker that never answers a request must not keep the process
+// from stopping: not the writer, which waits for room in the client, nor the
+// retrier, which waits for its letter, nor the client itself.
 func TestCloseWithLettersWaiting(t *testing.T) {
 	tests := map[string]struct {
 		letters int
@@ -378,7 +378,7 @@ func TestCloseWithLettersWaiting(t *testing.T) {
 	}
 }
 
-// Nor must it keep a process that has just started.
+// Such a broker must not keep a process from stopping that has just started.
 func TestOpenWhileTheBrokerIsSilent(t *testing.T) {
 	k := cluster(t)
 	var network blackhole.Network
@@ -395,7 +395,7 @@ func TestOpenWhileTheBrokerIsSilent(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("it opened")
 	}
-	if took := time.Since(begun); took > 5*time.Second { // the client's own patience is 10 s
+	if took := time.Since(begun); took > 5*time.Second { // the client's own time-out is 10 s
 		t.Errorf("Open took %v", took)
 	}
 }

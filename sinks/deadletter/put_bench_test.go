@@ -11,9 +11,9 @@ import (
 	"twinegress/internal/event"
 )
 
-// What a dropped event costs with deadLetter.backoff, from Put until it is
-// stored, at full speed against an embedded broker that shares the processors.
-// "waiting" is how many letters were waiting at the most.
+// BenchmarkPut measures a dropped event with deadLetter.backoff, from Put until
+// it is stored, at full speed against an embedded broker on the same processors.
+// "waiting" is the maximum of Waiting.
 func BenchmarkPut(b *testing.B) {
 	k, err := kfake.NewCluster(kfake.NumBrokers(1))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"twinegress/sinks"
 )
 
-// checkStored compares what the service has with what the sender says.
+// checkStored compares the messages in the service with the sender's counts.
 func (e *env) checkStored(snap sinks.Snapshot) {
 	copies := make(map[eventID]int)
 	furthest := make(map[int32]int64) // by Kafka partition
@@ -62,7 +62,7 @@ func (e *env) checkStored(snap sinks.Snapshot) {
 	}
 }
 
-// checkSecrets looks for a key in all that somebody may read.
+// checkSecrets searches all that somebody may read for a key.
 func (e *env) checkSecrets(closing error) {
 	texts := []string{fmt.Sprint(closing), fmt.Sprintf("%v %+v", e.Endpoint(), e.Endpoint())}
 	e.mu.Lock()

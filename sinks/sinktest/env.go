@@ -51,9 +51,9 @@ type env struct {
 // keys have every character that some encoding escapes.
 var keys = emulator.KeyPair{Primary: "cHJpbWFyeStrZXkvb2YvdGhlL3N1aXRlPz8/Pz4+Pj4=", Secondary: "c2Vjb25kYXJ5K2tleS9vZi90aGUvc3VpdGU/Pz8+Pj4="}
 
-// newEnv starts the service and makes the sender. Dead letters of what is
-// dropped for the endpoint's sake are kept where each event's outcome has to
-// be known, which is half of the tests: the other half runs without.
+// newEnv starts the service and makes the sender. With keepDropped, events that
+// are dropped become dead letters, so that each event's outcome is known; half
+// of the tests run without.
 func newEnv(t *testing.T, s Service, test faultCase, keepDropped bool) *env {
 	e := &env{
 		t: t, service: s, test: test, keepDropped: keepDropped,
@@ -102,7 +102,7 @@ func (e *env) watch() (stop func()) {
 	}
 }
 
-// snapshot checks the equation, always.
+// snapshot returns a snapshot and checks its equation.
 func (e *env) snapshot() sinks.Snapshot {
 	snap := e.Snapshot()
 	c := &snap.Counts
@@ -195,7 +195,7 @@ func (e *env) inject(times int) {
 	}
 }
 
-// repair ends it.
+// repair ends the fault.
 func (e *env) repair() {
 	e.t.Helper()
 	switch {
@@ -247,8 +247,7 @@ func (e *env) update(endpoint endpoints.Endpoint) {
 	}
 }
 
-// wrongCertificate puts a service with a certificate of another CA in the place
-// of the real one.
+// wrongCertificate replaces the service by one with a certificate of another CA.
 func (e *env) wrongCertificate() {
 	target, address := emulator.Namespace, e.emulator.AMQPAddr()
 	if e.service.isGrid() {
@@ -264,7 +263,7 @@ func (e *env) wrongCertificate() {
 	})
 }
 
-// rightCertificate puts the real one back.
+// rightCertificate restores the service.
 func (e *env) rightCertificate() {
 	if err := e.impostor.Close(); err != nil {
 		e.t.Error(err)
@@ -282,8 +281,8 @@ type eventID struct {
 	offset    int64
 }
 
-// newChunk returns a chunk of decoded events, one for each text, whose bodies
-// say where they are from.
+// newChunk returns a chunk of decoded events, one for each text, with their
+// origin in their bodies.
 func newChunk(partition int32, first int64, texts []string, settled func(*event.Chunk)) *event.Chunk {
 	c := event.NewChunk("twins", partition, len(texts), 0, settled)
 	for i, text := range texts {
@@ -302,13 +301,13 @@ func newChunk(partition int32, first int64, texts []string, settled func(*event.
 	return c
 }
 
-// idOf returns the origin of the event whose body this is.
+// idOf returns the origin in an event's body.
 func idOf(body []byte) (id eventID, ok bool) {
 	_, err := fmt.Sscanf(string(body[:min(len(body), 60)]), `{"id":"%d/%d"`, &id.partition, &id.offset)
 	return id, err == nil
 }
 
-// letters are the dead letters, stored at once.
+// letters stores dead letters at once.
 type letters struct {
 	mu     sync.Mutex
 	stored map[eventID]letter
@@ -332,7 +331,7 @@ func (l *letters) all() map[eventID]letter {
 	return maps.Clone(l.stored)
 }
 
-// bearerToken is the one that the emulated service takes.
+// bearerToken is the one that the emulated service accepts.
 const bearerToken = "eyJ0eXAiOiJKV1QifQ.dG9rZW4tb2YtdGhlLXN1aXRl.c2lnbmF0dXJl"
 
 // credential stands for Entra ID.
@@ -343,7 +342,7 @@ type credential struct {
 	err error
 }
 
-// GetToken is azcore.TokenCredential's.
+// GetToken implements azcore.TokenCredential.
 func (c *credential) GetToken(ctx context.Context, options policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	c.mu.Lock()
 	err := c.err

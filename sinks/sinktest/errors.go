@@ -14,7 +14,7 @@ import (
 	"twinegress/sinks"
 )
 
-// failure is a row of the table of errors: how a fault comes out of Send.
+// failure is a row of the table of errors: a fault and the error of Send.
 type failure struct {
 	name   string
 	fault  emulator.Fault
@@ -33,7 +33,7 @@ func rejectedWith(condition string) emulator.Fault {
 	return emulator.Fault{Outcome: emulator.OutcomeRejected, Condition: condition}
 }
 
-// failures are the rows. A condition means one thing as the answer to a
+// failures returns the rows. A condition means one thing as the answer to a
 // delivery and may mean another as the end of a link: the first is about what
 // was sent, the second about the entity.
 func failures() []failure {
@@ -98,7 +98,7 @@ func failures() []failure {
 	return rows
 }
 
-// conditionFailures are the ways in which an AMQP condition comes.
+// conditionFailures returns a row for each way to send an AMQP condition.
 func conditionFailures(condition string, reason event.Reason) []failure {
 	end := reason
 	if reason == event.Rejected { // an end of the link is not about an event
@@ -113,7 +113,7 @@ func conditionFailures(condition string, reason event.Reason) []failure {
 	}
 }
 
-// RunErrors holds what Send returns to the table of errors.
+// RunErrors compares the errors of Send with the table.
 func RunErrors(t *testing.T, s Service) {
 	var tests []subtest
 	for _, f := range failures() {

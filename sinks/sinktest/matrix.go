@@ -14,7 +14,7 @@ import (
 	"twinegress/sinks"
 )
 
-// Run runs the whole matrix against a sink.
+// Run runs the matrix against a sink.
 func Run(t *testing.T, s Service) {
 	var tests []subtest
 	for _, c := range cases() {
@@ -41,8 +41,8 @@ func Run(t *testing.T, s Service) {
 	runParallel(t, tests)
 }
 
-// three is the dispatch of nearly every step: the Kafka partitions 0, 1 and 4,
-// of which the last two share a partition of the hub, in different lanes.
+// three dispatches two events to each of the Kafka partitions 0, 1 and 4, of
+// which the last two share a partition of the hub, in different lanes.
 func (e *env) three(text string) (events uint64) {
 	for _, partition := range []int32{0, 1, 4} {
 		if e.test.alone {
@@ -53,7 +53,7 @@ func (e *env) three(text string) (events uint64) {
 	return 6
 }
 
-// run takes a sender through a fault.
+// run is one test: a sender before, during and after a fault.
 func (e *env) run(how string) {
 	if !e.test.cold {
 		n := e.three("before")
@@ -84,13 +84,13 @@ func (e *env) run(how string) {
 	e.expectRecovery()
 }
 
-// allDelivered dispatches some events, which have to arrive all.
+// allDelivered dispatches some events and expects all of them delivered.
 func (e *env) allDelivered(text string) sinks.Snapshot {
 	e.t.Helper()
 	before := e.snapshot()
 	n := uint64(4)
 	e.dispatch(0, e.big(text), text, text, text)
-	if text != "struck once" { // what strikes once is to strike this batch
+	if text != "struck once" { // the fault is to meet this batch
 		n += e.three(text)
 	}
 	after := e.settled()
@@ -108,7 +108,7 @@ func (e *env) expect(when string, snap sinks.Snapshot, delivered, dropped uint64
 	}
 }
 
-// big makes a text larger than a frame where the case wants that.
+// big makes a text larger than a frame where the case needs that.
 func (e *env) big(text string) string {
 	if e.test.big {
 		return text + strings.Repeat(".", 100<<10)
@@ -116,7 +116,7 @@ func (e *env) big(text string) string {
 	return text
 }
 
-// expectDelivered: the fault costs no event.
+// expectDelivered dispatches events that the fault must not cost.
 func (e *env) expectDelivered() {
 	for range 2 {
 		snap := e.allDelivered("struck")
@@ -129,7 +129,8 @@ func (e *env) expectDelivered() {
 	}
 }
 
-// expectBackoff: the fault costs events and makes the endpoint back off.
+// expectBackoff dispatches events that the fault costs, and expects the endpoint
+// to back off.
 func (e *env) expectBackoff(how string) {
 	before := e.snapshot()
 	e.dispatch(0, e.big("struck"), "struck", "struck")
@@ -148,7 +149,7 @@ func (e *env) expectBackoff(how string) {
 	}
 	e.expectBackingOff(snap)
 
-	// Whoever comes now is dropped, one way or the other, and probes go wrong.
+	// What is dispatched now is dropped, in the back-off or as a failed probe.
 	e.three(e.big("meanwhile"))
 	e.settled()
 	if how == stays {
@@ -186,7 +187,7 @@ func (e *env) expectCause(text string) {
 	}
 }
 
-// feed dispatches one event after the other until ok holds.
+// feed dispatches one event after the other until ok holds for a snapshot.
 func (e *env) feed(what string, ok func(sinks.Snapshot) bool) {
 	e.t.Helper()
 	turn := int32(0)
@@ -202,7 +203,8 @@ func (e *env) feed(what string, ok func(sinks.Snapshot) bool) {
 	})
 }
 
-// expectSetAside: only the bad events are dropped, and all of those.
+// expectSetAside dispatches bad events among good ones, and expects the bad ones
+// alone to be dropped.
 func (e *env) expectSetAside() {
 	before := e.snapshot()
 	bad := e.test.bad
@@ -225,12 +227,12 @@ func (e *env) expectSetAside() {
 	}
 }
 
-// expectRecovery: the fault is over, and soon it is as if it had never been.
+// expectRecovery expects every event delivered soon after the repair.
 func (e *env) expectRecovery() {
 	delivered := e.snapshot().Counts.Delivered
 	begun := time.Now()
 	e.feed("something is delivered again", func(s sinks.Snapshot) bool { return s.Counts.Delivered > delivered })
-	// A back-off and a time-out, and both again for who was probing just then.
+	// A back-off and a time-out, and both again after a probe amid the repair.
 	if took, atMost := time.Since(begun), 2*(options.BackoffMax+options.Timeout)+3*time.Second; took > atMost {
 		e.t.Errorf("recovering took %v", took)
 	}
@@ -238,7 +240,7 @@ func (e *env) expectRecovery() {
 	e.allDelivered(cmp.Or(e.test.bad, "after")) // what was bad is so no more
 }
 
-// finish stops the sender and looks at what is left of it all.
+// finish closes the sender and checks its end state.
 func (e *env) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), waitTimeout)
 	defer cancel()

@@ -1,7 +1,7 @@
-// Package sinktest holds a sink to what the design promises when sending
-// fails: it runs a real sinks.Sender with the real SDK against the emulated
-// service, over real sockets, and makes that service fail in every way that it
-// can. Tests only import it.
+// Package sinktest tests a sink for what the design promises when sending fails:
+// it runs a real sinks.Sender with the real SDK against the emulated service,
+// over real sockets, and injects every fault that the service can have. Only
+// tests import it.
 package sinktest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"twinegress/sinks/entra"
 )
 
-// Service is what the suite has to know of a sink.
+// Service is the service of a sink that is tested.
 type Service struct {
 	Type   endpoints.Type
 	Opener func(roots *x509.CertPool, identity *entra.Identity) sinks.Open
@@ -29,28 +29,28 @@ type Service struct {
 const (
 	// entity is the hub's or topic's name.
 	entity = "twins"
-	// maxMessage is what an AMQP entity takes in one message.
+	// maxMessage is an AMQP entity's limit for one message.
 	maxMessage = 256 << 10
 	// partitions of the hub. Kafka has more here, so that some share one.
 	partitions = 3
 	// maxParallel is how many tests run at a time. They mostly wait: for
 	// time-outs, back-offs and the service.
 	maxParallel = 10
-	// waitTimeout bounds the wait for what comes within milliseconds, or a
-	// time-out or two, on a machine that isn't busy with other things.
+	// waitTimeout is far longer than what is waited for takes, which is
+	// milliseconds, or a time-out or two.
 	waitTimeout = 15 * time.Second
 )
 
-// options are short, so that every case sees a whole back-off. The time-out is
-// long enough for a first try, its failure and the second one on a machine that
-// is busy with other things: where it passes amid them, that is the cause seen.
+// options are short, so that every case has a whole back-off. The time-out is
+// long enough for a first try, its failure and the second one on a busy machine:
+// where it ends amid them, it would be the cause that is reported.
 var options = sinks.Options{
 	Linger: time.Millisecond, MaxEvents: 50,
 	BackoffInitial: 80 * time.Millisecond, BackoffMax: 400 * time.Millisecond,
 	Timeout: 4 * time.Second, Attempts: 3, ThrottleLimit: 1500 * time.Millisecond,
 }
 
-// protocol is what a fault needs: 0 is either of them.
+// protocol is the one that a fault exists in: 0 is either of them.
 type protocol uint8
 
 const (
@@ -61,7 +61,7 @@ const (
 // speaks reports whether the service can have a fault of this protocol.
 func (s Service) speaks(p protocol) bool { return p == 0 || (p == http) == s.isGrid() }
 
-// isGrid reports whether the service is Event Grid and not one of the two that speak AMQP.
+// isGrid reports whether the service is Event Grid, the one without AMQP.
 func (s Service) isGrid() bool { return s.Type == endpoints.TypeEventGrid }
 
 // start runs the emulated service.
@@ -92,14 +92,14 @@ func (s Service) start(t *testing.T, keys emulator.KeyPair, change func(*emulato
 	return service
 }
 
-// loopbacks counts what ownLoopback returned.
+// loopbacks counts the addresses of ownLoopback.
 var loopbacks atomic.Uint32
 
 // ownLoopback returns an address of this machine that no other service of the
-// suite has. A service that is down has closed its port; on an address that
-// they shared the next one to start might get just that, and answer what should
-// be refused. Holding the port without listening doesn't help: Go sets
-// SO_REUSEADDR, with which Linux gives it away all the same.
+// suite has. A service that is down has closed its port; on a shared address the
+// next one to start might get that port, and answer what should be refused. To
+// hold the port without listening doesn't help: Go sets SO_REUSEADDR, with which
+// Linux assigns it all the same.
 func ownLoopback() string {
 	if runtime.GOOS != "linux" { // where 127.0.0.0/8 is one address only
 		return "127.0.0.1"
@@ -108,7 +108,7 @@ func ownLoopback() string {
 	return netip.AddrFrom4([4]byte{127, byte(1 + n>>16%255), byte(n >> 8), byte(n)}).String()
 }
 
-// endpoint returns the one that the emulated service stands behind.
+// endpoint returns the endpoint of an emulated service.
 func (s Service) endpoint(service *emulator.Emulator) endpoints.Endpoint {
 	endpoint := endpoints.Endpoint{
 		ID: "4f2d1a5e-0000-4000-8000-000000000001", Type: s.Type, Path: entity,
@@ -124,7 +124,7 @@ func (s Service) endpoint(service *emulator.Emulator) endpoints.Endpoint {
 	return endpoint
 }
 
-// identityEndpoint is the same endpoint without its keys.
+// identityEndpoint returns the same endpoint without its keys.
 func (s Service) identityEndpoint(service *emulator.Emulator) endpoints.Endpoint {
 	endpoint := s.endpoint(service)
 	endpoint.Authentication = endpoints.AuthenticationIdentity
@@ -135,7 +135,7 @@ func (s Service) identityEndpoint(service *emulator.Emulator) endpoints.Endpoint
 	return endpoint
 }
 
-// scope is what the tokens for the service are for.
+// scope returns the scope of tokens for the service.
 func (s Service) scope() string {
 	switch s.Type {
 	case endpoints.TypeEventHub:
