@@ -24,7 +24,6 @@ func BenchmarkApply(b *testing.B) {
 		Sender: senderOptions, ShutdownTimeout: time.Minute, Log: log,
 		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) { return sink(nil), nil }},
 	})
-	p.enqueueCtx = b.Context()
 	set := make([]endpoints.Endpoint, many)
 	for i := range set {
 		set[i] = endpoint(fmt.Sprint(i), endpoints.SensorChange)
@@ -36,7 +35,7 @@ func BenchmarkApply(b *testing.B) {
 		return m.HeapAlloc
 	}
 	before, start := heap(), time.Now()
-	p.apply(set)
+	p.router.apply(set)
 	b.Logf("%d new endpoints: %v, %d bytes each", many, time.Since(start).Round(time.Millisecond), (heap()-before)/many)
 
 	var longest time.Duration
@@ -45,7 +44,7 @@ func BenchmarkApply(b *testing.B) {
 		defer close(done)
 		for b.Context().Err() == nil {
 			at := time.Now()
-			routes := p.acquireRoutes()
+			routes := p.router.acquire()
 			longest = max(longest, time.Since(at))
 			routes.users.Done()
 			select {
@@ -61,10 +60,10 @@ func BenchmarkApply(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		next := endpoints.Clone(set)
 		next[i%many].Filter = fmt.Sprintf("type = 'SensorChange' AND $body.Value > %d", i)
-		p.apply(next)
+		p.router.apply(next)
 	}
 	p.loaded.Store(true)
 	<-done
 	b.ReportMetric(float64(longest.Microseconds()), "longest-hold-µs")
-	p.background.Wait()
+	p.router.background.Wait()
 }

@@ -64,11 +64,11 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	gauge(descLag, float64(source.Lag))
 	gauge(descInFlight, float64(source.InFlight))
 	for t := event.TopologyOperation; t < event.NumTypes; t++ {
-		counter(descEvents, float64(p.events[t].Load()), t.String())
+		counter(descEvents, float64(p.counts.events[t].Load()), t.String())
 	}
-	counter(descUnrouted, float64(p.unrouted.Load()))
+	counter(descUnrouted, float64(p.counts.unrouted.Load()))
 	for _, r := range inputReasons {
-		counter(descRejected, float64(p.rejected[r].Load()), r.String())
+		counter(descRejected, float64(p.counts.rejected[r].Load()), r.String())
 	}
 	gauge(descWaiting, float64(p.DeadLetters.Waiting()))
 

@@ -18,16 +18,16 @@ func TestPanicIsRescued(t *testing.T) {
 		"dispatching": func(p *Pipeline) { p.DeadLetters = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := bare(t)
+			p := bare()
 			broken(p)
-			p.apply(nil)
+			p.router.apply(nil)
 			stopped := make(chan error, 1)
 			p.stop = func(cause error) { stopped <- cause }
 			c := event.NewChunk(topic, 3, 1, 10, func(*event.Chunk) { t.Error("the chunk was settled") })
 			c.Add(7, 0, 0, nil, []byte("no JSON: a dead letter"))
 			p.emit(c)
 			p.workers.Wait()
-			p.routes.users.Wait() // the table is let go of
+			p.router.routes.users.Wait() // the table is let go of
 			if err := <-stopped; !strings.Contains(err.Error(), "BUG: "+name+" a chunk of twins/3, offsets 7 to 7") {
 				t.Errorf("the run ends with %v", err)
 			}
@@ -51,16 +51,16 @@ func TestPanicShowsNoKey(t *testing.T) {
 		"routes":   map[string][]endpoints.Endpoint{endpoints.SensorChange: set},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := bare(t)
+			p := bare()
 			p.jobs.New = func() any { panic(value) }
-			p.apply(set)
+			p.router.apply(set)
 			stopped := make(chan error, 1)
 			p.stop = func(cause error) { stopped <- cause }
 			c := event.NewChunk(topic, 3, 1, 10, func(*event.Chunk) { t.Error("the chunk was settled") })
 			c.Add(7, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
 			p.emit(c)
 			p.workers.Wait()
-			p.routes.users.Wait()
+			p.router.routes.users.Wait()
 			said := (<-stopped).Error()
 			if !strings.HasPrefix(said, "BUG: preparing") || !strings.Contains(said, "signed") && !strings.Contains(said, "keyed") {
 				t.Errorf("the panic's value is not said: %s", said)

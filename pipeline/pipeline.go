@@ -15,10 +15,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,41 +47,42 @@ type Options struct {
 	Log             *zap.Logger
 }
 
-// Pipeline moves events from the ingest topics to the endpoints.
+// Pipeline moves events from the ingest topics to the endpoints. Its unexported
+// methods are that, in the order of this page; the exported ones, beside Run,
+// are what the API, the status and the metrics show of it.
 type Pipeline struct {
 	Options
 	started time.Time
 	loaded  atomic.Bool
+	router  *router
 	workers *stream.Stream
+	jobs    sync.Pool // of *job
+	counts  ingestCounts
 
 	stop       context.CancelCauseFunc // of Run
 	enqueueCtx context.Context         // ends when a stop can't wait for lanes and drains any longer
-	jobs       sync.Pool               // of *job
+	abort      context.CancelCauseFunc // of enqueueCtx
+}
 
+// ingestCounts are of events before they have an endpoint.
+type ingestCounts struct {
 	events   [event.NumTypes]atomic.Uint64
 	rejected [event.NumReasons]atomic.Uint64
 	unrouted atomic.Uint64
-
-	mu         sync.Mutex
-	senders    map[string]*sinks.Sender
-	leaving    map[*sinks.Sender]bool // removed, still draining
-	gone       map[endpoints.Type]*times
-	routes     *routes
-	background sync.WaitGroup // drains of removed senders, closes of old connections
 }
 
 // New makes a pipeline. Nothing moves before Run.
 func New(o Options) *Pipeline {
 	o.Sender.Pauses = new(sinks.Pauses)
-	return &Pipeline{
+	p := &Pipeline{
 		Options: o,
 		started: time.Now(),
 		workers: stream.New().WithMaxGoroutines(runtime.GOMAXPROCS(0)),
 		jobs:    sync.Pool{New: func() any { return new(job) }},
-		senders: make(map[string]*sinks.Sender),
-		leaving: make(map[*sinks.Sender]bool),
-		gone:    make(map[endpoints.Type]*times),
 	}
+	p.enqueueCtx, p.abort = context.WithCancelCause(context.Background())
+	p.router = newRouter(p.enqueueCtx, &p.Options)
+	return p
 }
 
 // Run loads the endpoints and moves events until ctx ends; then it stops
@@ -95,10 +94,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		return errors.Join(err, p.DeadLetters.Close(ctx), p.Source.Close(ctx))
 	}
 	defer p.Sender.Pauses.Watch()()
-	enqueueCtx, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer giveUp(nil)
-	p.enqueueCtx = enqueueCtx
-	p.apply(set)
+	defer p.abort(nil)
+	p.router.apply(set)
 	p.loaded.Store(true)
 
 	running, stop := context.WithCancelCause(ctx)
@@ -106,13 +103,13 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	p.stop = stop
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
-		if err := p.Endpoints.Watch(running, p.apply); err != nil {
+		if err := p.Endpoints.Watch(running, p.router.apply); err != nil {
 			stop(fmt.Errorf("following the endpoints: %w", err))
 		}
 	})
 
 	// Beside this goroutine, not in it: the time for a stop runs from ctx's
-	// end, also while a full lane holds the source in emit.
+	// end, also while a full lane blocks the source in emit.
 	var source sync.WaitGroup
 	source.Go(func() {
 		if err := p.Source.Run(running, p.emit); err != nil {
@@ -123,17 +120,18 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if ctx.Err() == nil {
 		err = context.Cause(running)
 	}
-	return errors.Join(err, p.shutdown(giveUp, func() {
+	return errors.Join(err, p.shutdown(func() {
 		source.Wait()
 		watcher.Wait()
 		p.workers.Wait()
 	}))
 }
 
-// emit puts a chunk on the way. Order is kept by the stream: the tasks run in
-// parallel, their callbacks one after the other in the order of the calls.
+// emit passes a chunk on to prepare and dispatch. Order is kept by the stream:
+// its tasks run in parallel, their callbacks one after the other in the order
+// of the calls.
 func (p *Pipeline) emit(c *event.Chunk) {
-	routes := p.acquireRoutes()
+	routes := p.router.acquire()
 	p.workers.Go(func() (dispatch stream.Callback) {
 		dispatch = routes.users.Done // all that is left to do if prepare panics
 		defer p.rescue("preparing", c)
@@ -194,15 +192,15 @@ func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Target]) *jo
 func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
 	for t, n := range j.byType {
 		if n > 0 {
-			p.events[t].Add(n)
+			p.counts.events[t].Add(n)
 		}
 	}
-	p.unrouted.Add(j.unrouted)
+	p.counts.unrouted.Add(j.unrouted)
 
 	err := j.fanout.Enqueue(p.enqueueCtx, c)
 	for i := range c.Rejected {
 		r := &c.Rejected[i]
-		p.rejected[r.Reason].Add(1)
+		p.counts.rejected[r.Reason].Add(1)
 		c.Hold(1)
 		p.DeadLetters.Put(&r.Event, r.Reason, r.Detail, "")
 	}
@@ -213,24 +211,20 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
 	}
 }
 
-// shutdown gives what is in flight three quarters of the time to get its
-// outcome, half of the rest to the dead letters, and what is left then to
-// committing and to leaving the group. What has no outcome by then stays
-// uncommitted and comes again after the restart. handedOff waits until no more
-// chunks are read and all that were are with the senders, which giveUp hastens.
-func (p *Pipeline) shutdown(giveUp context.CancelCauseFunc, handedOff func()) error {
+// shutdown divides the shutdown time-out: three quarters are for what is in
+// flight to get its outcome, half of the rest for the dead letters, and what is
+// left then for committing and leaving the group. What has no outcome by then
+// stays uncommitted and comes again after the restart. enqueued must block
+// until no more chunks are read and all that were are with the senders.
+func (p *Pipeline) shutdown(enqueued func()) error {
 	ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
 	defer cancel()
 	draining, cancelDraining := context.WithTimeout(ctx, p.ShutdownTimeout*3/4)
 	defer cancelDraining()
-	defer context.AfterFunc(draining, func() { giveUp(errors.New("the shutdown time-out is nearly over")) })()
+	defer context.AfterFunc(draining, func() { p.abort(errors.New("the shutdown time-out is nearly over")) })()
 
-	handedOff()
-	p.mu.Lock()
-	senders := slices.Collect(maps.Values(p.senders))
-	p.mu.Unlock()
-	pending, err := sinks.CloseAll(draining, senders)
-	p.background.Wait()
+	enqueued()
+	pending, err := p.router.close(draining)
 	for id, n := range pending {
 		p.Log.Warn("stopped before every event had its outcome: these come again after the restart",
 			zap.String("endpoint", id), zap.Int("events", n))

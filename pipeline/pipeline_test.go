@@ -274,27 +274,25 @@ func TestRunEndsWithItsStore(t *testing.T) {
 }
 
 // bare is a pipeline without anything before it.
-func bare(t *testing.T) *Pipeline {
-	p := New(Options{
+func bare() *Pipeline {
+	return New(Options{
 		Sender: senderOptions, ShutdownTimeout: time.Minute, Log: zap.NewNop(),
 		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) { return sink(nil), nil }},
 	})
-	p.enqueueCtx = t.Context()
-	return p
 }
 
 // A removed endpoint's sender is drained only when no chunk is left that was
 // given a table with it: not even one that was replaced twice since.
 func TestRemoveWaitsForEveryTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := bare(t)
+		p := bare()
 		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)
-		p.apply([]endpoints.Endpoint{a})
-		first := p.acquireRoutes()
-		p.apply([]endpoints.Endpoint{a, b})
-		second := p.acquireRoutes()
-		p.apply([]endpoints.Endpoint{b, a})
-		p.apply([]endpoints.Endpoint{b})
+		p.router.apply([]endpoints.Endpoint{a})
+		first := p.router.acquire()
+		p.router.apply([]endpoints.Endpoint{a, b})
+		second := p.router.acquire()
+		p.router.apply([]endpoints.Endpoint{b, a})
+		p.router.apply([]endpoints.Endpoint{b})
 		synctest.Wait()
 		states := func() (s string) {
 			for _, snap := range p.Snapshots() {
@@ -320,7 +318,7 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 		if got := states(); got != "b provisioning; " {
 			t.Errorf("with no table in use: %s", got)
 		}
-		p.background.Wait()
+		p.router.background.Wait()
 		p.workers.Wait()
 	})
 }
@@ -329,9 +327,9 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 // while one drains whose id is in use again.
 func TestDeletedEndpointsStayCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := bare(t)
+		p := bare()
 		dispatch := func() {
-			r := p.acquireRoutes()
+			r := p.router.acquire()
 			c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
 			c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
 			p.dispatch(c, p.prepare(c, r.table))
@@ -343,17 +341,17 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 			return fmt.Sprintf("%d delivered, %d sends", times.latency.Count(), times.sends.Count())
 		}
 		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)
-		p.apply([]endpoints.Endpoint{a, b})
+		p.router.apply([]endpoints.Endpoint{a, b})
 		dispatch()
 		time.Sleep(time.Minute)
-		busy := p.acquireRoutes()
+		busy := p.router.acquire()
 		const want = "2 delivered, 2 sends"
 		for _, step := range []struct {
 			name string
 			do   func()
 		}{
-			{"a is removed", func() { p.apply([]endpoints.Endpoint{b}) }},
-			{"it is there again, and the one before drains", func() { p.apply([]endpoints.Endpoint{a, b}) }},
+			{"a is removed", func() { p.router.apply([]endpoints.Endpoint{b}) }},
+			{"it is there again, and the one before drains", func() { p.router.apply([]endpoints.Endpoint{a, b}) }},
 			{"that one is gone", func() { busy.users.Done() }},
 		} {
 			step.do()
@@ -362,8 +360,8 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 				t.Errorf("%s: %s, want %s", step.name, got, want)
 			}
 		}
-		p.apply(nil)
-		p.background.Wait()
+		p.router.apply(nil)
+		p.router.background.Wait()
 		p.workers.Wait()
 		if got := counted(); got != want {
 			t.Errorf("with no endpoint: %s, want %s", got, want)
@@ -373,38 +371,38 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 
 // The log names the endpoints that come and go, and not thousands at the start.
 func TestStartIsOneLine(t *testing.T) {
-	p := bare(t)
+	p := bare()
 	core, logs := observer.New(zap.InfoLevel)
 	p.Log = zap.New(core)
 	set := []endpoints.Endpoint{endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)}
-	p.apply(set)
+	p.router.apply(set)
 	if all := logs.TakeAll(); len(all) != 1 || all[0].ContextMap()["endpoints"] != int64(2) {
 		t.Errorf("at the start: %v", all)
 	}
-	p.apply(append(set, endpoint("c", endpoints.SensorChange)))
+	p.router.apply(append(set, endpoint("c", endpoints.SensorChange)))
 	if all := logs.TakeAll(); len(all) != 1 || all[0].Message != "endpoint added" {
 		t.Errorf("a change: %v", all)
 	}
-	p.background.Wait()
+	p.router.background.Wait()
 }
 
 func targets(p *Pipeline, typ event.Type) []sinks.Target {
 	var l match.Lookup[sinks.Target]
-	return l.Targets(p.routes.table, &event.Event{Type: typ})
+	return l.Targets(p.router.routes.table, &event.Event{Type: typ})
 }
 
 // What an apply leaves alone goes on; what it changes is the same sender still.
 func TestApplyKeepsSenders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := bare(t)
+		p := bare()
 		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SpaceChange)
-		p.apply([]endpoints.Endpoint{a, b})
-		before := map[string]*sinks.Sender{"a": p.senders["a"], "b": p.senders["b"]}
+		p.router.apply([]endpoints.Endpoint{a, b})
+		before := map[string]*sinks.Sender{"a": p.router.senders["a"], "b": p.router.senders["b"]}
 		changed := b
 		changed.ConnectionString, changed.EventTypes = "y", []string{endpoints.SensorChange}
-		p.apply([]endpoints.Endpoint{a, changed})
+		p.router.apply([]endpoints.Endpoint{a, changed})
 		for id, s := range before {
-			if p.senders[id] != s {
+			if p.router.senders[id] != s {
 				t.Errorf("%s has another sender", id)
 			}
 		}
@@ -417,7 +415,7 @@ func TestApplyKeepsSenders(t *testing.T) {
 		if e := before["b"].Endpoint(); e.ConnectionString != "y" {
 			t.Error("the sender was not updated")
 		}
-		p.background.Wait()
+		p.router.background.Wait()
 		p.workers.Wait()
 	})
 }

@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -9,141 +11,225 @@ import (
 	"twinegress/endpoints"
 	"twinegress/endpoints/filter"
 	"twinegress/internal/event"
+	"twinegress/internal/metrics"
 	"twinegress/sinks"
 	"twinegress/stages/match"
 )
 
-// routes is a route table with the chunks that were given it. Only when the
-// last of them is dispatched may a sender that the next table lacks be drained.
+// router keeps the senders, and the route table to them, in line with the set
+// of endpoints.
+type router struct {
+	ctx     context.Context // of what runs in the background
+	options *Options
+
+	mu       sync.Mutex
+	routes   *routes
+	senders  map[string]*sinks.Sender
+	draining map[*sinks.Sender]bool // removed
+	// retiredTotals are of the senders that were removed and drained. Without
+	// them a counter would fall as an endpoint is deleted, which Prometheus takes
+	// for a restart: it would count again what all others have counted.
+	retiredTotals totalsByType
+
+	background sync.WaitGroup // drains of removed senders, closes of old connections
+}
+
+type totalsByType map[endpoints.Type]*totals
+
+// totals are histograms of all endpoints of a type.
+type totals struct{ latency, sends metrics.Histogram }
+
+func (b totalsByType) add(typ endpoints.Type, c *sinks.Counts) {
+	t := b[typ]
+	if t == nil {
+		t = new(totals)
+		b[typ] = t
+	}
+	t.latency.Add(&c.Latency)
+	t.sends.Add(&c.Sends)
+}
+
+// routes is a route table with the chunks that use it. Only when the last of
+// them is dispatched may a sender that the next table lacks be drained.
 type routes struct {
 	table *match.Table[sinks.Target]
 	// users are those chunks, and the table before while that has users: chunks
-	// may still be under way with a table that was replaced several times over.
-	// Add under Pipeline.mu, and not once the table is replaced.
+	// may still use a table that was replaced several times over. Add under
+	// router.mu, and not once the table is replaced.
 	users sync.WaitGroup
 }
 
-func (p *Pipeline) acquireRoutes() *routes {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.routes.users.Add(1)
-	return p.routes
+func newRouter(ctx context.Context, o *Options) *router {
+	return &router{
+		ctx: ctx, options: o,
+		senders:       make(map[string]*sinks.Sender),
+		draining:      make(map[*sinks.Sender]bool),
+		retiredTotals: make(totalsByType),
+	}
+}
+
+// acquire returns the routes of this moment. Their users.Done must be called
+// when the caller's chunk is dispatched.
+func (r *router) acquire() *routes {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.routes.users.Add(1)
+	return r.routes
 }
 
 // apply makes the running senders those of this set: new ones are started,
 // changed ones updated, then the table is swapped, then removed ones drained.
-// An event of an endpoint that did not change notices nothing.
+// Nothing changes for the events of an endpoint that stays as it is.
 //
 // Only one apply runs at a time, and nobody else changes the senders. So the
 // lock, which every chunk needs, is held for the swap alone.
-func (p *Pipeline) apply(set []endpoints.Endpoint) {
-	added := p.Log.Info
-	if p.routes == nil { // the start: thousands of lines would tell nobody anything
-		added = p.Log.Debug
-		p.Log.Info("endpoints loaded", zap.Int("endpoints", len(set)))
+func (r *router) apply(set []endpoints.Endpoint) {
+	log := r.options.Log
+	added := log.Info
+	if r.routes == nil { // the start: nobody reads thousands of lines
+		added = log.Debug
+		log.Info("endpoints loaded", zap.Int("endpoints", len(set)))
 	}
 	senders := make(map[string]*sinks.Sender, len(set))
 	given := make([]match.Route[sinks.Target], 0, len(set))
 	for _, endpoint := range set {
-		s := p.senders[endpoint.ID]
+		s := r.senders[endpoint.ID]
 		switch {
 		case s == nil:
-			s = sinks.NewSender(endpoint, p.Sender, p.open, p.DeadLetters, p.Log)
+			s = sinks.NewSender(endpoint, r.options.Sender, r.open, r.options.DeadLetters, log)
 			added("endpoint added", zap.Object("endpoint", endpoint))
 		case !s.Endpoint().Equal(endpoint):
-			p.update(s, endpoint)
+			r.update(s, endpoint)
 		}
 		senders[endpoint.ID] = s
-		given = append(given, p.route(sinks.Target{Sender: s, Slot: int32(len(given))}, endpoint))
+		given = append(given, r.route(sinks.Target{Sender: s, Slot: int32(len(given))}, endpoint))
 	}
 	var removed []*sinks.Sender
-	for id, s := range p.senders {
+	for id, s := range r.senders {
 		if senders[id] == nil {
 			removed = append(removed, s)
 		}
 	}
 	next := &routes{table: match.NewTable(given)}
-	p.mu.Lock()
-	old := p.routes
-	p.routes, p.senders = next, senders
+	r.mu.Lock()
+	old := r.routes
+	r.routes, r.senders = next, senders
 	for _, s := range removed {
-		p.leaving[s] = true
+		r.draining[s] = true
 	}
 	if old != nil {
 		next.users.Add(1)
 	}
-	p.mu.Unlock()
+	r.mu.Unlock()
 	if old != nil {
-		p.background.Go(func() {
+		r.background.Go(func() {
 			old.users.Wait()
 			next.users.Done()
 		})
 	}
 	for _, s := range removed {
-		p.remove(s, old)
+		r.remove(s, old)
 	}
 }
 
 // route is what the endpoint subscribed to. While an endpoint of Event Grid is
 // made one that speaks AMQP, and there is no other of that kind, what was
 // already decoded has the envelope's id for its correlation id.
-func (p *Pipeline) route(target sinks.Target, endpoint endpoints.Endpoint) match.Route[sinks.Target] {
-	r := match.Route[sinks.Target]{Target: target, Correlated: endpoint.Type.AMQP()}
+func (r *router) route(target sinks.Target, endpoint endpoints.Endpoint) match.Route[sinks.Target] {
+	route := match.Route[sinks.Target]{Target: target, Correlated: endpoint.Type.AMQP()}
 	if endpoint.Filter != "" {
 		var err error
-		if r.Filter, err = filter.Parse(endpoint.Filter); err != nil {
-			// The store validates what it hands out. What an endpoint must not
-			// get is worse than what it misses, so it gets nothing.
-			p.Log.Error("BUG: an endpoint has a filter that can't be read, and gets no events",
+		if route.Filter, err = filter.Parse(endpoint.Filter); err != nil {
+			// The store validates what it returns. What an endpoint must not get
+			// is worse than what it misses, so it gets nothing.
+			r.options.Log.Error("BUG: an endpoint has a filter that can't be read, and gets no events",
 				zap.String("endpoint", endpoint.ID), zap.Error(err))
-			return r
+			return route
 		}
 	}
 	for _, name := range endpoint.EventTypes {
-		r.Types = append(r.Types, event.TypeOf(name))
+		route.Types = append(route.Types, event.TypeOf(name))
 	}
-	return r
+	return route
 }
 
 // open opens an endpoint's sink by its type: an update may change it.
-func (p *Pipeline) open(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
-	return p.Open[endpoint.Type](endpoint, key)
+func (r *router) open(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
+	return r.options.Open[endpoint.Type](endpoint, key)
 }
 
-func (p *Pipeline) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
-	p.Log.Info("endpoint changed", zap.Object("endpoint", endpoint))
+func (r *router) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
+	log := r.options.Log
+	log.Info("endpoint changed", zap.Object("endpoint", endpoint))
 	closeOld := s.Update(endpoint)
 	if closeOld == nil {
 		return
 	}
-	p.background.Go(func() {
-		ctx, cancel := context.WithTimeout(p.enqueueCtx, p.ShutdownTimeout)
+	r.background.Go(func() {
+		ctx, cancel := context.WithTimeout(r.ctx, r.options.ShutdownTimeout)
 		defer cancel()
 		if err := closeOld(ctx); err != nil {
-			p.Log.Warn("closing an endpoint's old connection failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
+			log.Warn("closing an endpoint's old connection failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
 		}
 	})
 }
 
-// remove drains a sender once the last chunk that was given its table is
-// dispatched.
-func (p *Pipeline) remove(s *sinks.Sender, from *routes) {
-	endpoint := s.Endpoint()
-	p.Log.Info("endpoint removed: draining", zap.Object("endpoint", endpoint))
-	p.background.Go(func() {
+// remove drains a sender once the last chunk that uses its table is dispatched.
+func (r *router) remove(s *sinks.Sender, from *routes) {
+	endpoint, log := s.Endpoint(), r.options.Log
+	log.Info("endpoint removed: draining", zap.Object("endpoint", endpoint))
+	r.background.Go(func() {
 		from.users.Wait()
-		ctx, cancel := context.WithTimeout(p.enqueueCtx, p.ShutdownTimeout)
+		ctx, cancel := context.WithTimeout(r.ctx, r.options.ShutdownTimeout)
 		defer cancel()
 		if err := s.Remove(ctx); err != nil {
-			p.Log.Warn("closing a removed endpoint failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
+			log.Warn("closing a removed endpoint failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
 		}
-		counts := s.Snapshot().Counts // nothing is counted any more
-		p.mu.Lock()
-		delete(p.leaving, s)
-		if p.gone[endpoint.Type] == nil {
-			p.gone[endpoint.Type] = new(times)
-		}
-		p.gone[endpoint.Type].add(&counts)
-		p.mu.Unlock()
+		counts := s.Snapshot().Counts // final: all events have their outcome
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.draining, s)
+		r.retiredTotals.add(endpoint.Type, &counts)
 	})
+}
+
+// close drains all senders within ctx, see sinks.CloseAll, and waits for what
+// runs in the background. The dispatcher must not use them any more.
+func (r *router) close(ctx context.Context) (pending map[string]int, err error) {
+	r.mu.Lock()
+	senders := slices.Collect(maps.Values(r.senders))
+	r.mu.Unlock()
+	pending, err = sinks.CloseAll(ctx, senders)
+	r.background.Wait()
+	return pending, err
+}
+
+// sender returns the sender of an id, else the one that is being drained.
+func (r *router) sender(id string) *sinks.Sender {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if s := r.senders[id]; s != nil {
+		return s
+	}
+	for s := range r.draining {
+		if s.Endpoint().ID == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// all returns the senders, those that are being drained last, and a copy of the
+// totals of all that were before.
+func (r *router) all() ([]*sinks.Sender, totalsByType) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	senders := slices.AppendSeq(make([]*sinks.Sender, 0, len(r.senders)+len(r.draining)), maps.Values(r.senders))
+	senders = slices.AppendSeq(senders, maps.Keys(r.draining))
+	retired := make(totalsByType)
+	for typ, t := range r.retiredTotals {
+		copied := *t
+		retired[typ] = &copied
+	}
+	return senders, retired
 }

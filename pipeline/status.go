@@ -2,13 +2,10 @@ package pipeline
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
-	"twinegress/endpoints"
 	"twinegress/internal/event"
-	"twinegress/internal/metrics"
 	"twinegress/sinks"
 )
 
@@ -67,15 +64,15 @@ func (p *Pipeline) Status() Status {
 		Version: p.Version, Instance: p.Instance, StartedAt: p.started.UTC(),
 		Ingest: IngestStatus{
 			Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
-			Unrouted: p.unrouted.Load(), Rejected: make(map[string]uint64),
+			Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64),
 		},
 		Endpoints: []EndpointStatus{},
 	}
-	for t := range p.events {
-		st.Ingest.Events += p.events[t].Load()
+	for t := range p.counts.events {
+		st.Ingest.Events += p.counts.events[t].Load()
 	}
 	for _, r := range inputReasons {
-		st.Ingest.Rejected[r.String()] = p.rejected[r].Load()
+		st.Ingest.Rejected[r.String()] = p.counts.rejected[r].Load()
 	}
 	for _, snap := range p.Snapshots() {
 		st.Endpoints = append(st.Endpoints, statusOf(snap))
@@ -101,27 +98,19 @@ func statusOf(snap sinks.Snapshot) EndpointStatus {
 	return e
 }
 
-// snapshot is a sender's. An endpoint also holds the others back where polling
-// waits before any lane of it is full, since its events keep too much in flight.
-func (p *Pipeline) snapshot(s *sinks.Sender) sinks.Snapshot {
-	snap := s.Snapshot()
-	snap.HoldsBack = snap.HoldsBack || snap.OverShare && p.Source.Full()
-	return snap
-}
-
-// EndpointStatus gives the state of one endpoint, also of a removed one while
+// EndpointStatus returns the state of one endpoint, also of a removed one while
 // it drains; false if there is none with that id.
 func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
-	s := p.sender(id)
+	s := p.router.sender(id)
 	if s == nil {
 		return EndpointStatus{}, false
 	}
 	return statusOf(p.snapshot(s)), true
 }
 
-// Health tells how an endpoint is doing; false if nothing of it runs.
+// Health returns how an endpoint is doing; false if nothing of it runs.
 func (p *Pipeline) Health(id string) (sinks.Health, bool) {
-	s := p.sender(id)
+	s := p.router.sender(id)
 	if s == nil {
 		return sinks.Health{}, false
 	}
@@ -130,66 +119,27 @@ func (p *Pipeline) Health(id string) (sinks.Health, bool) {
 
 // Retry ends an endpoint's back-off now, if it is in one.
 func (p *Pipeline) Retry(id string) {
-	if s := p.sender(id); s != nil {
+	if s := p.router.sender(id); s != nil {
 		s.Retry()
 	}
 }
 
-// sender gives the sender of an id, else the one that is being drained.
-func (p *Pipeline) sender(id string) *sinks.Sender {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s := p.senders[id]; s != nil {
-		return s
-	}
-	for s := range p.leaving {
-		if s.Endpoint().ID == id {
-			return s
-		}
-	}
-	return nil
-}
-
-// Snapshots gives every sender's, ordered by endpoint id. A removed endpoint
+// Snapshots returns every sender's, ordered by endpoint id. A removed endpoint
 // is among them while it drains, unless its id is in use again.
 func (p *Pipeline) Snapshots() []sinks.Snapshot {
 	snaps, _ := p.snapshots()
 	return snaps
 }
 
-// times are histograms of all endpoints of a type.
-type times struct{ latency, sends metrics.Histogram }
-
-func (t *times) add(c *sinks.Counts) {
-	t.latency.Add(&c.Latency)
-	t.sends.Add(&c.Sends)
-}
-
-// snapshots gives Snapshots', and the times by endpoint type: of all senders
-// that there are, and of those that are gone. Without these a counter would
-// fall as an endpoint is deleted, which Prometheus takes for a restart: it
-// would count again what all others have counted.
-func (p *Pipeline) snapshots() ([]sinks.Snapshot, map[endpoints.Type]*times) {
-	byType := make(map[endpoints.Type]*times)
-	of := func(typ endpoints.Type) *times {
-		if byType[typ] == nil {
-			byType[typ] = new(times)
-		}
-		return byType[typ]
-	}
-	p.mu.Lock()
-	senders := slices.AppendSeq(make([]*sinks.Sender, 0, len(p.senders)+len(p.leaving)), maps.Values(p.senders))
-	senders = slices.AppendSeq(senders, maps.Keys(p.leaving))
-	for typ, t := range p.gone {
-		*of(typ) = *t
-	}
-	p.mu.Unlock()
-
+// snapshots also returns the totals by endpoint type, those of endpoints that
+// are no more included.
+func (p *Pipeline) snapshots() ([]sinks.Snapshot, totalsByType) {
+	senders, byType := p.router.all()
 	snaps := make([]sinks.Snapshot, 0, len(senders))
 	ids := make(map[string]bool, len(senders))
 	for _, s := range senders { // those that are removed come last
 		snap := p.snapshot(s)
-		of(snap.Endpoint.Type).add(&snap.Counts)
+		byType.add(snap.Endpoint.Type, &snap.Counts)
 		if id := snap.Endpoint.ID; !ids[id] {
 			ids[id] = true
 			snaps = append(snaps, snap)
@@ -197,4 +147,12 @@ func (p *Pipeline) snapshots() ([]sinks.Snapshot, map[endpoints.Type]*times) {
 	}
 	slices.SortFunc(snaps, func(a, b sinks.Snapshot) int { return cmp.Compare(a.Endpoint.ID, b.Endpoint.ID) })
 	return snaps, byType
+}
+
+// snapshot is a sender's. An endpoint also holds the others back where polling
+// waits before any lane of it is full, since its events keep too much in flight.
+func (p *Pipeline) snapshot(s *sinks.Sender) sinks.Snapshot {
+	snap := s.Snapshot()
+	snap.HoldsBack = snap.HoldsBack || snap.OverShare && p.Source.Full()
+	return snap
 }
