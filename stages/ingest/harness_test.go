@@ -181,7 +181,7 @@ func (h *harness) stop() time.Duration {
 	h.cancel()
 	select {
 	case <-h.done:
-	case <-time.After(time.Second):
+	case <-time.After(3 * time.Second):
 		h.t.Fatal("Run does not return")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

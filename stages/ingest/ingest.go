@@ -2,16 +2,18 @@
 // what it reads into chunks, and commits an offset only when every event up to
 // it has its outcome:
 //
-//	poller      polls, copies records into chunks      goroutine 1
-//	partition   tracks each chunk
-//	scheduler   queues it, and picks the next one
-//	Run         emits it to the pipeline               goroutine 2
-//	partition   settles it, in any order               whose outcome is the last
-//	watermark   moves over settled chunks; the client commits it
+//	poller      polls, and copies records into chunks    goroutine 1
+//	partition   tracks the chunk
+//	scheduler   queues it
+//	            returns the next one, with its lane      goroutine 2: Run
+//	Run         emits it to the pipeline
+//	partition   settles it, in any order                 the goroutine of its last outcome
+//	watermark   moves over settled chunks, and is marked
+//	member      commits marks                            the client's
 //
 // The queue is bounded in bytes in flight: over the limit polling waits, while
 // heartbeats and rebalances go on. Goroutine 3 asks the brokers at intervals
-// where partitions end (offsets). All three end with Run.
+// where partitions end (offsets). These three end before Run returns.
 //
 // Rebalances take place beside them, on the client's goroutines: partitions
 // that stay are polled and sent while others are drained (partitionSet).

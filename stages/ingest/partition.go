@@ -31,7 +31,7 @@ const maxWindow = 16 << 10
 //	                          │                     ▼
 //	                          └─ lost, closed ─► released
 //
-// answered: the group has said what it has committed. polled: a poll has
+// answered: the group has returned what it has committed. polled: a poll has
 // returned records. No state is entered twice: a partition that comes back is a
 // new one.
 type ownership uint8
@@ -76,8 +76,8 @@ type consumer interface {
 // partition is one ownership of one partition: from the moment at which this
 // copy was assigned it until it is revoked or lost. A new ownership is a new
 // partition, so that a late outcome of a chunk of the old one can't move
-// anything. It has more fields than most types, since it is where four
-// concerns meet; each is a line or a block below.
+// anything. It has more fields and methods than other types, since one lock has
+// to decide about all of them: tracking, ownership, offsets, pausing.
 type partition struct {
 	topicPartition
 	consumer consumer

@@ -34,7 +34,9 @@ const drainTimeout = 10 * time.Second
 //     partition while a poll is under way. After it, the client asks for the
 //     committed offsets and only then begins to fetch.
 //
-// Locks are taken in this order: gate, mu, then scheduler.mu or a partition's.
+// Lock order: pollGate.mu, partitionSet.mu, then either scheduler.mu or a
+// partition's mu, and under that one the client's own locks. No lock is held
+// while Run emits a chunk or a drain waits.
 type partitionSet struct {
 	member    *member
 	consumer  consumer
@@ -63,30 +65,30 @@ func (s *partitionSet) assigned(_ context.Context, client *kgo.Client, added map
 
 // revoked releases partitions in order: chunks in flight may settle, for a
 // while, and are committed.
-func (s *partitionSet) revoked(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
+func (s *partitionSet) revoked(ctx context.Context, _ *kgo.Client, removed map[string][]int32) {
 	ctx, cancel := context.WithTimeout(ctx, min(drainTimeout, s.member.config.RebalanceTimeout/2))
 	defer cancel()
 	var drains sync.WaitGroup
-	for _, p := range s.remove(gone) {
+	for _, p := range s.remove(removed) {
 		drains.Go(func() { p.drain(ctx) })
 	}
 	drains.Wait()
-	if err := s.member.commit(ctx); err != nil && len(gone) > 0 {
+	if err := s.member.commit(ctx); err != nil && len(removed) > 0 {
 		s.member.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
 	}
-	if len(gone) > 0 {
-		s.member.log.Info("partitions revoked", zap.Stringer("partitions", partitionNames(gone)))
+	if len(removed) > 0 {
+		s.member.log.Info("partitions revoked", zap.Stringer("partitions", partitionNames(removed)))
 	}
 }
 
 // lost releases partitions that are another copy's already. ctx is the
 // client's: once it has ended, Close has released them, and nothing was lost.
-func (s *partitionSet) lost(ctx context.Context, _ *kgo.Client, gone map[string][]int32) {
-	for _, p := range s.remove(gone) {
+func (s *partitionSet) lost(ctx context.Context, _ *kgo.Client, removed map[string][]int32) {
+	for _, p := range s.remove(removed) {
 		p.release()
 	}
-	if len(gone) > 0 && ctx.Err() == nil {
-		s.member.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitionNames(gone)))
+	if len(removed) > 0 && ctx.Err() == nil {
+		s.member.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitionNames(removed)))
 	}
 }
 
@@ -110,20 +112,21 @@ func (s *partitionSet) add(added map[string][]int32) {
 	s.scheduler.rebalance(s.owned)
 }
 
-func (s *partitionSet) remove(gone map[string][]int32) (removed []*partition) {
+// remove returns those of the partitions that were owned.
+func (s *partitionSet) remove(removed map[string][]int32) (owned []*partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for topic, numbers := range gone {
+	for topic, numbers := range removed {
 		for _, number := range numbers {
 			id := topicPartition{topic, number}
 			if p := s.owned[id]; p != nil {
-				removed = append(removed, p)
+				owned = append(owned, p)
 				delete(s.owned, id)
 			}
 		}
 	}
 	s.scheduler.rebalance(s.owned)
-	return removed
+	return owned
 }
 
 // releaseAll makes leaving the group quick: what has no outcome by now gets

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// A chunk ends at this many records or bytes. Smaller chunks would cost
-	// more hand-offs an event, larger ones would hold more back behind one
-	// slow event and leave the decoding workers less to share.
+	// chunkRecords and chunkBytes bound a chunk. Smaller chunks would cost more
+	// hand-offs per event; larger ones would delay more events behind a slow one
+	// and leave the decoding workers less to share.
 	chunkRecords = 256
 	chunkBytes   = 256 << 10
 
