@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// What a fetch may bring decides how much memory lies in the client's
-	// buffers, beyond maxInFlightBytes. These bound it as it comes over the wire.
+	// fetchBytes bounds a fetch in bytes on the wire. What a fetch brings is
+	// memory in the client's buffers, beyond maxInFlightBytes.
 	fetchBytes = fetchPartitions * fetchPartitionBytes
 	// fetchPartitionBytes has room for the largest batch that a topic takes by
 	// default, 1 MiB and 12 bytes. One that is larger comes only if it is the
@@ -16,51 +16,52 @@ const (
 	// 700 KB came one batch at a time, from partitions that had to wait for others.
 	fetchPartitionBytes = 1<<20 + 4<<10
 	fetchPartitions     = 8
-	// unpackedBytes bounds it as it is unpacked, as far as that can be known:
+	// unpackedBytes bounds a fetch in unpacked bytes, as far as that is known:
 	// brokers count compressed bytes, and send a whole batch at least.
 	unpackedBytes = 32 << 20
-	// firstRatio is what a topic's compression is taken for until its first
-	// batches show it: what an hour's backlog of it may be, at worst.
+	// firstRatio is the compression ratio assumed until the first batches
+	// arrive: that of an hour's backlog, at worst.
 	firstRatio = 64
-	// evidence is how many bytes on the wire it takes to believe that a topic is
-	// compressed less. That it is more is believed at once.
-	evidence = 256 << 10
-	// leastPartitionBytes has room for the batches that producers make: of a
-	// partition whose next one is larger, a fetch that brings another's brings nothing.
-	leastPartitionBytes = 32 << 10
+	// ratioBytes is the number of bytes on the wire after which a lower ratio is
+	// assumed in full. A higher one is assumed at once.
+	ratioBytes = 256 << 10
+	// minPartitionBytes has room for the batches that producers usually make. A
+	// partition whose next batch is larger brings nothing in a fetch that brings
+	// another partition's.
+	minPartitionBytes = 32 << 10
 )
 
-// fetchSize asks for less of a topic the more it is compressed: by the wire's
-// bytes alone a topic packed to a hundredth would bring 800 MiB at once.
+// fetchSize requests the less of a topic the more it is compressed: bounded on
+// the wire alone, a topic packed to a hundredth would bring 800 MiB at once.
 type fetchSize struct {
 	client *kgo.Client
 
-	mu    sync.Mutex
-	ratio float64 // of what batches hold to what they take on the wire; the lately highest
-	asked int32   // bytes of a fetch
+	mu        sync.Mutex
+	ratio     float64 // of unpacked bytes to bytes on the wire; the highest of late
+	requested int32   // bytes of a fetch
 }
 
 func newFetchSize() *fetchSize {
 	f := &fetchSize{ratio: firstRatio}
-	f.asked = f.bytes()
+	f.requested = f.bytes()
 	return f
 }
 
-// options ask for what suits a topic of which nothing is known.
+// options returns the options for topics of which nothing is known yet.
 func (f *fetchSize) options() []kgo.Opt {
 	return []kgo.Opt{
-		kgo.FetchMaxBytes(f.asked),
-		kgo.FetchMaxPartitionBytes(partitionBytes(f.asked)),
+		kgo.FetchMaxBytes(f.requested),
+		kgo.FetchMaxPartitionBytes(partitionBytes(f.requested)),
 		kgo.WithHooks(f),
 	}
 }
 
-// bytes is how large a fetch may be at the ratio seen.
+// bytes returns the bound of a fetch at the current ratio.
 func (f *fetchSize) bytes() int32 { return int32(min(fetchBytes, unpackedBytes/f.ratio)) }
 
-// partitionBytes is the share of a partition in it.
+// partitionBytes returns the share of a partition in a fetch.
 func partitionBytes(fetch int32) int32 {
-	return max(leastPartitionBytes, fetch/fetchPartitions)
+	return max(minPartitionBytes, fetch/fetchPartitions)
 }
 
 // OnNewClient implements kgo.HookNewClient: it is called before any other hook.
@@ -74,9 +75,9 @@ func (f *fetchSize) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m 
 	seen := max(1, float64(m.UncompressedBytes)/float64(m.CompressedBytes))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.ratio = max(seen, f.ratio+(seen-f.ratio)*min(1, float64(m.CompressedBytes)/evidence))
-	if asked := f.bytes(); asked != f.asked {
-		f.asked = asked
-		f.client.UpdateFetchMaxBytes(asked, partitionBytes(asked))
+	f.ratio = max(seen, f.ratio+(seen-f.ratio)*min(1, float64(m.CompressedBytes)/ratioBytes))
+	if requested := f.bytes(); requested != f.requested {
+		f.requested = requested
+		f.client.UpdateFetchMaxBytes(requested, partitionBytes(requested))
 	}
 }

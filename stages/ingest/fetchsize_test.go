@@ -19,8 +19,8 @@ func TestFetchSize(t *testing.T) {
 			f.OnFetchBatchRead(kgo.BrokerMetadata{}, topic, 0, kgo.FetchBatchMetrics{CompressedBytes: wire, UncompressedBytes: unpacked})
 		}
 	}
-	if f.asked*firstRatio != unpackedBytes {
-		t.Errorf("at first %d bytes", f.asked)
+	if f.requested*firstRatio != unpackedBytes {
+		t.Errorf("at first %d bytes", f.requested)
 	}
 	for _, step := range []struct {
 		what                  string
@@ -28,7 +28,7 @@ func TestFetchSize(t *testing.T) {
 		least, most           int32
 	}{
 		{"a small batch proves little", 100, 100, 1, 512 << 10, 513 << 10},
-		{"an uncompressed topic", evidence, evidence, 1, fetchBytes, fetchBytes},
+		{"an uncompressed topic", ratioBytes, ratioBytes, 1, fetchBytes, fetchBytes},
 		{"compressed to a third", 10 << 10, 30 << 10, 1, fetchBytes, fetchBytes},
 		{"to a hundredth", 10 << 10, 1000 << 10, 1, unpackedBytes / 100, unpackedBytes / 100},
 		{"and again, each the same", 10 << 10, 1000 << 10, 1000, unpackedBytes / 100, unpackedBytes / 100},
@@ -41,7 +41,7 @@ func TestFetchSize(t *testing.T) {
 			t.Errorf("%s: fetches of %d bytes, want %d to %d", step.what, got, step.least, step.most)
 		}
 		part, _ := client.OptValue(kgo.FetchMaxPartitionBytes).(int32)
-		if part > max(leastPartitionBytes, got/fetchPartitions) || part < leastPartitionBytes {
+		if part > max(minPartitionBytes, got/fetchPartitions) || part < minPartitionBytes {
 			t.Errorf("%s: %d bytes of a partition in fetches of %d", step.what, part, got)
 		}
 	}

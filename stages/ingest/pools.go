@@ -6,9 +6,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// pools gives the client's memory back to it: cut copies every record, so the
-// client's own slices are free again right after a poll. Without it a
-// compressed topic costs about a quarter more.
+// pools returns the client's memory to it: cut copies every record, so the
+// client's slices are free again right after a poll. Without pools a compressed
+// topic costs about a quarter more.
 type pools struct {
 	records      sync.Pool // of *[]kgo.Record
 	decompressed sync.Pool // of *[]byte
@@ -19,10 +19,10 @@ var (
 	_ kgo.PoolDecompressBytes = (*pools)(nil)
 )
 
-// maxPooledBytes keeps a batch that is large for once from staying for good.
+// maxPooledBytes bounds what is pooled: one large batch must not stay for good.
 const maxPooledBytes = 4 << 20
 
-// GetRecords gives a slice with room for n records.
+// GetRecords returns a slice with room for n records.
 func (p *pools) GetRecords(n int) []kgo.Record {
 	if s, _ := p.records.Get().(*[]kgo.Record); s != nil && cap(*s) >= n {
 		return (*s)[:0]
@@ -30,11 +30,11 @@ func (p *pools) GetRecords(n int) []kgo.Record {
 	return make([]kgo.Record, 0, n)
 }
 
-// PutRecords takes one back.
+// PutRecords implements kgo.PoolRecords.
 func (p *pools) PutRecords(s []kgo.Record) { p.records.Put(&s) }
 
-// GetDecompressBytes gives a slice to decompress into, of any size: the client
-// takes a larger one where it must, and gives that back.
+// GetDecompressBytes returns a slice to decompress into, of any size: the client
+// grows it where it must, and puts the larger one.
 func (p *pools) GetDecompressBytes([]byte, kgo.CompressionCodecType) []byte {
 	if s, _ := p.decompressed.Get().(*[]byte); s != nil {
 		return *s
@@ -42,7 +42,7 @@ func (p *pools) GetDecompressBytes([]byte, kgo.CompressionCodecType) []byte {
 	return nil
 }
 
-// PutDecompressBytes takes one back.
+// PutDecompressBytes implements kgo.PoolDecompressBytes.
 func (p *pools) PutDecompressBytes(s []byte) {
 	if cap(s) <= maxPooledBytes {
 		p.decompressed.Put(&s)
