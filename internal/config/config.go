@@ -1,19 +1,19 @@
-// Package config is twinegress' configuration: its keys, their defaults, where
-// values come from and what is allowed.
+// Package config defines twinegress' configuration: its keys, their defaults,
+// the sources of values and their validation.
 //
 // Later sources win over earlier ones:
 //
 //	Default() < the YAML file < TWINEGRESS_… environment < --set key=value
 //
-// [Load] reads them all and reports everything that is wrong at once, as
-// [Errors]: an unknown key, a value that can't be read, a value that isn't
-// allowed, each with the key's name and its source. [Example] is a file with
-// every key, its default and what it means.
+// [Load] reads them all and returns all errors at once, as [Errors]: unknown
+// keys, values that can't be parsed and values that aren't allowed, each with
+// the key's name and its source. [Example] is a file with every key, its default
+// and its meaning.
 package config
 
 import "time"
 
-// Config is everything that can be configured. The koanf tags are the keys.
+// Config is the whole configuration. The koanf tags are the keys.
 type Config struct {
 	Ingest     Ingest     `koanf:"ingest"`
 	Endpoints  Endpoints  `koanf:"endpoints"`
@@ -26,7 +26,7 @@ type Config struct {
 	Shutdown   Shutdown   `koanf:"shutdown"`
 }
 
-// Ingest is where the events come from.
+// Ingest configures the source of the events.
 type Ingest struct {
 	Brokers          []string      `koanf:"brokers"`          // host:port each
 	Topics           []string      `koanf:"topics"`           //
@@ -53,7 +53,7 @@ const (
 	ProtocolConsumer = "consumer" // KIP-848, by the brokers
 )
 
-// TLS is how to speak to the brokers.
+// TLS configures the connection to the brokers.
 type TLS struct {
 	Enabled  bool   `koanf:"enabled"`
 	CAFile   string `koanf:"caFile"`   // PEM; empty: the system's
@@ -61,7 +61,7 @@ type TLS struct {
 	KeyFile  string `koanf:"keyFile"`
 }
 
-// SASL is how to log in to the brokers.
+// SASL configures the login to the brokers.
 type SASL struct {
 	Mechanism    string `koanf:"mechanism"` // empty: none; else one of the SASL… constants
 	Username     string `koanf:"username"`
@@ -77,14 +77,14 @@ const (
 	SASLOAuthBearer = "OAUTHBEARER"
 )
 
-// Endpoints is where the endpoints are kept.
+// Endpoints configures the store of the endpoints.
 type Endpoints struct {
 	Store                    string `koanf:"store"` // StoreFile, StoreKafka or StoreMemory
 	File                     string `koanf:"file"`
 	Topic                    string `koanf:"topic"`          // of StoreKafka, at the brokers of ingest
 	SecretsKeyFile           string `koanf:"secretsKeyFile"` // age identities; empty: secrets are stored in the clear
 	AllowDevelopmentEmulator bool   `koanf:"allowDevelopmentEmulator"`
-	// IdentityDomains are where identityBased endpoints may be.
+	// IdentityDomains are the domains that identityBased endpoints may be in.
 	IdentityDomains []string `koanf:"identityDomains"`
 }
 
@@ -95,7 +95,7 @@ const (
 	StoreMemory = "memory"
 )
 
-// API is the Management API.
+// API configures the Management API.
 type API struct {
 	Listen     string    `koanf:"listen"`     // host:port; empty: off
 	Tokens     []Token   `koanf:"tokens"`     // Load adds those of TokensFile
@@ -105,13 +105,14 @@ type API struct {
 	RateLimit  int       `koanf:"rateLimit"` // requests a second, for each caller
 }
 
-// Enabled reports whether the API is to be served: it never is without anyone
-// who may call it.
+// Enabled reports whether the API is served: never without credentials that may
+// call it.
 func (a API) Enabled() bool { return a.Listen != "" && a.authenticates() }
 
 func (a API) authenticates() bool { return len(a.Tokens) > 0 || a.OIDC.Issuer != "" }
 
-// OIDC is whose JWTs are taken, and what in one gives its bearer which role.
+// OIDC configures the issuer whose JWTs are accepted, and which claim maps to
+// which role.
 type OIDC struct {
 	Issuer    string `koanf:"issuer"` // its URL; empty: off
 	Audience  string `koanf:"audience"`
@@ -120,16 +121,16 @@ type OIDC struct {
 	WriteRole string `koanf:"writeRole"`
 }
 
-// ServerTLS is the certificate of a listener: PEM files, or both empty.
+// ServerTLS configures the certificate of a listener: PEM files, or both empty.
 type ServerTLS struct {
 	CertFile string `koanf:"certFile"`
 	KeyFile  string `koanf:"keyFile"`
 }
 
-// Enabled reports whether the listener speaks TLS.
+// Enabled reports whether the listener uses TLS.
 func (t ServerTLS) Enabled() bool { return t.CertFile != "" }
 
-// Token is who may call the API.
+// Token is a bearer token of the API.
 type Token struct {
 	Name   string `koanf:"name"`
 	SHA256 string `koanf:"sha256"` // of the token's own characters, 64 hex digits, lower case
@@ -142,27 +143,27 @@ const (
 	RoleWrite = "write"
 )
 
-// Ops is the listener for metrics and health.
+// Ops configures the listener for metrics and health.
 type Ops struct {
 	Listen string `koanf:"listen"` // host:port; empty: off
 }
 
-// Batch is when a batch is full.
+// Batch configures when a batch is sent.
 type Batch struct {
 	Linger    time.Duration `koanf:"linger"`
 	MaxEvents int           `koanf:"maxEvents"`
 }
 
-// Backoff is how long an endpoint that fails is left alone.
+// Backoff configures how long an endpoint backs off.
 type Backoff struct {
 	Initial time.Duration `koanf:"initial"`
 	Max     time.Duration `koanf:"max"` // at most MaxBackoff
 }
 
-// MaxBackoff is the longest back-off that is allowed: the promise to users.
+// MaxBackoff is the longest back-off allowed: it is documented as a guarantee.
 const MaxBackoff = 30 * time.Minute
 
-// Send is how a batch is sent.
+// Send configures how a batch is sent.
 type Send struct {
 	Timeout       time.Duration `koanf:"timeout"`
 	Attempts      int           `koanf:"attempts"` // of one batch with one key
@@ -170,13 +171,13 @@ type Send struct {
 	CAFile        string        `koanf:"caFile"` // further root certificates, PEM
 }
 
-// DeadLetter is where bad input goes, and what endpoints refuse.
+// DeadLetter configures the topic for bad input and for rejected events.
 type DeadLetter struct {
 	Topic   string `koanf:"topic"`
-	Backoff bool   `koanf:"backoff"` // what an endpoint drops because it backs off, too
+	Backoff bool   `koanf:"backoff"` // also the events that an endpoint drops while it backs off
 }
 
-// Shutdown bounds how long stopping may take.
+// Shutdown configures the shutdown.
 type Shutdown struct {
 	Timeout time.Duration `koanf:"timeout"`
 }

@@ -11,10 +11,9 @@ import (
 	"time"
 )
 
-// set puts a raw value, as YAML or a text gives it, into cfg. It is our own and
-// not mapstructure's because that stops being helpful exactly where users need
-// help: it turns 0123 into a password of 83, and takes a number for a duration
-// in nanoseconds.
+// set parses a raw value, from YAML or a text, into cfg. It replaces
+// mapstructure, which accepts what users get wrong: it turns 0123 into the
+// password 83, and a number into a duration in nanoseconds.
 func set(cfg *Config, k key, raw any) error {
 	into := reflect.ValueOf(cfg).Elem().FieldByIndex(k.field).Addr().Interface()
 	text, isText := raw.(string)
@@ -96,7 +95,7 @@ func wrong(k key, raw any) error {
 	return errors.New(want(k))
 }
 
-// texts reads a list, or one text with commas: all that a variable can hold.
+// texts parses a list, or one text with commas, which is what a variable can hold.
 func texts(raw any) ([]string, error) {
 	switch v := raw.(type) {
 	case string:
@@ -122,8 +121,8 @@ func texts(raw any) ([]string, error) {
 	return nil, errors.New("not a list")
 }
 
-// tokens reads a list of tokens, or the JSON of one. Its errors say nothing of
-// the values: who gets the fields wrong may have put the token itself there.
+// tokens parses a list of tokens, or the JSON of one. Its errors don't contain
+// values: a field by a wrong name may have the token itself.
 func tokens(raw any) ([]Token, error) {
 	const form = "must be a list of {name: …, sha256: …, role: read or write}"
 	if text, ok := raw.(string); ok {
@@ -164,8 +163,8 @@ func tokens(raw any) ([]Token, error) {
 	return out, nil
 }
 
-// canonical brings values that may be written in any case into the one that
-// the rest of the program compares with.
+// canonical converts values that may be in any case to the one that the rest of
+// the program compares with.
 func (c *Config) canonical() {
 	for _, p := range []*string{&c.Ingest.Start, &c.Ingest.Protocol, &c.Endpoints.Store} {
 		*p = strings.ToLower(*p)

@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// KeyError is one thing that is wrong with one key.
+// KeyError is one error of one key.
 type KeyError struct {
-	// Key is the key as the user has to write it, such as ingest.brokers[1];
-	// or, of what is no key, the file or the environment variable.
+	// Key is the key as users write it, such as ingest.brokers[1], or else the
+	// file or the environment variable.
 	Key string
-	// Message says what is wrong and what is allowed. It never holds a secret.
+	// Message describes the error and what is allowed. It never has a secret.
 	Message string
-	// Source is where the value came from; empty for a default.
+	// Source is the source of the value; empty for a default.
 	Source string
 }
 
-// Error is one line: key, message, source.
+// Error returns one line: key, message, source.
 func (e KeyError) Error() string {
 	s := e.Key + ": " + e.Message
 	if e.Source != "" {
@@ -27,11 +27,11 @@ func (e KeyError) Error() string {
 	return s
 }
 
-// Errors is everything that is wrong, at once, sorted by key. It is never
-// empty when it is returned as an error.
+// Errors is all errors, sorted by key. It is never empty when it is returned as
+// an error.
 type Errors []KeyError
 
-// Error has one error to a line.
+// Error returns one error per line.
 func (e Errors) Error() string {
 	lines := make([]string, len(e))
 	for i, one := range e {
@@ -40,7 +40,7 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap lets errors.As find each.
+// Unwrap makes each error available to errors.As.
 func (e Errors) Unwrap() []error {
 	out := make([]error, len(e))
 	for i, one := range e {
@@ -53,7 +53,7 @@ func (e *Errors) add(key, format string, args ...any) {
 	*e = append(*e, KeyError{Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
-// err is e as an error, sorted: nil when there is none.
+// err returns e, sorted, as an error: nil if it is empty.
 func (e Errors) err() error {
 	if len(e) == 0 {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/knadh/koanf/v2"
 )
 
-// The example is the reference that users read: it loads as it is and changes
-// nothing; and it names every key, no other, each with its very default.
+// The example loads and changes nothing, and has every key, no other, each with
+// its default.
 func TestExample(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "twinegress.yaml")
 	if err := os.WriteFile(path, Example(), 0o600); err != nil {
@@ -30,7 +30,7 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	flat := k.All()
-	var cfg Config // zero, not the defaults: what is missing shows
+	var cfg Config // zero, not the defaults, so that a missing key is found
 	for _, key := range keys {
 		raw, ok := flat[key.path]
 		delete(flat, key.path)

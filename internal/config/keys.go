@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// key is one thing that can be set: a leaf of Config.
+// key is a configuration key: a leaf of Config.
 type key struct {
 	path  string // ingest.tls.caFile
-	field []int  // where it is in Config, for reflect
+	field []int  // its index in Config, for reflect
 }
 
-// envPrefix begins the names of all our environment variables.
+// envPrefix is the prefix of all our environment variables.
 const envPrefix = "TWINEGRESS_"
 
-// env is the name of the key's environment variable. Between words that are
-// one in the key there is no underscore, so that a name has one meaning only.
+// env returns the name of the key's environment variable. It has underscores
+// only where the key has dots, so that a name is never ambiguous.
 func envName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
 }
 
-// keys are all leaves of Config, in its order; sections all nodes above them.
+// keys are all leaves of Config, in its order; sections are all nodes above them.
 var keys, sections = schema()
 
 func schema() (leaves []key, nodes []string) {
@@ -53,7 +53,7 @@ func findKey(path string) (key, bool) {
 	return keys[i], true
 }
 
-// unknownKey says why path can't be set, and what can.
+// unknownKey returns the error for a path that is no key, with the known keys.
 func unknownKey(path string) string {
 	for _, k := range keys {
 		if strings.HasPrefix(path, k.path+".") {
@@ -68,7 +68,7 @@ func unknownKey(path string) string {
 			return "unknown key; did you mean " + k.path + "?"
 		}
 	}
-	// The closest section that does exist, and what is in it.
+	// The closest section that exists, and its keys.
 	section := path
 	for section != "" && !slices.Contains(sections, section) {
 		section, _, _ = cutLast(section)
@@ -96,7 +96,7 @@ func cutLast(path string) (before, last string, found bool) {
 	return "", path, false
 }
 
-// want says what a key's value has to look like.
+// want describes the values that a key accepts.
 func want(k key) string {
 	switch reflect.TypeFor[Config]().FieldByIndex(k.field).Type {
 	case reflect.TypeFor[bool]():

@@ -11,25 +11,25 @@ import (
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
-	yamlv3 "go.yaml.in/yaml/v3" // koanf's own, for what is no section
+	yamlv3 "go.yaml.in/yaml/v3" // koanf's own, for YAML that isn't a section
 )
 
-// Sources says where to read from. The zero value is the defaults and this
-// process's environment.
+// Sources are the sources of the configuration. The zero value is the defaults
+// and this process's environment.
 type Sources struct {
-	// File is a YAML file; empty: none. A file that is named must exist.
+	// File is a YAML file, which must exist; empty: none.
 	File string
-	// Environ is KEY=value each; nil: os.Environ().
+	// Environ has the form KEY=value; nil: os.Environ().
 	Environ []string
 	// IgnoreEnv are TWINEGRESS_… variables that are no configuration keys,
 	// such as those of other commands.
 	IgnoreEnv []string
-	// Overrides are --set key=value, the last word.
+	// Overrides are --set key=value. They win over all others.
 	Overrides map[string]string
 }
 
-// Load reads all sources and validates the result. An error is Errors: all
-// that is wrong in any of them. With an error the Config is not to be used.
+// Load reads all sources and validates the result. An error is Errors, with all
+// errors of all sources; the Config must not be used then.
 func Load(src Sources) (Config, error) {
 	l := &loader{all: koanf.New("."), from: map[string]string{}}
 	l.file(src.File)
@@ -49,15 +49,15 @@ func Load(src Sources) (Config, error) {
 	l.tokensFile(&cfg.API)
 	unread := slices.Clone(l.errs)
 	for _, e := range cfg.check() {
-		// Of a value that couldn't be read there is nothing more to say.
+		// A value that couldn't be parsed has its error already.
 		base, _, _ := strings.Cut(e.Key, "[")
 		if !slices.ContainsFunc(unread, func(u KeyError) bool { return u.Key == base }) {
 			e.Source = l.from[base]
 			l.errs = append(l.errs, e)
 		}
 	}
-	// Not part of Validate, which can't tell a default from the same value set
-	// by hand: the latter shows that somebody counts on the API.
+	// Not part of Validate, which can't distinguish a default from the same value
+	// set by the user, who then expects the API to be served.
 	if source, byHand := l.from["api.listen"]; byHand && cfg.API.Listen != "" && !cfg.API.authenticates() &&
 		!slices.ContainsFunc(unread, func(u KeyError) bool {
 			return u.Key == "api.tokens" || u.Key == "api.tokensFile" || u.Key == "api.oidc.issuer"
@@ -68,8 +68,8 @@ func Load(src Sources) (Config, error) {
 	return cfg, l.errs.err()
 }
 
-// loader merges the sources, the later over the earlier, and keeps record of
-// where each key's value came from.
+// loader merges the sources, later ones over earlier ones, and records the
+// source of each key's value.
 type loader struct {
 	all  *koanf.Koanf
 	from map[string]string // key to source, of keys that have a value
@@ -80,16 +80,16 @@ func (l *loader) fail(path, message string) {
 	l.errs = append(l.errs, KeyError{path, message, l.from[path]})
 }
 
-// take merges one source, given as full keys and their values, without the
-// keys that don't exist, which it reports. source names where a key came from.
-func (l *loader) take(flat map[string]any, source func(path string) string) {
+// merge merges one source, a map of full keys to values. It adds an error for
+// each key that doesn't exist. source returns the name of a key's source.
+func (l *loader) merge(flat map[string]any, source func(path string) string) {
 	good := make(map[string]any, len(flat))
 	for path, raw := range flat {
 		_, isKey := findKey(path)
 		switch {
 		case isKey && raw != nil:
 			good[path], l.from[path] = raw, source(path)
-		case isKey: // no value: what an earlier source says stands
+		case isKey: // no value: that of an earlier source is kept
 		case slices.Contains(sections, path):
 			// An empty section is fine, nil or {}.
 			if m, ok := raw.(map[string]any); raw != nil && (!ok || len(m) > 0) {
@@ -119,13 +119,13 @@ func (l *loader) file(path string) {
 		return
 	}
 	l.dotted(k.Raw(), path)
-	l.take(k.All(), func(string) string { return path })
+	l.merge(k.All(), func(string) string { return path })
 }
 
-// tokensFile adds the tokens of api.tokensFile to those of the other sources.
-// What is wrong with one of them is said as api.tokens[n], counted on from
-// those. No error quotes the file: somebody may have put the tokens themselves
-// there, and YAML's errors would show them.
+// tokensFile appends the tokens of api.tokensFile to those of the other sources.
+// Its errors name a token api.tokens[n], with the index in the whole list. No
+// error quotes the file: it may have the tokens themselves, and YAML's errors
+// would show them.
 func (l *loader) tokensFile(a *API) {
 	if a.TokensFile == "" {
 		return
@@ -148,8 +148,8 @@ func (l *loader) tokensFile(a *API) {
 	a.Tokens = append(slices.Clone(a.Tokens), list...)
 }
 
-// dotted refuses a.b: in place of the section a with b in it. Both could stand
-// in one file, and which of them wins would be a matter of luck.
+// dotted rejects the key a.b in place of b in the section a. One file could have
+// both, and which of them wins would be undefined.
 func (l *loader) dotted(section map[string]any, file string) {
 	for name, v := range section {
 		if strings.Contains(name, ".") {
@@ -161,9 +161,9 @@ func (l *loader) dotted(section map[string]any, file string) {
 	}
 }
 
-// serviceEnv matches what Kubernetes and Docker's links put into the
-// environment of every container beside a service called twinegress, or
-// twinegress-something. Without this such a service would keep us from starting.
+// serviceEnv matches the variables that Kubernetes and Docker's links set in
+// every container beside a service called twinegress, or twinegress-something.
+// As unknown keys they would keep twinegress from starting.
 var serviceEnv = regexp.MustCompile(
 	`^TWINEGRESS_([A-Z0-9_]+_)?(SERVICE_HOST=|SERVICE_PORT(_[A-Z0-9_]+)?=[0-9]+$|PORT=(tcp|udp|sctp)://|PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?=)`)
 
@@ -180,7 +180,7 @@ func (l *loader) env(src Sources) {
 	for _, k := range keys {
 		paths[envName(k.path)] = k.path
 	}
-	// Without a delimiter, so that the keys stay whole.
+	// Without a delimiter, so that koanf doesn't split the keys.
 	flat, err := env.Provider("", env.Opt{
 		Prefix:      envPrefix,
 		EnvironFunc: func() []string { return environ },
@@ -190,14 +190,14 @@ func (l *loader) env(src Sources) {
 				l.errs.add(name, "unknown environment variable; a key's is, for example, %s for ingest.maxInFlightBytes",
 					envName("ingest.maxInFlightBytes"))
 			}
-			return path, value // an empty path is left out
+			return path, value // koanf skips an empty path
 		},
 	}).Read()
 	if err != nil {
 		l.errs.add("environment", "%v", err)
 		return
 	}
-	l.take(flat, func(path string) string { return "environment variable " + envName(path) })
+	l.merge(flat, func(path string) string { return "environment variable " + envName(path) })
 }
 
 func (l *loader) overrides(set map[string]string) {
@@ -205,5 +205,5 @@ func (l *loader) overrides(set map[string]string) {
 	for path, value := range set {
 		flat[path] = value
 	}
-	l.take(flat, func(string) string { return "--set" })
+	l.merge(flat, func(string) string { return "--set" })
 }

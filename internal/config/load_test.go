@@ -17,7 +17,7 @@ func load(t *testing.T, yaml string, environ []string, set map[string]string) (C
 	t.Helper()
 	src := Sources{Environ: environ, Overrides: set}
 	if environ == nil {
-		src.Environ = []string{} // never that of whoever runs the tests
+		src.Environ = []string{} // not the test process's
 	}
 	if yaml != "" {
 		src.File = filepath.Join(t.TempDir(), "twinegress.yaml")
@@ -28,7 +28,7 @@ func load(t *testing.T, yaml string, environ []string, set map[string]string) (C
 	return Load(src)
 }
 
-// wantErrors compares err with key: part-of-message pairs; none means no error.
+// wantErrors compares err with "key: part of the message" each; none is no error.
 func wantErrors(t *testing.T, err error, want ...string) {
 	t.Helper()
 	if len(want) == 0 {
@@ -258,8 +258,8 @@ func TestAPIIsOffWithoutTokens(t *testing.T) {
 	}
 }
 
-// What is secret can come from files: the password's name is passed on, the
-// tokens are read and counted on from those of the other sources.
+// Secrets can be in files: the password's file name is passed on, the tokens are
+// read and appended to those of the other sources.
 func TestFiles(t *testing.T) {
 	other := strings.Repeat("ab", 32)
 	write := func(content string) string {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Validate reports everything that isn't allowed, as Errors, or nil. It only
-// looks at the values: whether a file or a broker is there shows when it's used.
+// Validate returns all values that aren't allowed, as Errors, or nil. It checks
+// the values alone, not whether a file or a broker exists.
 func (c Config) Validate() error { return c.check().err() }
 
 func (c Config) check() Errors {
@@ -69,10 +69,10 @@ func (i Ingest) check(e *Errors) {
 	oneOf(e, "ingest.start", i.Start, StartEarliest, StartLatest)
 	oneOf(e, "ingest.protocol", i.Protocol, ProtocolClassic, ProtocolConsumer)
 	if i.InstanceID != "" {
-		topic(e, "ingest.instanceId", i.InstanceID) // brokers hold it to the same rule
+		topic(e, "ingest.instanceId", i.InstanceID) // brokers apply the same rule
 	}
-	// Brokers allow 6s to 30m unless told otherwise; below 1s, one pause of the
-	// garbage collector or of the scheduler is a rebalance.
+	// Brokers allow 6s to 30m by default; below 1s, one pause of the garbage
+	// collector or of the scheduler causes a rebalance.
 	between(e, "ingest.sessionTimeout", i.SessionTimeout, time.Second, 30*time.Minute)
 	between(e, "ingest.rebalanceTimeout", i.RebalanceTimeout, time.Second, time.Hour)
 	if i.MaxInFlightBytes <= 0 {
@@ -111,7 +111,7 @@ func (s SASL) check(e *Errors) {
 	if !oneOf(e, "ingest.sasl.mechanism", s.Mechanism, SASLPlain, SASLScram256, SASLScram512, SASLOAuthBearer) {
 		return
 	}
-	// A bearer token says itself whose it is.
+	// A bearer token contains its user.
 	if s.Username == "" && s.Mechanism != SASLOAuthBearer {
 		e.add("ingest.sasl.username", "is required for %s", s.Mechanism)
 	}
@@ -181,7 +181,7 @@ func (o OIDC) check(e *Errors) {
 		}
 		return
 	}
-	// Whoever can change what comes from the issuer can make tokens.
+	// An attacker who can change the issuer's replies can create tokens.
 	issuer, err := url.Parse(o.Issuer)
 	switch {
 	case err != nil || issuer.Host == "" || issuer.User != nil || issuer.RawQuery != "" || issuer.Fragment != "":
@@ -189,7 +189,7 @@ func (o OIDC) check(e *Errors) {
 	case issuer.Scheme != "https" && (issuer.Scheme != "http" || !loopback(issuer.Hostname())):
 		e.add("api.oidc.issuer", "must be an https:// URL; http:// is for this machine only")
 	}
-	// Without it a token that was made for any other program would do.
+	// Without it a token for any other program would be accepted.
 	for _, f := range []struct{ key, value string }{
 		{"audience", o.Audience}, {"roleClaim", o.RoleClaim}, {"readRole", o.ReadRole}, {"writeRole", o.WriteRole},
 	} {
@@ -202,7 +202,7 @@ func (o OIDC) check(e *Errors) {
 	}
 }
 
-// loopback reports whether a host is this machine. "" is every address.
+// loopback reports whether a host is this machine. "" means all addresses.
 func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
@@ -221,16 +221,16 @@ func (s Send) check(e *Errors, rebalance time.Duration) {
 	ok := positive(e, "send.timeout", s.Timeout)
 	ok = atLeastOne(e, "send.attempts", s.Attempts) && ok
 	positive(e, "send.throttleLimit", s.ThrottleLimit)
-	// A service that hangs fills its lanes and stalls the hand-off, a rebalance
-	// too, until its circuit opens. Past the group's patience that would cost
-	// us our partitions. Division, as a product may overflow.
+	// A service that hangs fills its lanes and blocks dispatch, and a rebalance,
+	// until its breaker opens. Beyond the group's rebalance timeout that would
+	// lose the partitions. Division, because a product may overflow.
 	if ok && rebalance > 0 && s.Timeout >= (rebalance+time.Duration(s.Attempts)-1)/time.Duration(s.Attempts) {
 		e.add("send.timeout", "times send.attempts must be less than ingest.rebalanceTimeout: %s × %d is not less than %s",
 			s.Timeout, s.Attempts, rebalance)
 	}
 }
 
-// Notices are remarks for the operator, to be logged at the start.
+// Notices returns remarks for the operator, which are logged at the start.
 func (c Config) Notices() []string {
 	var n []string
 	switch {
@@ -283,7 +283,7 @@ func between(e *Errors, key string, d, low, high time.Duration) {
 	}
 }
 
-// topic is Kafka's own rule for names.
+// topic applies Kafka's rule for names.
 func topic(e *Errors, key, name string) {
 	legal := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
@@ -294,8 +294,8 @@ func topic(e *Errors, key, name string) {
 	}
 }
 
-// listen takes "" (off), or an address to listen on: the host may be empty,
-// for all, and the port 0, for any.
+// listen accepts "" (off) or an address to listen on: the host may be empty, for
+// all, and the port 0, for any.
 func listen(e *Errors, key, addr string) {
 	if addr == "" {
 		return

@@ -27,8 +27,8 @@ var byteUnits = []struct {
 	{"B", 1},
 }
 
-// ParseByteSize reads 64MiB, 1MB, 1.5GiB or a plain number of bytes; the unit's
-// case doesn't matter, nor does a space before it.
+// ParseByteSize parses 64MiB, 1MB, 1.5GiB or a plain number of bytes. It ignores
+// the unit's case and a space before it.
 func ParseByteSize(s string) (ByteSize, error) {
 	num, unit := strings.TrimSpace(s), int64(1)
 	for _, u := range byteUnits {
@@ -44,7 +44,7 @@ func ParseByteSize(s string) (ByteSize, error) {
 		}
 		return ByteSize(n * unit), nil
 	}
-	// Digits and a dot only: ParseFloat also takes 1e9, 0x1p4, Inf and NaN.
+	// Digits and a dot only: ParseFloat also accepts 1e9, 0x1p4, Inf and NaN.
 	if strings.Trim(num, "0123456789.") != "" {
 		return 0, bad
 	}
@@ -55,7 +55,7 @@ func ParseByteSize(s string) (ByteSize, error) {
 	return ByteSize(f * float64(unit)), nil
 }
 
-// String prints the size in the largest unit that divides it.
+// String formats the size in the largest unit that divides it.
 func (b ByteSize) String() string {
 	for _, u := range byteUnits {
 		if b != 0 && int64(b)%u.size == 0 && u.size > 1 {
@@ -65,17 +65,17 @@ func (b ByteSize) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
-// MarshalText is String.
+// MarshalText returns String.
 func (b ByteSize) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-// Secret is a string that doesn't print: every verb of fmt, JSON, YAML and the
-// loggers show *** instead. Reveal is the only way to read it.
+// Secret is a string that is masked as *** by every verb of fmt, JSON, YAML and
+// the loggers. Only Reveal returns it.
 type Secret string
 
-// Reveal returns the secret itself.
+// Reveal returns the secret in the clear.
 func (s Secret) Reveal() string { return string(s) }
 
-// String masks.
+// String returns the mask.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
@@ -83,11 +83,11 @@ func (s Secret) String() string {
 	return "***"
 }
 
-// GoString masks.
+// GoString returns the mask.
 func (s Secret) GoString() string { return s.String() }
 
-// Format masks under every verb: without it %x prints the bytes.
+// Format writes the mask for every verb: without it %x would print the bytes.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
-// MarshalText masks, in JSON too.
+// MarshalText returns the mask, in JSON too.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
