@@ -78,13 +78,13 @@ func TestWatch(t *testing.T) {
 		return err
 	}
 	if err := c.Watch(read); !errors.Is(err, ErrReturned) {
-		t.Errorf("a returned delivery gives %v", err)
+		t.Errorf("a returned delivery returns %v", err)
 	}
 	failed := errors.New("failed")
 	if err := c.Watch(func() error { return failed }); !errors.Is(err, failed) {
-		t.Errorf("a failed send gives %v", err)
+		t.Errorf("a failed send returns %v", err)
 	}
 	if err := c.Watch(func() error { return nil }); err != nil {
-		t.Errorf("a send that went well gives %v", err)
+		t.Errorf("a send that went well returns %v", err)
 	}
 }

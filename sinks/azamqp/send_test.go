@@ -97,7 +97,7 @@ func TestStored(t *testing.T) {
 		events[2].Raw, events[2].Type = true, event.DeviceMessage
 		n, err := s.Send(within(t, 10*time.Second), events)
 		if n != 3 || err != nil {
-			t.Fatalf("Send gives %d, %v", n, err)
+			t.Fatalf("Send returns %d, %v", n, err)
 		}
 		got := e.Messages(service.entity)
 		if len(got) != 3 {
@@ -140,7 +140,7 @@ func TestPrefixBySize(t *testing.T) {
 				ok = n == 1 && is && failed.Reason == event.TooLarge
 			}
 			if got := len(e.Messages(service.entity)); !ok || got != test.stored {
-				t.Errorf("%s: Send gives %d, %v; %d messages stored, want %d", name, n, err, got, test.stored)
+				t.Errorf("%s: Send returns %d, %v; %d messages stored, want %d", name, n, err, got, test.stored)
 			}
 		}
 	})
