@@ -22,7 +22,7 @@ import (
 	"twinegress/internal/emulator"
 )
 
-// connect makes a sender of the SDK that fits the entity.
+// connect returns a sender of the SDK for the entity.
 func connect(t *testing.T, entity, connectionString string) sender {
 	if strings.HasPrefix(entity, "hub") {
 		return hub(t, connectionString, entity)
@@ -72,7 +72,7 @@ func TestExpiredToken(t *testing.T) {
 	})
 }
 
-// key reads the primary key out of the connection string.
+// key returns the primary key in the connection string.
 func key(e *emulator.Emulator) string {
 	_, rest, _ := strings.Cut(e.ConnectionString(emulator.Primary), "SharedAccessKey=")
 	k, _, _ := strings.Cut(rest, ";")
@@ -111,7 +111,7 @@ func TestEntityKeys(t *testing.T) {
 	}
 }
 
-// Attaching needs a token: a client that puts none gets nowhere.
+// Attaching without a token is refused.
 func TestAttachWithoutToken(t *testing.T) {
 	e := start(t)
 	ctx := within(t, 5*time.Second)
@@ -131,15 +131,15 @@ func TestAttachWithoutToken(t *testing.T) {
 	}
 }
 
-// bearer is a credential with a fixed token, as Entra ID would issue.
+// bearer is a credential with a fixed token, in place of Entra ID's.
 type bearer string
 
 func (b bearer) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	return azcore.AccessToken{Token: string(b), ExpiresOn: time.Now().Add(time.Hour)}, nil
 }
 
-// As close to production as it gets: TLS, a service's name to authorize for, and
-// another place to connect to; with a key and with an identity.
+// TLS, a service's host name and another address to connect to, as close to
+// production as a test can be; with a key and with an identity.
 func TestTLS(t *testing.T) {
 	e := start(t, func(c *emulator.Config) { c.AMQPTLS, c.BearerToken = true, "entra" })
 	pool := x509.NewCertPool()

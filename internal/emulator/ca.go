@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// authority issues the one certificate that all of the emulator's TLS listeners use.
+// authority is a CA and the certificate that all TLS listeners of the emulator use.
 type authority struct {
 	pem  []byte
 	leaf tls.Certificate
@@ -53,7 +53,7 @@ func newAuthority(hosts ...string) (*authority, error) {
 			leaf.DNSNames = append(leaf.DNSNames, h)
 		}
 	}
-	// Parents are parsed from what was made, so that its key identifiers are linked.
+	// The parent is parsed from its DER, so that the leaf has its key identifier.
 	parent, err := x509.ParseCertificate(caDER)
 	if err != nil {
 		return nil, fmt.Errorf("emulator: CA certificate: %w", err)

@@ -19,7 +19,7 @@ func sessionOf(c *amqp.Conn) *session {
 	return s
 }
 
-// claim finds a token that is still good for an address.
+// claim returns a token that is valid for an address.
 func (s *session) claim(address string) (claim, bool) {
 	now := time.Now()
 	if address == "$management" { // of the namespace: its requests name the hub, and carry a token
@@ -30,7 +30,7 @@ func (s *session) claim(address string) (claim, bool) {
 		}
 		return claim{}, false
 	}
-	// From the address itself up to the namespace, so that the nearest token decides.
+	// From the address itself up to the namespace, so that the closest token decides.
 	for path := strings.ToLower(address); ; {
 		if c, ok := s.claims[path]; ok && now.Before(c.expires) {
 			return c, true
@@ -103,7 +103,7 @@ func (n *namespace) authorize(e *entity, kind, token, audience string) (claim, e
 	return claim{linkKey: linkKey{key: k}, expires: expires}, err
 }
 
-// manage answers the questions that the SDKs ask about hubs.
+// manage handles the SDKs' requests for a hub's properties.
 func (n *namespace) manage(conn *amqp.Conn, m *amqp.Message) *amqp.Message {
 	if text(m, "operation") != "READ" {
 		return reply(http.StatusNotImplemented, "The emulator answers READ only.", nil)

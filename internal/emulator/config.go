@@ -18,13 +18,13 @@ const (
 	defaultListen          = "127.0.0.1:0"
 )
 
-// Config says what to emulate. Its zero value is a namespace without entities
-// on an ephemeral loopback port.
+// Config configures the emulated services. Its zero value is a namespace without
+// entities on an ephemeral loopback port.
 type Config struct {
 	// AMQPListen is the namespace's address; "" is an ephemeral loopback port.
 	AMQPListen string
 	// AMQPTLS serves AMQP over TLS with a certificate of the emulator's CA, and
-	// leaves UseDevelopmentEmulator out of the connection strings.
+	// omits UseDevelopmentEmulator from the connection strings.
 	AMQPTLS bool
 	// StatsListen is the address of the HTTP server for counts and faults; "" is no such server.
 	StatsListen string
@@ -32,33 +32,33 @@ type Config struct {
 	Hubs            []Hub
 	Topics          []Topic
 	EventGridTopics []GridTopic
-	// AutoCreate creates an entity that nobody declared when it is first attached to:
-	// a hub when an Event Hubs client asks for it, a topic when a Service Bus one does.
+	// AutoCreate creates an undeclared entity on the first attach: a hub for an
+	// Event Hubs client, a topic for a Service Bus one.
 	AutoCreate bool
-	// Partitions of a hub that doesn't say itself; 0 is DefaultPartitions.
+	// Partitions of a hub without its own number; 0 is DefaultPartitions.
 	Partitions int
 
 	// Keys are the namespace's; empty fields are filled in, keys at random.
 	Keys KeyPair
-	// BearerToken, when set, is the one token accepted for identity-based
-	// authentication, in place of what Entra ID would issue.
+	// BearerToken, if set, is the one token accepted for identity-based
+	// authentication, in place of one that Entra ID issues.
 	BearerToken string
 
-	// MaxMessageBytes of an entity that doesn't say itself, also what a batch may hold; 0 is 1 MiB.
+	// MaxMessageBytes of an entity without its own limit, for a batch too; 0 is 1 MiB.
 	MaxMessageBytes int
 	// MaxFrameBytes is the AMQP max-frame-size; 0 is 64 KiB, as in Azure.
 	MaxFrameBytes int
 
-	// Record is how many messages each entity keeps for Messages: the last ones. 0 keeps none.
+	// Record is the number of messages each entity keeps for Messages: the last ones. 0 keeps none.
 	Record int
-	// TrackIDs counts distinct message ids. One that ends in a slash and a number takes
-	// a bit of memory where its neighbours are there too; any other takes about 20 bytes,
+	// TrackIDs counts distinct message ids. An id that ends in a slash and a number
+	// takes one bit if its neighbours are stored too; any other takes about 20 bytes
 	// and is compared by a 64-bit hash: among ten million, the chance that one is
 	// miscounted is 3 in a million.
 	TrackIDs bool
-	// Arrived, if set, is told of each message as it is stored, in the order of its
-	// entity: by its message id, or at an Event Grid topic, whose messages have none, by
-	// the event itself. what is valid during the call only, which holds the entity up.
+	// Arrived, if set, is called for each message as it is stored, in the order of
+	// its entity, with its message id or, at an Event Grid topic, whose messages have
+	// none, with the event. what is valid during the call only; the entity is locked.
 	Arrived func(entity string, partition int, what []byte)
 
 	// CertHosts are further names or addresses in the certificate of TLS listeners.
@@ -72,7 +72,7 @@ type Hub struct {
 	Name            string
 	Partitions      int      // 0 is Config.Partitions
 	MaxMessageBytes int      // 0 is Config.MaxMessageBytes
-	Keys            *KeyPair // in place of the namespace's, which are then refused
+	Keys            *KeyPair // replace the namespace's, which are then refused
 }
 
 // Topic is a Service Bus topic.
@@ -96,7 +96,7 @@ type KeyPair struct {
 	Secondary string
 }
 
-// Key chooses one of a pair.
+// Key selects one key of a pair.
 type Key int
 
 // The two keys of a pair.
@@ -112,7 +112,7 @@ func (k Key) String() string {
 	return "primary"
 }
 
-// Of returns the key that k chooses.
+// Of returns the key that k selects.
 func (p KeyPair) Of(k Key) string {
 	if k == Secondary {
 		return p.Secondary
@@ -138,7 +138,7 @@ func randomKey() string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// finalize fills in the defaults and reports everything that is wrong.
+// finalize sets the defaults and returns all errors.
 func (c *Config) finalize() error {
 	if c.AMQPListen == "" {
 		c.AMQPListen = defaultListen

@@ -2,14 +2,14 @@
 // process: an AMQP 1.0 namespace with event hubs and Service Bus topics, Event
 // Grid topics over HTTPS, and (see StartKafka) a Kafka broker to feed from.
 //
-// The official SDKs talk to it unmodified. It checks what the real services
+// The official SDKs connect to it unmodified. It checks what the real services
 // check (SAS signatures and expiry, entity names, size limits, the Event Grid
-// schema), counts what arrives, keeps the last messages when asked to, and can be
-// told at run time to misbehave: see Fault.
+// schema), counts what arrives, optionally records the last messages, and injects
+// faults at run time: see Fault.
 //
-// It is built to be cheap, because benchmarks share the machine with it: a
-// delivery is counted by walking the section headers of its messages, nothing
-// is decoded before somebody asks for it, and no goroutine belongs to a message.
+// It costs little CPU, because benchmarks share the machine with it: it counts a
+// delivery by walking the section headers of its messages, decodes a message only
+// when it is read, and has no goroutine per message.
 //
 //	e, err := emulator.Start(ctx, emulator.Config{
 //		Hubs:            []emulator.Hub{{Name: "twins"}},

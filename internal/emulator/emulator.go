@@ -23,7 +23,7 @@ type Emulator struct {
 	closed bool
 }
 
-// Start starts the services that cfg names. They run until Close; ctx bounds only the start.
+// Start starts the services of cfg. They run until Close; ctx bounds the start only.
 func Start(ctx context.Context, cfg Config) (_ *Emulator, err error) {
 	if err := cfg.finalize(); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func hostOf(addr string) string {
 	return host
 }
 
-// Close stops everything and waits for it.
+// Close stops all services and waits for their goroutines.
 func (e *Emulator) Close() error {
 	e.faults.Lock()
 	closed := e.closed
@@ -89,10 +89,10 @@ func (e *Emulator) Close() error {
 	return err
 }
 
-// AMQPAddr is the namespace's host:port.
+// AMQPAddr returns the namespace's host:port.
 func (e *Emulator) AMQPAddr() string { return e.ns.server.Addr() }
 
-// StatsAddr is the stats server's host:port, "" without one.
+// StatsAddr returns the stats server's host:port, "" without one.
 func (e *Emulator) StatsAddr() string {
 	if e.stats == nil {
 		return ""
@@ -100,10 +100,11 @@ func (e *Emulator) StatsAddr() string {
 	return e.stats.addr
 }
 
-// ConnectionString is the namespace's, without EntityPath.
+// ConnectionString returns the namespace's connection string, without EntityPath.
 func (e *Emulator) ConnectionString(k Key) string { return e.connectionString(e.cfg.Keys, k) }
 
-// EntityConnectionString carries EntityPath and the entity's own keys where it has some.
+// EntityConnectionString returns a connection string with EntityPath and the
+// entity's own keys, if it has some.
 func (e *Emulator) EntityConnectionString(entity string, k Key) string {
 	keys := e.cfg.Keys
 	if t := e.ns.entity(entity); t != nil {
@@ -120,7 +121,8 @@ func (e *Emulator) connectionString(keys KeyPair, k Key) string {
 	return s
 }
 
-// EventGridHost is the host:port of an Event Grid topic: an endpoint's `path`. "" if there is none.
+// EventGridHost returns the host:port of an Event Grid topic, an endpoint's
+// `path`, or "" if there is no such topic.
 func (e *Emulator) EventGridHost(topic string) string {
 	if g := e.grids[topic]; g != nil {
 		return g.addr()
@@ -128,7 +130,7 @@ func (e *Emulator) EventGridHost(topic string) string {
 	return ""
 }
 
-// EventGridKey is a topic's key.
+// EventGridKey returns a topic's key.
 func (e *Emulator) EventGridKey(topic string, k Key) string {
 	if g := e.grids[topic]; g != nil {
 		return g.keys.Of(k)
@@ -136,10 +138,10 @@ func (e *Emulator) EventGridKey(topic string, k Key) string {
 	return ""
 }
 
-// CAPEM is the certificate to trust (send.caFile).
+// CAPEM returns the CA certificate that clients have to trust (send.caFile).
 func (e *Emulator) CAPEM() []byte { return e.ca.pem }
 
-// Stats counts what arrived.
+// Stats returns the counts of all entities.
 func (e *Emulator) Stats() Stats {
 	s := Stats{Entities: []EntityStats{}}
 	for _, t := range e.all() {
@@ -148,7 +150,7 @@ func (e *Emulator) Stats() Stats {
 	return s
 }
 
-// all lists the AMQP entities by name, then the Event Grid topics as configured.
+// all returns the AMQP entities by name, then the Event Grid topics as configured.
 func (e *Emulator) all() []*entity {
 	out := e.ns.all()
 	for _, t := range e.cfg.EventGridTopics {
@@ -157,9 +159,9 @@ func (e *Emulator) all() []*entity {
 	return out
 }
 
-// Wait returns once ok says so of the counts, or with ctx's error.
+// Wait blocks until ok returns true for the counts, or until ctx ends.
 func (e *Emulator) Wait(ctx context.Context, ok func(Stats) bool) error {
-	t := time.NewTicker(2 * time.Millisecond) // counting must stay cheap, so nobody is told of each message
+	t := time.NewTicker(2 * time.Millisecond) // a notification per message would cost too much
 	defer t.Stop()
 	for !ok(e.Stats()) {
 		select {
@@ -171,7 +173,7 @@ func (e *Emulator) Wait(ctx context.Context, ok func(Stats) bool) error {
 	return nil
 }
 
-// Messages lists what an entity recorded, oldest first.
+// Messages returns the messages that an entity recorded, oldest first.
 func (e *Emulator) Messages(entity string) []Message {
 	if t := e.find(entity); t != nil {
 		return t.messages(0)
@@ -179,7 +181,7 @@ func (e *Emulator) Messages(entity string) []Message {
 	return nil
 }
 
-// Reset forgets every count and recorded message.
+// Reset clears all counts and recorded messages.
 func (e *Emulator) Reset() {
 	for _, t := range e.all() {
 		t.reset()
@@ -193,7 +195,7 @@ func (e *Emulator) find(name string) *entity {
 	return e.ns.entity(name)
 }
 
-// SetFault switches a fault on for an entity or for Namespace, in place of its former one.
+// SetFault injects a fault into an entity or Namespace, in place of its former one.
 func (e *Emulator) SetFault(name string, f Fault) error {
 	if err := f.validate(); err != nil {
 		return err
@@ -228,7 +230,7 @@ func (e *Emulator) change(name string, f *Fault) error {
 	return nil
 }
 
-// setFault switches a fault of the whole namespace.
+// setFault sets or ends a fault of the whole namespace.
 func (n *namespace) setFault(f *Fault) error {
 	active := n.fault.set(f)
 	n.server.SetHang(f != nil && f.Hang)
@@ -252,7 +254,7 @@ func (n *namespace) setFault(f *Fault) error {
 	return nil
 }
 
-// apply does to the live links what a fault says; nil is its end.
+// apply applies a fault to the live links; nil ends it.
 func (n *namespace) apply(t *entity, f *activeFault) {
 	if f == nil || !f.NoCredit {
 		for _, l := range t.liveLinks(nil) {

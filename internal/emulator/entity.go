@@ -9,7 +9,8 @@ import (
 	"twinegress/internal/emulator/amqp"
 )
 
-// entity is a hub, a topic or an Event Grid topic: its counts, its record, its fault.
+// entity is a hub, a topic or an Event Grid topic, with its counts, its recorded
+// messages and its fault.
 type entity struct {
 	name, kind string
 	maxBytes   int
@@ -20,9 +21,9 @@ type entity struct {
 
 	mu         sync.Mutex
 	partitions []partition
-	next       int         // partition of the next delivery that doesn't say
+	next       int         // partition of the next delivery without one
 	ids        *idSet      // nil: not tracked
-	delivery   []delivered // store's own, empty in between
+	delivery   []delivered // used by store only, empty between its calls
 	withoutID  int64
 	refused    int64
 	record     []recorded // a ring once it is full
@@ -35,7 +36,7 @@ type delivered struct{ encoded, id []byte }
 
 type partition struct{ count, bytes, batches int64 }
 
-// recorded is a message kept as it came; it is decoded when somebody looks.
+// recorded is a recorded message as it arrived; it is decoded when it is read.
 type recorded struct {
 	partition int
 	sequence  int64
@@ -44,7 +45,7 @@ type recorded struct {
 	encoded   []byte
 }
 
-// linkKey is what a live link was authorized with.
+// linkKey is the credential of a live link.
 type linkKey struct {
 	key      Key
 	identity bool // a bearer token, in place of a key
@@ -69,21 +70,21 @@ func newEntity(cfg *Config, name, kind string, partitions, maxBytes int, keys *K
 	return e
 }
 
-// pick chooses the partition of a delivery: by its key, else each in turn.
+// pick returns the partition of a delivery: by its key, else round-robin.
 func (e *entity) pick(key string) int {
 	if len(e.partitions) == 1 {
 		return 0
 	}
 	if key != "" {
-		// The real service hashes otherwise; all that is promised is that equal keys meet.
+		// The real service has another hash; only that equal keys share a partition matters.
 		return int(maphash.String(idSeed, key) % uint64(len(e.partitions)))
 	}
 	e.next = (e.next + 1) % len(e.partitions)
 	return e.next
 }
 
-// store counts a delivery and, where asked to, keeps its messages. part is -1 if
-// the sender left the partition to us. An error means a malformed delivery, of which
+// store counts a delivery and, if configured, records its messages. part is -1 if
+// the sender named no partition. An error means a malformed delivery, of which
 // nothing is stored.
 func (e *entity) store(part int, format uint32, payload []byte) error {
 	key := ""
@@ -91,7 +92,7 @@ func (e *entity) store(part int, format uint32, payload []byte) error {
 		key = amqp.Annotation(payload, "x-opt-partition-key")
 	}
 	if e.keep > 0 {
-		payload = append([]byte(nil), payload...) // the caller's buffer is used again
+		payload = append([]byte(nil), payload...) // the caller reuses its buffer
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -141,7 +142,7 @@ func (e *entity) store(part int, format uint32, payload []byte) error {
 	return nil
 }
 
-// remember keeps a message in place of the oldest.
+// remember records a message, in place of the oldest if the record is full.
 func (e *entity) remember(r recorded) {
 	switch {
 	case e.keep == 0:
@@ -191,7 +192,7 @@ func (e *entity) stats() EntityStats {
 	return s
 }
 
-// messages decodes what was recorded, oldest first; limit 0 is all, else the last ones.
+// messages returns the recorded messages, oldest first; limit 0 is all, else the last ones.
 func (e *entity) messages(limit int) []Message {
 	e.mu.Lock()
 	kept := make([]recorded, 0, len(e.record))
@@ -217,7 +218,7 @@ func (r recorded) decode(e *entity) Message {
 	}
 	d, err := amqp.DecodeMessage(r.encoded)
 	if err != nil {
-		return m // the body is then the message as it came: better than hiding it
+		return m // with the encoded message as its body, rather than no message
 	}
 	m.Body, _ = amqp.Body(r.encoded)
 	m.Properties = d.ApplicationProperties
@@ -238,7 +239,7 @@ func (r recorded) decode(e *entity) Message {
 	return m
 }
 
-// liveLinks lists the links that match.
+// liveLinks returns the links that match.
 func (e *entity) liveLinks(match func(linkKey) bool) []*amqp.Link {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 	"twinegress/internal/emulator"
 )
 
-// class names what a caller can tell of an SDK's error.
+// class returns the class of an SDK's error that a caller can distinguish.
 func class(err error) string {
 	var (
 		he *azeventhubs.Error

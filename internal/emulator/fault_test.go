@@ -18,7 +18,7 @@ func set(t *testing.T, e *emulator.Emulator, entity string, f emulator.Fault) {
 	}
 }
 
-// One revoked key leaves the other in force, on live links too.
+// Revoking one key does not affect the other, on live links too.
 func TestRevokePrimary(t *testing.T) {
 	both(t, func(t *testing.T, e *emulator.Emulator, entity string, primary sender) {
 		ctx := within(t, 5*time.Second)
@@ -38,8 +38,8 @@ func TestRevokePrimary(t *testing.T) {
 	})
 }
 
-// A connection cut once is recovered from within one send, and a lost
-// acknowledgement duplicates: that is what at-least-once has to cope with.
+// A send recovers from a connection that is cut once. A lost settlement duplicates
+// the message, which at-least-once has to allow.
 func TestCutOnce(t *testing.T) {
 	for cut, stored := range map[string]int64{
 		emulator.CutMid: 2, emulator.CutBefore: 2, emulator.CutDuring: 3, emulator.CutClose: 2,
@@ -63,7 +63,7 @@ func TestCutOnce(t *testing.T) {
 	}
 }
 
-// Cut after the settlement: the send succeeds, and the next one finds a new connection.
+// Cut after the settlement: the send succeeds, and the next one uses a new connection.
 func TestCutAfter(t *testing.T) {
 	both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
 		ctx := within(t, 5*time.Second)
@@ -79,7 +79,7 @@ func TestCutAfter(t *testing.T) {
 	})
 }
 
-// Many senders, faults switched all the while, and a Close in the middle of it: for the race detector.
+// Many senders while faults are set and cleared, and a Close meanwhile: for the race detector.
 func TestTurmoil(t *testing.T) {
 	e := start(t)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -134,7 +134,7 @@ func TestTurmoil(t *testing.T) {
 	wg.Wait()
 }
 
-// Every and Times thin a fault out.
+// Every and Times limit a fault to some deliveries.
 func TestEveryAndTimes(t *testing.T) {
 	e := start(t)
 	s := hub(t, e.ConnectionString(emulator.Primary), "hub")
@@ -170,7 +170,7 @@ func TestNoCredit(t *testing.T) {
 	}
 }
 
-// One slow answer doesn't hold other links up.
+// A delayed settlement doesn't delay other links.
 func TestSlowIsAlone(t *testing.T) {
 	e := start(t)
 	ctx := within(t, 10*time.Second)
@@ -198,7 +198,7 @@ func TestSlowIsAlone(t *testing.T) {
 	}
 }
 
-// The namespace goes down and comes back on the same port.
+// The namespace closes its listener and opens it on the same port again.
 func TestDown(t *testing.T) {
 	both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {
 		ctx := within(t, 10*time.Second)

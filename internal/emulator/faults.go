@@ -5,11 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// faultSlot holds the fault that is switched on, if any. Reading it is on the path
-// of every delivery, hence no lock.
+// faultSlot holds the active fault, if any. Every delivery reads it, hence no lock.
 type faultSlot struct{ p atomic.Pointer[activeFault] }
 
-// activeFault is a fault and how often it struck.
+// activeFault is a fault and its counts of deliveries.
 type activeFault struct {
 	Fault
 	seen, applied atomic.Int64
@@ -27,7 +26,7 @@ func (s *faultSlot) set(f *Fault) *activeFault {
 	return a
 }
 
-// fault is nil-safe, so that the callers need no case for a healthy entity.
+// fault returns the fault; nil has none, so that callers need no case for it.
 func (a *activeFault) fault() *Fault {
 	if a == nil {
 		return nil
@@ -35,8 +34,8 @@ func (a *activeFault) fault() *Fault {
 	return &a.Fault
 }
 
-// strikes counts a delivery and tells whether the delivery faults apply to it.
-func (a *activeFault) strikes() bool {
+// applies counts a delivery and reports whether the delivery faults apply to it.
+func (a *activeFault) applies() bool {
 	n := a.seen.Add(1)
 	if a.Every > 1 && n%int64(a.Every) != 0 {
 		return false
@@ -44,7 +43,7 @@ func (a *activeFault) strikes() bool {
 	return a.Times == 0 || a.applied.Add(1) <= int64(a.Times)
 }
 
-// delivery tells whether there is a delivery fault at all.
+// delivery reports whether there is a delivery fault.
 func (f *Fault) delivery() bool {
 	return f.Cut != "" || f.Detach != "" || f.Throttle > 0 || f.Outcome != "" || f.Status != 0 || f.NeverSettle || f.Delay > 0
 }
@@ -56,7 +55,7 @@ func or(text, otherwise string) string {
 	return text
 }
 
-// conditionText is what goes with a condition when the fault doesn't say.
+// conditionText returns the description of a condition: the fault's or a default.
 func (f *Fault) conditionText(condition, entity string) string {
 	switch {
 	case f.Description != "":

@@ -15,13 +15,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// GridMaxBytes is what Event Grid takes, in all and for one event.
+// GridMaxBytes is Event Grid's limit for a request and for one event.
 const GridMaxBytes = 1 << 20
 
 const gridVersion = "2018-01-01"
 
-// gridTopic is an Event Grid topic on its own listener: told apart by port, since
-// made-up host names don't resolve everywhere.
+// gridTopic is an Event Grid topic on its own listener: topics have a port each,
+// since made-up host names don't resolve everywhere.
 type gridTopic struct {
 	*entity
 	cfg *Config
@@ -45,7 +45,7 @@ func (g *gridTopic) addr() string {
 	return g.address
 }
 
-// up opens the listener; an open one is left alone.
+// up opens the listener, unless it is open.
 func (g *gridTopic) up(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -57,15 +57,15 @@ func (g *gridTopic) up(ctx context.Context) error {
 		return fmt.Errorf("emulator: Event Grid topic %s: %w", g.name, err)
 	}
 	g.address = ln.Addr().String()
-	// Handlers that keep a request waiting end with the topic, not with the caller's start.
+	// Handlers that keep a request waiting end when the topic stops, not when ctx ends.
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	srv := &http.Server{
 		Handler: g, TLSConfig: g.ca.config(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog:    zap.NewStdLog(g.cfg.Logger.Named("eventgrid")),
 		BaseContext: func(net.Listener) context.Context { return base },
-		// HTTP/1.1 only, so that cutting a request's connection cuts that one.
+		// HTTP/1.1 only, so that cutting a request's connection cuts no other request.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
-		// http.Server.Close doesn't wait for connections; this does. New is announced on the accepting goroutine.
+		// http.Server.Close doesn't wait for connections; wg does. StateNew comes on the accepting goroutine.
 		ConnState: func(_ net.Conn, st http.ConnState) {
 			switch st {
 			case http.StateNew:
@@ -86,7 +86,7 @@ func (g *gridTopic) up(ctx context.Context) error {
 	return nil
 }
 
-// stop closes the listener and every connection, and waits.
+// stop closes the listener and every connection, and waits for their goroutines.
 func (g *gridTopic) stop() {
 	g.mu.Lock()
 	srv, cancel := g.server, g.cancel
@@ -110,44 +110,44 @@ func (g *gridTopic) setFault(f *Fault) error {
 	return g.up(ctx)
 }
 
-// ServeHTTP takes one request.
+// ServeHTTP handles one request.
 func (g *gridTopic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	active := g.fault.get()
 	f := active.fault()
 	if f != nil && (f.Hang || f.Silent) {
-		// A server notices the client's end only once the body is read.
+		// A server detects the client's end only after the body is read.
 		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 2*GridMaxBytes))
-		waitOut(r)
+		neverReply(r)
 	}
 	if f != nil && f.Refuse != "" {
-		g.deny(w, http.StatusNotFound, "ResourceNotFound", "The topic '"+g.name+"' could not be found.")
+		g.writeError(w, http.StatusNotFound, "ResourceNotFound", "The topic '"+g.name+"' could not be found.")
 		return
 	}
 	if r.Method != http.MethodPost || r.URL.Path != "/api/events" {
-		g.deny(w, http.StatusNotFound, "ResourceNotFound", "There is only POST /api/events.")
+		g.writeError(w, http.StatusNotFound, "ResourceNotFound", "There is only POST /api/events.")
 		return
 	}
 	if v := r.URL.Query().Get("api-version"); v != gridVersion {
-		g.deny(w, http.StatusBadRequest, "BadRequest", "The api-version '"+v+"' is not supported.")
+		g.writeError(w, http.StatusBadRequest, "BadRequest", "The api-version '"+v+"' is not supported.")
 		return
 	}
 	if err := g.authorize(r, f); err != nil {
-		g.deny(w, http.StatusUnauthorized, "Unauthorized", err.Error())
+		g.writeError(w, http.StatusUnauthorized, "Unauthorized", err.Error())
 		return
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, GridMaxBytes+1))
 	switch {
 	case err != nil:
-		g.deny(w, http.StatusBadRequest, "BadRequest", err.Error())
+		g.writeError(w, http.StatusBadRequest, "BadRequest", err.Error())
 		return
 	case len(body) > GridMaxBytes:
-		g.deny(w, http.StatusRequestEntityTooLarge, "PayloadTooLarge", "The maximum size (1048576) has been exceeded.")
+		g.writeError(w, http.StatusRequestEntityTooLarge, "PayloadTooLarge", "The maximum size (1048576) has been exceeded.")
 		return
 	}
 	g.publish(w, r, active, body)
 }
 
-// authorize checks whichever credential came.
+// authorize checks the request's credential.
 func (g *gridTopic) authorize(r *http.Request, f *Fault) error {
 	var k Key
 	var identity bool
@@ -175,39 +175,39 @@ func (g *gridTopic) authorize(r *http.Request, f *Fault) error {
 
 func (g *gridTopic) publish(w http.ResponseWriter, r *http.Request, a *activeFault, body []byte) {
 	f := a.fault()
-	struck := f != nil && f.delivery() && a.strikes()
-	if struck {
+	faulty := f != nil && f.delivery() && a.applies()
+	if faulty {
 		switch {
 		case f.Cut == CutMid, f.Cut == CutBefore, f.Cut == CutClose, f.Detach != "":
 			g.refuse()
 			abort()
 		case f.Throttle > 0:
 			w.Header().Set("Retry-After", strconv.Itoa(f.Throttle))
-			g.deny(w, http.StatusTooManyRequests, "TooManyRequests", "The topic is being throttled.")
+			g.writeError(w, http.StatusTooManyRequests, "TooManyRequests", "The topic is being throttled.")
 			return
 		case f.Status != 0:
 			if f.RetryAfter > 0 {
 				w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
 			}
-			g.deny(w, f.Status, "EmulatedFault", or(f.Description, http.StatusText(f.Status)))
+			g.writeError(w, f.Status, "EmulatedFault", or(f.Description, http.StatusText(f.Status)))
 			return
 		}
 	}
-	if status, err := g.take(f, body); err != nil {
+	if status, err := g.storeEvents(f, body); err != nil {
 		code := "BadRequest"
 		if status == http.StatusRequestEntityTooLarge {
 			code = "PayloadTooLarge"
 		}
-		g.deny(w, status, code, err.Error())
+		g.writeError(w, status, code, err.Error())
 		return
 	}
-	if struck && f.Cut != "" {
+	if faulty && f.Cut != "" {
 		abort()
 	}
-	if struck && f.NeverSettle {
-		waitOut(r)
+	if faulty && f.NeverSettle {
+		neverReply(r)
 	}
-	if struck && f.Delay > 0 {
+	if faulty && f.Delay > 0 {
 		t := time.NewTimer(time.Duration(f.Delay))
 		defer t.Stop()
 		select {
@@ -219,21 +219,22 @@ func (g *gridTopic) publish(w http.ResponseWriter, r *http.Request, a *activeFau
 	w.WriteHeader(http.StatusOK)
 }
 
-// waitOut leaves a request without an answer. It doesn't return: a handler that does
-// answers 200, which can still reach a client that has half closed its connection.
-func waitOut(r *http.Request) {
+// neverReply leaves a request without a response. It doesn't return: a handler that
+// returns sends 200, which can still reach a client that half closed its connection.
+func neverReply(r *http.Request) {
 	<-r.Context().Done()
 	abort()
 }
 
-func (g *gridTopic) deny(w http.ResponseWriter, status int, code, message string) {
+func (g *gridTopic) writeError(w http.ResponseWriter, status int, code, message string) {
 	g.refuse()
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = fmt.Fprintf(w, `{"error":{"code":%q,"message":%q}}`, code, message)
 }
 
-// hangListener keeps connections that come in while hang says so: taken, and never answered.
+// hangListener accepts connections and, while hang returns true, keeps them
+// without serving them.
 type hangListener struct {
 	net.Listener
 	hang func() bool
@@ -247,7 +248,7 @@ func newHangListener(ln net.Listener, hang func() bool) *hangListener {
 	return &hangListener{Listener: ln, hang: hang}
 }
 
-// Accept returns the next connection that is to be served.
+// Accept returns the next connection to serve.
 func (h *hangListener) Accept() (net.Conn, error) {
 	for {
 		c, err := h.Listener.Accept()
@@ -264,7 +265,7 @@ func (h *hangListener) Accept() (net.Conn, error) {
 	}
 }
 
-// release closes what was kept.
+// release closes the connections that were kept.
 func (h *hangListener) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -275,5 +276,5 @@ func (h *hangListener) release() {
 	h.kept = nil
 }
 
-// abort drops the connection without an answer, in the one way that net/http has.
+// abort drops the connection without a response, in the only way that net/http has.
 func abort() { panic(http.ErrAbortHandler) } //nolint:forbidigo // see above

@@ -10,15 +10,15 @@ import (
 	"twinegress/internal/jsonwalk"
 )
 
-// gridFields are the properties that an event may have, as bits of what was seen.
+// gridFields are the properties that an event may have, each with a bit.
 var gridFields = map[string]int{
 	"id": 1, "subject": 2, "eventType": 4, "eventTime": 8, "dataVersion": 16,
 	"data": 32, "metadataVersion": 64, "topic": 128,
 }
 
-// gridField finds a property by its key as written, or else whatever its case.
+// gridField returns the bit of a property. It ignores the key's case.
 func gridField(key []byte) (bit int, ok bool) {
-	if bit, ok = gridFields[string(key)]; ok { // the usual case, which allocates nothing
+	if bit, ok = gridFields[string(key)]; ok { // usually, and without an allocation
 		return bit, true
 	}
 	for field, bit := range gridFields {
@@ -31,8 +31,9 @@ func gridField(key []byte) (bit int, ok bool) {
 
 const gridRequired = 1 | 2 | 4 | 8 | 16
 
-// take checks a request's events by the Event Grid schema and stores all or none.
-func (g *gridTopic) take(f *Fault, body []byte) (status int, err error) {
+// storeEvents checks a request's events against the Event Grid schema and stores all or
+// none.
+func (g *gridTopic) storeEvents(f *Fault, body []byte) (status int, err error) {
 	if err = jsonwalk.Validate(body); err != nil {
 		return http.StatusBadRequest, err
 	}
@@ -62,7 +63,7 @@ func (g *gridTopic) take(f *Fault, body []byte) (status int, err error) {
 		if g.arrived != nil {
 			g.arrived(g.name, 0, body[e.start:e.end])
 		}
-		if g.keep > 0 { // body is this request's own, so it needn't be copied
+		if g.keep > 0 { // without a copy: no other request uses body
 			g.remember(recorded{sequence: p.count, received: now, encoded: body[e.start:e.end:e.end]})
 		}
 		p.count++
@@ -133,6 +134,6 @@ func isTime(s string) bool {
 	if _, err := time.Parse(time.RFC3339Nano, s); err == nil {
 		return true
 	}
-	_, err := time.Parse("2006-01-02T15:04:05.999999999", s) // some devices leave the zone out
+	_, err := time.Parse("2006-01-02T15:04:05.999999999", s) // some devices omit the zone
 	return err == nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 )
 
-// KafkaConfig describes the embedded broker.
+// KafkaConfig configures the embedded broker.
 type KafkaConfig struct {
 	// Listen is the broker's address, 127.0.0.1 and a port; "" is an ephemeral port.
 	Listen string
@@ -16,18 +16,18 @@ type KafkaConfig struct {
 	Topics map[string]int
 	// MaxMessageBytes is the largest produce batch; 0 is Kafka's 1 MiB.
 	MaxMessageBytes int
-	// AutoCreateTopics lets clients create topics by asking for them.
+	// AutoCreateTopics creates topics that clients request.
 	AutoCreateTopics bool
-	// DataDir keeps the log on disk, so that it survives a restart; "" is memory.
+	// DataDir stores the log on disk, so that it survives a restart; "" is memory.
 	DataDir string
 	// RetentionBytes bounds each partition of the Topics. Without it the log grows
-	// without end: kfake deletes nothing by itself.
+	// without bound: kfake deletes nothing by default.
 	RetentionBytes int64
 }
 
 // Kafka is a running embedded broker.
 type Kafka struct {
-	// Cluster gives tests access to kfake's own controls.
+	// Cluster has kfake's own controls, for tests.
 	Cluster *kfake.Cluster
 }
 
@@ -39,7 +39,7 @@ func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 		if err != nil {
 			return nil, fmt.Errorf("emulator: kafka address %q: %w", cfg.Listen, err)
 		}
-		if host != "127.0.0.1" && host != "localhost" && host != "" { // all that kfake can
+		if host != "127.0.0.1" && host != "localhost" && host != "" { // kfake listens on no other
 			return nil, fmt.Errorf("emulator: kafka address %q: the embedded broker listens on 127.0.0.1 only", cfg.Listen)
 		}
 		if port, err = strconv.Atoi(p); err != nil {
@@ -54,15 +54,15 @@ func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 	topicConfig := map[string]string{}
 	if cfg.MaxMessageBytes > 0 {
 		broker["message.max.bytes"] = strconv.Itoa(cfg.MaxMessageBytes)
-		// A real broker shows the inherited value in the topic's own description; kfake doesn't.
+		// A real broker returns the inherited value in the topic's own description; kfake doesn't.
 		topicConfig["max.message.bytes"] = broker["message.max.bytes"]
 	}
 	if cfg.RetentionBytes > 0 {
-		// kfake looks after retention only where a topic says so itself, and then
-		// every log.cleaner.backoff.ms, whose default of an hour would let the log grow meanwhile.
+		// kfake applies retention only to a topic with a retention of its own, every
+		// log.cleaner.backoff.ms, whose default is an hour.
 		broker["log.cleaner.backoff.ms"] = "1000"
 		topicConfig["retention.bytes"] = strconv.FormatInt(cfg.RetentionBytes, 10)
-		// Only whole segments go, so a segment has to be small against what is kept.
+		// Only whole segments are deleted, so a segment has to be small against the retention.
 		topicConfig["segment.bytes"] = strconv.FormatInt(max(cfg.RetentionBytes/8, 64<<10), 10)
 	}
 	if cfg.DataDir != "" {
@@ -75,7 +75,7 @@ func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 	}
 	for topic, n := range cfg.Topics {
 		if c.TopicInfo(topic) != nil {
-			continue // it came with the DataDir
+			continue // it is in the DataDir
 		}
 		if err := c.CreateTopic(topic, int32(max(n, 1)), topicConfig); err != nil {
 			c.Close()
@@ -85,7 +85,7 @@ func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 	return &Kafka{Cluster: c}, nil
 }
 
-// Addrs are the broker's addresses, for ingest.brokers.
+// Addrs returns the broker's addresses, for ingest.brokers.
 func (k *Kafka) Addrs() []string { return k.Cluster.ListenAddrs() }
 
 // Close stops the broker.

@@ -41,7 +41,7 @@ func TestKafka(t *testing.T) {
 	cfg.Listen = k.Addrs()[0]
 	k.Close()
 
-	// The data directory brings the log back, on the address that was asked for.
+	// A broker with the same data directory has the log, on the configured address.
 	if k, err = emulator.StartKafka(cfg); err != nil {
 		t.Fatal(err)
 	}

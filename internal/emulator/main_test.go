@@ -50,7 +50,7 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// sender is what both SDKs are for these tests.
+// sender sends with either SDK.
 type sender interface {
 	// send sends bodies as one batch; partition "" lets the service choose.
 	send(ctx context.Context, partition string, bodies ...string) error

@@ -16,7 +16,7 @@ import (
 	"twinegress/internal/emulator/amqp"
 )
 
-// What Azure asks of its peers.
+// The AMQP limits that Azure sets for its peers.
 const (
 	idleTimeout = 60 * time.Second
 	linkCredit  = 1000
@@ -35,19 +35,19 @@ type namespace struct {
 	entities map[string]*entity // by lower-case name: names don't differ by case
 }
 
-// session is what a connection proved. It belongs to the connection's reading goroutine.
+// session is the claims of a connection. Only its reading goroutine uses it.
 type session struct{ claims map[string]claim }
 
-// claim is an accepted token, under the audience's path.
+// claim is an accepted token.
 type claim struct {
 	linkKey
 	expires time.Time
 }
 
-// target is what a sending link sends to.
+// target is the entity and partition that a link sends to.
 type target struct {
 	entity    *entity
-	partition int // -1 leaves it to us
+	partition int // -1: the entity picks one
 	key       linkKey
 }
 
@@ -96,7 +96,7 @@ func (n *namespace) all() []*entity {
 	return out
 }
 
-// create makes an undeclared entity of the kind that the peer's SDK sends to.
+// create creates an undeclared entity of the kind that the peer's SDK sends to.
 func (n *namespace) create(name string, c *amqp.Conn) *entity {
 	kind, partitions := KindEventHub, n.cfg.Partitions
 	agent, _ := c.PeerProperties[amqp.Symbol("user-agent")].(string)
@@ -106,7 +106,7 @@ func (n *namespace) create(name string, c *amqp.Conn) *entity {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if e := n.entities[strings.ToLower(name)]; e != nil {
-		return e // another connection was faster
+		return e // another connection created it
 	}
 	e := newEntity(n.cfg, name, kind, partitions, 0, nil)
 	n.add(e)
@@ -114,7 +114,7 @@ func (n *namespace) create(name string, c *amqp.Conn) *entity {
 	return e
 }
 
-// faultOf is the fault that holds for e: its own, else the namespace's. e may be nil.
+// faultOf returns the active fault of e: its own, else the namespace's. e may be nil.
 func (n *namespace) faultOf(e *entity) *activeFault {
 	if e != nil {
 		if f := e.fault.get(); f != nil {
@@ -124,7 +124,7 @@ func (n *namespace) faultOf(e *entity) *activeFault {
 	return n.fault.get()
 }
 
-// split takes "hub/Partitions/3" and "hub/$management" apart.
+// split splits "hub/Partitions/3" and "hub/$management" after the name.
 func split(address string) (name, rest string) {
 	address = strings.Trim(address, "/")
 	lower := strings.ToLower(address)
@@ -205,8 +205,8 @@ func (n *namespace) attachSender(l *amqp.Link, e *entity, f *Fault, c claim, res
 	return nil
 }
 
-// Attached implements amqp.Backend. A fault may have been switched since Attach
-// looked, when the link wasn't among those that the switch reaches: look again.
+// Attached implements amqp.Backend. It checks the fault again: one that was set
+// after Attach checked did not reach this link, which was not live yet.
 func (n *namespace) Attached(l *amqp.Link) {
 	t, ok := l.Data.(*target)
 	if !ok {
@@ -248,7 +248,7 @@ func (n *namespace) Arriving(l *amqp.Link) {
 	if !ok {
 		return
 	}
-	if f := n.faultOf(t.entity); f != nil && f.Cut == CutMid && f.strikes() {
+	if f := n.faultOf(t.entity); f != nil && f.Cut == CutMid && f.applies() {
 		t.entity.refuse()
 		l.Conn().Abort()
 	}
@@ -262,16 +262,16 @@ func (n *namespace) Deliver(l *amqp.Link, d amqp.Delivery) {
 	}
 	var outcome amqp.Outcome
 	f := n.faultOf(t.entity)
-	struck := f != nil && f.delivery() && f.Cut != CutMid && f.strikes()
-	if struck {
-		outcome = n.misbehave(l, t, d, f)
+	faulty := f != nil && f.delivery() && f.Cut != CutMid && f.applies()
+	if faulty {
+		outcome = n.applyFault(l, t, d, f)
 		if outcome == (amqp.Outcome{}) {
-			return // it saw to the answer itself
+			return // applyFault settled it, or it must not be settled
 		}
 	} else {
 		outcome = n.store(t, d, f)
 	}
-	if struck && f.Delay > 0 && !d.Settled {
+	if faulty && f.Delay > 0 && !d.Settled {
 		id := d.ID
 		l.Conn().After(time.Duration(f.Delay), func() { l.Settle(id, outcome) })
 		return
@@ -281,7 +281,7 @@ func (n *namespace) Deliver(l *amqp.Link, d amqp.Delivery) {
 	}
 }
 
-// store keeps a delivery, unless it is poison or malformed.
+// store stores a delivery, unless it is poison or malformed.
 func (n *namespace) store(t *target, d amqp.Delivery, f *activeFault) amqp.Outcome {
 	if f != nil && f.Poison != "" && poisoned(d, []byte(f.Poison)) {
 		t.entity.refuse()
@@ -294,7 +294,7 @@ func (n *namespace) store(t *target, d amqp.Delivery, f *activeFault) amqp.Outco
 	return amqp.Accepted
 }
 
-// poisoned looks for text in the messages' bodies only: ids and properties don't count.
+// poisoned reports whether a message's body contains text; ids and properties don't count.
 func poisoned(d amqp.Delivery, text []byte) (found bool) {
 	_ = amqp.EachMessage(d.Format, d.Payload, func(m []byte) {
 		if body, err := amqp.Body(m); err == nil && bytes.Contains(body, text) {
@@ -304,9 +304,9 @@ func poisoned(d amqp.Delivery, text []byte) (found bool) {
 	return found
 }
 
-// misbehave applies a delivery fault that struck. It returns the outcome to
-// answer with, or none if there is nothing left to answer.
-func (n *namespace) misbehave(l *amqp.Link, t *target, d amqp.Delivery, f *activeFault) amqp.Outcome {
+// applyFault applies a delivery fault. It returns the outcome to settle the
+// delivery with, or none if it isn't to be settled by the caller.
+func (n *namespace) applyFault(l *amqp.Link, t *target, d amqp.Delivery, f *activeFault) amqp.Outcome {
 	none := amqp.Outcome{}
 	c := l.Conn()
 	switch {
@@ -348,7 +348,7 @@ func (n *namespace) misbehave(l *amqp.Link, t *target, d amqp.Delivery, f *activ
 	return amqp.Rejected(condition, f.conditionText(condition, t.entity.name))
 }
 
-// throttleText is what the services say.
+// throttleText returns the services' text.
 func throttleText(kind string, seconds int) string {
 	code := "Error code : 50002. Sub error : 102."
 	what := "entity"

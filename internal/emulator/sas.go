@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Reasons for a 401, in the services' words where those are known.
+// Reasons for a 401, in the services' words where known.
 var (
 	errTokenMalformed = errors.New("InvalidSignature: The token is malformed")
 	errTokenSignature = errors.New("InvalidSignature: The token has an invalid signature")
@@ -21,8 +21,8 @@ var (
 	errTokenIssuer    = errors.New("InvalidIssuer: The token was not issued for this namespace")
 )
 
-// verifySAS checks a shared access signature for an audience and returns which of
-// the keys made it, and when it expires.
+// verifySAS checks a shared access signature for an audience and returns the key
+// that signed it and its expiry.
 func verifySAS(token, audience string, keys KeyPair, now time.Time) (Key, time.Time, error) {
 	rest, ok := strings.CutPrefix(token, "SharedAccessSignature ")
 	if !ok {
@@ -43,7 +43,7 @@ func verifySAS(token, audience string, keys KeyPair, now time.Time) (Key, time.T
 	if policy != keys.Policy {
 		return 0, time.Time{}, errTokenSignature
 	}
-	// What was signed is the resource as it is encoded in the token.
+	// The signature is of the resource as it is encoded in the token.
 	signed := fields["sr"] + "\n" + fields["se"]
 	k, ok := signedBy(signed, sig, keys)
 	expires := time.Unix(expiry, 0)
@@ -69,8 +69,8 @@ func signedBy(text, sig string, keys KeyPair) (Key, bool) {
 	return 0, false
 }
 
-// covers tells whether a token for resource is good for audience: the same host,
-// and the same path or one above it. Scheme and letter case don't matter.
+// covers reports whether a token for resource is valid for audience: the same
+// host, and the same path or one above it. It ignores scheme and case.
 func covers(resource, audience string) bool {
 	r, a := withoutScheme(resource), withoutScheme(audience)
 	return a == r || strings.HasPrefix(a, r+"/")
@@ -83,7 +83,7 @@ func withoutScheme(uri string) string {
 	return strings.Trim(strings.ToLower(uri), "/")
 }
 
-// audiencePath is the entity path of an audience, in its own spelling.
+// audiencePath returns the entity path of an audience, in its own spelling.
 func audiencePath(audience string) string {
 	if _, rest, ok := strings.Cut(audience, "://"); ok {
 		audience = rest
@@ -129,7 +129,7 @@ func verifyGridToken(token string, keys KeyPair, now time.Time) (Key, error) {
 	return 0, errTokenSignature
 }
 
-// matchKey finds a bare key among the pair.
+// matchKey returns which of the pair a key is.
 func matchKey(key string, keys KeyPair) (Key, bool) {
 	for _, k := range []Key{Primary, Secondary} {
 		if subtle.ConstantTimeCompare([]byte(key), []byte(keys.Of(k))) == 1 {

@@ -108,8 +108,8 @@ func TestHubProperties(t *testing.T) {
 	}
 }
 
-// Many messages need credit replenished; big ones span frames and need the session
-// window replenished. Small frames get past its 5,000 quickly.
+// Many messages use up the credit; big ones span frames and use up the session
+// window, whose 5,000 frames are few if frames are small. Both are replenished.
 func TestManyAndBig(t *testing.T) {
 	small := func(c *emulator.Config) { c.MaxFrameBytes, c.Record = 1024, 10 }
 	both(t, func(t *testing.T, e *emulator.Emulator, entity string, s sender) {

@@ -2,14 +2,14 @@ package emulator
 
 import "time"
 
-// Kinds of entity, spelled as an endpoint's type.
+// The kinds of entities, with the names of endpoint types.
 const (
 	KindEventHub   = "EventHub"
 	KindServiceBus = "ServiceBus"
 	KindEventGrid  = "EventGrid"
 )
 
-// Stats is what arrived since the start, or since Reset.
+// Stats is the counts since the start or the last Reset.
 type Stats struct {
 	Entities []EntityStats `json:"entities"`
 }
@@ -24,7 +24,7 @@ func (s Stats) Entity(name string) EntityStats {
 	return EntityStats{}
 }
 
-// Count adds up the messages of all entities.
+// Count returns the number of messages of all entities.
 func (s Stats) Count() (n int64) {
 	for _, e := range s.Entities {
 		n += e.Count
@@ -32,7 +32,7 @@ func (s Stats) Count() (n int64) {
 	return n
 }
 
-// EntityStats counts what one entity took.
+// EntityStats is the counts of one entity.
 type EntityStats struct {
 	Name string `json:"name"`
 	Kind string `json:"kind"`
@@ -40,11 +40,11 @@ type EntityStats struct {
 	// different message ids among them; with TrackIDs only, and never for Event Grid, whose ids may repeat.
 	Count    int64 `json:"count"`
 	Distinct int64 `json:"distinct"`
-	// WithoutID counts the messages that had no id; they aren't in Distinct.
+	// WithoutID is the number of messages without an id; they aren't in Distinct.
 	WithoutID int64 `json:"withoutId"`
-	// Bytes is the size of the messages as encoded, without the batch around them.
+	// Bytes is the encoded size of the messages, without the batch around them.
 	Bytes int64 `json:"bytes"`
-	// Batches counts deliveries (AMQP transfers, HTTP requests) that were stored, Refused those that weren't.
+	// Batches is the number of deliveries (AMQP transfers, HTTP requests) that were stored, Refused of those that weren't.
 	Batches    int64            `json:"batches"`
 	Refused    int64            `json:"refused"`
 	Links      int              `json:"links"`
@@ -52,7 +52,7 @@ type EntityStats struct {
 	Fault      *Fault           `json:"fault,omitempty"`
 }
 
-// PartitionStats counts what one partition took. Topics have one partition.
+// PartitionStats is the counts of one partition. Topics have one partition.
 type PartitionStats struct {
 	ID      string `json:"id"`
 	Count   int64  `json:"count"`

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// statsServer shows the counts and switches faults:
+// statsServer serves the counts and sets faults:
 //
 //	GET /stats    GET /messages?entity=NAME&limit=N    POST /reset
 //	PUT /faults?entity=NAME (a Fault)    DELETE /faults?entity=NAME
@@ -47,7 +47,7 @@ func startStats(ctx context.Context, e *Emulator, addr string) (*statsServer, er
 	return s, nil
 }
 
-// stop lets running requests finish: they are short.
+// stop waits for running requests, which are short.
 func (s *statsServer) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -59,24 +59,24 @@ func (s *statsServer) stop() error {
 	return err
 }
 
-func answer(w http.ResponseWriter, status int, v any) {
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	_ = enc.Encode(v) // nobody left to tell
+	_ = enc.Encode(v) // the client has gone
 }
 
-func problem(w http.ResponseWriter, status int, err error) {
-	answer(w, status, map[string]string{"error": err.Error()})
+func writeError(w http.ResponseWriter, status int, err error) {
+	writeJSON(w, status, map[string]string{"error": err.Error()})
 }
 
 func (s *statsServer) stats(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, s.e.Stats())
+	writeJSON(w, http.StatusOK, s.e.Stats())
 }
 
-// shownMessage is a Message with a body that can be read: JSON as it is, text as a
-// string, other bytes in base64.
+// shownMessage is a Message with a readable body: JSON as it is, text as a string,
+// other bytes in base64.
 type shownMessage struct {
 	Message
 	Body any `json:"body"`
@@ -86,14 +86,14 @@ func (s *statsServer) messages(w http.ResponseWriter, r *http.Request) {
 	name := r.URL.Query().Get("entity")
 	t := s.e.find(name)
 	if t == nil {
-		problem(w, http.StatusNotFound, fmt.Errorf("there is no entity %q", name))
+		writeError(w, http.StatusNotFound, fmt.Errorf("there is no entity %q", name))
 		return
 	}
 	limit := 100
 	if q := r.URL.Query().Get("limit"); q != "" {
 		n, err := strconv.Atoi(q)
 		if err != nil || n < 0 {
-			problem(w, http.StatusBadRequest, fmt.Errorf("limit %q is no number", q))
+			writeError(w, http.StatusBadRequest, fmt.Errorf("limit %q is no number", q))
 			return
 		}
 		limit = n
@@ -111,7 +111,7 @@ func (s *statsServer) messages(w http.ResponseWriter, r *http.Request) {
 		}
 		out = append(out, sm)
 	}
-	answer(w, http.StatusOK, out)
+	writeJSON(w, http.StatusOK, out)
 }
 
 func (s *statsServer) reset(w http.ResponseWriter, _ *http.Request) {
@@ -122,21 +122,21 @@ func (s *statsServer) reset(w http.ResponseWriter, _ *http.Request) {
 func (s *statsServer) setFault(w http.ResponseWriter, r *http.Request) {
 	var f Fault
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<16))
-	d.DisallowUnknownFields() // a misspelled fault that does nothing wastes an afternoon
+	d.DisallowUnknownFields() // a misspelled fault must not be ignored
 	if err := d.Decode(&f); err != nil {
-		problem(w, http.StatusBadRequest, err)
+		writeError(w, http.StatusBadRequest, err)
 		return
 	}
-	s.changed(w, s.e.SetFault(r.URL.Query().Get("entity"), f))
+	s.writeResult(w, s.e.SetFault(r.URL.Query().Get("entity"), f))
 }
 
 func (s *statsServer) clearFault(w http.ResponseWriter, r *http.Request) {
-	s.changed(w, s.e.ClearFault(r.URL.Query().Get("entity")))
+	s.writeResult(w, s.e.ClearFault(r.URL.Query().Get("entity")))
 }
 
-func (s *statsServer) changed(w http.ResponseWriter, err error) {
+func (s *statsServer) writeResult(w http.ResponseWriter, err error) {
 	if err != nil {
-		problem(w, http.StatusBadRequest, err)
+		writeError(w, http.StatusBadRequest, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -113,7 +113,7 @@ func BenchmarkServer(b *testing.B) {
 	}
 }
 
-// prelude is what a client sends before its first transfer.
+// prelude returns what a client sends before its first transfer.
 func prelude() []byte {
 	b := []byte(protoAMQP)
 	b = appendFrame(b, perfOpen, func(b []byte) []byte { return append(appendString(b, "c"), 0x40) }, 2)

@@ -32,16 +32,16 @@ type Conn struct {
 	br   *bufio.Reader
 	done chan struct{} // closed by Abort
 	once sync.Once
-	over atomic.Bool // set by Abort: cheaper to ask than done, once per frame
-	// frozen stops reading and writing for good: the peer is left with a silent connection.
+	over atomic.Bool // set by Abort: cheaper to read than done, once per frame
+	// frozen stops reading and writing for good: the peer has a silent connection.
 	frozen atomic.Bool
 
-	// PeerProperties are the ones of the peer's Open performative.
+	// PeerProperties are the properties of the peer's Open performative.
 	PeerProperties map[any]any
 	sessions       map[uint16]*session
 
 	tmu     sync.Mutex
-	pending map[*time.Timer]struct{} // delayed answers; nil at the end
+	pending map[*time.Timer]struct{} // of After; nil at the end
 	timers  sync.WaitGroup
 
 	wmu       sync.Mutex // guards what follows, and the detached flag of links
@@ -69,10 +69,10 @@ func (c *Conn) Abort() {
 	})
 }
 
-// Freeze stops reading and writing, for good, without closing.
+// Freeze stops reading and writing for good, without closing the connection.
 func (c *Conn) Freeze() { c.frozen.Store(true) }
 
-// serve runs the connection to its end.
+// serve serves the connection until its end.
 func (c *Conn) serve() error {
 	var alive sync.WaitGroup
 	defer func() {
@@ -83,7 +83,7 @@ func (c *Conn) serve() error {
 		alive.Wait()
 		c.stopTimers()
 	}()
-	// A frozen connection isn't read, so not even its end would be noticed.
+	// A frozen connection isn't read, so its end is not detected: wait for Abort.
 	if c.frozen.Load() {
 		<-c.done
 		return errClosed
@@ -103,7 +103,7 @@ func (c *Conn) serve() error {
 			}
 		}
 		if err == nil && c.over.Load() {
-			err = errClosed // what else is in the buffer never arrived
+			err = errClosed // the rest of the buffer counts as not received
 		}
 		if err != nil {
 			_ = c.flush()
@@ -116,7 +116,7 @@ func (c *Conn) serve() error {
 }
 
 // readFrame returns the next frame; body is valid until the next call. Before it
-// would block it sends what has been answered so far, in one write.
+// blocks it flushes the output, in one write.
 func (c *Conn) readFrame() (kind byte, channel uint16, body []byte, err error) {
 	h, err := c.peek(headerSize)
 	if err != nil {
@@ -141,7 +141,7 @@ func (c *Conn) peek(n int) ([]byte, error) {
 		if err := c.flush(); err != nil {
 			return nil, err
 		}
-		// Twice the time that peers were asked to keep, as the standard recommends.
+		// Twice the idle time-out announced to peers, as the standard recommends.
 		_ = c.nc.SetReadDeadline(time.Now().Add(2 * c.s.opts.IdleTimeout))
 		_, err := c.br.Peek(n)
 		if c.frozen.Load() {
@@ -159,7 +159,7 @@ func (c *Conn) peek(n int) ([]byte, error) {
 	return c.br.Peek(n)
 }
 
-// write appends a frame to the output; fn appends its body. It is sent by flush.
+// write appends a frame to the output; fn appends its body. flush sends it.
 func (c *Conn) write(kind byte, channel uint16, fn func([]byte) []byte) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
@@ -194,7 +194,7 @@ func (c *Conn) flushLocked() error {
 	return c.werr
 }
 
-// keepAlive sends empty frames within the time that the peer asked for.
+// keepAlive sends empty frames within the peer's idle time-out.
 func (c *Conn) keepAlive(idle time.Duration) {
 	t := time.NewTicker(max(idle/3, time.Millisecond))
 	defer t.Stop()
@@ -206,14 +206,14 @@ func (c *Conn) keepAlive(idle time.Duration) {
 			c.wmu.Lock()
 			if now.Sub(c.sent) >= idle/3 {
 				c.writeLocked(frameAMQP, 0, func(b []byte) []byte { return b })
-				_ = c.flushLocked() // the reader finds out about a broken connection
+				_ = c.flushLocked() // the reader detects a broken connection
 			}
 			c.wmu.Unlock()
 		}
 	}
 }
 
-// After runs fn after d and sends what it wrote, unless the connection ends before.
+// After calls fn after d and flushes the output, unless the connection ends before.
 func (c *Conn) After(d time.Duration, fn func()) {
 	c.tmu.Lock()
 	defer c.tmu.Unlock()
@@ -236,7 +236,7 @@ func (c *Conn) After(d time.Duration, fn func()) {
 	c.pending[t] = struct{}{}
 }
 
-// stopTimers ends the delays and waits for those that are already running.
+// stopTimers stops the timers of After and waits for those that are running.
 func (c *Conn) stopTimers() {
 	c.tmu.Lock()
 	for t := range c.pending {
@@ -249,14 +249,14 @@ func (c *Conn) stopTimers() {
 	c.timers.Wait()
 }
 
-// Flush sends what has been written so far.
+// Flush sends the output.
 func (c *Conn) Flush() { _ = c.flush() }
 
-// CutAfter sends what has been written and then ends the connection in a way that
-// lets the peer read it: closing with unread input would reset the connection.
+// CutAfter sends the output and closes the connection so that the peer can still
+// read it: closing with unread input would reset the connection.
 func (c *Conn) CutAfter() {
 	_ = c.flush()
-	c.Freeze() // nothing more is answered
+	c.Freeze() // nothing more is written
 	if hc, ok := c.nc.(interface{ CloseWrite() error }); ok {
 		_ = hc.CloseWrite()
 		_ = c.nc.SetReadDeadline(time.Now().Add(lingerTimeout))
@@ -265,8 +265,7 @@ func (c *Conn) CutAfter() {
 	c.Abort()
 }
 
-// CutDuring sends all but the last half of what has been written since the last
-// flush, and drops the connection.
+// CutDuring sends the first half of the output and drops the connection.
 func (c *Conn) CutDuring() {
 	c.wmu.Lock()
 	c.out = c.out[:len(c.out)/2]

@@ -34,7 +34,7 @@ func listen(t *testing.T, b Backend) *Server {
 	return s
 }
 
-// raw opens a TCP connection whose reads fail after a while instead of hanging the test.
+// raw opens a TCP connection with a deadline.
 func raw(t *testing.T, s *Server) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", s.Addr())
@@ -59,7 +59,7 @@ func frame(t *testing.T, r io.Reader) []byte {
 	return body
 }
 
-// A peer that asks to hear something often gets empty frames.
+// The server sends empty frames within the peer's idle time-out.
 func TestHeartbeat(t *testing.T) {
 	c := raw(t, listen(t, &counter{}))
 	open := appendFrame([]byte(protoAMQP), perfOpen, func(b []byte) []byte {
@@ -82,7 +82,7 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
-// Whatever is wrong ends the connection, and nothing else.
+// A protocol error ends its connection and no other.
 func TestBrokenPeers(t *testing.T) {
 	s := listen(t, &counter{})
 	for name, in := range map[string][]byte{
@@ -113,8 +113,8 @@ func appendTransferHandle(b []byte, handle uint32) []byte {
 	return appendFrame(b, perfTransfer, func(b []byte) []byte { return appendUint(appendUint(b, handle), 0) }, 2)
 }
 
-// greedy sends what the server said is too much: go-amqp itself would refuse to, so
-// its limit is taken for another one.
+// greedy sets a limit of 1,000 bytes, which the test's transfers exceed: go-amqp
+// itself refuses to send them.
 type greedy struct{ counter }
 
 func (g *greedy) Attach(l *Link) *Error { l.MaxMessageBytes = 1000; return nil }
@@ -196,7 +196,7 @@ func TestDownAndUp(t *testing.T) {
 	raw(t, s)
 }
 
-// FuzzServe feeds a connection: no input makes the server panic, and it always ends.
+// FuzzServe feeds a connection: the server doesn't panic, and always ends it.
 func FuzzServe(f *testing.F) {
 	f.Add(appendTransfer(prelude(), 0, []byte{0, 0x53, 0x75, 0xa0, 1, 'x'}, 4096))
 	f.Add(appendTransferHandle(prelude(), 0))
@@ -214,7 +214,7 @@ func FuzzServe(f *testing.F) {
 	})
 }
 
-// rpc answers requests on every other link.
+// rpc replies to requests on every other link.
 type rpc struct {
 	counter
 	links int

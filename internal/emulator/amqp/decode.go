@@ -12,11 +12,11 @@ var (
 	errDepth = errors.New("amqp: value nested too deeply")
 )
 
-// maxDepth bounds the nesting of decoded values: input decides it, and the stack pays.
+// maxDepth bounds the nesting of decoded values, and with it the stack.
 const maxDepth = 64
 
-// decoder reads values off a buffer. The first error sticks and every later read
-// returns zero, so that callers check once. Slices returned alias the buffer.
+// decoder reads values from a buffer. It keeps the first error, and every later
+// read returns zero, so that callers check once. Returned slices alias the buffer.
 type decoder struct {
 	b   []byte
 	err error
@@ -69,8 +69,8 @@ func (d *decoder) size(wide bool) int {
 	return int(n)
 }
 
-// body returns the bytes behind a constructor. Its high nibble says how long they
-// are, whatever the type, which is what makes skipping cheap.
+// body returns the bytes after a constructor. Their length depends on its high
+// nibble alone, whatever the type, which makes skipping cheap.
 func (d *decoder) body(ctor byte) []byte {
 	switch ctor >> 4 {
 	case 0x4:
@@ -94,7 +94,7 @@ func (d *decoder) body(ctor byte) []byte {
 	return nil
 }
 
-// raw returns the next value as it is encoded.
+// raw returns the encoding of the next value.
 func (d *decoder) raw() []byte {
 	start := d.b
 	for n := 0; ; n++ {
@@ -175,7 +175,7 @@ func (d *decoder) compound(ctor byte) (decoder, int) {
 	wide := ctor>>4 == 0xd
 	in := decoder{b: d.body(ctor), err: d.err}
 	n := in.size(wide)
-	// Every element takes at least a byte: a larger count is a lie that would cost memory.
+	// Every element has at least a byte, so a larger count is wrong and would allocate too much.
 	if n > len(in.b) {
 		in.fail(errShort)
 	}
@@ -186,7 +186,7 @@ func (d *decoder) compound(ctor byte) (decoder, int) {
 	return in, n
 }
 
-// null consumes a null, if one is next.
+// null consumes a null if it is next.
 func (d *decoder) null() bool {
 	if len(d.b) > 0 && d.b[0] == 0x40 {
 		d.b = d.b[1:]

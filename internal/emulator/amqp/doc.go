@@ -2,11 +2,11 @@
 // and for request-response links ($cbs, $management), and a codec that walks
 // messages without decoding them.
 //
-// One goroutine reads a connection and calls the Backend; answers collect in the
-// connection's output buffer and leave it in one write when the input is used up. A
-// second goroutine per connection keeps it alive. There is none per link or message.
+// One goroutine reads a connection and calls the Backend; replies collect in the
+// connection's output buffer, which is sent in one write when the input is used up.
+// A second goroutine per connection keeps it alive. There is none per link or
+// message.
 //
-// Who may touch what: sessions and links belong to the reading goroutine. Whatever
-// other goroutines may do (settle, detach, grant credit, freeze, cut) goes through
-// the connection's write lock.
+// Only the reading goroutine uses sessions and links. What other goroutines may do
+// (settle, detach, grant credit, freeze, cut) takes the connection's write lock.
 package amqp

@@ -44,7 +44,7 @@ func appendVar[T string | []byte | Symbol](b []byte, ctor byte, v T) []byte {
 func appendString(b []byte, v string) []byte { return appendVar(b, 0xa1, v) }
 func appendSymbol(b []byte, v Symbol) []byte { return appendVar(b, 0xa3, v) }
 
-// beginList starts a list whose size is filled in by endList.
+// beginList starts a list; endList sets its size.
 func beginList(b []byte, n int) ([]byte, int) {
 	return append(b, 0xd0, 0, 0, 0, 0, 0, 0, 0, byte(n)), len(b)
 }
@@ -59,7 +59,7 @@ func beginComposite(b []byte, code byte, n int) ([]byte, int) {
 	return beginList(append(b, 0x00, 0x53, code), n)
 }
 
-// appendValue appends a value of a type that replies and link properties have.
+// appendValue appends a value. It has the types of replies and link properties.
 func appendValue(b []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
 	case nil:

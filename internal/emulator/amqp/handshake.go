@@ -11,8 +11,8 @@ const (
 	protoSASL = "AMQP\x03\x01\x00\x00"
 )
 
-// handshake runs SASL, if the peer asks for it, and Open. It returns how often the
-// peer wants to hear something.
+// handshake runs SASL, if the peer starts it, and Open. It returns the peer's idle
+// time-out.
 func (c *Conn) handshake() (idle time.Duration, err error) {
 	proto, err := c.proto()
 	if err != nil {
@@ -68,7 +68,7 @@ func (c *Conn) handshake() (idle time.Duration, err error) {
 	return time.Duration(uint32(ms)) * time.Millisecond, nil
 }
 
-// proto reads the peer's protocol header and answers with the same.
+// proto reads the peer's protocol header and replies with the same.
 func (c *Conn) proto() (string, error) {
 	h, err := c.peek(headerSize)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Conn) proto() (string, error) {
 	proto := string(h)
 	_, _ = c.br.Discard(headerSize)
 	if proto != protoAMQP && proto != protoSASL {
-		proto = protoSASL // what is offered instead; the caller ends the connection
+		proto = protoSASL // the supported one; the caller ends the connection
 	}
 	c.wmu.Lock()
 	c.out = append(c.out, proto...)
@@ -85,11 +85,11 @@ func (c *Conn) proto() (string, error) {
 	return string(proto), nil
 }
 
-// sasl takes any mechanism: authorization happens at $cbs.
+// sasl accepts any mechanism: authorization happens at $cbs.
 func (c *Conn) sasl() error {
 	c.write(frameSASL, 0, func(b []byte) []byte {
 		b, at := beginComposite(b, saslMechanisms, 1)
-		// An array: go-amqp takes a list for a broken frame and retries for 45 s.
+		// An array: with a list go-amqp fails to decode the frame and retries for 45 s.
 		b = appendArray(b, 0xb3, []Symbol{"MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL"})
 		return endList(b, at)
 	})

@@ -6,15 +6,16 @@ import (
 	"sync/atomic"
 )
 
-// Link is a link that a peer attached.
+// Link is a link that a peer attached: its terms, which the backend sets, its
+// credit, and the delivery that is arriving.
 type Link struct {
-	// Source and Target are the addresses; the one that is ours depends on the direction.
+	// Source and Target are the addresses; Address returns the server's.
 	Name, Source, Target string
 
-	// For Backend.Attach to set. RPC is a link of a request-response pair.
+	// Backend.Attach sets these. RPC is true for a link of a request-response pair.
 	RPC             bool
 	MaxMessageBytes int
-	Credit          int // 0 gives none, see GrantCredit
+	Credit          int // 0 grants none, see GrantCredit
 	Properties      map[Symbol]any
 	// Data is the backend's.
 	Data any
@@ -25,27 +26,27 @@ type Link struct {
 	receiver bool // the peer receives
 	attached bool
 
-	detached atomic.Bool   // set under the connection's write lock; nothing is written about the link after
-	count    atomic.Uint32 // deliveries taken
+	detached atomic.Bool   // set under the connection's write lock; the link writes no frame after
+	count    atomic.Uint32 // deliveries received
 	left     atomic.Int32  // credit that the peer has left
 
 	// as a receiver
 	peerCredit int
 	waiting    []*Message
 
-	// the delivery that is coming in
+	// the delivery that is arriving
 	open    bool
 	current Delivery
 	buf     []byte
 }
 
-// Conn is the link's connection.
+// Conn returns the link's connection.
 func (l *Link) Conn() *Conn { return l.c }
 
-// Receiver tells that the peer receives on this link.
+// Receiver reports whether the peer receives on this link.
 func (l *Link) Receiver() bool { return l.receiver }
 
-// Address is the end of the link that is the server's.
+// Address returns the address of the server's end of the link.
 func (l *Link) Address() string {
 	if l.receiver {
 		return l.Source
@@ -55,10 +56,10 @@ func (l *Link) Address() string {
 
 var errNoDeliveryID = errors.New("amqp: delivery without delivery-id")
 
-// take adds a transfer frame to the delivery that it is part of.
-func (l *Link) take(t transfer, payload []byte) error {
+// receive adds a transfer frame to its delivery.
+func (l *Link) receive(t transfer, payload []byte) error {
 	if l.detached.Load() {
-		return nil // it was on its way when we detached
+		return nil // it was sent before the peer received the detach
 	}
 	if !l.open {
 		if !t.hasID {
@@ -72,7 +73,7 @@ func (l *Link) take(t transfer, payload []byte) error {
 		}
 	}
 	l.current.Settled = l.current.Settled || t.settled
-	// One byte more than allowed is enough to know; the rest needn't be kept.
+	// One byte over the limit is enough to detect it; the rest is not kept.
 	if t.more || len(l.buf) > 0 {
 		if len(l.buf) <= l.MaxMessageBytes {
 			l.buf = append(l.buf, payload...)
@@ -102,13 +103,14 @@ func (l *Link) take(t transfer, payload []byte) error {
 		return err
 	}
 	l.current.Payload = nil
-	if cap(l.buf) > 4<<20 { // one huge message must not stay for the link's life
+	if cap(l.buf) > 4<<20 { // don't keep the buffer of one huge message
 		l.buf = nil
 	}
 	return nil
 }
 
-// request answers on the receiving link of the same session and address.
+// request passes a request to the backend and sends the reply on the receiving
+// link of the same session and address.
 func (l *Link) request() error {
 	m, err := DecodeMessage(l.current.Payload)
 	if err != nil {
@@ -126,12 +128,12 @@ func (l *Link) request() error {
 	}
 	for _, out := range l.ss.links {
 		if out.receiver && strings.EqualFold(out.Source, l.Target) {
-			// The request can overtake the flow frame with the credit for its reply.
+			// The request can arrive before the flow frame with the credit for its reply.
 			out.waiting = append(out.waiting, reply)
 			return out.sendWaiting()
 		}
 	}
-	return nil // nobody to answer to
+	return nil // no link for the reply
 }
 
 // sendWaiting sends as many replies as there is credit for.
@@ -156,7 +158,7 @@ func (l *Link) send(m *Message) error {
 	c, id := l.c, l.count.Add(1)-1
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	room := c.peerFrame - 64 // what the transfer itself takes, and some
+	room := c.peerFrame - 64 // for the transfer performative
 	for first := true; first || len(payload) > 0; first = false {
 		part := payload[:min(room, len(payload))]
 		payload = payload[len(part):]
@@ -179,16 +181,17 @@ func (l *Link) send(m *Message) error {
 	return nil
 }
 
-// nextDelivery counts an outgoing frame and returns the delivery id for a first one.
+// nextDelivery counts an outgoing frame and returns the delivery id if it is a
+// delivery's first.
 func (ss *session) nextDelivery(first bool) uint32 {
 	n := ss.nextOutgoing.Add(1) - 1
 	if first {
-		return n // frames are at least as many as deliveries, so their number does as an id
+		return n // the frame's number is unique among deliveries too
 	}
 	return 0
 }
 
-// Settle answers a delivery. It is sent with the connection's next flush.
+// Settle settles a delivery. The connection's next flush sends it.
 func (l *Link) Settle(id uint32, o Outcome) {
 	l.c.wmu.Lock()
 	defer l.c.wmu.Unlock()
@@ -197,7 +200,7 @@ func (l *Link) Settle(id uint32, o Outcome) {
 	}
 }
 
-// GrantCredit gives a link that has none its credit; others are left alone.
+// GrantCredit grants n messages of credit to a link that has none left.
 func (l *Link) GrantCredit(n int) {
 	if l.left.Load() <= 0 {
 		l.grant(n)
@@ -205,7 +208,7 @@ func (l *Link) GrantCredit(n int) {
 	}
 }
 
-// grant tells the peer how many messages it may send from here on.
+// grant sets the number of messages that the peer may send from here on.
 func (l *Link) grant(credit int) {
 	c := l.c
 	c.wmu.Lock()
@@ -240,8 +243,8 @@ func (l *Link) Detach(e *Error) {
 	})
 }
 
-// gone tells the backend that the link is over.
-func (l *Link) gone() {
+// end reports the end of the link to the backend.
+func (l *Link) end() {
 	l.c.wmu.Lock()
 	l.detached.Store(true)
 	l.c.wmu.Unlock()

@@ -21,8 +21,8 @@ const (
 	secFooter              = 0x78
 )
 
-// Message is what the emulator reads of a message, and writes into a reply: see
-// Body for a message's data. What is absent is empty.
+// Message has the parts of a message that the emulator reads, and those of a
+// reply. An absent part is empty. Body returns a message's data.
 type Message struct {
 	MessageID, CorrelationID any // string, uint64, UUID or []byte
 	ContentType              string
@@ -31,8 +31,8 @@ type Message struct {
 	Value                    any
 }
 
-// sections walks the sections of an encoded message; body is the encoded value
-// behind the section's descriptor. fn returns false to stop.
+// sections calls fn for each section of an encoded message until fn returns
+// false; body is the encoded value after the section's descriptor.
 func sections(b []byte, fn func(code uint64, body []byte) bool) error {
 	d := decoder{b: b}
 	for len(d.b) > 0 {
@@ -51,8 +51,8 @@ func sections(b []byte, fn func(code uint64, body []byte) bool) error {
 	return nil
 }
 
-// EachMessage calls fn for each message of a delivery: the ones in its data sections
-// when format is BatchFormat, else the delivery itself. The slices alias payload.
+// EachMessage calls fn for each message of a delivery: those in its data sections
+// if format is BatchFormat, else the delivery itself. The slices alias payload.
 func EachMessage(format uint32, payload []byte, fn func(encoded []byte)) error {
 	if format != BatchFormat {
 		if len(payload) == 0 {
@@ -76,8 +76,8 @@ func EachMessage(format uint32, payload []byte, fn func(encoded []byte)) error {
 	return d.err
 }
 
-// MessageID returns the bytes of a message's id without decoding anything else, nil
-// if there is none. A uint64 or UUID id comes as its encoded bytes.
+// MessageID returns the bytes of a message's id, nil if there is none. It decodes
+// nothing else. A uint64 or UUID id is returned as its encoded bytes.
 func MessageID(encoded []byte) ([]byte, error) {
 	d := decoder{b: encoded}
 	for len(d.b) > 0 {
@@ -87,7 +87,7 @@ func MessageID(encoded []byte) ([]byte, error) {
 			continue
 		}
 		if code != secProperties {
-			break // sections come in order: no properties
+			break // sections are in order: it has no properties
 		}
 		f, n := d.list()
 		if n == 0 || f.null() {
@@ -105,15 +105,15 @@ func MessageID(encoded []byte) ([]byte, error) {
 	return nil, d.err
 }
 
-// Body returns a message's data sections, joined, without decoding anything else.
-// An amqp-value of text or binary counts as data.
+// Body returns a message's data sections, joined. It decodes nothing else. An
+// amqp-value of text or binary counts as data.
 func Body(encoded []byte) (body []byte, err error) {
 	err = sections(encoded, func(code uint64, raw []byte) bool {
 		if code == secData || code == secValue {
 			d := decoder{b: raw}
 			if v := d.bytes(); d.err == nil {
 				if body == nil {
-					body = v // the usual case: one section, no copy
+					body = v // usually there is one section; no copy
 				} else {
 					body = append(body[:len(body):len(body)], v...)
 				}
@@ -220,10 +220,11 @@ func (m *Message) decodeProperties(d *decoder) {
 	d.adopt(&f)
 }
 
-// appendReply appends the sections that a reply has.
+// appendReply appends the encoding of a reply: correlation id, application
+// properties and value.
 func (m *Message) appendReply(b []byte) ([]byte, error) {
 	b, at := beginComposite(b, secProperties, 6)
-	b = append(b, 0x40, 0x40, 0x40, 0x40, 0x40) // all before the correlation-id
+	b = append(b, 0x40, 0x40, 0x40, 0x40, 0x40) // the fields before correlation-id
 	b, err := appendValue(b, m.CorrelationID)
 	if err != nil {
 		return nil, err

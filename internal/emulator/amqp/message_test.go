@@ -11,7 +11,7 @@ import (
 	oracle "github.com/Azure/go-amqp"
 )
 
-// random makes values of every kind that both codecs know.
+// random generates values of every type that both codecs have.
 type random struct{ *rand.Rand }
 
 func (r random) text() string {
@@ -107,7 +107,7 @@ func (r random) message() *oracle.Message {
 			if r.IntN(2) == 0 {
 				return nil
 			}
-			s := "x" + r.text() // an absent text and an empty one are the same to our Message
+			s := "x" + r.text() // Message doesn't distinguish an absent text from an empty one
 			return &s
 		}
 		moment := func() *time.Time {
@@ -152,7 +152,7 @@ func (r random) message() *oracle.Message {
 	return m
 }
 
-// plain brings both codecs' types and their absent values to one form.
+// plain converts both codecs' values to one form.
 func plain(v any) any {
 	switch v := v.(type) {
 	case oracle.UUID:
@@ -187,7 +187,7 @@ func plain(v any) any {
 	return v
 }
 
-// flatOracle and flat are what a Message has of a message, in that form.
+// flatOracle and flat return the parts that Message has, in that form.
 func flatOracle(m *oracle.Message) map[string]any {
 	out := map[string]any{
 		"annotations": plain(m.Annotations), "application properties": plain(m.ApplicationProperties), "value": plain(m.Value),
@@ -210,7 +210,7 @@ func flat(m *Message) map[string]any {
 	}
 }
 
-// What go-amqp encodes, we decode to the same.
+// Messages that go-amqp encodes are decoded to the same values.
 func TestMessageAgainstGoAMQP(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	r := random{rand.New(rand.NewPCG(seed, 1))}
@@ -239,7 +239,7 @@ func TestMessageAgainstGoAMQP(t *testing.T) {
 	}
 }
 
-// What we encode in a reply, go-amqp decodes.
+// go-amqp decodes replies to the same values.
 func TestReplyAgainstGoAMQP(t *testing.T) {
 	now := time.UnixMilli(1_770_000_000_123).UTC()
 	value := map[string]any{"text": "é", "count": int32(-7), "long": int64(1) << 40, "created": now, "empty": false, "full": true, "ids": []string{"0", ""}}
@@ -300,7 +300,7 @@ func TestArrays(t *testing.T) {
 	}
 }
 
-// Whatever comes in, decoding ends with a value or an error.
+// FuzzDecode decodes any input: it ends with a value or an error.
 func FuzzDecode(f *testing.F) {
 	r := random{rand.New(rand.NewPCG(1, 1))}
 	for range 30 {

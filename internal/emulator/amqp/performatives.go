@@ -25,7 +25,7 @@ const (
 	stateModified = 0x27
 )
 
-// descriptorNames are the symbolic spellings, which a peer may use instead of codes.
+// descriptorNames are the symbolic descriptors, which a peer may use instead of codes.
 var descriptorNames = map[string]uint64{
 	"amqp:open:list": perfOpen, "amqp:begin:list": perfBegin, "amqp:attach:list": perfAttach,
 	"amqp:flow:list": perfFlow, "amqp:transfer:list": perfTransfer, "amqp:disposition:list": perfDisposition,
@@ -55,7 +55,7 @@ func appendError(b []byte, e *Error) []byte {
 	return endList(b, at)
 }
 
-// Outcome is what becomes of a delivery: one of the three values, or Rejected(…).
+// Outcome is the outcome of a delivery: one of the three values, or Rejected(…).
 type Outcome struct {
 	code byte
 	err  *Error
@@ -68,7 +68,7 @@ var (
 	Modified = Outcome{code: stateModified}
 )
 
-// Rejected is the outcome of a delivery that is refused for a reason.
+// Rejected returns the outcome of a delivery that is rejected for a reason.
 func Rejected(condition, description string) Outcome {
 	return Outcome{code: stateRejected, err: &Error{condition, description}}
 }
@@ -94,7 +94,7 @@ func appendDisposition(b []byte, id uint32, o Outcome) []byte {
 	return endList(b, at)
 }
 
-// beginFrame starts a frame; endFrame fills its size in.
+// beginFrame starts a frame; endFrame sets its size.
 func beginFrame(b []byte, kind byte, channel uint16) ([]byte, int) {
 	return append(b, 0, 0, 0, 0, 2, kind, byte(channel>>8), byte(channel)), len(b)
 }
@@ -112,7 +112,7 @@ type attach struct {
 	source, target []byte
 }
 
-// decodeAttach keeps what has to be echoed as it came.
+// decodeAttach decodes an Attach. Fields that the reply echoes stay encoded.
 func decodeAttach(f *decoder) attach {
 	a := attach{name: f.bytes()}
 	h, _ := f.uint()
@@ -127,7 +127,7 @@ func decodeAttach(f *decoder) attach {
 	return a
 }
 
-// address reads the address out of an encoded source or target.
+// address returns the address of an encoded source or target.
 func address(terminus []byte) string {
 	if len(terminus) == 0 || terminus[0] == 0x40 {
 		return ""

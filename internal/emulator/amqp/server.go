@@ -12,24 +12,25 @@ import (
 	"go.uber.org/zap"
 )
 
-// acceptPause keeps a listener that can't accept from spinning.
+// acceptPause is the wait after a failed accept.
 const acceptPause = 20 * time.Millisecond
 
-// Backend decides what the server answers. Its methods are called on the
-// connections' reading goroutines and must not block.
+// Backend handles links, deliveries and requests. The connections' reading
+// goroutines call its methods, which must not block.
 type Backend interface {
-	// Attach is asked for each link of a peer. It fills in what it wants of the
-	// link's exported fields; an error refuses the link.
+	// Attach is called for each link of a peer and may set the link's exported
+	// fields; an error refuses the link.
 	Attach(l *Link) *Error
-	// Attached is called once the answer to a link that wasn't refused is under way:
+	// Attached is called once the reply to a link that wasn't refused is written:
 	// from then on it may be detached.
 	Attached(l *Link)
 	// Arriving is called at the first frame of a delivery that has more frames.
 	Arriving(l *Link)
-	// Deliver takes a delivery on a link that isn't RPC. It has to be answered with
-	// Link.Settle sometime, unless it came settled. Payload is valid during the call only.
+	// Deliver handles a delivery on a link that isn't RPC. Unless the delivery is
+	// settled, it has to be settled with Link.Settle later. Payload is valid during
+	// the call only.
 	Deliver(l *Link, d Delivery)
-	// Request takes a request on an RPC link and returns the reply; nil is none.
+	// Request handles a request on an RPC link and returns the reply; nil is none.
 	Request(l *Link, m *Message) *Message
 	// Detached is called once for each link that was attached.
 	Detached(l *Link)
@@ -48,7 +49,7 @@ type Options struct {
 	Address       string
 	TLS           *tls.Config
 	MaxFrameBytes int
-	IdleTimeout   time.Duration // asked of peers
+	IdleTimeout   time.Duration // announced to peers
 	Credit        int           // of each link
 	Window        int           // of each session, in frames
 	Logger        *zap.Logger
@@ -77,14 +78,14 @@ func Listen(ctx context.Context, opts Options, b Backend) (*Server, error) {
 	return s, nil
 }
 
-// Addr is the listening address, also while the server is down.
+// Addr returns the listening address, also while the server is down.
 func (s *Server) Addr() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.addr
 }
 
-// Up opens the listener; an open one is left alone.
+// Up opens the listener, unless it is open.
 func (s *Server) Up(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +113,7 @@ func (s *Server) Down() {
 	s.Each((*Conn).Abort)
 }
 
-// SetHang makes the server take connections and leave them unanswered.
+// SetHang makes the server accept connections and freeze them.
 func (s *Server) SetHang(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,7 +148,7 @@ func (s *Server) accept(ln net.Listener) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // out of descriptors, say: that passes
+		if err != nil { // such as no free descriptors, which is temporary
 			s.opts.Logger.Warn("amqp: accept failed", zap.Error(err))
 			time.Sleep(acceptPause)
 			continue
@@ -159,7 +160,7 @@ func (s *Server) accept(ln net.Listener) {
 	}
 }
 
-// start serves a connection, unless the listener that took it went down meanwhile.
+// start serves a connection, unless the listener that accepted it is down by now.
 func (s *Server) start(nc net.Conn, ln net.Listener) {
 	c := newConn(s, nc)
 	s.mu.Lock()

@@ -6,15 +6,16 @@ import (
 	"sync/atomic"
 )
 
-// session belongs to the reading goroutine, except for its window numbers.
+// session is a session of a connection. Only the reading goroutine uses it, except
+// for its window numbers.
 type session struct {
 	c       *Conn
 	channel uint16
 	links   map[uint32]*Link
 
-	nextIncoming atomic.Uint32 // read by whoever writes a flow frame
+	nextIncoming atomic.Uint32 // read by all that write flow frames
 	nextOutgoing atomic.Uint32
-	room         int // frames left in the window that the peer was told
+	room         int // frames left in the window announced to the peer
 }
 
 // handle processes one performative.
@@ -48,7 +49,7 @@ func (c *Conn) handle(channel uint16, body []byte) error {
 		return ss.transfer(&f, d.b)
 	case perfDetach:
 		ss.detach(&f)
-	case perfDisposition: // of our replies, which are sent settled: nothing to do
+	case perfDisposition: // of replies, which are sent settled: nothing to do
 	case perfEnd:
 		ss.end()
 		delete(c.sessions, channel)
@@ -76,11 +77,11 @@ func (c *Conn) begin(channel uint16, f *decoder) {
 	})
 }
 
-// end forgets the links of a session that is over.
+// end ends the links of the session.
 func (ss *session) end() {
 	for h, l := range ss.links {
 		delete(ss.links, h)
-		l.gone()
+		l.end()
 	}
 }
 
@@ -101,7 +102,7 @@ func (ss *session) attach(f *decoder) {
 	refused := ss.c.s.backend.Attach(l)
 	ss.links[a.handle] = l
 	if refused != nil {
-		// A link end without a terminus announces the detach that follows.
+		// An Attach without a terminus means that a detach follows.
 		if l.receiver {
 			a.source = []byte{0x40}
 		} else {
@@ -117,7 +118,7 @@ func (ss *session) attach(f *decoder) {
 		b = append(append(b, a.source...), a.target...)
 		b = append(b, 0x40, 0x40) // unsettled, incomplete-unsettled
 		if a.receiver {
-			b = appendUint(b, 0) // initial-delivery-count: ours as the sender
+			b = appendUint(b, 0) // initial-delivery-count: the server is the sender
 		} else {
 			b = append(b, 0x40)
 		}
@@ -150,7 +151,7 @@ func appendProperties(b []byte, m map[Symbol]any) []byte {
 }
 
 func (ss *session) flow(f *decoder) {
-	for range 4 { // session window: replies are few, the peer's window is never near its end
+	for range 4 { // the session window: replies are few, so the peer's is never exhausted
 		f.uint()
 	}
 	handle, ok := f.uint()
@@ -167,7 +168,7 @@ func (ss *session) flow(f *decoder) {
 		return
 	}
 	if l.receiver {
-		// credit counts from the delivery-count that the peer has seen.
+		// credit is relative to the delivery-count that the peer has seen.
 		l.peerCredit = int(int32(uint32(seen) + uint32(credit) - l.count.Load()))
 		if err := l.sendWaiting(); err != nil {
 			f.fail(err)
@@ -188,11 +189,11 @@ func (ss *session) detach(f *decoder) {
 		return
 	}
 	delete(ss.links, uint32(h))
-	l.Detach(nil) // the answer, unless it was us who began
-	l.gone()
+	l.Detach(nil) // the reply, unless the server detached first
+	l.end()
 }
 
-// transfer assembles deliveries.
+// transfer passes a transfer frame to its link.
 func (ss *session) transfer(f *decoder, payload []byte) error {
 	ss.nextIncoming.Add(1)
 	if ss.room--; ss.room < ss.c.s.opts.Window/2 {
@@ -213,7 +214,7 @@ func (ss *session) transfer(f *decoder, payload []byte) error {
 	if l.receiver {
 		return fmt.Errorf("amqp: transfer on handle %d, which is a receiver's", t.handle)
 	}
-	return l.take(t, payload)
+	return l.receive(t, payload)
 }
 
 func (ss *session) appendWindow(b []byte) []byte {

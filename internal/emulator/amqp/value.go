@@ -22,7 +22,7 @@ func (u UUID) String() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 }
 
-// MarshalText writes the uuid as in JSON it should be.
+// MarshalText returns the uuid's text, for JSON.
 func (u UUID) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
 
 // Described is a value with a descriptor that this package has no type for.
@@ -31,7 +31,7 @@ type Described struct {
 	Value      any
 }
 
-// value decodes the next value into the matching Go type.
+// value decodes the next value into a Go value.
 func (d *decoder) value(depth int) any {
 	if depth > maxDepth {
 		d.fail(errDepth)
@@ -39,7 +39,7 @@ func (d *decoder) value(depth int) any {
 	}
 	c := d.byte()
 	if d.err != nil {
-		return nil // the zero that byte returned would read as a described value, without end
+		return nil // byte returned 0, which would start a described value
 	}
 	switch c {
 	case 0x00:
@@ -71,7 +71,7 @@ func (d *decoder) value(depth int) any {
 	return d.scalar(c, b)
 }
 
-// adopt takes over the error of a decoder for a part.
+// adopt copies the error of a decoder for a part.
 func (d *decoder) adopt(in *decoder) {
 	if in.err != nil {
 		d.fail(in.err)
@@ -107,7 +107,7 @@ func (d *decoder) array(ctor byte, depth int) any {
 	in := decoder{b: d.body(ctor), err: d.err}
 	n := in.size(wide)
 	elem := in.byte()
-	if elem == 0 { // an array of described values: kept out, nobody sends them
+	if elem == 0 { // an array of described values, which no SDK sends
 		in.fail(errors.New("amqp: array of described values"))
 	}
 	if in.err == nil && elem>>4 == 0x4 && n > 1<<16 || elem>>4 != 0x4 && n > len(in.b) {
@@ -119,7 +119,7 @@ func (d *decoder) array(ctor byte, depth int) any {
 		case 0x45:
 			out = append(out, []any{})
 		case 0xc0, 0xd0, 0xc1, 0xd1, 0xe0, 0xf0:
-			// The elements have no constructor of their own: lend them the array's.
+			// The elements have no constructor of their own: prepend the array's.
 			one := decoder{b: append([]byte{elem}, in.elem(elem)...), err: in.err}
 			out = append(out, one.value(depth+1))
 			in.adopt(&one)
