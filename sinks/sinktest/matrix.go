@@ -66,7 +66,7 @@ func (e *env) run(how string) {
 	e.inject(times)
 	switch {
 	case how == once:
-		e.allDelivered("struck once")
+		e.allDelivered("the fault once")
 		e.allDelivered("after")
 	case e.test.want == setAside:
 		e.expectSetAside()
@@ -90,7 +90,7 @@ func (e *env) allDelivered(text string) sinks.Snapshot {
 	before := e.snapshot()
 	n := uint64(4)
 	e.dispatch(0, e.big(text), text, text, text)
-	if text != "struck once" { // the fault is to meet this batch
+	if text != "the fault once" { // the fault is to meet this batch
 		n += e.three(text)
 	}
 	after := e.settled()
@@ -119,7 +119,7 @@ func (e *env) big(text string) string {
 // expectDelivered dispatches events that the fault must not cost.
 func (e *env) expectDelivered() {
 	for range 2 {
-		snap := e.allDelivered("struck")
+		snap := e.allDelivered("during the fault")
 		if e.test.secondary != (snap.Key == sinks.Secondary) {
 			e.t.Errorf("the key in use is %s", snap.Key)
 		}
@@ -133,7 +133,7 @@ func (e *env) expectDelivered() {
 // to back off.
 func (e *env) expectBackoff(how string) {
 	before := e.snapshot()
-	e.dispatch(0, e.big("struck"), "struck", "struck")
+	e.dispatch(0, e.big("during the fault"), "during the fault", "during the fault")
 	if e.test.want == kept {
 		snap := e.await("it is throttled", func(s sinks.Snapshot) bool { return s.State == sinks.StateThrottled })
 		e.expectCause(snap.LastError)
