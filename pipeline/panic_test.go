@@ -10,32 +10,39 @@ import (
 	"twinegress/sinks"
 )
 
-// A panic on the way of an event is said and ends the run; the stream alone
-// would keep it, and the chunk be stuck in silence.
+// panics emits one chunk and returns the error that ends the run.
+func panics(t *testing.T, p *Pipeline, value string, set ...endpoints.Endpoint) string {
+	t.Helper()
+	p.router.apply(set)
+	stopped := make(chan error, 1)
+	p.stop = func(cause error) { stopped <- cause }
+	c := event.NewChunk(topic, 3, 1, len(value), func(*event.Chunk) { t.Error("the chunk was settled") })
+	c.Add(7, 0, 0, nil, []byte(value))
+	p.emit(c)
+	p.workers.Wait()
+	p.router.routes.users.Wait() // the table is released
+	return (<-stopped).Error()
+}
+
+// A panic over an event is reported and ends the run; the stream alone would
+// keep it, and the chunk be stuck in silence.
 func TestPanicIsRescued(t *testing.T) {
-	for name, broken := range map[string]func(*Pipeline){
+	for name, inject := range map[string]func(*Pipeline){
 		"preparing":   func(p *Pipeline) { p.jobs.New = func() any { return nil } },
 		"dispatching": func(p *Pipeline) { p.DeadLetters = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := bare()
-			broken(p)
-			p.router.apply(nil)
-			stopped := make(chan error, 1)
-			p.stop = func(cause error) { stopped <- cause }
-			c := event.NewChunk(topic, 3, 1, 10, func(*event.Chunk) { t.Error("the chunk was settled") })
-			c.Add(7, 0, 0, nil, []byte("no JSON: a dead letter"))
-			p.emit(c)
-			p.workers.Wait()
-			p.router.routes.users.Wait() // the table is let go of
-			if err := <-stopped; !strings.Contains(err.Error(), "BUG: "+name+" a chunk of twins/3, offsets 7 to 7") {
-				t.Errorf("the run ends with %v", err)
+			inject(p)
+			got := panics(t, p, "no JSON: a dead letter")
+			if !strings.Contains(got, "BUG: "+name+" a chunk of twins/3, offsets 7 to 7") {
+				t.Errorf("the run ends with %s", got)
 			}
 		})
 	}
 }
 
-// What the panic is about may be an endpoint: its keys are not said.
+// What the panic is about may be an endpoint: its keys are not shown.
 func TestPanicShowsNoKey(t *testing.T) {
 	const key, sig = "cHJpbWFyeSBrZXk=", "c2lnbmF0dXJl"
 	keyed, signed := endpoint("keyed", endpoints.SensorChange), endpoint("signed", endpoints.SensorChange)
@@ -53,21 +60,13 @@ func TestPanicShowsNoKey(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := bare()
 			p.jobs.New = func() any { panic(value) }
-			p.router.apply(set)
-			stopped := make(chan error, 1)
-			p.stop = func(cause error) { stopped <- cause }
-			c := event.NewChunk(topic, 3, 1, 10, func(*event.Chunk) { t.Error("the chunk was settled") })
-			c.Add(7, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
-			p.emit(c)
-			p.workers.Wait()
-			p.router.routes.users.Wait()
-			said := (<-stopped).Error()
-			if !strings.HasPrefix(said, "BUG: preparing") || !strings.Contains(said, "signed") && !strings.Contains(said, "keyed") {
-				t.Errorf("the panic's value is not said: %s", said)
+			got := panics(t, p, `{"eventType":"SensorChange"}`, set...)
+			if !strings.HasPrefix(got, "BUG: preparing") || !strings.Contains(got, "signed") && !strings.Contains(got, "keyed") {
+				t.Errorf("the panic's value is not shown: %s", got)
 			}
 			for _, secret := range []string{key, sig} {
-				if strings.Contains(said, secret) {
-					t.Errorf("a secret shows: %s", said)
+				if strings.Contains(got, secret) {
+					t.Errorf("a secret shows: %s", got)
 				}
 			}
 		})

@@ -281,6 +281,14 @@ func bare() *Pipeline {
 	})
 }
 
+// dispatchOne dispatches a chunk of one event that uses these routes.
+func (p *Pipeline) dispatchOne(r *routes) {
+	c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
+	c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
+	p.dispatch(c, p.prepare(c, r.table))
+	r.users.Done()
+}
+
 // A removed endpoint's sender is drained only when no chunk is left that was
 // given a table with it: not even one that was replaced twice since.
 func TestRemoveWaitsForEveryTable(t *testing.T) {
@@ -309,11 +317,7 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 		if got := states(); got != waiting {
 			t.Errorf("with the first table in use: %s", got)
 		}
-		// The chunk that has the first table is dispatched now.
-		c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
-		c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
-		p.dispatch(c, p.prepare(c, first.table))
-		first.users.Done()
+		p.dispatchOne(first)
 		synctest.Wait()
 		if got := states(); got != "b provisioning; " {
 			t.Errorf("with no table in use: %s", got)
@@ -328,13 +332,6 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 func TestDeletedEndpointsStayCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := bare()
-		dispatch := func() {
-			r := p.router.acquire()
-			c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
-			c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
-			p.dispatch(c, p.prepare(c, r.table))
-			r.users.Done()
-		}
 		counted := func() string {
 			_, byType := p.snapshots()
 			times := byType[endpoints.TypeEventHub]
@@ -342,7 +339,7 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 		}
 		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)
 		p.router.apply([]endpoints.Endpoint{a, b})
-		dispatch()
+		p.dispatchOne(p.router.acquire())
 		time.Sleep(time.Minute)
 		busy := p.router.acquire()
 		const want = "2 delivered, 2 sends"

@@ -3,20 +3,141 @@ package sinks
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"twinegress/endpoints"
 	"twinegress/internal/event"
 )
 
-// closed gives the connections that were closed, and forgets them.
+// closed returns the connections that were closed.
 func (h *harness) closed() []string {
 	h.service.mu.Lock()
 	defer h.service.mu.Unlock()
-	closed := h.service.closed
-	h.service.closed = nil
-	return closed
+	return slices.Clone(h.service.closed)
+}
+
+// refusing answers Unauthorized to the keys that stand in refused.
+func refusing(refused ...string) func(context.Context, string, []*event.Event) (int, error) {
+	return func(_ context.Context, way string, events []*event.Event) (int, error) {
+		if slices.Contains(refused, way) {
+			return len(events), refusal(event.Unauthorized, 0)
+		}
+		return len(events), nil
+	}
+}
+
+// Which keys the sends of each batch use, one batch of one event after the other.
+func TestFailover(t *testing.T) {
+	both := refusing("primary", "secondary")
+	type batch struct {
+		after   time.Duration // the batch before
+		respond func(context.Context, string, []*event.Event) (int, error)
+		keys    string
+		outcome string
+	}
+	cases := map[string]struct {
+		onlyPrimary bool
+		batches     []batch
+		key         Key    // in use at the end
+		lastError   string // a part of it
+	}{
+		"primary works":    {batches: []batch{{0, nil, "primary", "delivered"}, {0, nil, "primary", "delivered"}}},
+		"primary refused":  {batches: []batch{{0, refusing("primary"), "primary secondary", "delivered"}, {0, refusing("primary"), "secondary", "delivered"}}, key: Secondary},
+		"both refused":     {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {0, both, "", "backoff"}}, key: Secondary, lastError: "both keys are refused"},
+		"no secondary key": {onlyPrimary: true, batches: []batch{{0, refusing("primary"), "primary", "unauthorized"}, {0, nil, "", "backoff"}}, lastError: "there is no secondary"},
+
+		"a switch is not a try":               {batches: []batch{{0, script(refusal(event.Unauthorized, 0), errTest, errTest), "primary secondary secondary secondary", "delivered"}}, key: Secondary},
+		"secondary refused later: back again": {batches: []batch{{0, refusing("primary"), "primary secondary", "delivered"}, {0, refusing("secondary"), "secondary primary", "delivered"}}},
+		"a probe begins with the primary":     {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {time.Second, nil, "primary", "delivered"}}},
+		"but only its first try":              {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {time.Second, script(refusal(event.Unauthorized, 0), errTest), "primary secondary secondary", "delivered"}}, key: Secondary},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				endpoint := hub
+				if test.onlyPrimary {
+					endpoint.SecondaryConnectionString = ""
+				}
+				h := newHarness(t, endpoint, defaults)
+				want := counts{}
+				for i, b := range test.batches {
+					advance(b.after)
+					h.service.respond = b.respond
+					h.service.calls = nil
+					h.put(0, 1)
+					advance(500 * ms)
+					calls := h.calls()
+					var keys []string
+					for n, c := range calls {
+						keys = append(keys, c.way)
+						if n > 0 && c.way != calls[n-1].way && c.at != calls[n-1].at {
+							t.Errorf("batch %d: the other key is tried %v later", i, c.at-calls[n-1].at)
+						}
+					}
+					if got := strings.Join(keys, " "); got != b.keys {
+						t.Errorf("batch %d was sent with %q, want %q", i, got, b.keys)
+					}
+					want[b.outcome]++
+				}
+				h.expect(want)
+				snap := h.snapshot()
+				if snap.Key != test.key {
+					t.Errorf("the key in use is %s, want %s", snap.Key, test.key)
+				}
+				if !strings.Contains(snap.LastError, test.lastError) || (snap.LastError == "") != (test.lastError == "") {
+					t.Errorf("last error is %q, want %q in it", snap.LastError, test.lastError)
+				}
+				h.finish()
+			})
+		})
+	}
+}
+
+// After which failures a send gets a new connection: two events, then one more
+// when a back-off would be over.
+func TestConnectionIsReplaced(t *testing.T) {
+	lost := func(reason event.Reason) error { return &Error{Reason: reason, Lost: true, Err: errTest} }
+	cases := map[string]struct {
+		answers     []error
+		onlyPrimary bool
+		want        counts
+		closed      []string // the last one that was opened is not
+	}{
+		"unreachable":           {answers: []error{errTest}, want: counts{"delivered": 3}},
+		"unreachable, lost":     {answers: []error{lost(event.Unreachable)}, want: counts{"delivered": 3}, closed: []string{"primary"}},
+		"throttled, lost":       {answers: []error{lost(event.Throttled)}, want: counts{"delivered": 3}, closed: []string{"primary"}},
+		"too large, lost":       {answers: []error{lost(event.TooLarge)}, want: counts{"delivered": 3}, closed: []string{"primary"}},
+		"a back-off":            {answers: []error{errTest, errTest, errTest}, want: counts{"unreachable": 2, "delivered": 1}, closed: []string{"primary"}},
+		"a refused key":         {answers: []error{refusal(event.Unauthorized, 0)}, want: counts{"delivered": 3}, closed: []string{"primary"}},
+		"the only key, refused": {answers: []error{refusal(event.Unauthorized, 0)}, onlyPrimary: true, want: counts{"unauthorized": 2, "delivered": 1}, closed: []string{"primary"}},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				endpoint := hub
+				if test.onlyPrimary {
+					endpoint.SecondaryConnectionString = ""
+				}
+				h := newHarness(t, endpoint, defaults)
+				h.service.respond = script(test.answers...)
+				h.put(0, 2)
+				advance(2 * time.Second)
+				h.put(0, 1)
+				advance(time.Second)
+				h.expect(test.want)
+				if closed := h.closed(); !slices.Equal(closed, test.closed) || h.service.opened != len(closed)+1 {
+					t.Errorf("closed %v of %d, want %v of one more", closed, h.service.opened, test.closed)
+				}
+				h.finish()
+				if n := len(h.closed()); n != h.service.opened {
+					t.Errorf("Close left %d of %d open", h.service.opened-n, h.service.opened)
+				}
+			})
+		})
+	}
 }
 
 // A peer that never answered gets no second send on the same connection: the
@@ -39,7 +160,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 		advance(5 * time.Second)
 		h.put(1, 1)
 		advance(6 * time.Second) // partition 0 has timed out
-		if closed := h.closed(); len(closed) != 0 {
+		if closed := h.closed(); closed != nil {
 			t.Errorf("%v was closed under a send", closed)
 		}
 		advance(4 * time.Second)
@@ -57,25 +178,240 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 	})
 }
 
-// The connection of a refused key is given up, and opened again by the probe.
-func TestRefusedConnectionIsClosed(t *testing.T) {
+// All lanes find the key refused at the same time: each batch is sent twice,
+// none is dropped.
+func TestFailoverOfAllLanesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
-		h.service.respond = refusing("primary")
-		h.put(0, 1)
-		advance(10 * ms)
-		if closed := h.closed(); !slices.Equal(closed, []string{"primary"}) || h.service.opened != 2 {
-			t.Errorf("closed %v of %d, want the primary", closed, h.service.opened)
+		h.service.respond = func(ctx context.Context, way string, events []*event.Event) (int, error) {
+			// The last lane's refusal comes when the first has long gone on.
+			<-time.After(time.Duration(1+events[0].Chunk.Partition) * ms)
+			return refusing("primary")(ctx, way, events)
 		}
-		h.put(0, 1)
-		advance(10 * ms)
-		if n := h.service.opened; n != 2 {
-			t.Errorf("%d connections were opened, want 2", n)
+		for p := range int32(event.Lanes) {
+			h.put(p, 5)
 		}
-		h.expect(counts{"delivered": 2})
+		advance(time.Second)
+		h.expect(counts{"delivered": 5 * event.Lanes})
+		if n := len(h.calls()); n != 2*event.Lanes {
+			t.Errorf("%d sends, want two a lane", n)
+		}
+		if k := h.snapshot().Key; k != Secondary {
+			t.Errorf("the key in use is %s", k)
+		}
 		h.finish()
-		if closed := h.closed(); !slices.Equal(closed, []string{"secondary"}) {
-			t.Errorf("Close closed %v, want the secondary", closed)
-		}
 	})
+}
+
+func newKeys() endpoints.Endpoint {
+	e := hub
+	e.ConnectionString, e.SecondaryConnectionString = "new primary", "new secondary"
+	return e
+}
+
+// What an update does to a batch that is under way the old way.
+func TestUpdateWhileSending(t *testing.T) {
+	unauthorized, throttled := refusal(event.Unauthorized, 0), refusal(event.Throttled, time.Minute)
+	tests := map[string]struct {
+		took  time.Duration // of the old way
+		old   error         // its answer
+		after time.Duration // the batch is out the new way, since the update
+		calls int           // the new way
+	}{
+		"the old way works to the end":          {took: 100 * ms},
+		"refused: goes the new way":             {took: 100 * ms, old: unauthorized, after: 100 * ms, calls: 1},
+		"unreachable: goes the new way":         {took: 100 * ms, old: errTest, after: 100 * ms, calls: 1},
+		"rejected: goes the new way":            {took: 100 * ms, old: refusal(event.Rejected, 0), after: 100 * ms, calls: 1},
+		"throttled meanwhile: goes the new way": {took: 100 * ms, old: throttled, after: 100 * ms, calls: 1},
+		"throttled before: the wait ends":       {old: throttled, calls: 1},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, hub, defaults)
+				h.service.respond = func(_ context.Context, way string, events []*event.Event) (int, error) {
+					if strings.HasPrefix(way, "new") {
+						return len(events), nil
+					}
+					<-time.After(test.took)
+					return len(events), test.old
+				}
+				h.put(0, 3)
+				advance(5 * ms)
+				closeOld := h.Update(newKeys())
+				if closeOld == nil {
+					t.Fatal("new keys are no new way")
+				}
+				closed := make(chan error)
+				go func() { closed <- closeOld(t.Context()) }()
+				advance(test.after)
+				if calls := h.calls(); test.calls > 0 && calls[len(calls)-1].way != "new primary" {
+					t.Errorf("after the update: %v", show(calls))
+				}
+				if err := <-closed; err != nil {
+					t.Error(err)
+				}
+				if len(h.service.closed) == 0 {
+					t.Error("the old connection is not closed")
+				}
+				advance(0)
+				if s := h.snapshot().State; (s == StateReady) != (test.calls > 0) {
+					t.Errorf("state is %s after %d sends the new way", s, test.calls)
+				}
+				h.put(0, 1)
+				advance(10 * ms)
+				h.expect(counts{"delivered": 4})
+				if n := len(h.letters.got); n > 0 {
+					t.Errorf("%d dead letters", n)
+				}
+				if snap := h.snapshot(); snap.State != StateReady || snap.LastError != "" {
+					t.Errorf("%s, %q", snap.State, snap.LastError)
+				}
+				h.finish()
+			})
+		})
+	}
+}
+
+// What ends a back-off: the next events go out at once, with the primary key and
+// over a new connection; and if that fails, the wait begins with the shortest.
+// Counts stay. While the endpoint works, a retry changes nothing.
+func TestBackOffEnds(t *testing.T) {
+	cases := map[string]struct {
+		end func(*harness)
+		way string // of what is sent then
+	}{
+		"retry": {(*harness).Retry, "primary"},
+		"new keys": {func(h *harness) {
+			endpoint := newKeys()
+			endpoint.Path = h.Endpoint().Path + "+" // a change, also the second time
+			if err := h.Update(endpoint)(h.t.Context()); err != nil {
+				h.t.Error(err)
+			}
+		}, "new primary"},
+	}
+	for name, test := range cases {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, hub, defaults)
+				h.put(0, 1)
+				advance(10 * ms)
+				h.Retry()
+				if s := h.snapshot().State; s != StateReady {
+					t.Errorf("a retry of what works: %s", s)
+				}
+				h.service.respond = refusing("primary", "secondary", "new primary", "new secondary")
+				for range 3 { // the wait grows
+					advance(time.Until(h.snapshot().BackOffUntil))
+					h.put(0, 1)
+					advance(10 * ms)
+				}
+				h.put(0, 1)
+				if snap := h.snapshot(); snap.State != StateBackingOff || snap.Reason != "unauthorized" || time.Until(snap.BackOffUntil) < 2*time.Second {
+					t.Fatalf("%s %q until %v", snap.State, snap.Reason, snap.BackOffUntil)
+				}
+				test.end(h)
+				if snap := h.snapshot(); snap.State != StateProvisioning || snap.Reason != "" || snap.LastError != "" || !snap.BackOffUntil.IsZero() {
+					t.Errorf("after its end: %+v", snap.Health)
+				}
+				before, opened := len(h.calls()), h.service.opened
+				h.put(0, 1)
+				advance(10 * ms)
+				if first := h.calls()[before]; first.way != test.way || h.service.opened == opened {
+					t.Errorf("the first after it is sent with the %s key, over connection %d", first.way, h.service.opened)
+				}
+				if wait := time.Until(h.snapshot().BackOffUntil); wait > time.Second || wait <= 0 {
+					t.Errorf("still refused: the wait is %v, want the shortest", wait)
+				}
+				h.service.respond = nil
+				test.end(h)
+				h.put(0, 2)
+				advance(10 * ms)
+				h.expect(counts{"unauthorized": 4, "backoff": 1, "delivered": 3})
+				h.finish()
+			})
+		})
+	}
+}
+
+// A change that is none of the connection leaves it alone.
+func TestUpdateOfTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		changed := hub
+		changed.Name, changed.Overflow = "renamed", endpoints.OverflowDrop
+		changed.EventTypes = []string{endpoints.SpaceChange}
+		if h.Update(changed) != nil {
+			t.Error("the connection was replaced")
+		}
+		if e := h.Endpoint(); e.Name != "renamed" || e.Overflow != endpoints.OverflowDrop {
+			t.Errorf("the endpoint is still %+v", e)
+		}
+		for name, change := range map[string]func(*endpoints.Endpoint){
+			"body":     func(e *endpoints.Endpoint) { e.Body = endpoints.BodyData },
+			"ordering": func(e *endpoints.Endpoint) { e.Ordering = endpoints.OrderingNone },
+			"path":     func(e *endpoints.Endpoint) { e.Path = "elsewhere" },
+		} {
+			change(&changed)
+			if h.Update(changed) == nil {
+				t.Errorf("%s: the connection was not replaced", name)
+			}
+		}
+		h.finish()
+	})
+}
+
+// Remove drains, then drops; Close drains, then leaves.
+func TestRemoveAndClose(t *testing.T) {
+	tests := map[string]struct {
+		stop   func(*harness, context.Context) error
+		within time.Duration
+		want   counts
+		left   int // chunks
+	}{
+		"remove, in time":  {func(h *harness, ctx context.Context) error { return h.Remove(ctx) }, time.Minute, counts{"delivered": 9}, 0},
+		"remove, too late": {func(h *harness, ctx context.Context) error { return h.Remove(ctx) }, 1500 * ms, counts{"delivered": 3, "removed": 6}, 0},
+		"close, in time":   {func(h *harness, ctx context.Context) error { return h.Close(ctx) }, time.Minute, counts{"delivered": 9}, 0},
+		"close, too late":  {func(h *harness, ctx context.Context) error { return h.Close(ctx) }, 1500 * ms, counts{"delivered": 3, "pending": 6}, 2},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				options := defaults
+				options.MaxEvents = 3
+				h := newHarness(t, hub, options)
+				h.service.respond = func(ctx context.Context, _ string, events []*event.Event) (int, error) {
+					select {
+					case <-time.After(time.Second):
+						return len(events), nil
+					case <-ctx.Done():
+						return len(events), ctx.Err()
+					}
+				}
+				for range 3 {
+					h.put(0, 3)
+				}
+				synctest.Wait()
+				ctx, cancel := context.WithTimeout(t.Context(), test.within)
+				defer cancel()
+				begun := time.Now()
+				if err := test.stop(h, ctx); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(begun); took > min(test.within, 3*time.Second) {
+					t.Errorf("took %v", took)
+				}
+				h.expect(test.want)
+				if n := h.unsettled(); n != test.left {
+					t.Errorf("%d chunks unsettled, want %d", n, test.left)
+				}
+				if s := h.snapshot().State; s != StateStopped {
+					t.Errorf("state is %s", s)
+				}
+				if !slices.Contains(h.service.closed, "primary") {
+					t.Error("the connection is not closed")
+				}
+			})
+		})
+	}
 }

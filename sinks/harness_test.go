@@ -3,6 +3,7 @@ package sinks
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -275,16 +276,8 @@ func (h *harness) counted() counts {
 
 func (h *harness) expect(want counts) {
 	h.t.Helper()
-	got := h.counted()
-	if len(got) != len(want) {
+	if got := h.counted(); !maps.Equal(got, want) {
 		h.t.Errorf("counts are %v, want %v", got, want)
-		return
-	}
-	for k, n := range want {
-		if got[k] != n {
-			h.t.Errorf("counts are %v, want %v", got, want)
-			return
-		}
 	}
 }
 

@@ -75,6 +75,19 @@ func TestBatching(t *testing.T) {
 	}
 }
 
+// What lingers is sent at once when the sender is closed.
+func TestCloseEndsLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := defaults
+		options.Linger = time.Hour
+		h := newHarness(t, hub, options)
+		h.put(0, 2)
+		synctest.Wait()
+		h.finish()
+		h.expectCalls(sent(0, 2))
+	})
+}
+
 // A lane has one send in flight and keeps its partitions' order; lanes don't
 // wait for each other.
 func TestLanesKeepOrderInParallel(t *testing.T) {

@@ -316,3 +316,60 @@ func TestLateSuccessHidesNoError(t *testing.T) {
 		h.finish()
 	})
 }
+
+// The last try often only runs out of time: the one before it says why.
+func TestTimeOutNamesTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := defaults
+		options.Timeout = 350 * ms
+		h := newHarness(t, hub, options)
+		h.service.respond = hangingAfter(2)
+		h.put(0, 1)
+		advance(time.Second)
+		h.expect(counts{"unreachable": 1})
+		if got, want := h.snapshot().LastError, "unreachable: context deadline exceeded, after test"; got != want {
+			t.Errorf("last error is %q, want %q", got, want)
+		}
+		h.finish()
+	})
+}
+
+// An endpoint that takes nothing at all is noticed, once.
+func TestNothingButRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		respond := refusal(event.Rejected, 0)
+		h.service.respond = always(respond)
+		h.put(0, refusedInARow-1)
+		advance(time.Second)
+		if n := h.logs.Len(); n != 0 {
+			t.Errorf("%d warnings after %d refusals", n, refusedInARow-1)
+		}
+		h.put(0, refusedInARow)
+		advance(time.Second)
+		if n := h.logs.Len(); n != 1 {
+			t.Errorf("%d warnings, want one", n)
+		}
+		h.expect(counts{"rejected": 2*refusedInARow - 1})
+		if s := h.snapshot().State; s != StateReady {
+			t.Errorf("state is %s", s)
+		}
+		h.finish()
+	})
+}
+
+// always answers each Send so.
+func always(err error) func(context.Context, string, []*event.Event) (int, error) {
+	return func(_ context.Context, _ string, events []*event.Event) (int, error) { return len(events), err }
+}
+
+// hangingAfter fails so many times, and then leaves each Send without an answer.
+func hangingAfter(n int) func(context.Context, string, []*event.Event) (int, error) {
+	return func(ctx context.Context, _ string, events []*event.Event) (int, error) {
+		if n--; n >= 0 {
+			return len(events), errTest
+		}
+		<-ctx.Done()
+		return len(events), ctx.Err()
+	}
+}
