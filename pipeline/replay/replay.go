@@ -58,27 +58,32 @@ func Group(ingestGroup, only string, since time.Time) string {
 // Replay is one replay.
 type Replay struct {
 	Options
-	targets    map[string][]sinks.Target // by endpoint: one each
-	fanout     sinks.Fanout              // emit's own
-	enqueueCtx context.Context           // ends when a stop can't wait for lanes any longer
+	recipients map[string]*recipient // by the endpoint's id
+	fanout     sinks.Fanout          // emit's own
 	stop       context.CancelCauseFunc
+	enqueueCtx context.Context         // ends when a stop can't wait for lanes any longer
+	abort      context.CancelCauseFunc // of enqueueCtx
 
 	mu      sync.Mutex
 	read    int64
 	skipped Skipped
-	refused map[string]*refusals // by endpoint
 }
 
-type refusals struct {
-	events uint64
-	last   string
+// recipient is an endpoint that letters are for.
+type recipient struct {
+	*sinks.Sender
+	target []sinks.Target // the sender alone
+
+	refused     uint64 // under Replay.mu, as lastRefusal
+	lastRefusal string
 }
 
 var errComplete = errors.New("all letters have their outcome")
 
 // New makes a replay. Nothing moves before Run.
 func New(o Options) *Replay {
-	r := &Replay{Options: o, targets: make(map[string][]sinks.Target), refused: make(map[string]*refusals)}
+	r := &Replay{Options: o, recipients: make(map[string]*recipient)}
+	r.enqueueCtx, r.abort = context.WithCancelCause(context.Background())
 	options := o.Sender
 	options.KeepDropped = true // they come to Put, which decides
 	// An endpoint that fails is not tried again by this process: what comes
@@ -91,11 +96,10 @@ func New(o Options) *Replay {
 			continue
 		}
 		e.Overflow = endpoints.OverflowBlock // nothing is in a hurry
-		r.refused[e.ID] = new(refusals)
 		sender := sinks.NewSender(e, options, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
 			return o.Open[e.Type](e, k)
 		}, r, log)
-		r.targets[e.ID] = []sinks.Target{{Sender: sender, Slot: int32(len(r.targets))}}
+		r.recipients[e.ID] = &recipient{Sender: sender, target: []sinks.Target{{Sender: sender, Slot: int32(len(r.recipients))}}}
 	}
 	return r
 }
@@ -103,9 +107,7 @@ func New(o Options) *Replay {
 // Run sends until every letter that was there at the start has its outcome,
 // an endpoint fails, or ctx ends. The result is true in each case.
 func (r *Replay) Run(ctx context.Context) (Result, error) {
-	enqueueCtx, giveUp := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer giveUp(nil)
-	r.enqueueCtx = enqueueCtx
+	defer r.abort(nil)
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	r.stop = stop
@@ -131,7 +133,7 @@ func (r *Replay) Run(ctx context.Context) (Result, error) {
 		err = ErrInterrupted
 	}
 
-	left, closeErr := r.shutdown(left, giveUp, source.Wait)
+	left, closeErr := r.shutdown(left, source.Wait)
 	if left == 0 && errors.Is(err, ErrInterrupted) {
 		err = nil // what was in flight was all there was
 	}
@@ -203,7 +205,7 @@ func (r *Replay) sort(c *event.Chunk) (runs map[place]*run, order []place, skipp
 			skipped.NoEndpoint++
 		case r.Only != "" && r.Only != l.endpoint:
 			skipped.OtherEndpoint++
-		case r.targets[l.endpoint] == nil:
+		case r.recipients[l.endpoint] == nil:
 			skipped.UnknownEndpoint++
 		default:
 			at := place{l.topic, l.partition}
@@ -232,7 +234,7 @@ func (r *Replay) dispatch(run *run) (unreadable int64) {
 		if l.index != event.NoIndex {
 			ev.Index = l.index
 		}
-		r.fanout.Add(ev, r.targets[l.endpoint])
+		r.fanout.Add(ev, r.recipients[l.endpoint].target)
 	}
 	r.fanout.Group()
 	err := r.fanout.Enqueue(r.enqueueCtx, c)
@@ -248,15 +250,15 @@ func (r *Replay) dispatch(run *run) (unreadable int64) {
 func (r *Replay) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
 	if reason == event.Rejected || reason == event.TooLarge {
 		r.mu.Lock()
-		refused := r.refused[endpointID]
-		refused.events++
-		refused.last = reason.String() + ": " + detail
+		to := r.recipients[endpointID]
+		to.refused++
+		to.lastRefusal = reason.String() + ": " + detail
 		r.mu.Unlock()
 		ev.Chunk.Settle(1)
 		return
 	}
 	// Not settled: the letter stays uncommitted.
-	r.stop(&FailedError{Endpoint: r.targets[endpointID][0].Sender.Endpoint(), Reason: reason, Detail: detail})
+	r.stop(&FailedError{Endpoint: r.recipients[endpointID].Endpoint(), Reason: reason, Detail: detail})
 }
 
 // FailedError is Run's where an endpoint doesn't take events.
@@ -275,19 +277,20 @@ func (e *FailedError) Error() string {
 }
 
 // shutdown gives what is in flight three quarters of the time to get its
-// outcome, and what is left to committing and leaving the group. It tells how
-// much remains for the next replay.
-func (r *Replay) shutdown(left int64, giveUp context.CancelCauseFunc, handedOff func()) (int64, error) {
+// outcome, and what is left to committing and leaving the group. It returns how
+// much remains for the next replay. enqueued must block until all that was read
+// is with the senders.
+func (r *Replay) shutdown(left int64, enqueued func()) (int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), r.ShutdownTimeout)
 	defer cancel()
 	draining, cancelDraining := context.WithTimeout(ctx, r.ShutdownTimeout*3/4)
 	defer cancelDraining()
-	defer context.AfterFunc(draining, func() { giveUp(errors.New("the shutdown time-out is nearly over")) })()
+	defer context.AfterFunc(draining, func() { r.abort(errors.New("the shutdown time-out is nearly over")) })()
 
-	handedOff()
-	senders := make([]*sinks.Sender, 0, len(r.targets))
-	for _, t := range r.targets {
-		senders = append(senders, t[0].Sender)
+	enqueued()
+	senders := make([]*sinks.Sender, 0, len(r.recipients))
+	for _, to := range r.recipients {
+		senders = append(senders, to.Sender)
 	}
 	_, err := sinks.CloseAll(draining, senders) // what is pending shows in the result
 	if left > 0 {

@@ -59,17 +59,17 @@ func (r *Replay) result(left int64) Result {
 		Endpoints: []EndpointResult{},
 	}
 	var routed uint64
-	for id, t := range r.targets {
-		snap, refused := t[0].Sender.Snapshot(), r.refused[id]
+	for id, to := range r.recipients {
+		snap := to.Snapshot()
 		if snap.Counts.Routed == 0 {
 			continue
 		}
 		routed += snap.Counts.Routed
 		result.Delivered += snap.Counts.Delivered
-		result.RefusedAgain += refused.events
+		result.RefusedAgain += to.refused
 		result.Endpoints = append(result.Endpoints, EndpointResult{
 			ID: id, Name: snap.Endpoint.Name, Type: string(snap.Endpoint.Type), Path: snap.Endpoint.Path,
-			Delivered: snap.Counts.Delivered, RefusedAgain: refused.events, LastRefusal: refused.last,
+			Delivered: snap.Counts.Delivered, RefusedAgain: to.refused, LastRefusal: to.lastRefusal,
 		})
 	}
 	result.Undelivered = routed - result.Delivered - result.RefusedAgain
@@ -89,8 +89,8 @@ func (r *Replay) progress(left int64) {
 	}
 	p := Progress{Total: r.Source.Total()}
 	p.Done = p.Total - left
-	for _, t := range r.targets {
-		if snap := t[0].Sender.Snapshot(); snap.State == sinks.StateThrottled {
+	for _, to := range r.recipients {
+		if snap := to.Snapshot(); snap.State == sinks.StateThrottled {
 			p.Waits = append(p.Waits, snap.Endpoint.Path)
 		}
 	}
