@@ -10,31 +10,31 @@ import (
 	"go.uber.org/zap"
 )
 
-// certificate is a server's, read again when its files change: certificates
-// are replaced every few weeks, and nobody should have to restart for it. It
-// looks when a client connects, so there is nothing to run or to stop.
+// certificate is a server's certificate, reloaded when its files change:
+// certificates are replaced every few weeks, and that must not need a restart.
+// The files are checked when a client connects, so there is no goroutine.
 type certificate struct {
 	certFile, keyFile string
 	log               *zap.Logger
 
-	mu     sync.Mutex
-	pair   *tls.Certificate
-	seen   [2]fileState
-	looked time.Time
+	mu      sync.Mutex
+	pair    *tls.Certificate
+	loaded  [2]fileState
+	checked time.Time
 }
 
-// fileState tells a file from the one that was there before. A secret of
-// Kubernetes is a link, whose target's time it is.
+// fileState identifies a version of a file. Kubernetes mounts a secret as a
+// link; the time is that of its target.
 type fileState struct {
 	size    int64
 	changed time.Time
 }
 
-// lookAgainAfter keeps a burst of connections from being one of file accesses.
-const lookAgainAfter = time.Second
+// checkInterval bounds how often a burst of connections checks the files.
+const checkInterval = time.Second
 
-// TLS returns the configuration of a server with that certificate. Files that
-// can't be used are an error now; later on they leave the last good pair in use.
+// TLS returns the configuration of a server with that certificate. Invalid files
+// are an error now; when they are invalid later, the last valid pair stays in use.
 func TLS(certFile, keyFile string, log *zap.Logger) (*tls.Config, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
 	if err := c.load(); err != nil {
@@ -46,9 +46,9 @@ func TLS(certFile, keyFile string, log *zap.Logger) (*tls.Config, error) {
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := time.Now(); now.Sub(c.looked) >= lookAgainAfter {
-		c.looked = now
-		if c.stat() != c.seen {
+	if now := time.Now(); now.Sub(c.checked) >= checkInterval {
+		c.checked = now
+		if c.stat() != c.loaded {
 			if err := c.load(); err != nil {
 				c.log.Error("the new certificate can't be used: the last good one stays in use", zap.Error(err))
 			} else {
@@ -59,17 +59,17 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.pair, nil
 }
 
-func (c *certificate) stat() (seen [2]fileState) {
+func (c *certificate) stat() (loaded [2]fileState) {
 	for i, name := range []string{c.certFile, c.keyFile} {
 		if info, err := os.Stat(name); err == nil {
-			seen[i] = fileState{info.Size(), info.ModTime()}
+			loaded[i] = fileState{info.Size(), info.ModTime()}
 		}
 	}
-	return seen
+	return loaded
 }
 
 func (c *certificate) load() error {
-	c.seen = c.stat() // before it is read: what changes meanwhile shows the next time
+	c.loaded = c.stat() // before reading: a change meanwhile is seen by the next check
 	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("%s, %s: %w", c.certFile, c.keyFile, err)

@@ -14,16 +14,15 @@ import (
 	"twinegress/internal/certtest"
 )
 
-// A new certificate is served without a restart, and one that can't be used
-// changes nothing.
+// A new certificate is served without a restart; an invalid one changes nothing.
 func TestCertificateIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		certFile, keyFile := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
 		if _, err := TLS(certFile, keyFile, zap.NewNop()); err == nil {
 			t.Error("a certificate that does not exist is accepted")
 		}
-		// A file's time is set by hand: two writes may fall into one tick of the
-		// file system's clock.
+		// The file's time is set explicitly: two writes may fall into one tick of
+		// the file system's clock.
 		replace := func() *x509.CertPool {
 			pool := certtest.Write(t, certFile, keyFile)
 			if err := os.Chtimes(certFile, time.Time{}, time.Now()); err != nil {
@@ -50,13 +49,13 @@ func TestCertificateIsReplaced(t *testing.T) {
 			t.Error("the first certificate is not served")
 		}
 
-		time.Sleep(lookAgainAfter)
+		time.Sleep(checkInterval)
 		second := replace()
 		if !served(second) || served(first) {
 			t.Error("the second certificate is not served")
 		}
 
-		time.Sleep(lookAgainAfter)
+		time.Sleep(checkInterval)
 		if err := os.WriteFile(keyFile, []byte("half of a k"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +67,7 @@ func TestCertificateIsReplaced(t *testing.T) {
 		if served(third) {
 			t.Error("the files are read again at once, at each connection of a burst")
 		}
-		time.Sleep(lookAgainAfter)
+		time.Sleep(checkInterval)
 		if !served(third) {
 			t.Error("the third certificate is not served")
 		}

@@ -1,6 +1,6 @@
-// Package server is what a copy listens on: the HTTP listener that the
-// Management API (api) and metrics and health (ops) share, with its time-outs
-// and its certificate, which is reloaded when its files change.
+// Package server is the HTTP listener that the Management API (api) and metrics
+// and health (ops) share, with its time-outs and its certificate, which is
+// reloaded when its files change.
 package server
 
 import (
@@ -16,8 +16,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// Listener is an HTTP server on one address. A nil Listener is one that is
-// switched off: its methods do nothing.
+// Listener is an HTTP server on one address. A nil Listener is switched off: its
+// methods do nothing.
 type Listener struct {
 	TLS *tls.Config // nil: plain HTTP
 
@@ -26,7 +26,8 @@ type Listener struct {
 	serving  sync.WaitGroup
 }
 
-// Listen opens the address of a configuration key; "" is off.
+// Listen returns a Listener on the address, or nil if it is "". An error names
+// the configuration key.
 func Listen(ctx context.Context, key, address string) (*Listener, error) {
 	if address == "" {
 		return nil, nil
@@ -38,10 +39,10 @@ func Listen(ctx context.Context, key, address string) (*Listener, error) {
 	return On(l), nil
 }
 
-// On returns a Listener on l, which it owns from then on.
+// On returns a Listener that owns l.
 func On(l net.Listener) *Listener { return &Listener{listener: l} }
 
-// Address is where it listens, or "off".
+// Address returns the address, or "off".
 func (l *Listener) Address() string {
 	if l == nil {
 		return "off"
@@ -49,12 +50,12 @@ func (l *Listener) Address() string {
 	return l.listener.Addr().String()
 }
 
-// Serve answers requests with h until Close. It returns at once.
+// Serve starts to serve h, until Close.
 func (l *Listener) Serve(h http.Handler, log *zap.Logger) {
 	if l == nil {
 		return
 	}
-	errorLog, _ := zap.NewStdLogAt(log, zap.DebugLevel) // what clients do wrong, below HTTP; the level exists
+	errorLog, _ := zap.NewStdLogAt(log, zap.DebugLevel) // clients' errors below HTTP; the level is valid
 	l.server = &http.Server{
 		Handler:           h,
 		TLSConfig:         l.TLS,
@@ -74,7 +75,8 @@ func (l *Listener) Serve(h http.Handler, log *zap.Logger) {
 	})
 }
 
-// Close waits up to a second for requests in flight, then cuts them off.
+// Close waits up to a second for requests in flight, then closes their
+// connections.
 func (l *Listener) Close() error {
 	if l == nil {
 		return nil

@@ -39,8 +39,8 @@ func benchChildCommand() *cobra.Command {
 }
 
 // benchRun is `run` with a profile, or with the discard sink behind every
-// endpoint. There is no service then whose counts tell how far it is, so it
-// says itself when all events have their outcome.
+// endpoint. A discard sink has no service whose counts show the progress, so
+// the child itself replies once all events have their outcome.
 func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	var spec bench.RunSpec
 	if err := json.NewDecoder(in).Decode(&spec); err != nil {
@@ -94,7 +94,7 @@ func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	return errors.Join(err, <-ended)
 }
 
-// outcomes notes the first outcome and the last.
+// outcomes counts outcomes, and records the time of the first and of the last.
 type outcomes struct {
 	want             int64
 	got, first, last atomic.Int64
@@ -112,7 +112,8 @@ func (o *outcomes) add(n int64) {
 	}
 }
 
-// watch is for a table without endpoints, where no sink is told of an outcome.
+// watch counts the events that ingest has read. It serves a table without
+// endpoints, where no sink sees an outcome.
 func (o *outcomes) watch(ctx context.Context, p *pipeline.Pipeline) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -128,7 +129,7 @@ func (o *outcomes) watch(ctx context.Context, p *pipeline.Pipeline) {
 	}
 }
 
-// reply says what was counted, once the senders have counted it too.
+// reply returns the counts. It waits until the senders have counted every outcome.
 func (o *outcomes) reply(p *pipeline.Pipeline) bench.RunReply {
 	r := bench.RunReply{
 		First: o.first.Load(), Last: o.last.Load(), Dropped: make(map[string]int64), Balanced: true,
@@ -136,7 +137,7 @@ func (o *outcomes) reply(p *pipeline.Pipeline) bench.RunReply {
 	}
 	snaps := p.Snapshots()
 	for slices.ContainsFunc(snaps, func(s sinks.Snapshot) bool { return s.Counts.Pending > 0 }) {
-		time.Sleep(time.Millisecond) // the sink is done first, then its sender
+		time.Sleep(time.Millisecond) // a sink returns before its sender counts
 		snaps = p.Snapshots()
 	}
 	r.Records = p.Source.Status().Records

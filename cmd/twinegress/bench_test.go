@@ -17,7 +17,7 @@ import (
 	"twinegress/internal/schematest"
 )
 
-// runBench runs scenarios, and gives the report, which fits its schema.
+// runBench runs scenarios and returns the report, checked against its schema.
 func runBench(t *testing.T, args ...string) (report bench.Report) {
 	t.Helper()
 	t.Setenv(asProgram, "1") // the children are this test binary
@@ -38,12 +38,12 @@ func runBench(t *testing.T, args ...string) (report bench.Report) {
 	return report
 }
 
-// A whole, if tiny, benchmark, with real processes: what they counted fits
-// what was put on the topic, or it would have failed.
+// A small benchmark runs with real processes. It fails unless their counts
+// match the events that were produced.
 func TestBench(t *testing.T) {
 	dir := t.TempDir()
 	svg, benchfmt := filepath.Join(dir, "bench.svg"), filepath.Join(dir, "bench.txt")
-	profiles := filepath.Join(dir, "profiles") // not there yet
+	profiles := filepath.Join(dir, "profiles") // does not exist yet
 	const events = 4000
 
 	report := runBench(t, "discard", "eventhubs", "--pairs", "1", "--events", "4000", "--pin=false",
@@ -98,7 +98,7 @@ func TestBench(t *testing.T) {
 	}
 }
 
-// Events that come at a rate: what was found out about their time is in the report.
+// The report of a run at a fixed rate has latencies and send times.
 func TestBenchAtARate(t *testing.T) {
 	report := runBench(t, "half", "--pairs", "1", "--events", "20000", "--pin=false")
 	r := report.Results[0]

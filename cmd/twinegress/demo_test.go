@@ -73,7 +73,7 @@ func TestDemoEndsInOrderOnASignal(t *testing.T) {
 	}
 }
 
-// With --output json, standard output has the report alone.
+// Standard output has only the report with --output json.
 func TestDemoPrintsJSON(t *testing.T) {
 	out, errOut, err := demoCLI(t, "--events", "300", "--output", "json")
 	var report struct {

@@ -11,7 +11,7 @@ import (
 	"twinegress/internal/config"
 )
 
-// documents are all Markdown files of the project.
+// documents returns all Markdown files of the project by path.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	docs := make(map[string]string)
@@ -78,7 +78,7 @@ func TestCommandsInDocuments(t *testing.T) {
 	}
 }
 
-// Links from one document to another, or to a file, lead somewhere.
+// Links from a document to another, or to a file, have a target.
 func TestLinksInDocuments(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	for name, text := range documents(t) {
@@ -90,7 +90,7 @@ func TestLinksInDocuments(t *testing.T) {
 	}
 }
 
-// The configuration and the endpoints in the README are good ones.
+// The configuration and the endpoints in the README are valid.
 func TestExamplesInReadme(t *testing.T) {
 	text := documents(t)["../../README.md"]
 	examples := 0

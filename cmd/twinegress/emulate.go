@@ -13,7 +13,7 @@ import (
 	"twinegress/internal/emulator"
 )
 
-// emulation is what `emulate` serves; an address that is "" is off.
+// emulation is the options of `emulate`. An address of "" is off.
 type emulation struct {
 	amqp, eventGrid, kafka, stats string
 	caFile                        string
@@ -26,7 +26,7 @@ type emulation struct {
 const (
 	emulatedGridTopic   = "eventgrid"
 	emulatedIngestTopic = "digitaltwins-events"
-	emulatedMaxBytes    = 8 << 20 // of a record: events that are too large for the services can be tried
+	emulatedMaxBytes    = 8 << 20 // of a record: large enough for events that the services refuse as too large
 )
 
 func emulateCommand() *cobra.Command {
@@ -66,8 +66,8 @@ func emulateCommand() *cobra.Command {
 	return cmd
 }
 
-// connections is what a user needs to write endpoints for the emulation.
-type connections struct {
+// addresses is what a user needs to write endpoints for the emulation.
+type addresses struct {
 	Kafka                     string `json:"kafka,omitempty"`
 	IngestTopic               string `json:"ingestTopic,omitempty"`
 	ConnectionString          string `json:"connectionString,omitempty"`
@@ -80,7 +80,7 @@ type connections struct {
 }
 
 func (e *emulation) run(ctx context.Context, out io.Writer, output string) (err error) {
-	var c connections
+	var c addresses
 	cfg := emulator.Config{
 		AMQPListen: e.amqp, StatsListen: e.stats, AutoCreate: true, CertHosts: e.hosts,
 		Partitions: e.partitions, Record: e.record, TrackIDs: true,
@@ -106,7 +106,7 @@ func (e *emulation) run(ctx context.Context, out io.Writer, output string) (err 
 		c.EventGridSecondaryKey = services.EventGridKey(emulatedGridTopic, emulator.Secondary)
 	}
 	if e.caFile != "" {
-		// World-readable on purpose: it is a certificate, for another user's process.
+		// The file is world-readable: it is a certificate for another user's process.
 		if err := os.WriteFile(e.caFile, services.CAPEM(), 0o644); err != nil { //nolint:gosec // see above
 			return fmt.Errorf("--eventgrid-ca-file: %w", err)
 		}
@@ -132,7 +132,7 @@ func (e *emulation) run(ctx context.Context, out io.Writer, output string) (err 
 	return nil
 }
 
-func (c connections) print(out io.Writer, output string) error {
+func (c addresses) print(out io.Writer, output string) error {
 	if output == "json" {
 		return term.PrintJSON(out, c)
 	}

@@ -25,11 +25,11 @@ const (
 	defaultServer  = "http://127.0.0.1:8080"
 )
 
-// connection is how the commands of `endpoints` find the API.
-type connection struct{ server, token, caFile string }
+// apiFlags are the flags by which the commands of `endpoints` find the API.
+type apiFlags struct{ server, token, caFile string }
 
 func endpointsCommand() *cobra.Command {
-	var c connection
+	var c apiFlags
 	cmd := &cobra.Command{
 		Use:   "endpoints",
 		Short: "List, create and change endpoints of a running twinegress",
@@ -49,7 +49,7 @@ func endpointsCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *connection) listCommand() *cobra.Command {
+func (c *apiFlags) listCommand() *cobra.Command {
 	var types, eventTypes []string
 	var output string
 	cmd := &cobra.Command{
@@ -79,7 +79,7 @@ func (c *connection) listCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *connection) getCommand() *cobra.Command {
+func (c *apiFlags) getCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:               "get ID",
@@ -88,7 +88,7 @@ func (c *connection) getCommand() *cobra.Command {
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			reply, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodGet})
+			reply, err := c.doForOne(cmd.Context(), args[0], call{method: http.MethodGet})
 			if err != nil {
 				return err
 			}
@@ -101,7 +101,7 @@ func (c *connection) getCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *connection) createCommand() *cobra.Command {
+func (c *apiFlags) createCommand() *cobra.Command {
 	var file, output string
 	cmd := &cobra.Command{
 		Use:     "create",
@@ -133,7 +133,7 @@ func (c *connection) createCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *connection) updateCommand() *cobra.Command {
+func (c *apiFlags) updateCommand() *cobra.Command {
 	var file, etag string
 	cmd := &cobra.Command{
 		Use:   "update ID",
@@ -148,7 +148,7 @@ func (c *connection) updateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = c.onOne(cmd.Context(), args[0], call{method: http.MethodPut, body: body, ifMatch: etag})
+			_, err = c.doForOne(cmd.Context(), args[0], call{method: http.MethodPut, body: body, ifMatch: etag})
 			return err
 		},
 	}
@@ -157,7 +157,7 @@ func (c *connection) updateCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *connection) deleteCommand() *cobra.Command {
+func (c *apiFlags) deleteCommand() *cobra.Command {
 	var etag string
 	cmd := &cobra.Command{
 		Use:               "delete ID",
@@ -166,7 +166,7 @@ func (c *connection) deleteCommand() *cobra.Command {
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodDelete, ifMatch: etag})
+			_, err := c.doForOne(cmd.Context(), args[0], call{method: http.MethodDelete, ifMatch: etag})
 			return err
 		},
 	}
@@ -174,7 +174,7 @@ func (c *connection) deleteCommand() *cobra.Command {
 	return cmd
 }
 
-func (c *connection) retryCommand() *cobra.Command {
+func (c *apiFlags) retryCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "retry ID",
 		Short:             "End an endpoint's back-off now",
@@ -182,7 +182,7 @@ func (c *connection) retryCommand() *cobra.Command {
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := c.onOne(cmd.Context(), args[0], call{method: http.MethodPost, path: "/retry"})
+			_, err := c.doForOne(cmd.Context(), args[0], call{method: http.MethodPost, path: "/retry"})
 			return err
 		},
 	}
@@ -195,8 +195,8 @@ func oneEndpoint(cmd *cobra.Command, args []string) error {
 	return usageError{fmt.Errorf("%d endpoints given, one is needed: its id or its name (see %s --help)", len(args), cmd.CommandPath())}
 }
 
-// completeIDs offers the ids for the shell, with what tells them apart.
-func (c *connection) completeIDs(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+// completeIDs returns the ids for the shell, described by type, path and name.
+func (c *apiFlags) completeIDs(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -252,7 +252,7 @@ func readBody(file string, in io.Reader) ([]byte, error) {
 	return body, nil
 }
 
-// show prints a reply as it came, or what is in it for a person.
+// show prints a reply: as JSON, or decoded by print.
 func show[T any](cmd *cobra.Command, r reply, output string, print func(io.Writer, T) error) error {
 	if output == "json" {
 		var v json.RawMessage

@@ -37,11 +37,11 @@ type call struct {
 	ifMatch string
 }
 
-func (c *connection) client() (*apiClient, error) {
+func (c *apiFlags) client() (*apiClient, error) {
 	server := cmp.Or(c.server, os.Getenv(serverVariable), defaultServer)
 	at, err := url.Parse(server)
 	if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" || at.User != nil || at.RawQuery != "" {
-		// Not quoted: who puts a user into it puts a password there, too.
+		// The URL is not quoted in the error: it may have a password in it.
 		return nil, usageError{fmt.Errorf("--server: must be a URL such as %s, without user and query", defaultServer)}
 	}
 	token := cmp.Or(c.token, os.Getenv(tokenVariable))
@@ -70,8 +70,8 @@ func (a *apiClient) list(ctx context.Context) ([]api.Endpoint, error) {
 	return list, r.decode(&list)
 }
 
-// do makes a call.
-func (c *connection) do(ctx context.Context, one call) (reply, error) {
+// do sends a call.
+func (c *apiFlags) do(ctx context.Context, one call) (reply, error) {
 	client, err := c.client()
 	if err != nil {
 		return reply{}, err
@@ -79,8 +79,8 @@ func (c *connection) do(ctx context.Context, one call) (reply, error) {
 	return client.do(ctx, one)
 }
 
-// onOne makes a call about the endpoint with that id or name.
-func (c *connection) onOne(ctx context.Context, idOrName string, one call) (reply, error) {
+// doForOne sends a call about the endpoint with that id or name.
+func (c *apiFlags) doForOne(ctx context.Context, idOrName string, one call) (reply, error) {
 	client, err := c.client()
 	if err != nil {
 		return reply{}, err
@@ -93,8 +93,8 @@ func (c *connection) onOne(ctx context.Context, idOrName string, one call) (repl
 	return client.do(ctx, one)
 }
 
-// resolve gives an endpoint's id. A UUID is taken for one, so that the usual
-// call is a single request.
+// resolve returns an endpoint's id. A UUID is returned as it is, without a
+// look-up, so that the usual call is a single request.
 func (a *apiClient) resolve(ctx context.Context, idOrName string) (string, error) {
 	if uuid.Validate(idOrName) == nil {
 		return idOrName, nil
@@ -117,8 +117,8 @@ func (a *apiClient) resolve(ctx context.Context, idOrName string) (string, error
 	return id, nil
 }
 
-// do makes the request. Any answer but success is an error that says what the
-// server said.
+// do sends the request. Any status but success is an error with the server's
+// message.
 func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
 	request, err := http.NewRequestWithContext(ctx, c.method, a.base+c.path, bytes.NewReader(c.body))
 	if err != nil {
@@ -135,7 +135,7 @@ func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
 	response, err := a.http.Do(request)
 	if err != nil {
 		if failed, ok := errors.AsType[*url.Error](err); ok {
-			err = failed.Err // without the method and the URL once more
+			err = failed.Err // which lacks the method and the URL: the message below has the URL
 		}
 		return reply{}, fmt.Errorf("%s can't be reached: %w (is --server right, and api.listen set there?)", a.base, err)
 	}
@@ -145,12 +145,12 @@ func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
 		return reply{}, fmt.Errorf("%s: the answer ended too early: %w", a.base, err)
 	}
 	if response.StatusCode >= 300 {
-		return reply{}, refused(response, body)
+		return reply{}, replyError(response, body)
 	}
 	return reply{header: response.Header, body: body}, nil
 }
 
-// quotedTag allows an ETag without its quotes, which a shell takes away.
+// quotedTag adds the quotes of an ETag, which a shell removes.
 func quotedTag(tag string) string {
 	if tag == "*" || strings.HasPrefix(tag, `"`) || strings.HasPrefix(tag, "W/") {
 		return tag
@@ -158,8 +158,8 @@ func quotedTag(tag string) string {
 	return `"` + tag + `"`
 }
 
-// refused says what the server said, all of it.
-func refused(response *http.Response, body []byte) error {
+// replyError returns an error with the message and all details of the reply.
+func replyError(response *http.Response, body []byte) error {
 	var e struct {
 		Error struct {
 			Message string
@@ -187,7 +187,7 @@ func refused(response *http.Response, body []byte) error {
 	return errors.New(message)
 }
 
-// reply is a good answer of the API.
+// reply is a successful reply of the API.
 type reply struct {
 	header http.Header
 	body   []byte

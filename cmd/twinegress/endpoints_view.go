@@ -35,7 +35,7 @@ func printEndpoints(w io.Writer, list []api.Endpoint) error {
 	return t.Flush()
 }
 
-// statusText is the status with the reason, if it isn't well.
+// statusText returns the status, with the reason and the end of a back-off.
 func statusText(e api.Endpoint) string {
 	text := e.Status
 	if reason := e.Properties["reason"]; reason != "" {

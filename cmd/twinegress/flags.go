@@ -21,7 +21,7 @@ func (c *configFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringToStringVar(&c.set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
 }
 
-// load reads the configuration. Whatever is wrong with it is a usage error.
+// load reads the configuration. Every error is a usage error.
 func (c *configFlags) load() (config.Config, error) {
 	cfg, err := config.Load(config.Sources{
 		File: c.file, Overrides: c.set,
@@ -33,11 +33,10 @@ func (c *configFlags) load() (config.Config, error) {
 	return cfg, err
 }
 
-// outputFlag adds --output to a command that prints a result as a text.
+// outputFlag adds --output, with the values text and json.
 func outputFlag(cmd *cobra.Command, to *string) { formatFlag(cmd, to, "text") }
 
-// formatFlag adds --output to a command that prints a result: for people, by
-// default, or as JSON.
+// formatFlag adds --output, with the values json and forPeople, the default.
 func formatFlag(cmd *cobra.Command, to *string, forPeople string) {
 	cmd.Flags().StringVar(to, "output", forPeople, "how to print the result: "+forPeople+" or json")
 	completeFrom(cmd, "output", []string{forPeople, "json"})
@@ -55,7 +54,7 @@ func levelFlag(cmd *cobra.Command, to *string, standard string) {
 	completeFrom(cmd, "log-level", app.Levels)
 }
 
-// completeFrom offers words for the shell as a flag's value.
+// completeFrom makes the shell complete a flag's value from words.
 func completeFrom(cmd *cobra.Command, flag string, words []string) {
 	complete := cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
 	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// What every command's help has in common.
+// Every command's help has an example, short lines and no accidental value names.
 func TestHelp(t *testing.T) {
 	commands := 0
 	var look func(*cobra.Command)
@@ -32,7 +32,7 @@ func TestHelp(t *testing.T) {
 			}
 		}
 		c.Flags().VisitAll(func(f *pflag.Flag) {
-			// A word in back quotes in a flag's usage is taken for its value's name.
+			// pflag reads a word in back quotes in a flag's usage as the name of its value.
 			if name, _ := pflag.UnquoteUsage(f); strings.Contains(f.Usage, "`") && name != strings.ToUpper(name) {
 				t.Errorf("%s: --%s has a value %q", c.CommandPath(), f.Name, name)
 			}
@@ -64,7 +64,7 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-// What the shell is offered behind the last word.
+// The shell completes flag values and arguments.
 func TestCompletion(t *testing.T) {
 	for line, want := range map[string]string{
 		"demo --fault":           "unreachable",

@@ -47,7 +47,8 @@ func main() {
 	os.Exit(exitFailed)
 }
 
-// isCobraUsage recognises cobra's own complaints, which have no type.
+// isCobraUsage reports whether err is a usage error of cobra's own: these have
+// no type.
 func isCobraUsage(err error) bool {
 	for _, start := range []string{"unknown command", "accepts ", "requires "} {
 		if strings.HasPrefix(err.Error(), start) {

@@ -56,7 +56,7 @@ func replayCommand() *cobra.Command {
 	return cmd
 }
 
-// runReplay is the command, once its configuration is read.
+// runReplay runs the command with a configuration.
 func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, errOut io.Writer) error {
 	since, err := parseSince(o.since, time.Now())
 	if err != nil {
@@ -93,7 +93,7 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 	return explainReplay(err, result, o, since)
 }
 
-// explainReplay says what to do about a replay that didn't complete.
+// explainReplay adds to the error of an incomplete replay how to complete it.
 func explainReplay(err error, result replay.Result, o replayOptions, since time.Time) error {
 	if err == nil {
 		return nil
@@ -112,8 +112,8 @@ func explainReplay(err error, result replay.Result, o replayOptions, since time.
 	return err
 }
 
-// parseSince reads a moment: a time, or how long ago it was. It is cut to the
-// second, so that it can be named; "" is the zero time.
+// parseSince parses a time, or a duration before now. The result is truncated to
+// the second, so that a user can repeat it; "" is the zero time.
 func parseSince(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -138,7 +138,7 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 	return at.UTC().Truncate(time.Second), nil
 }
 
-// findEndpoint gives the id of the endpoint with that id or name; "" is none.
+// findEndpoint returns the id of the endpoint with that id or name; "" is none.
 func findEndpoint(set []endpoints.Endpoint, wanted string) (string, error) {
 	if wanted == "" {
 		return "", nil

@@ -13,15 +13,15 @@ import (
 	"twinegress/pipeline/replay"
 )
 
-// replayView shows where a replay is, beside its result: on standard error. On
-// a terminal that is one line, redrawn; elsewhere a line every plainEvery.
+// replayView writes a replay's progress to standard error. On a terminal that is
+// one line, redrawn; elsewhere a line every plainInterval.
 type replayView struct {
 	out           io.Writer
 	bar           *term.StatusLine // nil where out is no terminal
 	started, last time.Time
 }
 
-const plainEvery = 5 * time.Second
+const plainInterval = 5 * time.Second
 
 func newReplayView(out io.Writer) *replayView {
 	v := &replayView{out: out, started: time.Now()}
@@ -31,8 +31,8 @@ func newReplayView(out io.Writer) *replayView {
 	return v
 }
 
-// logger returns a log that goes above the bar, for a person, or where there
-// is none, the log that `run` has.
+// logger returns a log for a person that is written above the bar, or without
+// a bar the log of `run`.
 func (v *replayView) logger(level string) (*zap.Logger, error) {
 	if v.bar == nil {
 		return app.NewLogger(level)
@@ -52,13 +52,13 @@ func (v *replayView) show(p replay.Progress) {
 		v.bar.Show(barLine(p, now.Sub(v.started), width-1)) // the last column would wrap
 		return
 	}
-	if now.Sub(v.last) >= plainEvery {
+	if now.Sub(v.last) >= plainInterval {
 		v.last = now
 		fmt.Fprintln(v.out, plainLine(p, now.Sub(v.started)))
 	}
 }
 
-// end leaves the bar where it is, as the last that was seen.
+// end leaves the last state of the bar on the terminal.
 func (v *replayView) end() {
 	if v.bar != nil {
 		v.bar.End()
@@ -79,7 +79,8 @@ func plainLine(p replay.Progress, took time.Duration) string {
 	return line
 }
 
-// barLine is the plain line behind a bar, as far as there is room.
+// barLine returns a bar and the plain line, or the plain line where a bar does
+// not fit.
 func barLine(p replay.Progress, took time.Duration, width int) string {
 	text := []rune(plainLine(p, took))
 	cells := min(width-len(text)-3, 40)

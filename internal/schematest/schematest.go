@@ -1,5 +1,4 @@
-// Package schematest checks in tests that a JSON report is what its schema in
-// docs/ promises.
+// Package schematest checks JSON reports against their schemas, in tests.
 package schematest
 
 import (
@@ -19,7 +18,7 @@ func Check(t *testing.T, file string, report []byte) {
 	}
 	var root schema
 	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields() // a rule that isn't checked here would be no rule
+	d.DisallowUnknownFields() // an unknown rule would go unchecked
 	if err := d.Decode(&root); err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +29,7 @@ func Check(t *testing.T, file string, report []byte) {
 	root.check(t, &root, "report", v)
 }
 
-// schema is as much of JSON Schema as the report's needs.
+// schema is the part of JSON Schema that the reports use.
 type schema struct {
 	Schema      string             `json:"$schema"`
 	Ref         string             `json:"$ref"`
@@ -95,7 +94,7 @@ func (s *schema) check(t *testing.T, root *schema, at string, v any) {
 
 func toString(v any) string { s, _ := v.(string); return s }
 
-// allows reports whether one of the names is allowed, by a name or a list.
+// allows reports whether allowed, a name or a list, has one of the names in it.
 func allows(allowed any, names []string) bool {
 	list, ok := allowed.([]any)
 	if !ok {

@@ -1,5 +1,5 @@
-// Package ops serves metrics and health: what holds no secrets and needs no
-// token.
+// Package ops serves metrics and health. Its replies have no secrets, so it
+// needs no token.
 package ops
 
 import (

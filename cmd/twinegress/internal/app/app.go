@@ -1,7 +1,6 @@
-// Package app puts twinegress together as a configuration says: the pipeline
-// with its store and its sinks, and around it what is served. The commands and
-// the demo run the same [App]; [Check] and [NewReplay] are made of the same
-// parts.
+// Package app builds twinegress from a configuration: the pipeline with its
+// store and its sinks, and the servers that show it. The commands and the demo
+// run the same [App]; [Check] and [NewReplay] are built from the same parts.
 package app
 
 import (
@@ -22,20 +21,20 @@ import (
 	"twinegress/sinks"
 )
 
-// Options are what an App is made of.
+// Options are the parts of an App.
 type Options struct {
 	Config  config.Config
 	Version string
 	Log     *zap.Logger
 
-	Store endpoints.Store               // nil: the configured one
-	Open  map[endpoints.Type]sinks.Open // nil: the services' own sinks
+	Store endpoints.Store               // nil: the configured store
+	Open  map[endpoints.Type]sinks.Open // nil: the sinks of the services
 }
 
-// App is a pipeline with what can be seen of it from outside.
+// App is a pipeline with the servers that show it.
 type App struct {
 	Pipeline *pipeline.Pipeline
-	Metrics  prometheus.Gatherer // what /metrics serves
+	Metrics  prometheus.Gatherer // the metrics that /metrics serves
 
 	config   config.Config
 	version  string
@@ -43,9 +42,8 @@ type App struct {
 	log      *zap.Logger
 }
 
-// New builds everything that a configuration asks for. It waits for Kafka, to
-// make sure of the topics that it needs; health is served before that, and
-// until Run ends.
+// New builds an App from its configuration. It blocks until Kafka has the topics
+// that it needs; health is served before that, and until Run returns.
 func New(ctx context.Context, o Options) (_ *App, err error) {
 	cfg, log := o.Config, o.Log
 	if o.Store == nil {
@@ -60,7 +58,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.api.Close(), a.ops.Close())
 		}
 	}()
-	// What can be wrong without a broker is found before one is waited for.
+	// Errors that need no broker are found before New blocks on one.
 	if cfg.Endpoints.Store != config.StoreKafka {
 		if _, err := o.Store.Load(ctx); err != nil {
 			return nil, err
@@ -89,7 +87,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	return a, nil
 }
 
-// listenAPI opens the API's address, unless nobody could call it.
+// listenAPI opens the API's address, or returns nil where nobody could call it.
 func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Listener, error) {
 	if !cfg.Enabled() {
 		return nil, nil
@@ -104,8 +102,8 @@ func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Li
 	return l, err
 }
 
-// Run serves and moves events until ctx ends. Health and metrics are served
-// to the very end, so that a slow stop can be watched.
+// Run serves the API and moves events until ctx ends. Health and metrics are
+// served until Run returns, so that a slow shutdown can be observed.
 func (a *App) Run(ctx context.Context) error {
 	a.api.Serve(api.New(api.Options{
 		Config: a.config.API, Store: a.Pipeline.Endpoints, Rules: endpointRules(a.config),
@@ -122,8 +120,8 @@ func (a *App) Run(ctx context.Context) error {
 	return err
 }
 
-// APIAddress is where the Management API listens, or "off".
+// APIAddress returns the address of the Management API, or "off".
 func (a *App) APIAddress() string { return a.api.Address() }
 
-// OpsAddress is where metrics and health are served, or "off".
+// OpsAddress returns the address of metrics and health, or "off".
 func (a *App) OpsAddress() string { return a.ops.Address() }

@@ -17,16 +17,16 @@ import (
 	"twinegress/sinks"
 )
 
-// checksAtOnce bounds how many endpoints are tried side by side.
-const checksAtOnce = 16
+// maxConcurrentChecks bounds how many endpoints are checked concurrently.
+const maxConcurrentChecks = 16
 
-// CheckReport is all that was tried.
+// CheckReport is the results of all checks.
 type CheckReport struct {
 	OK     bool          `json:"ok"`
 	Checks []CheckResult `json:"checks"`
 }
 
-// CheckResult is one thing that was tried.
+// CheckResult is the result of one check.
 type CheckResult struct {
 	What  string `json:"what"` // kafka, endpoints, endpoint, api.oidc, api.tls
 	ID    string `json:"id,omitempty"`
@@ -57,10 +57,10 @@ func (r CheckReport) Failed() (n int) {
 	return n
 }
 
-// Check tries everything that a configuration names, in the order of the
+// Check connects to everything that a configuration names, in the order of the
 // report. It sends nothing and changes nothing.
 func Check(ctx context.Context, cfg config.Config) (r CheckReport) {
-	log := zap.NewNop() // what is wrong is in the report
+	log := zap.NewNop() // errors are in the report
 	r.Checks = append(r.Checks, checkKafka(ctx, cfg, log))
 	if cfg.API.TLS.Enabled() {
 		_, err := server.TLS(cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile, log)
@@ -86,20 +86,20 @@ func checkKafka(ctx context.Context, cfg config.Config, log *zap.Logger) CheckRe
 	return result.with(kafka.Check(ctx, connect, cfg.Ingest.Topics...))
 }
 
-// loadEndpoints reads the endpoints, from wherever they are kept.
+// loadEndpoints reads the endpoints from the configured store.
 func loadEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) ([]endpoints.Endpoint, error) {
 	store, err := OpenStore(cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout) // brokers are waited for
+	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout) // loading blocks until a broker answers
 	defer cancel()
 	if cfg.Endpoints.Store == config.StoreKafka {
 		connect, err := kafka.Connect(cfg.Ingest, log)
 		if err != nil {
 			return nil, err
 		}
-		// Loading would create a topic that is missing, and this changes nothing.
+		// Load would create a missing topic; a check must change nothing.
 		if err := kafka.Check(ctx, connect, cfg.Endpoints.Topic); err != nil {
 			return nil, err
 		}
@@ -107,8 +107,8 @@ func loadEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) ([]e
 	return store.Load(ctx)
 }
 
-// checkEndpoints reads the endpoints and tries them, or returns what keeps them
-// from being read, one violation a result.
+// checkEndpoints reads the endpoints and checks each. If they can't be read, each
+// violation is a result.
 func checkEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) []CheckResult {
 	all := CheckResult{What: "endpoints", Path: cfg.Endpoints.File}
 	switch cfg.Endpoints.Store {
@@ -138,7 +138,7 @@ func checkEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) []C
 	return append([]CheckResult{all.with(nil)}, tryEndpoints(ctx, cfg, open, set)...)
 }
 
-// tryEndpoints tries each endpoint with each of its keys, some of them at once.
+// tryEndpoints connects to each endpoint with each of its keys, concurrently.
 func tryEndpoints(ctx context.Context, cfg config.Config, open map[endpoints.Type]sinks.Open, set []endpoints.Endpoint) []CheckResult {
 	type attempt struct {
 		endpoint endpoints.Endpoint
@@ -153,11 +153,11 @@ func tryEndpoints(ctx context.Context, cfg config.Config, open map[endpoints.Typ
 	}
 	results := make([]CheckResult, len(attempts))
 	var running sync.WaitGroup
-	free := make(chan struct{}, checksAtOnce)
+	semaphore := make(chan struct{}, maxConcurrentChecks)
 	for i, a := range attempts {
-		free <- struct{}{}
+		semaphore <- struct{}{}
 		running.Go(func() {
-			defer func() { <-free }()
+			defer func() { <-semaphore }()
 			e := a.endpoint
 			by := a.key.String()
 			if e.Authentication == endpoints.AuthenticationIdentity {
@@ -181,10 +181,10 @@ func tryEndpoint(ctx context.Context, cfg config.Config, open sinks.Open, e endp
 		return err
 	}
 	defer func() {
-		// Told the same time-out, but not that it is over: a goodbye is short.
+		// Close has a time-out of its own: that of the check may have expired.
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Send.Timeout)
 		defer cancel()
-		_ = sink.Close(closing) // it was to be tried, and was
+		_ = sink.Close(closing) // the check is done
 	}()
 	checker, ok := sink.(sinks.Checker)
 	if !ok {

@@ -10,11 +10,11 @@ import (
 	"twinegress/server/api"
 )
 
-// Levels are those of a log, for --log-level.
+// Levels are the values of --log-level.
 var Levels = []string{"debug", "info", "warn", "error"}
 
-// NewLogger returns the log of a process that runs unattended: JSON on
-// standard error.
+// NewLogger returns a log in JSON on standard error, for a process that runs
+// unattended.
 func NewLogger(level string) (*zap.Logger, error) {
 	at, err := ParseLevel(level)
 	if err != nil {
@@ -22,7 +22,7 @@ func NewLogger(level string) (*zap.Logger, error) {
 	}
 	c := zap.NewProductionConfig()
 	c.Level = zap.NewAtomicLevelAt(min(at, zap.InfoLevel))
-	c.Sampling = nil // no line is one an event, and none of who changed what may be missing
+	c.Sampling = nil // there is no line per event, and an audit line must not be lost
 	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	c.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
 	c.DisableStacktrace = true
@@ -30,7 +30,7 @@ func NewLogger(level string) (*zap.Logger, error) {
 	return c.Build(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return leveled{core, at} }))
 }
 
-// leveled drops what is below its level, but for who changed what.
+// leveled drops lines below its level, except audit lines.
 type leveled struct {
 	zapcore.Core
 	level zapcore.Level
@@ -47,7 +47,7 @@ func (l leveled) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapc
 	return l.Core.Check(entry, checked)
 }
 
-// ParseLevel reads the value of --log-level.
+// ParseLevel parses the value of --log-level.
 func ParseLevel(level string) (zapcore.Level, error) {
 	at, err := zapcore.ParseLevel(level)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"twinegress/server/api"
 )
 
-// Who changed what is in the log, whatever its level.
+// Audit lines are logged at every level.
 func TestAuditIsLoggedAtEachLevel(t *testing.T) {
 	for _, level := range []string{"info", "warn", "error"} {
 		core, logs := observer.New(zap.InfoLevel)

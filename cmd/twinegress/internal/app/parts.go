@@ -29,7 +29,8 @@ import (
 	"twinegress/stages/ingest"
 )
 
-// endpointRules are the operator's, for every way in which an endpoint comes.
+// endpointRules returns the configured rules, which hold for endpoints from the
+// store and from the API.
 func endpointRules(cfg config.Config) endpoints.Options {
 	return endpoints.Options{
 		AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator,
@@ -37,7 +38,8 @@ func endpointRules(cfg config.Config) endpoints.Options {
 	}
 }
 
-// OpenStore opens the configured store of endpoints. It reads nothing of it yet.
+// OpenStore returns the configured store of endpoints. Nothing is read before
+// Load.
 func OpenStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
 	options := endpointRules(cfg)
 	if cfg.Endpoints.Store == config.StoreMemory {
@@ -60,7 +62,7 @@ func OpenStore(cfg config.Config, log *zap.Logger) (endpoints.Store, error) {
 	return filestore.New(cfg.Endpoints.File, filestore.Options{Options: options, Keyring: keyring, Logger: log}), nil
 }
 
-// openKeyring returns nil where secrets are stored in the clear.
+// openKeyring returns nil if secrets are stored in the clear.
 func openKeyring(file string, log *zap.Logger) (*secrets.Keyring, error) {
 	if file == "" {
 		return nil, nil
@@ -97,7 +99,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 	}
 	instance := cfg.Ingest.InstanceID
 	if instance == "" {
-		instance, _ = os.Hostname() // "" says so as well
+		instance, _ = os.Hostname() // "" where the host has no name
 	}
 	p := pipeline.New(pipeline.Options{
 		Source:          source,
@@ -111,7 +113,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 		Log:             o.Log,
 	})
 	registry.MustRegister(p,
-		// Beyond the usual: what share of the CPU garbage collection takes.
+		// Beyond the defaults: the garbage collector's share of the CPU.
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{
 			Matcher: regexp.MustCompile(`^/cpu/classes/(gc/)?total:cpu-seconds$`),
 		})),
@@ -130,7 +132,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 	return p, nil
 }
 
-// Openers returns how to open the sinks of each type of endpoint.
+// Openers returns the function that opens a sink, by type of endpoint.
 func Openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
 	var roots *x509.CertPool
 	if cfg.Send.CAFile != "" {

@@ -13,12 +13,12 @@ import (
 	"twinegress/pipeline/replay"
 )
 
-// ReplayOptions select dead letters, and say where they go.
+// ReplayOptions select dead letters and the endpoints that they are sent to.
 type ReplayOptions struct {
 	Config    config.Config
 	Endpoints []endpoints.Endpoint
 	Only      string    // the id of the one endpoint to send to; "" is all
-	Since     time.Time // when a letter was set aside at the earliest
+	Since     time.Time // letters that were set aside before are skipped
 	Progress  func(replay.Progress)
 	Log       *zap.Logger
 }
@@ -36,7 +36,7 @@ func NewReplay(ctx context.Context, o ReplayOptions) (*replay.Replay, error) {
 	from := o.Config.Ingest
 	from.Topics = []string{o.Config.DeadLetter.Topic}
 	from.Group = replay.Group(o.Config.Ingest.Group, o.Only, o.Since)
-	from.InstanceID = "" // that of a copy of `run`
+	from.InstanceID = "" // it belongs to a copy of `run`
 	source, err := replay.OpenBacklog(ctx, from, o.Since, connect, o.Log)
 	if err != nil {
 		return nil, fmt.Errorf("dead-letter topic (deadLetter.topic): %w", err)

@@ -1,6 +1,6 @@
-// Package demo runs the app between an embedded Kafka and emulated services, and
-// shows it: live, with one endpoint's trouble if a [Scenario] is asked for, and
-// in a report that holds every count against another.
+// Package demo runs the app between an embedded Kafka and emulated services,
+// shows it live, injects the fault of a [Scenario], and ends with a report that
+// compares the pipeline's counts with the services'.
 package demo
 
 import (
@@ -23,34 +23,34 @@ import (
 	"twinegress/sinks"
 )
 
-// Options are the command line's.
+// Options are the options of a demo.
 type Options struct {
 	Rate     float64 // events a second; 0 is as fast as possible
-	Events   int     // after which it ends; 0 doesn't
+	Events   int     // the demo ends after as many; 0: without a limit
 	Duration time.Duration
-	Scenario *Scenario // nil: no trouble
-	Plain    bool      // a line a second, also on a terminal
-	JSON     bool      // the report
+	Scenario *Scenario // nil: no fault
+	Plain    bool      // a line a second, on a terminal too
+	JSON     bool      // format of the report
 	Version  string
 }
 
 const (
-	// Rate is the feed's usual one, in events a second.
+	// Rate is the default rate of the feed, in events a second.
 	Rate = 2000
 
 	seed = 1 // the same building every time
-	// maxUnread is how many events the feed may be ahead of the pipeline's
-	// reading: without a bound, a feed without a rate would fill the broker,
-	// whose retention would in the end delete what nobody has read.
+	// maxUnread bounds how many events the feed is ahead of the pipeline:
+	// otherwise a feed without a rate would fill the broker, whose retention
+	// would delete events before they are read.
 	maxUnread = 10_000
-	// settleTimeout is how long the demo waits, in the end, while nothing moves.
+	// settleTimeout bounds how long the demo waits for outcomes without progress.
 	settleTimeout = 15 * time.Second
-	// maxTracked is up to how many events the emulated services remember
-	// every message id, at 20 bytes each. A demo that goes on for ever can't.
+	// maxTracked bounds for how many events the emulated services keep every
+	// message id, at 20 bytes each. A demo without an end keeps none.
 	maxTracked = 5_000_000
 )
 
-// tracked reports whether few enough events will come for their ids to be kept.
+// tracked reports whether the number of events is small enough to keep their ids.
 func (o Options) tracked() bool {
 	switch {
 	case o.Events > 0:
@@ -64,24 +64,24 @@ func (o Options) tracked() bool {
 // demo is one run of the demo.
 type demo struct {
 	Options
-	story   *story // nil: no trouble
+	story   *story // nil: no fault
 	parts   *parts
 	app     *app.App
 	view    view
 	window  window
-	acked   atomic.Int64 // events that are on the topic
+	acked   atomic.Int64 // events that were produced
 	started time.Time    // of the feed
-	ended   time.Time    // when everything had its outcome
+	ended   time.Time    // when all events had their outcome
 }
 
-// Run is the demo from start to end. It fails where the counts disagree. With
-// JSON output, out is for the report alone.
+// Run runs the demo and writes its report to out. It returns an error if the
+// counts disagree. Progress goes to out too, or to errOut with a report in JSON.
 func Run(ctx context.Context, o Options, out, errOut io.Writer) (err error) {
 	progress := out
 	if o.JSON {
 		progress = errOut
 	}
-	// A terminal that is closed ends the demo in order too: there are files to remove.
+	// A closed terminal ends the demo in order too: its files must be removed.
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGHUP)
 	defer cancel()
 	d := &demo{Options: o, view: newView(o, progress)}
@@ -110,22 +110,23 @@ func Run(ctx context.Context, o Options, out, errOut io.Writer) (err error) {
 	return errors.Join(err, report.err())
 }
 
-// play feeds the pipeline, waits for the last outcome, stops, and reports.
+// play feeds the pipeline, waits for the last outcome, stops it and returns the
+// report.
 func (d *demo) play(ctx context.Context) (*report, error) {
-	// The pipeline outlives ctx: what ends the demo ends the feed first.
+	// The pipeline outlives ctx: the feed ends first.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	stopped := make(chan error, 1)
 	go func() { stopped <- d.app.Run(running) }()
 
 	feeding, stopFeed := context.WithCancel(ctx)
-	if d.Duration > 0 && d.story == nil { // a story has an end of its own
+	if d.Duration > 0 && d.story == nil { // a story ends the feed itself
 		feeding, stopFeed = context.WithTimeout(ctx, d.Duration)
 	}
 	defer stopFeed()
 	fed := make(chan error, 1)
 	d.started = time.Now()
-	d.sample() // what the first frame is compared with
+	d.sample() // the baseline of the first frame
 	go func() { fed <- d.feed(feeding) }()
 
 	feedErr, err := d.watch(fed, stopped, stopFeed)
@@ -149,10 +150,10 @@ func (d *demo) play(ctx context.Context) (*report, error) {
 	return d.report(before, settled, feedErr), nil
 }
 
-// feed produces until ctx ends or there are enough events.
+// feed produces events until ctx ends or their number is reached.
 func (d *demo) feed(ctx context.Context) error {
 	room := func(ctx context.Context) error {
-		tick := time.NewTicker(time.Millisecond) // the source has no signal for having read something
+		tick := time.NewTicker(time.Millisecond) // the source signals no progress
 		defer tick.Stop()
 		for d.acked.Load()-d.app.Pipeline.Source.Status().Records > maxUnread {
 			select {
@@ -173,34 +174,34 @@ func (d *demo) feed(ctx context.Context) error {
 	return err
 }
 
-// watch shows what happens until the feed ends, which it sees to when a story
-// is over. feedErr is what went wrong with either; err is the pipeline's, which
-// ended before.
+// watch shows frames and advances the story until the feed ends. It ends the feed
+// after the story. feedErr is an error of the feed or the story; err is that of a
+// pipeline that ended early.
 func (d *demo) watch(fed, stopped <-chan error, stopFeed func()) (feedErr, err error) {
 	tick := time.NewTicker(d.view.period())
 	defer tick.Stop()
-	var lookAround <-chan time.Time // nil: no story, or it is over
+	var storyTick <-chan time.Time // nil without a story, and after it
 	if d.story != nil {
-		t := time.NewTicker(storyTick)
+		t := time.NewTicker(storyInterval)
 		defer t.Stop()
-		lookAround = t.C
+		storyTick = t.C
 	}
 	var storyErr error
 	for {
 		select {
 		case <-tick.C:
 			d.show("")
-		case <-lookAround:
-			over, err := d.story.advance(d.moment())
-			d.tell()
-			if storyErr = err; err != nil || over && d.Duration > 0 {
-				lookAround = nil
+		case <-storyTick:
+			ended, err := d.story.advance(d.moment())
+			d.announce()
+			if storyErr = err; err != nil || ended && d.Duration > 0 {
+				storyTick = nil
 				stopFeed()
 			}
 		case feedErr := <-fed:
 			if d.story != nil && storyErr == nil {
 				storyErr = d.story.finish(d.moment())
-				d.tell()
+				d.announce()
 			}
 			return errors.Join(feedErr, storyErr), nil
 		case err := <-stopped:
@@ -213,9 +214,9 @@ func endedEarly(err error) error {
 	return errors.Join(errors.New("the pipeline ended by itself"), err)
 }
 
-// settle waits until everything that was produced has its outcome and is
-// committed. It gives up when nothing has moved for a while, or at another
-// Ctrl-C. The pipeline tells of its state only when asked: hence the ticker.
+// settle blocks until every event has its outcome and is committed. It returns
+// false after settleTimeout without progress, or on another Ctrl-C. It polls the
+// pipeline's status, since there is no signal.
 func (d *demo) settle(ctx context.Context, stopped <-chan error) (settled bool, err error) {
 	again, cancel := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -250,8 +251,8 @@ func (d *demo) settle(ctx context.Context, stopped <-chan error) (settled bool, 
 	}
 }
 
-// unsettled counts what has yet to happen: records to read, offsets to settle
-// and outcomes to come in.
+// unsettled counts the records to read, the offsets to commit and the outcomes
+// that are pending.
 func (d *demo) unsettled() int64 {
 	st := d.app.Pipeline.Status()
 	left := max(0, d.acked.Load()-st.Ingest.Records) + st.Ingest.Lag
@@ -261,27 +262,27 @@ func (d *demo) unsettled() int64 {
 	return left
 }
 
-// moment is what a story goes by.
+// moment returns the input of a story's step.
 func (d *demo) moment() (at time.Duration, all []sinks.Snapshot, lag int64) {
 	p := d.app.Pipeline
 	return time.Since(d.started), p.Snapshots(), p.Source.Status().Lag
 }
 
-// tell passes on what is new of the story.
-func (d *demo) tell() {
+// announce shows the new lines of the story.
+func (d *demo) announce() {
 	if d.story == nil {
 		return
 	}
 	for _, line := range d.story.news(time.Since(d.started)) {
-		d.view.tell(line)
+		d.view.announce(line)
 	}
 }
 
-// show takes a sample and gives it to the view.
+// show takes a sample and shows its frame.
 func (d *demo) show(notice string) {
 	frame := d.sample()
 	frame.notice = notice
-	d.tell()
+	d.announce()
 	d.view.show(frame)
 }
 
@@ -290,7 +291,7 @@ func (d *demo) sample() frame {
 	frame := d.window.add(sample{at: d.started.Add(at), produced: d.acked.Load(), snapshots: all})
 	frame.uptime, frame.lag = at, lag
 	if d.story != nil {
-		d.story.look(at, all, lag) // so that it says nothing else than the table
+		d.story.observe(at, all, lag) // so that it agrees with the table
 		frame.story = d.story.lines()
 	}
 	return frame

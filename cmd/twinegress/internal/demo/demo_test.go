@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// leavesNothing keeps the demo's temporary files in the test's own directory, and
-// sees to it that nothing of them is left.
+// leavesNothing puts the demo's temporary files into a directory of the test,
+// which must be empty in the end.
 func leavesNothing(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func TestDemoEndsAfterItsDuration(t *testing.T) {
 	}
 }
 
-// The parts must not be left running where the rest can't start.
+// A failed start stops the parts that run already.
 func TestDemoCleansUpAfterAFailedStart(t *testing.T) {
 	leavesNothing(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,17 +12,17 @@ import (
 	"twinegress/internal/schematest"
 )
 
-// faultRun is a demo with --fault, and what it left behind.
+// faultRun is a demo with a scenario, and its output.
 type faultRun struct {
 	report  report
 	out     bytes.Buffer
 	mu      sync.Mutex // the log goes to errOut as well
 	errOut  bytes.Buffer
 	err     error
-	healthy chan struct{} // closed once the story has begun, or the demo ended
+	healthy chan struct{} // closed when the story begins, or the demo ends
 }
 
-// Write takes the progress.
+// Write receives the progress.
 func (r *faultRun) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,11 +38,11 @@ func (r *faultRun) run(t *testing.T, o Options) {
 	}
 }
 
-// Every scenario, for real and side by side: they mostly wait. The report, and
-// the story as it was told, must be what the scenario promises.
+// Every scenario runs, concurrently since they mostly wait. The report and the
+// announced lines must be what the scenario promises.
 func TestDemoFaults(t *testing.T) {
 	leavesNothing(t)
-	rates := map[string]float64{"slow": 300, "poison": 300} // others show with less
+	rates := map[string]float64{"slow": 300, "poison": 300} // lower rates show no effect
 	runs := make([]faultRun, len(Scenarios))
 	var running sync.WaitGroup
 	for i := range Scenarios {
@@ -51,11 +51,11 @@ func TestDemoFaults(t *testing.T) {
 		running.Go(func() {
 			r.run(t, Options{Scenario: s, Rate: cmp.Or(rates[s.Name], 100), Duration: 3 * time.Second, JSON: true})
 		})
-		<-r.healthy // connecting is what costs: one after the other, so that none times out
+		<-r.healthy // connecting is expensive: one after the other, so that none times out
 	}
 	running.Wait()
 
-	// all is true of every scenario, these of one each.
+	// Checks of one scenario each, beside those of all.
 	promises := map[string]func(*testing.T, *faultRun, *endpointReport){
 		"unreachable":  backsOff("unreachable"),
 		"unauthorized": backsOff("unauthorized"),
@@ -63,27 +63,27 @@ func TestDemoFaults(t *testing.T) {
 			if e.Key != "secondary" || e.dropped() > 0 {
 				t.Errorf("%+v", e)
 			}
-			r.told(t, "twin-events sent the same batches with its secondary key", " key secondary")
+			r.announced(t, "twin-events sent the same batches with its secondary key", " key secondary")
 		},
 		"throttled": func(t *testing.T, r *faultRun, e *endpointReport) {
 			if e.dropped() > 0 || e.Service.Refused == 0 {
 				t.Errorf("%+v", e)
 			}
-			r.told(t, "sensor-values waits as told")
+			r.announced(t, "sensor-values waits as told")
 		},
 		"hang": backsOff("unreachable"),
 		"slow": func(t *testing.T, r *faultRun, e *endpointReport) {
 			if e.dropped() > 0 || e.Latency.P99Ms < 100 {
 				t.Errorf("%+v", e)
 			}
-			r.told(t, "its queue is full", "sensor-values has caught up")
+			r.announced(t, "its queue is full", "sensor-values has caught up")
 		},
 		"poison": func(t *testing.T, r *faultRun, e *endpointReport) {
 			rejected := e.Dropped["rejected"]
 			if rejected == 0 || e.dropped() != rejected || r.report.DeadLetters != int64(rejected) || e.Delivered < rejected {
 				t.Errorf("%d dead letters, %+v", r.report.DeadLetters, e)
 			}
-			r.told(t, "set aside; all others arrive")
+			r.announced(t, "set aside; all others arrive")
 		},
 		"flapping": func(t *testing.T, r *faultRun, e *endpointReport) {
 			backsOff("unreachable")(t, r, e)
@@ -105,7 +105,7 @@ func TestDemoFaults(t *testing.T) {
 			if !r.report.OK || r.report.Fault != s.Name {
 				t.Errorf("%+v", r.report)
 			}
-			r.told(t, "all is well", s.begins, s.ends, "the story is over")
+			r.announced(t, "all is well", s.faultHeadline, s.repairHeadline, "the story is over")
 			promise := promises[s.Name]
 			if promise == nil {
 				t.Fatal("what is promised?")
@@ -128,19 +128,20 @@ func TestDemoFaults(t *testing.T) {
 	}
 }
 
-// backsOff: the batch that opened the breaker has the reason, the next ones backoff.
+// backsOff checks the reasons: that of the batch that opened the breaker, and
+// backoff of those after it.
 func backsOff(reason string) func(*testing.T, *faultRun, *endpointReport) {
 	return func(t *testing.T, r *faultRun, e *endpointReport) {
 		t.Helper()
 		if e.Dropped[reason] == 0 || e.Dropped["backoff"] == 0 || e.dropped() != e.Dropped[reason]+e.Dropped["backoff"] {
 			t.Errorf("%+v", e)
 		}
-		r.told(t, e.Name+" was tried and delivers again")
+		r.announced(t, e.Name+" was tried and delivers again")
 	}
 }
 
-// told checks what was shown while the demo ran.
-func (r *faultRun) told(t *testing.T, texts ...string) {
+// announced checks the lines that were shown while the demo ran.
+func (r *faultRun) announced(t *testing.T, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
 		if !strings.Contains(r.errOut.String(), text) {
@@ -149,8 +150,8 @@ func (r *faultRun) told(t *testing.T, texts ...string) {
 	}
 }
 
-// With --events the story goes as far as it gets, and the trouble ends with
-// the feed: what is still kept must arrive.
+// A story ends with a feed of --events: the fault is repaired, and queued events
+// are delivered.
 func TestDemoFaultWithEvents(t *testing.T) {
 	leavesNothing(t)
 	scenario, err := FindScenario("throttled")

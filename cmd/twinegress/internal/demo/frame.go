@@ -10,23 +10,23 @@ import (
 	"twinegress/sinks"
 )
 
-// span is what rates and latencies are measured over: long enough to be
-// read, short enough to show a change as it happens.
+// span is the time over which rates and latencies are measured: long enough for
+// a stable number, short enough to show a change.
 const span = 3 * time.Second
 
-// sample is the state at one moment.
+// sample is the state at one time.
 type sample struct {
 	at        time.Time
 	produced  int64
 	snapshots []sinks.Snapshot
 }
 
-// window keeps the samples of the last span.
+// window holds the samples of the last span.
 type window struct{ samples []sample }
 
-// add takes a sample and tells what has happened since the oldest one.
+// add adds a sample and returns the frame of the changes since the oldest one.
 func (w *window) add(now sample) frame {
-	// One that is older than the span stays, so that the span is covered.
+	// One sample older than the span stays, so that the span is covered.
 	for len(w.samples) > 1 && now.at.Sub(w.samples[1].at) >= span {
 		w.samples = slices.Delete(w.samples, 0, 1)
 	}
@@ -39,7 +39,7 @@ func (w *window) add(now sample) frame {
 	for _, snap := range now.snapshots {
 		f.rows = append(f.rows, rowOf(snap, then, now.at))
 	}
-	// As they are set up: ids, by which snapshots come, mean nothing to a reader.
+	// In the order of the set; snapshots are in the order of ids.
 	slices.SortStableFunc(f.rows, func(a, b row) int { return rank(a.name) - rank(b.name) })
 	w.samples = append(w.samples, now)
 	return f
@@ -54,13 +54,13 @@ func rank(name string) int {
 	return len(demoSet)
 }
 
-// frame is what the views show of one moment.
+// frame is the content of the views at one time.
 type frame struct {
 	uptime   time.Duration
 	produced int64
 	rateIn   float64
 	lag      int64
-	story    []string // nil without one
+	story    []string // nil without a story
 	rows     []row
 	notice   string
 }
@@ -78,7 +78,7 @@ type row struct {
 	rate      float64
 	delivered uint64
 	dropped   uint64
-	reasons   string // of the drops: backoff 12, unreachable 5
+	reasons   string // of drops: backoff 12, unreachable 5
 	pending   int
 	holdsBack bool
 	secondary bool   // the key in use
@@ -93,7 +93,7 @@ func rowOf(snap sinks.Snapshot, then sample, now time.Time) row {
 		delivered: snap.Counts.Delivered, dropped: snap.Counts.DroppedTotal(), reasons: reasonsOf(&snap.Counts),
 		pending: snap.Counts.Pending, holdsBack: snap.HoldsBack, secondary: usesSecondary(&snap), lastError: snap.LastError, until: snap.BackOffUntil,
 	}
-	var old sinks.Counts // none yet, if there was no such endpoint
+	var old sinks.Counts // zero for a new endpoint
 	for i := range then.snapshots {
 		if then.snapshots[i].Endpoint.ID == snap.Endpoint.ID {
 			old = then.snapshots[i].Counts
@@ -108,8 +108,8 @@ func rowOf(snap sinks.Snapshot, then sample, now time.Time) row {
 	return r
 }
 
-// usesSecondary reports that the secondary key is in use. While neither works,
-// none is.
+// usesSecondary reports whether the secondary key is in use. While both are
+// refused, neither is.
 func usesSecondary(snap *sinks.Snapshot) bool {
 	return snap.Key == sinks.Secondary && snap.State != sinks.StateBackingOff && snap.State != sinks.StateProbing
 }

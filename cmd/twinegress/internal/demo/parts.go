@@ -22,13 +22,13 @@ import (
 
 const (
 	partitions = 8
-	// retention bounds each partition of the embedded broker, on disk. It
-	// is far more than the feed may be ahead: see maxUnread.
+	// retention bounds each partition of the embedded broker, on disk. It is
+	// much larger than maxUnread.
 	retention = 16 << 20
 )
 
-// demoSet are what a user might set up. Each has an emulated hub or
-// topic of its own name, so that the counts of both can be compared.
+// demoSet is the demo's endpoints. Each has an emulated hub or topic of its own
+// name, so that the counts of both can be compared.
 var demoSet = []endpoints.Endpoint{
 	{Name: "twin-events", Type: endpoints.TypeEventHub, EventTypes: []string{
 		endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom,
@@ -39,8 +39,8 @@ var demoSet = []endpoints.Endpoint{
 	{Name: "twin-alerts", Type: endpoints.TypeEventGrid, EventTypes: []string{endpoints.SpaceChange, endpoints.UdfCustom}},
 }
 
-// parts is everything around the pipeline: both of its ends, and the
-// configuration by which it finds them, as it would find the real ones.
+// parts is the environment of the pipeline: the broker, the services, and a
+// configuration with their addresses.
 type parts struct {
 	dir      string
 	kafka    *emulator.Kafka
@@ -82,7 +82,7 @@ func startParts(ctx context.Context, o Options, story *story, log *zap.Logger) (
 		return nil, err
 	}
 	if story != nil {
-		story.switches = p.services
+		story.injector = p.services
 		story.configure(&p.config, o.Rate)
 	}
 	if err := p.configure(); err != nil {
@@ -91,9 +91,8 @@ func startParts(ctx context.Context, o Options, story *story, log *zap.Logger) (
 	return p, nil
 }
 
-// configure writes the configuration and the endpoints. Nothing in them says
-// that the other side is emulated but the addresses, and the consent to speak
-// AMQP in the clear.
+// configure sets the configuration and the endpoints. Only the addresses, and the
+// permission to speak AMQP in the clear, are special to emulated services.
 func (p *parts) configure() error {
 	caFile := filepath.Join(p.dir, "ca.pem")
 	if err := os.WriteFile(caFile, p.services.CAPEM(), 0o600); err != nil {
@@ -130,7 +129,7 @@ func (p *parts) configure() error {
 	return err
 }
 
-// hint is something to try while the demo runs.
+// hint is a command to try while the demo runs.
 type hint struct{ what, command string }
 
 func (p *parts) hints(a *app.App) []hint {
@@ -141,7 +140,7 @@ func (p *parts) hints(a *app.App) []hint {
 	}
 }
 
-// deadLetters is how many were ever stored.
+// deadLetters returns how many dead letters were ever stored.
 func (p *parts) deadLetters() (n int64) {
 	for _, partition := range p.kafka.Cluster.PartitionInfos(p.config.DeadLetter.Topic) {
 		n += partition.HighWatermark

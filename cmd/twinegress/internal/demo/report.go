@@ -17,9 +17,8 @@ import (
 	"twinegress/sinks"
 )
 
-// report is what the demo ends with: the pipeline's own status, and beside
-// each endpoint what its emulated service counted. docs/demo-report.md
-// describes it; change both.
+// report is the result of a demo: the pipeline's status, with the counts of each
+// endpoint's emulated service. docs/demo-report.md describes it; change both.
 type report struct {
 	OK              bool     `json:"ok"`
 	Problems        []string `json:"problems"`
@@ -30,9 +29,9 @@ type report struct {
 	Latency         latency  `json:"latency"`
 	DeadLetters     int64    `json:"deadLetters"`
 	pipeline.Status
-	Endpoints []endpointReport `json:"endpoints"` // in place of the status's
+	Endpoints []endpointReport `json:"endpoints"` // replaces the status's
 
-	story string // of the fault, for a person
+	story string // of the fault, for the text
 }
 
 type latency struct {
@@ -47,9 +46,9 @@ type endpointReport struct {
 	Service serviceCounts `json:"service"`
 }
 
-// serviceCounts is what the emulated service counted. Distinct and Repeats are
-// nil where message ids were not kept: for Event Grid, which has none, and in
-// a demo without a known end, which could keep them all only for so long.
+// serviceCounts are the counts of an emulated service. Distinct and Repeats are
+// nil without message ids: Event Grid has none, and a demo without an end keeps
+// none.
 type serviceCounts struct {
 	Count    int64  `json:"count"`
 	Distinct *int64 `json:"distinct"`
@@ -58,14 +57,14 @@ type serviceCounts struct {
 	Bytes    int64  `json:"bytes"`
 }
 
-// report compares what the pipeline counted with what the services did. before
-// is the status before the stop, which empties what is about the consumer.
+// report compares the pipeline's counts with the services'. before is the status
+// before the stop, which clears the consumer's part of it.
 func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *report {
 	r := &report{Problems: []string{}, Produced: d.acked.Load(), Status: d.app.Pipeline.Status()}
 	r.DeadLetters = d.parts.deadLetters()
 	if d.story != nil {
 		r.Fault = d.story.Name
-		r.story = d.story.title() + ":\n" + d.story.begins
+		r.story = d.story.title() + ":\n" + d.story.faultHeadline
 	}
 	r.Ingest.Lag, r.Ingest.Partitions = before.Ingest.Lag, before.Ingest.Partitions
 	r.ElapsedSeconds = d.ended.Sub(d.started).Round(time.Millisecond).Seconds()
@@ -74,7 +73,7 @@ func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *repo
 	var all metrics.Histogram
 	for i, snap := range d.app.Pipeline.Snapshots() {
 		e := endpointReport{Name: snap.Endpoint.Name, EndpointStatus: r.Status.Endpoints[i], Latency: latencyOf(&snap.Counts.Latency)}
-		e.State = before.Endpoints[i].State // after it, all are stopped
+		e.State = before.Endpoints[i].State // after the stop, all are stopped
 		e.Service = serviceOf(stats.Entity(e.Name), d.tracked())
 		all.Add(&snap.Counts.Latency)
 		r.Endpoints = append(r.Endpoints, e)
@@ -106,7 +105,7 @@ func serviceOf(e emulator.EntityStats, tracked bool) serviceCounts {
 	return s
 }
 
-// stored is how many events the service has: different ones, if that is known.
+// stored returns how many events the service has: distinct ones, if known.
 func (s serviceCounts) stored() int64 {
 	if s.Distinct != nil {
 		return *s.Distinct
@@ -118,7 +117,7 @@ func (r *report) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
 
-// check holds every count against another.
+// check adds a problem for each pair of counts that disagree.
 func (r *report) check() {
 	var rejected uint64
 	for reason, n := range r.Ingest.Rejected {
@@ -141,15 +140,15 @@ func (r *report) check() {
 		if e.Pending > 0 {
 			r.problem("%s: %s events have no outcome", e.Name, term.Grouped(e.Pending))
 		}
-		// A drop does not prove that the service has not stored the event: the
-		// acknowledgement may have been lost. So it may have that many more;
-		// and any number, where repeats can't be told apart.
+		// The service may have stored a dropped event, if the acknowledgement was
+		// lost, so it may have as many more; and any number more where repeats
+		// can't be distinguished.
 		got := e.Service.stored()
 		if got < int64(e.Delivered) || e.Service.Distinct != nil && got > int64(e.Delivered+dropped) {
 			r.problem("%s: delivered %s, but the service counted %s", e.Name, term.Grouped(e.Delivered), term.Grouped(got))
 		}
 	}
-	if r.DeadLetters < int64(setAside) { // more are repeats
+	if r.DeadLetters < int64(setAside) { // more are duplicates
 		r.problem("%s events were set aside, but the dead-letter topic has %s", term.Grouped(setAside), term.Grouped(r.DeadLetters))
 	}
 	r.OK = len(r.Problems) == 0
@@ -162,7 +161,7 @@ func (e *endpointReport) dropped() (n uint64) {
 	return n
 }
 
-// err is what the demo's exit code is made of.
+// err returns an error if the counts disagree.
 func (r *report) err() error {
 	if r.OK {
 		return nil
@@ -170,7 +169,7 @@ func (r *report) err() error {
 	return errors.New("the counts disagree: " + strings.Join(r.Problems, "; "))
 }
 
-// print writes the report for a person.
+// print writes the report as text.
 func (r *report) print(w io.Writer) error {
 	var b strings.Builder
 	var deliveries uint64
@@ -206,7 +205,7 @@ func (r *report) print(w io.Writer) error {
 	return err
 }
 
-// remark says what has no column.
+// remark writes the facts that have no column.
 func (e *endpointReport) remark(b *strings.Builder) {
 	if n := e.Service.Repeats; n != nil && *n > 0 {
 		fmt.Fprintf(b, "%s: %s of what the service got were repeats (delivery is at least once)\n", e.Name, term.Grouped(*n))

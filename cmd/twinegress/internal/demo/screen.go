@@ -13,7 +13,7 @@ import (
 	"twinegress/sinks"
 )
 
-// screenView redraws a table in place.
+// screenView redraws a frame in place.
 type screenView struct {
 	*term.Terminal
 	styles term.Styles
@@ -34,7 +34,7 @@ func (v *screenView) start(hints []hint) {
 	v.Clear()
 }
 
-func (v *screenView) tell(string) {} // a frame comes soon enough
+func (v *screenView) announce(string) {} // the next frame shows it
 
 func (v *screenView) end() { v.log.PassOn(v.errOut) }
 
@@ -43,7 +43,7 @@ func (v *screenView) show(f frame) {
 	v.Draw(v.lines(&f, width))
 }
 
-// lines are the frame's, for a width.
+// lines returns the lines of a frame, for a width.
 func (v *screenView) lines(f *frame, width int) []term.Line {
 	s, plain := v.styles, term.Style("")
 	lines := []term.Line{
@@ -86,10 +86,10 @@ func (v *screenView) lines(f *frame, width int) []term.Line {
 	return lines
 }
 
-// column is one of the table. Its width is fixed, so that nothing jumps.
+// column is a column of the table. Its width is fixed, so that no column moves.
 type column struct {
 	title string
-	width int // negative: to the left
+	width int // negative: left-aligned
 	wide  bool
 	cell  func(*row) string
 	style func(term.Styles, *row) term.Style
@@ -118,7 +118,7 @@ var columns = []column{
 	{title: "P99", width: 5, cell: func(r *row) string { return r.p99 }},
 }
 
-// table has one line an endpoint, and another where there is something to say.
+// table returns a line per endpoint, followed by its remarks.
 func (v *screenView) table(f *frame, width int) []term.Line {
 	columns := fitting(width)
 	head := make(term.Line, 0, len(columns))
@@ -144,7 +144,7 @@ func (v *screenView) table(f *frame, width int) []term.Line {
 	return lines
 }
 
-// fitting gives the columns for a width.
+// fitting returns the columns that fit into a width.
 func fitting(width int) []column {
 	all := 0
 	for _, c := range columns {
@@ -164,7 +164,7 @@ func fitting(width int) []column {
 
 func (c column) pad(cell string) string { return fmt.Sprintf("%*s ", c.width, cell) }
 
-// remarks are what has no column.
+// remarks returns the facts that have no column.
 func (r *row) remarks() (lines []string) {
 	var parts []string
 	if left := time.Until(r.until); left > 0 && r.state == sinks.StateBackingOff {
@@ -188,7 +188,7 @@ func (r *row) remarks() (lines []string) {
 	return lines
 }
 
-// styleOf is a state's.
+// styleOf returns the style of a state.
 func styleOf(s term.Styles, state sinks.State) term.Style {
 	switch state {
 	case sinks.StateReady:

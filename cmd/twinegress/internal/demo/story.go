@@ -12,124 +12,125 @@ import (
 )
 
 const (
-	// StoryLength is a story's that nobody gave a length: 5 s of health, 12 s
-	// of trouble, 8 s to recover.
+	// StoryLength is the default length: 5 s healthy, 12 s with the fault, 8 s to
+	// recover.
 	StoryLength = 25 * time.Second
-	// storyTick is how often a story looks around: a change of state is told as
-	// it happens.
-	storyTick = 50 * time.Millisecond
-	// storyGrace is how much longer a step lasts, at most, until what it waits
-	// for can be seen: a slow machine, or a slow feed, must not end the trouble
-	// before anyone felt it.
+	// storyInterval is how often a story is advanced: short enough that a change
+	// of state is announced at once.
+	storyInterval = 50 * time.Millisecond
+	// storyGrace bounds how much longer a step lasts until what it expects is
+	// observed: on a slow machine, or with a slow feed, a fault takes effect late.
 	storyGrace = 10 * time.Second
 )
 
-// step is a part of a story. It lasts for its length, and then until what it
-// waits for has been seen for a quarter of that.
+// step is a step of a story. It lasts for its length, and until what it expects
+// has been observed for a quarter of that.
 type step struct {
-	part
+	phase
 	headline string
 	length   time.Duration
-	waits    condition // nil: for nothing
-	says     []saying
+	expects  condition // nil: nothing
+	messages []message
 }
 
-// part is what a step is to the story.
-type part uint8
+// phase is the role of a step.
+type phase uint8
 
 const (
-	starting part = iota // not every endpoint has delivered something yet
+	starting phase = iota // until every endpoint has delivered an event
 	healthy
-	trouble // the fault is injected as it begins
-	pause   // of a trouble that comes again: the fault is repaired as it begins
-	mended  // so it is here
-	over
+	faulty     // begins with the fault's injection
+	paused     // between two faults; begins with the repair
+	recovering // begins with the repair
+	ended
 )
 
-// steps are the scenario's story: a fifth of the length is healthy, about a
-// half trouble, about a third mended.
-func (s *Scenario) steps(length time.Duration) []step {
-	healthyFor, turnFor := length/5, s.turnFor(length)
+// plan returns the steps of the scenario's story: a fifth of the length is
+// healthy, about a half faulty, about a third recovering.
+func (s *Scenario) plan(length time.Duration) []step {
+	healthyFor, cycleLength := length/5, s.cycleLength(length)
 	steps := []step{
-		{part: starting, headline: "waiting for every endpoint's first delivery", waits: allDeliver},
-		{part: healthy, headline: "all is well", length: healthyFor},
+		{phase: starting, headline: "waiting for every endpoint's first delivery", expects: allDeliver},
+		{phase: healthy, headline: "all is well", length: healthyFor},
 	}
-	for turn := range max(s.turns, 1) {
-		if turn%2 == 0 {
-			steps = append(steps, step{trouble, s.begins, turnFor, s.shows, s.during})
+	for cycle := range max(s.cycles, 1) {
+		if cycle%2 == 0 {
+			steps = append(steps, step{faulty, s.faultHeadline, cycleLength, s.takesEffect, s.during})
 		} else {
-			steps = append(steps, step{part: pause, headline: s.ends, length: turnFor, says: s.after})
+			steps = append(steps, step{phase: paused, headline: s.repairHeadline, length: cycleLength, messages: s.after})
 		}
 	}
 	return append(steps,
-		step{mended, s.ends, length - healthyFor - troubleFor(length), s.healed, s.after},
-		step{part: over, headline: "the story is over"})
+		step{recovering, s.repairHeadline, length - healthyFor - faultLength(length), s.recovered, s.after},
+		step{phase: ended, headline: "the story is over"})
 }
 
-func troubleFor(length time.Duration) time.Duration { return length * 12 / 25 }
+func faultLength(length time.Duration) time.Duration { return length * 12 / 25 }
 
-// turnFor is how long the trouble lasts, each time that it comes.
-func (s *Scenario) turnFor(length time.Duration) time.Duration {
-	return troubleFor(length) / time.Duration(max(s.turns, 1))
+// cycleLength returns the length of one fault, or of a pause.
+func (s *Scenario) cycleLength(length time.Duration) time.Duration {
+	return faultLength(length) / time.Duration(max(s.cycles, 1))
 }
 
-// switches are the emulated services' faults.
-type switches interface {
+// injector is the emulated services.
+type injector interface {
 	SetFault(name string, f emulator.Fault) error
 	ClearFault(name string) error
 }
 
-// story takes one scenario through its steps and tells of it. The clock is
-// passed in: the time since the feed began, the view's "up".
+// story runs the steps of one scenario and describes them. The clock is passed
+// in: the time since the feed began, which the view shows as "up". Its fields are
+// many because it is one state machine: the first group is set once, the second
+// is the present step, the third what is shown of it.
 type story struct {
 	*Scenario
 	length   time.Duration
 	steps    []step
-	injected emulator.Fault // the scenario's, tuned
+	injected emulator.Fault // the scenario's fault, tuned
 	tuned    string
-	switches switches
+	injector injector
 
-	step        int            // the present one, in steps
-	since       time.Duration  // it began
-	from, until time.Duration  // of the trouble: planned, then as it was
-	start       sinks.Snapshot // when the step began
+	step        int            // index of the present one
+	since       time.Duration  // start of the step
+	from, until time.Duration  // of the faults: planned, then actual
+	start       sinks.Snapshot // at the start of the step
 	usualLag    int64
-	shown       bool // what the step waits for was seen
-	shownAt     time.Duration
+	observed    bool // what the step expects was observed
+	observedAt  time.Duration
 
-	now  string    // what the endpoint makes of it
-	told [2]string // the headline and now that news returned last
+	now       string    // the message that holds
+	announced [2]string // the headline and now that news returned last
 }
 
 func newStory(s *Scenario, length time.Duration) *story {
-	return &story{Scenario: s, length: length, steps: s.steps(length), injected: s.fault}
+	return &story{Scenario: s, length: length, steps: s.plan(length), injected: s.fault}
 }
 
-// configure tunes the configuration and the fault to the story's length.
+// configure adapts the configuration and the fault to the story's length.
 func (s *story) configure(c *config.Config, rate float64) {
 	if s.tune != nil {
-		s.tune(&tuning{c, &s.injected, s.turnFor(s.length), rate})
+		s.tune(&tuning{c, &s.injected, s.cycleLength(s.length), rate})
 	}
 	s.tuned = tuned(c)
 }
 
 func (s *story) present() *step { return &s.steps[s.step] }
 
-// advance goes on to the next step when it is time, and reports that the story
-// is over. all are the endpoints' snapshots.
-func (s *story) advance(at time.Duration, all []sinks.Snapshot, lag int64) (isOver bool, err error) {
-	m := s.look(at, all, lag)
+// advance begins the next step when it is due, and reports whether the story has
+// ended. all are the endpoints' snapshots.
+func (s *story) advance(at time.Duration, all []sinks.Snapshot, lag int64) (over bool, err error) {
+	m := s.observe(at, all, lag)
 	if !s.due(at) {
-		return s.present().part == over, nil
+		return s.present().phase == ended, nil
 	}
 	now, next := s.present(), &s.steps[s.step+1]
 	switch {
-	case next.part == trouble:
-		err = s.switches.SetFault(s.endpoint, s.injected)
-	case now.part == trouble:
-		// A service that was down may find its port taken by somebody's connection
-		// for a moment: then the trouble lasts until the next look.
-		err = s.switches.ClearFault(s.endpoint)
+	case next.phase == faulty:
+		err = s.injector.SetFault(s.endpoint, s.injected)
+	case now.phase == faulty:
+		// A connection may hold the port of a service that was down, briefly: then
+		// the fault lasts until the next attempt.
+		err = s.injector.ClearFault(s.endpoint)
 		if err != nil && at-s.since < now.length+2*storyGrace {
 			return false, nil
 		}
@@ -138,32 +139,32 @@ func (s *story) advance(at time.Duration, all []sinks.Snapshot, lag int64) (isOv
 		return false, err
 	}
 	s.enter(s.step+1, at, m)
-	return s.present().part == over, nil
+	return s.present().phase == ended, nil
 }
 
 func (s *story) due(at time.Duration) bool {
 	now, in := s.present(), at-s.since
 	switch {
-	case now.part == over || in < now.length:
+	case now.phase == ended || in < now.length:
 		return false
-	case now.waits == nil:
+	case now.expects == nil:
 		return true
 	}
-	// What shows late is shown for a while all the same.
-	return s.shown && at-s.shownAt >= now.length/4 || in >= now.length+storyGrace
+	// A late effect stays visible for a while too.
+	return s.observed && at-s.observedAt >= now.length/4 || in >= now.length+storyGrace
 }
 
-// finish ends a trouble that the end of the feed came upon: what is still
-// queued is to be delivered.
+// finish repairs a fault at the end of the feed, so that queued events are
+// delivered.
 func (s *story) finish(at time.Duration, all []sinks.Snapshot, lag int64) error {
-	m := s.look(at, all, lag)
-	switch s.present().part {
-	case trouble:
-		if err := s.switches.ClearFault(s.endpoint); err != nil {
+	m := s.observe(at, all, lag)
+	switch s.present().phase {
+	case faulty:
+		if err := s.injector.ClearFault(s.endpoint); err != nil {
 			return err
 		}
 		fallthrough
-	case pause:
+	case paused:
 		s.enter(len(s.steps)-2, at, m)
 	}
 	return nil
@@ -171,93 +172,94 @@ func (s *story) finish(at time.Duration, all []sinks.Snapshot, lag int64) error 
 
 // enter begins a step.
 func (s *story) enter(next int, at time.Duration, m *moment) {
-	before := s.present().part
-	switch s.step = next; s.present().part {
+	before := s.present().phase
+	switch s.step = next; s.present().phase {
 	case healthy:
 		s.from = at + s.present().length
-		s.until = s.from + troubleFor(s.length)
-	case trouble:
+		s.until = s.from + faultLength(s.length)
+	case faulty:
 		if before == healthy {
-			s.from, s.until, s.usualLag = at, at+troubleFor(s.length), m.lag
+			s.from, s.until, s.usualLag = at, at+faultLength(s.length), m.lag
 		}
-	case mended:
+	case recovering:
 		s.until = at
 	}
-	s.since, s.start, s.shown = at, m.Snapshot, false
-	m.shown = false
-	s.tell(m)
+	s.since, s.start, s.observed = at, m.Snapshot, false
+	m.observed = false
+	s.describe(m)
 }
 
-// look takes a moment and puts it into words.
-func (s *story) look(at time.Duration, all []sinks.Snapshot, lag int64) *moment {
+// observe updates the message and returns the moment.
+func (s *story) observe(at time.Duration, all []sinks.Snapshot, lag int64) *moment {
 	m := &moment{all: all, lag: lag, usualLag: s.usualLag, start: &s.start}
 	for i := range all {
 		if all[i].Endpoint.Name == s.endpoint {
 			m.Snapshot = all[i]
 		}
 	}
-	if waits := s.present().waits; !s.shown && waits != nil && waits(m) {
-		s.shown, s.shownAt = true, at
+	if expects := s.present().expects; !s.observed && expects != nil && expects(m) {
+		s.observed, s.observedAt = true, at
 	}
-	m.shown = s.shown
-	s.tell(m)
+	m.observed = s.observed
+	s.describe(m)
 	return m
 }
 
-func (s *story) tell(m *moment) {
+func (s *story) describe(m *moment) {
 	now := s.present()
 	text := ""
-	for _, say := range now.says {
-		if say.when(m) {
-			text = strings.ReplaceAll(say.text, "ENDPOINT", s.endpoint)
+	for _, candidate := range now.messages {
+		if candidate.when(m) {
+			text = strings.ReplaceAll(candidate.text, "ENDPOINT", s.endpoint)
 			break
 		}
 	}
-	switch now.part {
+	switch now.phase {
 	case healthy:
 		s.now = "trouble comes at " + s.clock(s.from)
 		if s.tuned != "" {
 			s.now += ", with " + s.tuned
 		}
-	case trouble:
-		// What was said holds until there is something else to say: an endpoint
-		// may seem ready for a moment, between its breaker and its lanes.
-		if text != "" || !m.shown {
+	case faulty:
+		// The last message stays until another one holds: an endpoint may seem
+		// ready briefly, between its breaker and its lanes.
+		if text != "" || !m.observed {
 			s.now = text
 		}
-	case pause, mended:
+	case paused, recovering:
 		s.now = text
 	}
 }
 
-// news returns what has not been told yet.
+// news returns the lines that are new since the last call.
 func (s *story) news(at time.Duration) (lines []string) {
 	texts := [2]string{s.present().headline, s.now}
 	for i, text := range texts {
-		if text != s.told[i] && text != "" {
+		if text != s.announced[i] && text != "" {
 			lines = append(lines, s.clock(at)+": "+text)
 		}
 	}
-	s.told = texts
+	s.announced = texts
 	return lines
 }
 
-// title says what the story is.
+// title names the scenario, its endpoint and the time of the fault.
 func (s *story) title() string {
 	title := fmt.Sprintf("fault %s at %s", s.Name, s.endpoint)
-	if s.present().part != starting {
+	if s.present().phase != starting {
 		title += fmt.Sprintf(", %s to %s", s.clock(s.from), s.clock(s.until))
 	}
 	return title
 }
 
-// lines are the live view's: always three, so that what is below stays.
+// lines returns the three lines of the live view. Their number is constant, so
+// that the table does not move.
 func (s *story) lines() []string {
 	at := s.clock(s.since)
 	return []string{s.title(), fmt.Sprintf("%-5s %s", at, s.present().headline), fmt.Sprintf("%*s %s", max(len(at), 5), "", s.now)}
 }
 
-// clock writes an uptime. As the view's own, it is not rounded up.
+// clock formats an uptime, rounded down as in the view.
 func (s *story) clock(at time.Duration) string {
 	if s.length < 10*time.Second {
 		return "t+" + strconv.FormatFloat(at.Truncate(100*time.Millisecond).Seconds(), 'f', 1, 64) + "s"

@@ -17,18 +17,18 @@ import (
 	"twinegress/sinks"
 )
 
-// fakeSwitch notes what is switched, and fails where it is told to.
-type fakeSwitch struct {
+// fakeInjector records calls, and fails with err.
+type fakeInjector struct {
 	calls []string
 	err   error
 }
 
-func (f *fakeSwitch) SetFault(name string, _ emulator.Fault) error {
+func (f *fakeInjector) SetFault(name string, _ emulator.Fault) error {
 	f.calls = append(f.calls, "set "+name)
 	return f.err
 }
 
-func (f *fakeSwitch) ClearFault(name string) error {
+func (f *fakeInjector) ClearFault(name string) error {
 	if f.err == nil {
 		f.calls = append(f.calls, "clear "+name)
 	}
@@ -39,7 +39,7 @@ func (f *fakeSwitch) ClearFault(name string) error {
 type harness struct {
 	*story
 	t        *testing.T
-	switches fakeSwitch
+	injector fakeInjector
 	now      sinks.Snapshot
 }
 
@@ -50,21 +50,21 @@ func newHarness(t *testing.T, name string) *harness {
 		t.Fatal(err)
 	}
 	b := &harness{story: newStory(scenario, StoryLength), t: t, now: snapshot(scenario.endpoint, 0)}
-	b.story.switches = &b.switches
+	b.story.injector = &b.injector
 	c := config.Default()
 	b.configure(&c, Rate)
 	return b
 }
 
-func (b *harness) at(seconds float64, want part) {
+func (b *harness) at(seconds float64, want phase) {
 	b.t.Helper()
-	isOver, err := b.advance(time.Duration(seconds*float64(time.Second)), []sinks.Snapshot{b.now}, 100)
-	if got := b.present().part; err != nil || got != want || isOver != (want == over) {
-		b.t.Errorf("at %v s: part %d (over: %t, error: %v), want %d", seconds, got, isOver, err, want)
+	over, err := b.advance(time.Duration(seconds*float64(time.Second)), []sinks.Snapshot{b.now}, 100)
+	if got := b.present().phase; err != nil || got != want || over != (want == ended) {
+		b.t.Errorf("at %v s: part %d (over: %t, error: %v), want %d", seconds, got, over, err, want)
 	}
 }
 
-func (b *harness) says(want string) {
+func (b *harness) messages(want string) {
 	b.t.Helper()
 	if text := strings.Join(b.lines(), "\n"); !strings.Contains(text, want) {
 		b.t.Errorf("%q is not in\n%s", want, text)
@@ -74,58 +74,58 @@ func (b *harness) says(want string) {
 func TestStoryGoesThroughItsParts(t *testing.T) {
 	b := newHarness(t, "unauthorized")
 	b.at(0, starting)
-	b.now.Counts.Delivered = 1 // what it waits for
+	b.now.Counts.Delivered = 1 // what it expects
 	b.at(.5, healthy)
-	b.says("fault unauthorized at twin-changes, t+5s to t+17s\nt+0s  all is well\n      trouble comes at t+5s, with backoff.max 4s")
+	b.messages("fault unauthorized at twin-changes, t+5s to t+17s\nt+0s  all is well\n      trouble comes at t+5s, with backoff.max 4s")
 	b.at(5, healthy)
-	b.at(5.5, trouble)
-	b.says("t+5s  the service refuses both keys of twin-changes")
+	b.at(5.5, faulty)
+	b.messages("t+5s  the service refuses both keys of twin-changes")
 
-	b.at(18, trouble) // nothing shows yet, so it lasts
+	b.at(18, faulty) // no effect yet, so it lasts
 	b.now.State, b.now.Counts.Dropped[event.Unauthorized] = sinks.StateBackingOff, 3
-	b.at(19, trouble) // and is shown for a while
-	b.at(22, mended)
-	b.says("t+22s the service accepts the keys of twin-changes again\n      twin-changes is left alone until its next try")
-	b.at(31, mended)
+	b.at(19, faulty) // and stays visible for a while
+	b.at(22, recovering)
+	b.messages("t+22s the service accepts the keys of twin-changes again\n      twin-changes is left alone until its next try")
+	b.at(31, recovering)
 	b.now.State = sinks.StateReady
-	b.at(31.5, mended)
+	b.at(31.5, recovering)
 	b.now.Counts.Delivered++ // only that proves it
-	b.at(32, mended)
-	b.at(34, over)
-	b.says("fault unauthorized at twin-changes, t+5s to t+22s\nt+34s the story is over\n      twin-changes was tried and delivers again")
-	if want := []string{"set twin-changes", "clear twin-changes"}; !slices.Equal(b.switches.calls, want) {
-		t.Errorf("%v, want %v", b.switches.calls, want)
+	b.at(32, recovering)
+	b.at(34, ended)
+	b.messages("fault unauthorized at twin-changes, t+5s to t+22s\nt+34s the story is over\n      twin-changes was tried and delivers again")
+	if want := []string{"set twin-changes", "clear twin-changes"}; !slices.Equal(b.injector.calls, want) {
+		t.Errorf("%v, want %v", b.injector.calls, want)
 	}
 }
 
-// Nothing ever happens: the story ends all the same.
+// The story ends although no expectation is met.
 func TestStoryDoesNotWaitForEver(t *testing.T) {
 	b := newHarness(t, "slow")
 	b.at(9.9, starting)
 	b.at(10, healthy)
-	b.at(15, trouble)
-	b.at(36.9, trouble)
-	b.at(37, mended)
+	b.at(15, faulty)
+	b.at(36.9, faulty)
+	b.at(37, recovering)
 	b.now.State = sinks.StateThrottled
-	b.at(54.9, mended)
-	b.at(55, over)
+	b.at(54.9, recovering)
+	b.at(55, ended)
 }
 
 func TestStoryThatComesAgain(t *testing.T) {
 	b := newHarness(t, "flapping")
 	b.now.Counts.Delivered = 1
 	b.at(0, healthy)
-	for turn := range 3 {
-		start := 5 + float64(turn)*4.8
-		b.at(start, trouble)
-		b.now.Counts.Dropped[event.Unreachable]++ // since this turn began, not ever
-		b.at(start+1, trouble)
-		if turn < 2 {
-			b.at(start+2.4, pause)
+	for cycle := range 3 {
+		start := 5 + float64(cycle)*4.8
+		b.at(start, faulty)
+		b.now.Counts.Dropped[event.Unreachable]++ // in this cycle
+		b.at(start+1, faulty)
+		if cycle < 2 {
+			b.at(start+2.4, paused)
 		}
 	}
-	b.at(17.1, mended)
-	if got := strings.Join(b.switches.calls, " "); got != strings.TrimSpace(strings.Repeat("set twin-changes clear twin-changes ", 3)) {
+	b.at(17.1, recovering)
+	if got := strings.Join(b.injector.calls, " "); got != strings.TrimSpace(strings.Repeat("set twin-changes clear twin-changes ", 3)) {
 		t.Error(got)
 	}
 }
@@ -141,33 +141,33 @@ func TestStoryWhoseFeedEnds(t *testing.T) {
 	b.now.Counts.Delivered = 1
 	b.at(0, healthy)
 	finish(time.Second)
-	if b.present().part != healthy || len(b.switches.calls) > 0 {
-		t.Errorf("part %d, %v", b.present().part, b.switches.calls)
+	if b.present().phase != healthy || len(b.injector.calls) > 0 {
+		t.Errorf("part %d, %v", b.present().phase, b.injector.calls)
 	}
-	b.at(5, trouble)
+	b.at(5, faulty)
 	finish(6 * time.Second)
-	if b.present().part != mended || !slices.Contains(b.switches.calls, "clear sensor-values") {
-		t.Errorf("part %d, %v", b.present().part, b.switches.calls)
+	if b.present().phase != recovering || !slices.Contains(b.injector.calls, "clear sensor-values") {
+		t.Errorf("part %d, %v", b.present().phase, b.injector.calls)
 	}
-	b.says("t+5s to t+6s")
+	b.messages("t+5s to t+6s")
 }
 
 func TestStoryWhoseServiceCannotComeBackYet(t *testing.T) {
 	b := newHarness(t, "unreachable")
 	b.now.Counts.Delivered = 1
 	b.at(0, healthy)
-	b.at(5, trouble)
+	b.at(5, faulty)
 	b.now.Counts.Dropped[event.Unreachable] = 1
-	b.at(14, trouble)
-	b.switches.err = errors.New("address already in use")
-	b.at(18, trouble) // tried again
-	b.switches.err = nil
-	b.at(19, mended)
+	b.at(14, faulty)
+	b.injector.err = errors.New("address already in use")
+	b.at(18, faulty) // tried again
+	b.injector.err = nil
+	b.at(19, recovering)
 
 	b = newHarness(t, "unreachable")
 	b.now.Counts.Delivered = 1
 	b.at(0, healthy)
-	b.switches.err = errors.New("no such thing")
+	b.injector.err = errors.New("no such thing")
 	if _, err := b.advance(6*time.Second, []sinks.Snapshot{b.now}, 0); err == nil {
 		t.Error("a fault that can't be switched on is no error")
 	}
@@ -197,7 +197,7 @@ func TestStoryTellsWhatIsNewOnce(t *testing.T) {
 	}
 }
 
-// Whatever a scenario may say, it says it in one line of a classic terminal.
+// Every message fits into one line of a classic terminal.
 func TestScenariosFitTheTerminal(t *testing.T) {
 	for i := range Scenarios {
 		s := &Scenarios[i]
@@ -210,7 +210,7 @@ func TestScenariosFitTheTerminal(t *testing.T) {
 		b := newHarness(t, s.Name)
 		b.now.Counts.Delivered = 1
 		for step := range b.steps {
-			b.enter(step, 27*time.Second, b.look(0, []sinks.Snapshot{b.now}, 0))
+			b.enter(step, 27*time.Second, b.observe(0, []sinks.Snapshot{b.now}, 0))
 			b.from, b.until = 15*time.Second, 27*time.Second
 			fits := func() {
 				for _, line := range b.lines() {
@@ -220,8 +220,8 @@ func TestScenariosFitTheTerminal(t *testing.T) {
 				}
 			}
 			fits()
-			for _, say := range b.steps[step].says {
-				b.story.now = strings.ReplaceAll(say.text, "ENDPOINT", s.endpoint)
+			for _, candidate := range b.steps[step].messages {
+				b.story.now = strings.ReplaceAll(candidate.text, "ENDPOINT", s.endpoint)
 				fits()
 			}
 		}

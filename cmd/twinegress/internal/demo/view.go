@@ -14,18 +14,18 @@ import (
 	"twinegress/sinks"
 )
 
-// view shows the demo while it runs.
+// view shows a running demo.
 type view interface {
-	// logger returns the log that goes with the view, such that it doesn't wreck it.
+	// logger returns a log whose lines don't overwrite the view.
 	logger(errOut io.Writer, level zapcore.Level) *zap.Logger
 	start(hints []hint)
 	period() time.Duration
 	show(frame)
-	tell(line string) // of a story, which frames hold, too
+	announce(line string) // of a story; frames have it too
 	end()
 }
 
-// newView chooses by where it would show.
+// newView returns the view for out: a screen on a terminal, else plain lines.
 func newView(o Options, out io.Writer) view {
 	if t := term.Open(out); t != nil && !o.Plain && !o.JSON {
 		return &screenView{Terminal: t, styles: term.NewStyles(os.Getenv("NO_COLOR") == "")}
@@ -77,6 +77,6 @@ func (v *plainView) show(f frame) {
 	fmt.Fprintln(v.out, b.String())
 }
 
-func (v *plainView) tell(line string) { fmt.Fprintln(v.out, line) }
+func (v *plainView) announce(line string) { fmt.Fprintln(v.out, line) }
 
 func (v *plainView) end() {}

@@ -34,12 +34,12 @@ func TestDemoWindow(t *testing.T) {
 	slow := []time.Duration{time.Second, time.Second, time.Second}
 	w.add(sample{at: start, snapshots: []sinks.Snapshot{snapshot("twin-events", 0)}})
 	f := w.add(sample{at: start.Add(time.Second), produced: 1000, snapshots: []sinks.Snapshot{
-		snapshot("twin-alerts", 50), snapshot("twin-events", 700, slow...), // the first is new
+		snapshot("twin-alerts", 50), snapshot("twin-events", 700, slow...), // twin-alerts is new
 	}})
 	if f.rateIn != 1000 || f.rows[0].name != "twin-events" || f.rows[0].rate != 700 || f.rows[1].rate != 50 || f.rows[0].p50 != "1.0s" {
 		t.Errorf("%+v", f)
 	}
-	for i := range 8 { // what is older than the span no longer counts
+	for i := range 8 { // samples older than the span don't count
 		at := start.Add(time.Duration(i+2) * time.Second)
 		f = w.add(sample{at: at, produced: 1000, snapshots: []sinks.Snapshot{
 			snapshot("twin-alerts", 50), snapshot("twin-events", 700, append(slow, 3*time.Millisecond)...),
@@ -55,7 +55,7 @@ func TestDemoWindow(t *testing.T) {
 
 var escapes = regexp.MustCompile(`\x1b\[[?0-9;]*[a-zA-Z]`)
 
-// frameLines are what a terminal shows of a frame.
+// frameLines returns the lines that a terminal shows.
 func frameLines(s string) []string {
 	s = strings.TrimSuffix(escapes.ReplaceAllString(s, ""), "\r\n")
 	return strings.Split(s, "\r\n")
@@ -69,7 +69,7 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 	bad := snapshot("twin-changes", 1234567)
 	bad.State, bad.LastError, bad.BackOffUntil = sinks.StateBackingOff, "unreachable: dial tcp\r\n\x1b[2Jrefused "+strings.Repeat("x", 300), time.Now().Add(time.Hour)
 	bad.Counts.Dropped[event.Backoff], bad.Counts.Dropped[event.Unreachable] = 1200, 14
-	bad.Key = sinks.Secondary // not in use, for now
+	bad.Key = sinks.Secondary // not in use during a back-off
 	other := snapshot("twin-events", 12, time.Millisecond)
 	other.Key = sinks.Secondary
 	var w window
@@ -141,7 +141,7 @@ func TestPlainView(t *testing.T) {
 	frame.uptime, frame.lag, frame.notice = time.Minute, 9, "over"
 	var out bytes.Buffer
 	v := &plainView{out: &out}
-	v.tell("t+5s: nothing listens")
+	v.announce("t+5s: nothing listens")
 	v.show(frame)
 	want := "t+5s: nothing listens\n1:00 in 0/s lag 9 | twin-events 0/s 1,200 delivered key secondary holds back p50 - p99 - |" +
 		" twin-changes 0/s 5 delivered 3 pending dropped backoff 7 backing_off p50 - p99 - | over\n"

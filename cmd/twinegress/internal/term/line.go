@@ -5,16 +5,16 @@ import (
 	"unicode/utf8"
 )
 
-// Style is the escape sequence of a text that stands out; "" is plain.
+// Style is an escape sequence; "" is plain.
 type Style string
 
-// Text returns a piece of a line in that style.
+// Text returns text in that style.
 func (s Style) Text(text string) Span { return Span{s, text} }
 
-// Styles are those of a screen.
+// Styles are the styles of a screen.
 type Styles struct{ Bold, Faint, Good, Warn, Bad Style }
 
-// NewStyles returns styles that are all empty without colour.
+// NewStyles returns the styles; without colour, all are plain.
 func NewStyles(colour bool) Styles {
 	if !colour {
 		return Styles{}
@@ -22,7 +22,7 @@ func NewStyles(colour bool) Styles {
 	return Styles{Bold: "\x1b[1m", Faint: "\x1b[2m", Good: "\x1b[32m", Warn: "\x1b[33m", Bad: "\x1b[31m"}
 }
 
-// Span is a piece of a line in one style, Line a line of a frame.
+// Span is a piece of text in one style; Line is a line of them.
 type (
 	Span struct {
 		style Style
@@ -31,8 +31,8 @@ type (
 	Line []Span
 )
 
-// cut returns the line in at most width columns. Text is ours, or an error's on
-// one line: a character is a column.
+// cut returns the line, cut to width columns. It counts a character as a column:
+// texts are ours, or errors.
 func (l Line) cut(width int) string {
 	var b strings.Builder
 	for _, s := range l {
@@ -50,7 +50,7 @@ func (l Line) cut(width int) string {
 	return b.String()
 }
 
-// printable keeps an error's line breaks and escapes from the terminal.
+// printable replaces control characters, which an error may have in it.
 func printable(r rune) rune {
 	if r < ' ' || r == 0x7f {
 		return ' '
@@ -58,8 +58,8 @@ func printable(r rune) rune {
 	return r
 }
 
-// Wrap returns a long text as two lines. The first has at most width
-// characters; what is too much for the second is cut with it.
+// Wrap breaks a long text into two lines. The first has at most width characters;
+// Draw cuts the second.
 func (s Style) Wrap(text string, width int) []Line {
 	runes := []rune(text)
 	if len(runes) <= width {

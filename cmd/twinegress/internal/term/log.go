@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// NewLogger returns a log to be read by a person. Writes to out don't overlap.
+// NewLogger returns a log for a person. It serialises its writes to out.
 func NewLogger(out io.Writer, level zapcore.Level) *zap.Logger {
 	c := zap.NewDevelopmentEncoderConfig()
 	c.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05")
@@ -18,18 +18,17 @@ func NewLogger(out io.Writer, level zapcore.Level) *zap.Logger {
 	return zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(c), zapcore.Lock(zapcore.AddSync(out)), level))
 }
 
-// LogTail keeps the last lines of a log, to be shown inside a screen, until
-// there is none.
+// LogTail keeps the last lines of a log, for a screen.
 type LogTail struct {
 	mu    sync.Mutex
 	lines []string
 	next  io.Writer
 }
 
-// tailLines is how many: what matters is that something is wrong, and what last.
+// tailLines is how many lines are kept.
 const tailLines = 3
 
-// Write keeps the lines of p, or passes them on.
+// Write keeps the lines of p; after PassOn it writes them to next.
 func (l *LogTail) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,7 +49,7 @@ func (l *LogTail) Lines() []string {
 	return append([]string(nil), l.lines...)
 }
 
-// PassOn writes to next what comes from now on.
+// PassOn makes later writes go to next.
 func (l *LogTail) PassOn(next io.Writer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package term is what the commands print with: JSON, numbers and times in few
-// characters, tables, a log for a person, and on a terminal a screen that is
-// redrawn in place, or one line of it. It knows nothing of what is shown.
+// Package term is the output of commands: JSON, short numbers and times, tables,
+// logs for a person, and on a terminal a screen or one line that is redrawn in
+// place. It does not depend on what is shown.
 package term
 
 import (
@@ -12,13 +12,13 @@ import (
 	xterm "golang.org/x/term"
 )
 
-// Terminal is an output on which what was written can be replaced.
+// Terminal is an output whose content can be replaced.
 type Terminal struct {
 	Out  io.Writer
 	Size func() (width, height int, err error)
 }
 
-// Open returns the terminal that out is, or nil where out is none.
+// Open returns out as a Terminal, or nil if it is none.
 func Open(out io.Writer) *Terminal {
 	file, ok := out.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" || !xterm.IsTerminal(int(file.Fd())) {
@@ -27,7 +27,7 @@ func Open(out io.Writer) *Terminal {
 	return &Terminal{Out: out, Size: func() (int, int, error) { return xterm.GetSize(int(file.Fd())) }}
 }
 
-// Bounds is the terminal's size now: the classic one, where it has none.
+// Bounds returns the terminal's present size, or 80 by 24 if it is unknown.
 func (t *Terminal) Bounds() (width, height int) {
 	width, height, err := t.Size()
 	if err != nil || width <= 0 || height <= 0 {
@@ -36,8 +36,8 @@ func (t *Terminal) Bounds() (width, height int) {
 	return width, height
 }
 
-// Escape sequences. Synchronized output keeps a frame from being shown half
-// drawn, where the terminal knows it; others ignore it.
+// Escape sequences. Synchronized output makes a terminal show whole frames only;
+// terminals without it ignore the sequence.
 const (
 	escHome      = "\x1b[H"
 	escClearLine = "\x1b[K"
@@ -46,22 +46,21 @@ const (
 	escSyncEnd   = "\x1b[?2026l"
 )
 
-// Clear moves what the terminal shows to its scroll-back, where it can still
-// be read.
+// Clear scrolls the terminal's content into its scroll-back, where it stays
+// readable.
 func (t *Terminal) Clear() {
 	_, height := t.Bounds()
 	_, _ = io.WriteString(t.Out, strings.Repeat("\n", height))
 }
 
-// Draw replaces the screen by as many of the lines as fit. It neither switches
-// to the alternate screen, nor hides the cursor, nor takes the keyboard: so
-// nothing has to be restored, and no crash can leave the terminal in a bad
-// state. Each frame starts at the top left and erases what is left of the one
-// before, whatever has become of it: a resize, an echoed key or a stray line
-// last for a frame.
+// Draw replaces the screen by as many of the lines as fit. It does not use the
+// alternate screen, hide the cursor or read the keyboard: there is nothing to
+// restore, and a crash can't leave the terminal in a bad state. Each frame starts
+// at the top left and erases the rest of the one before, so the traces of a
+// resize, an echoed key or a stray line last for one frame.
 func (t *Terminal) Draw(lines []Line) {
 	width, height := t.Bounds()
-	if most := height - 1; len(lines) > most { // the cursor's line stays free
+	if most := height - 1; len(lines) > most { // one line is the cursor's
 		lines = lines[:max(most, 1)]
 	}
 	var b strings.Builder
@@ -70,10 +69,10 @@ func (t *Terminal) Draw(lines []Line) {
 		b.WriteString(line.cut(width) + escClearLine + "\r\n")
 	}
 	b.WriteString(escClearRest + escSyncEnd)
-	_, _ = io.WriteString(t.Out, b.String()) // in one piece; who closed the terminal knows
+	_, _ = io.WriteString(t.Out, b.String()) // in one write; an error means that the terminal is closed
 }
 
-// StatusLine is the last line of a terminal: a log is written above it.
+// StatusLine is the last line of a terminal. A log is written above it.
 type StatusLine struct {
 	*Terminal
 
@@ -89,7 +88,7 @@ func (s *StatusLine) Show(line string) {
 	_, _ = io.WriteString(s.Out, "\r"+escClearLine+line)
 }
 
-// Write writes whole lines of a log.
+// Write writes whole lines of a log above the line.
 func (s *StatusLine) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +96,7 @@ func (s *StatusLine) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// End leaves the line where it is.
+// End leaves the line on the terminal.
 func (s *StatusLine) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

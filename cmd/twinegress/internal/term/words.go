@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// NewTable aligns columns that are separated by tabs.
+// NewTable returns a writer that aligns columns, which tabs separate.
 func NewTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
-// PrintJSON writes v indented, for people and programs.
+// PrintJSON writes v as indented JSON.
 func PrintJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
 
-// Grouped writes 1234567 as 1,234,567.
+// Grouped formats 1234567 as 1,234,567.
 func Grouped[N int | int64 | uint64](n N) string {
 	s := strconv.FormatInt(int64(n), 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -27,7 +27,7 @@ func Grouped[N int | int64 | uint64](n N) string {
 	return s
 }
 
-// Rate writes a rate: what comes after the point matters only to a slow one.
+// Rate formats a rate, with a decimal only below 10.
 func Rate(perSecond float64) string {
 	if perSecond > 0 && perSecond < 10 {
 		return strconv.FormatFloat(perSecond, 'f', 1, 64)
@@ -35,7 +35,7 @@ func Rate(perSecond float64) string {
 	return Grouped(int64(perSecond + .5))
 }
 
-// Clock writes an uptime as 1:05 or 2:03:04.
+// Clock formats an uptime as 1:05 or 2:03:04.
 func Clock(d time.Duration) string {
 	s := int(d.Seconds())
 	two := func(n int) string { return strconv.Itoa(100 + n)[1:] }
@@ -45,7 +45,7 @@ func Clock(d time.Duration) string {
 	return strconv.Itoa(s/3600) + ":" + two(s/60%60) + ":" + two(s%60)
 }
 
-// Latency writes a latency in at most five characters. Kafka's timestamps are
+// Latency formats a latency in at most five characters. Kafka's timestamps are
 // whole milliseconds, so nothing finer is known.
 func Latency(d time.Duration) string {
 	switch {
