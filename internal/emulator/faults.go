@@ -48,13 +48,6 @@ func (f *Fault) delivery() bool {
 	return f.Cut != "" || f.Detach != "" || f.Throttle > 0 || f.Outcome != "" || f.Status != 0 || f.NeverSettle || f.Delay > 0
 }
 
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
-}
-
 // conditionText returns the description of a condition: the fault's or a default.
 func (f *Fault) conditionText(condition, entity string) string {
 	switch {

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -35,7 +36,7 @@ type gridTopic struct {
 }
 
 func startGrid(ctx context.Context, cfg *Config, t GridTopic, ca *authority) (*gridTopic, error) {
-	g := &gridTopic{entity: newEntity(cfg, t.Name, KindEventGrid, 1, GridMaxBytes, t.Keys), cfg: cfg, ca: ca, address: or(t.Listen, defaultListen)}
+	g := &gridTopic{entity: newEntity(cfg, t.Name, KindEventGrid, 1, GridMaxBytes, t.Keys), cfg: cfg, ca: ca, address: cmp.Or(t.Listen, defaultListen)}
 	return g, g.up(ctx)
 }
 
@@ -189,7 +190,7 @@ func (g *gridTopic) publish(w http.ResponseWriter, r *http.Request, a *activeFau
 			if f.RetryAfter > 0 {
 				w.Header().Set("Retry-After", strconv.Itoa(f.RetryAfter))
 			}
-			g.writeError(w, f.Status, "EmulatedFault", or(f.Description, http.StatusText(f.Status)))
+			g.writeError(w, f.Status, "EmulatedFault", cmp.Or(f.Description, http.StatusText(f.Status)))
 			return
 		}
 	}

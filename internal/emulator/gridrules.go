@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -54,7 +55,7 @@ func (g *gridTopic) storeEvents(f *Fault, body []byte) (status int, err error) {
 		return http.StatusBadRequest, err
 	}
 	if f != nil && f.Poison != "" && bytes.Contains(body, []byte(f.Poison)) {
-		return http.StatusBadRequest, errors.New(or(f.Description, "An event of the batch is not valid."))
+		return http.StatusBadRequest, errors.New(cmp.Or(f.Description, "An event of the batch is not valid."))
 	}
 	g.entity.mu.Lock()
 	defer g.entity.mu.Unlock()

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -54,7 +55,7 @@ type target struct {
 func startNamespace(ctx context.Context, cfg *Config, tlsConfig *tls.Config) (*namespace, error) {
 	n := &namespace{cfg: cfg, log: cfg.Logger, started: time.Now(), entities: map[string]*entity{}}
 	for _, h := range cfg.Hubs {
-		n.add(newEntity(cfg, h.Name, KindEventHub, positive(h.Partitions, cfg.Partitions), h.MaxMessageBytes, h.Keys))
+		n.add(newEntity(cfg, h.Name, KindEventHub, cmp.Or(h.Partitions, cfg.Partitions), h.MaxMessageBytes, h.Keys))
 	}
 	for _, t := range cfg.Topics {
 		n.add(newEntity(cfg, t.Name, KindServiceBus, 1, t.MaxMessageBytes, t.Keys))
@@ -68,13 +69,6 @@ func startNamespace(ctx context.Context, cfg *Config, tlsConfig *tls.Config) (*n
 	}
 	n.server = server
 	return n, nil
-}
-
-func positive(n, otherwise int) int {
-	if n > 0 {
-		return n
-	}
-	return otherwise
 }
 
 func (n *namespace) add(e *entity) { n.entities[strings.ToLower(e.name)] = e }
@@ -285,8 +279,8 @@ func (n *namespace) Deliver(l *amqp.Link, d amqp.Delivery) {
 func (n *namespace) store(t *target, d amqp.Delivery, f *activeFault) amqp.Outcome {
 	if f != nil && f.Poison != "" && poisoned(d, []byte(f.Poison)) {
 		t.entity.refuse()
-		condition := or(f.Condition, "amqp:not-allowed")
-		return amqp.Rejected(condition, or(f.Description, "A message of the batch is not allowed."))
+		condition := cmp.Or(f.Condition, "amqp:not-allowed")
+		return amqp.Rejected(condition, cmp.Or(f.Description, "A message of the batch is not allowed."))
 	}
 	if err := t.entity.store(t.partition, d.Format, d.Payload); err != nil {
 		return amqp.Rejected("amqp:decode-error", err.Error())
@@ -329,7 +323,7 @@ func (n *namespace) applyFault(l *amqp.Link, t *target, d amqp.Delivery, f *acti
 	t.entity.refuse()
 	switch {
 	case f.Cut == CutClose:
-		c.CloseWith(&amqp.Error{Condition: "amqp:connection:forced", Description: or(f.Description, "The connection was closed by the emulator.")})
+		c.CloseWith(&amqp.Error{Condition: "amqp:connection:forced", Description: cmp.Or(f.Description, "The connection was closed by the emulator.")})
 		return none
 	case f.Cut != "":
 		c.Abort()
@@ -344,7 +338,7 @@ func (n *namespace) applyFault(l *amqp.Link, t *target, d amqp.Delivery, f *acti
 	case f.Outcome == OutcomeModified:
 		return amqp.Modified
 	}
-	condition := or(f.Condition, "amqp:internal-error")
+	condition := cmp.Or(f.Condition, "amqp:internal-error")
 	return amqp.Rejected(condition, f.conditionText(condition, t.entity.name))
 }
 

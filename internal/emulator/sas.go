@@ -45,7 +45,7 @@ func verifySAS(token, audience string, keys KeyPair, now time.Time) (Key, time.T
 	}
 	// The signature is of the resource as it is encoded in the token.
 	signed := fields["sr"] + "\n" + fields["se"]
-	k, ok := signedBy(signed, sig, keys)
+	k, ok := keys.find(func(key string) bool { return signs([]byte(key), signed, sig) })
 	expires := time.Unix(expiry, 0)
 	switch {
 	case !ok:
@@ -58,15 +58,21 @@ func verifySAS(token, audience string, keys KeyPair, now time.Time) (Key, time.T
 	return k, expires, nil
 }
 
-func signedBy(text, sig string, keys KeyPair) (Key, bool) {
+// find returns the key for which ok returns true.
+func (p KeyPair) find(ok func(key string) bool) (Key, bool) {
 	for _, k := range []Key{Primary, Secondary} {
-		h := hmac.New(sha256.New, []byte(keys.Of(k)))
-		h.Write([]byte(text))
-		if hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(sig)) {
+		if ok(p.Of(k)) {
 			return k, true
 		}
 	}
 	return 0, false
+}
+
+// signs reports whether sig is text's signature with key.
+func signs(key []byte, text, sig string) bool {
+	h := hmac.New(sha256.New, key)
+	h.Write([]byte(text))
+	return hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(sig))
 }
 
 // covers reports whether a token for resource is valid for audience: the same
@@ -106,35 +112,25 @@ func verifyGridToken(token string, keys KeyPair, now time.Time) (Key, error) {
 	if sig, err = url.QueryUnescape(sig); err != nil {
 		return 0, errTokenMalformed
 	}
-	for _, k := range []Key{Primary, Secondary} {
-		key, err := base64.StdEncoding.DecodeString(keys.Of(k))
-		if err != nil {
-			continue
-		}
-		h := hmac.New(sha256.New, key)
-		h.Write([]byte(signed))
-		if !hmac.Equal([]byte(base64.StdEncoding.EncodeToString(h.Sum(nil))), []byte(sig)) {
-			continue
-		}
-		for _, layout := range []string{"1/2/2006 3:04:05 PM", time.RFC3339, "2006-01-02 15:04:05"} {
-			if t, err := time.Parse(layout, values.Get("e")); err == nil {
-				if now.Before(t) {
-					return k, nil
-				}
-				return 0, errTokenExpired
-			}
-		}
-		return 0, errTokenMalformed
+	k, ok := keys.find(func(key string) bool {
+		decoded, err := base64.StdEncoding.DecodeString(key)
+		return err == nil && signs(decoded, signed, sig)
+	})
+	if !ok {
+		return 0, errTokenSignature
 	}
-	return 0, errTokenSignature
+	for _, layout := range []string{"1/2/2006 3:04:05 PM", time.RFC3339, "2006-01-02 15:04:05"} {
+		if t, err := time.Parse(layout, values.Get("e")); err == nil {
+			if now.Before(t) {
+				return k, nil
+			}
+			return 0, errTokenExpired
+		}
+	}
+	return 0, errTokenMalformed
 }
 
 // matchKey returns which of the pair a key is.
 func matchKey(key string, keys KeyPair) (Key, bool) {
-	for _, k := range []Key{Primary, Secondary} {
-		if subtle.ConstantTimeCompare([]byte(key), []byte(keys.Of(k))) == 1 {
-			return k, true
-		}
-	}
-	return 0, false
+	return keys.find(func(one string) bool { return subtle.ConstantTimeCompare([]byte(key), []byte(one)) == 1 })
 }
