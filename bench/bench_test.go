@@ -23,7 +23,7 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// What the start and the stop of a process cost is not an event's.
+// The cost of a process's start and stop is not counted per event.
 func TestStartIsTakenAway(t *testing.T) {
 	s := Side{
 		starts: []sample{{records: 100, clocks: clocks{cpu: 50 * time.Millisecond}, RuntimeStats: RuntimeStats{Mallocs: 1000}}},
@@ -51,7 +51,7 @@ func TestStartIsTakenAway(t *testing.T) {
 	}
 }
 
-// Events of a given size have it to the byte, and are good ones.
+// Events of a given size have exactly that size and are valid.
 func TestPayloads(t *testing.T) {
 	for _, payload := range Payloads {
 		s := newSource(payload)
@@ -137,7 +137,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// What the process says it did must be all that was put on the topic.
+// A process must have counted all events of the topic.
 func TestComplete(t *testing.T) {
 	s := &Scenario{targets: oneHub, sides: runAlone}
 	on := loaded{Events: 100, types: map[string]int64{endpoints.SensorChange: 90, endpoints.DeviceMessage: 10}}

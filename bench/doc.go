@@ -1,16 +1,15 @@
 // Package bench measures what twinegress costs, against a floor: the simplest
 // loop for the same work (package floor).
 //
-// A broker, the emulated services and the process that is measured are
-// children of the harness, so that what the operating system counts for that
-// one process is its own. The topic is loaded before it starts. The floor and
-// `run` take turns, and each pair gives a ratio: what slows the machine down
-// for a while slows both.
+// The broker, the emulated services and the measured process are children of the
+// harness, so that the operating system counts each by itself. The topic is
+// loaded before the measured process starts. The floor and `run` alternate, and
+// each pair has a ratio: a slower phase of the machine affects both.
 //
-//	scenario.go   what is measured
-//	harness.go    a scenario from beginning to end: parts, pairs, samples
-//	measure.go    one process, from its start to its end
-//	world.go      broker, services, topics; load.go fills these
-//	process.go    children; child.go is what they do; pin_*.go their cores
-//	report.go     the result; table.go, svg.go, benchfmt.go show it
+//	scenario.go   the scenarios
+//	harness.go    runs a scenario: parts, pairs, samples
+//	measure.go    measures one process, from its start to its end; live.go while its events arrive
+//	env.go        broker, services, topics; load.go and paced.go produce the events
+//	process.go    the children; child.go their roles; pin_*.go their cores
+//	report.go     the report; table.go, svg.go, benchfmt.go write it
 package bench

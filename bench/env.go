@@ -24,27 +24,27 @@ import (
 const (
 	partitions  = 8
 	eventsTopic = "bench-events"
-	// startTopic holds so few events that what they cost is the start, the
-	// connections and the stop of the process that moves them.
+	// startTopic has so few events that their cost is that of the start, the
+	// connections and the stop of the process.
 	startTopic  = "bench-start"
 	startEvents = 40 * partitions
-	// What of a partition a broker keeps, in bytes, while its events come:
-	// several times what waits to be read. The broker has everything in memory,
-	// and memory that it touches for the first time would cost it more than its
-	// work does.
+	// The retention of a partition, in bytes, while its events arrive: several
+	// times the events that wait to be read. The broker keeps everything in memory,
+	// and the first use of memory costs it more than its work.
 	liveRetention = 16 << 20
 	longRetention = 64 << 20
-	// segment of a partition, in bytes. The broker keeps one in a buffer that it
-	// copies as it grows, those of all partitions at the same time: with its
-	// default of 100 MiB that stopped it for 200 ms at a time.
+	// segment is the size of a partition's segment, in bytes. The broker copies a
+	// segment's buffer as it grows, those of all partitions at the same time: with
+	// its default of 100 MiB that stopped it for 200 ms each time.
 	segment = 4 << 20
 )
 
-// env is what is around the measured process during one scenario.
+// env is the environment of the measured process during one scenario: broker,
+// services, topics and their events.
 type env struct {
 	dir      string
 	broker   *process
-	services *process // nil if nothing is sent anywhere
+	services *process // nil if the sinks discard
 	brokers  []string
 	reply    servicesReply
 	admin    *kadm.Client
@@ -55,7 +55,7 @@ type env struct {
 }
 
 func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
-	e := &env{http: &http.Client{Timeout: patience}}
+	e := &env{http: &http.Client{Timeout: childTimeout}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
@@ -68,7 +68,7 @@ func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
 		return nil, err
 	}
 	var started brokerReply
-	if err := e.broker.answer(ctx, patience, &started); err != nil {
+	if err := e.broker.reply(ctx, childTimeout, &started); err != nil {
 		return nil, err
 	}
 	e.brokers = started.Brokers
@@ -99,7 +99,7 @@ func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
 	return e, err
 }
 
-// createTopics makes topics. A retention of 0 keeps everything.
+// createTopics creates topics. A retention of 0 keeps everything.
 func (e *env) createTopics(ctx context.Context, retention int, names ...string) error {
 	configs := map[string]*string{"segment.bytes": kadm.StringPtr(strconv.Itoa(segment))}
 	if retention > 0 {
@@ -130,7 +130,7 @@ func (e *env) startServices(ctx context.Context, h *harness, s *Scenario) (err e
 	if e.services, err = h.child(ctx, RoleServices, h.others, nil, spec); err != nil {
 		return err
 	}
-	if err := e.services.answer(ctx, patience, &e.reply); err != nil {
+	if err := e.services.reply(ctx, childTimeout, &e.reply); err != nil {
 		return err
 	}
 	if s.delay > 0 {
@@ -143,7 +143,7 @@ func (e *env) startServices(ctx context.Context, h *harness, s *Scenario) (err e
 	return os.WriteFile(e.caFile(), []byte(e.reply.CA), 0o600)
 }
 
-// inject switches a fault of one of the services on.
+// inject sets a fault of one of the services.
 func (e *env) inject(ctx context.Context, t target, f emulator.Fault) error {
 	body, err := json.Marshal(f)
 	if err != nil {
@@ -157,12 +157,12 @@ func (e *env) repair(ctx context.Context, t target) error {
 	return e.call(ctx, http.MethodDelete, e.reply.Stats+"/faults?entity="+t.name, nil, nil)
 }
 
-// reset makes the services forget what they counted.
+// reset clears the services' counts.
 func (e *env) reset(ctx context.Context) error {
 	return e.call(ctx, http.MethodPost, e.reply.Stats+"/reset", nil, nil)
 }
 
-// stats are the services' counts.
+// stats returns the services' counts.
 func (e *env) stats(ctx context.Context) (stats emulator.Stats, err error) {
 	err = e.call(ctx, http.MethodGet, e.reply.Stats+"/stats", nil, func(body io.Reader) error { return json.NewDecoder(body).Decode(&stats) })
 	return stats, err
@@ -190,7 +190,7 @@ func (e *env) call(ctx context.Context, method, url string, body []byte, read fu
 
 func (e *env) caFile() string { return filepath.Join(e.dir, "ca.pem") }
 
-// close stops everything; what was loaded is gone with it.
+// close stops all processes and deletes the directory. The topics end with the broker.
 func (e *env) close() error {
 	var errs []error
 	if e.admin != nil {
@@ -220,8 +220,8 @@ func (e *env) deleteTopic(ctx context.Context, name string) error {
 	return nil
 }
 
-// committed holds a group's offsets against the ends of a topic's partitions:
-// every event has its outcome, or the group would not have got so far.
+// committed returns an error unless a group's offsets are at the ends of a topic's
+// partitions, which means that every event has its outcome.
 func (e *env) committed(ctx context.Context, group, topic string) error {
 	ends, err := e.admin.ListEndOffsets(ctx, topic)
 	if err != nil {
@@ -259,7 +259,7 @@ func (e *env) configure(s *Scenario, sd side, topic, group string) (file string,
 	if e.services != nil {
 		send := map[string]any{"caFile": e.caFile()}
 		if s.down() {
-			send["timeout"] = "2s" // so that the first time-out, before anything is measured, comes soon
+			send["timeout"] = "2s" // so that the first time-out, before the measurement, is soon
 		}
 		config["send"] = send
 	}
@@ -276,8 +276,8 @@ func (e *env) configure(s *Scenario, sd side, topic, group string) (file string,
 	return file, nil
 }
 
-// service is how to reach a target. One that discards needs an address that is
-// well-formed, and no more.
+// service returns the address of a target. One that discards needs only a
+// well-formed address.
 func (e *env) service(t target) service {
 	if e.services != nil {
 		return e.reply.Services[t.name]
@@ -286,7 +286,7 @@ func (e *env) service(t target) service {
 	return service{nowhere + t.name, nowhere + t.name, t.name}
 }
 
-// floorSpec is the same for the floor.
+// floorSpec returns the same configuration for the floor.
 func (e *env) floorSpec(s *Scenario, sd side, topic, group string, records int64) floorSpec {
 	spec := floorSpec{Spec: floor.Spec{Brokers: e.brokers, Topic: topic, Group: group, Records: records, CAFile: e.caFile()}}
 	for _, t := range s.of(sd) {
@@ -302,7 +302,7 @@ func (e *env) floorSpec(s *Scenario, sd side, topic, group string, records int64
 	return spec
 }
 
-// eventually asks until the answer is true.
+// eventually calls holds at an interval until it returns true or an error.
 func eventually(ctx context.Context, within, every time.Duration, holds func() (bool, error)) error {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()

@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// opsAddress listens in on a log for where the metrics are.
+// opsAddress returns a reader of log lines, and a channel that receives the
+// address of the metrics from them.
 func opsAddress() (onLog func(line []byte), address <-chan string) {
 	found := make(chan string, 1)
 	return func(line []byte) {
@@ -25,7 +26,7 @@ func opsAddress() (onLog func(line []byte), address <-chan string) {
 	}, found
 }
 
-// families are metrics as a process exposes them.
+// families are the metrics that a process exposes.
 type families map[string]*dto.MetricFamily
 
 func parse(r io.Reader) (families, error) {
@@ -37,7 +38,8 @@ func parse(r io.Reader) (families, error) {
 	return m, nil
 }
 
-// balanced checks routed = delivered + dropped + pending, for each endpoint.
+// balanced returns an error unless routed = delivered + dropped + pending holds
+// for each endpoint.
 func (f families) balanced() error {
 	routed := f.by("endpoint", "twinegress_endpoint_routed_events_total")
 	outcomes := f.by("endpoint", "twinegress_endpoint_events_total")
@@ -50,8 +52,8 @@ func (f families) balanced() error {
 	return nil
 }
 
-// sum adds up the series of a counter or gauge that have these labels, given
-// as names and values in turn.
+// sum returns the sum of the series of a counter or gauge with these labels,
+// which alternate names and values.
 func (f families) sum(name string, labels ...string) (sum float64) {
 	for _, n := range f.by("", name, labels...) {
 		sum += n
@@ -59,7 +61,7 @@ func (f families) sum(name string, labels ...string) (sum float64) {
 	return sum
 }
 
-// by is sum for each value of one label.
+// by returns the sum for each value of one label.
 func (f families) by(label, name string, labels ...string) map[string]float64 {
 	sums := make(map[string]float64)
 	for _, m := range f[name].GetMetric() {
@@ -70,7 +72,7 @@ func (f families) by(label, name string, labels ...string) map[string]float64 {
 	return sums
 }
 
-// count is how many observations a histogram's series have.
+// count returns the number of observations of a histogram's series.
 func (f families) count(name string) (n uint64) {
 	for _, m := range f[name].GetMetric() {
 		n += m.GetHistogram().GetSampleCount()
@@ -78,7 +80,7 @@ func (f families) count(name string) (n uint64) {
 	return n
 }
 
-// buckets adds up a histogram's series.
+// buckets returns the sum of a histogram's series.
 func (f families) buckets(name string) buckets {
 	sums := make(map[float64]uint64)
 	for _, m := range f[name].GetMetric() {
@@ -94,7 +96,7 @@ func (f families) buckets(name string) buckets {
 	return out
 }
 
-// buckets are a histogram's, in order; what each counts is in the next as well.
+// buckets are a histogram's buckets, in order; their counts are cumulative.
 type buckets []bucket
 
 type bucket struct {
@@ -102,7 +104,7 @@ type bucket struct {
 	count uint64
 }
 
-// since takes away what was counted before.
+// since subtracts the counts of an earlier state.
 func (b buckets) since(before buckets) buckets {
 	out := slices.Clone(b)
 	for i := range before {
@@ -111,8 +113,8 @@ func (b buckets) since(before buckets) buckets {
 	return out
 }
 
-// quantile is what a share q of the observations are at or below, as if those
-// of a bucket were spread evenly over it; NaN if there are none.
+// quantile returns the value that a share q of the observations doesn't exceed,
+// interpolated linearly within a bucket; NaN without observations.
 func (b buckets) quantile(q float64) float64 {
 	if len(b) == 0 || b[len(b)-1].count == 0 {
 		return math.NaN()

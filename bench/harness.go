@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// Options say how to measure.
+// Options configure a run of the benchmark.
 type Options struct {
-	Program string // this program, to start again
+	Program string // this program, which the children run
 	Version string
 	Pairs   int
-	Pin     bool // to cores, where there are at least two
+	Pin     bool // to cores, if there are at least two
 
-	// Instead of each scenario's own; zero and "" leave that.
+	// These replace each scenario's own; zero and "" don't.
 	Events      int
 	Payload     string
 	Compression string
@@ -27,9 +27,9 @@ type Options struct {
 	// of its own; "" is none.
 	Profiles string
 
-	// Progress is told what is done at the moment.
+	// Progress, if set, is called with each step.
 	Progress func(string)
-	// Started and Done are given what is known already, header and results.
+	// Started and Done, if set, are called with the header and with each result.
 	Started func(*Header)
 	Done    func(*Result)
 }
@@ -37,13 +37,13 @@ type Options struct {
 const (
 	// sideTime bounds one run of one process.
 	sideTime = 3 * time.Minute
-	// starts is how often the start and the stop of each side are measured.
+	// starts is the number of times that the start and stop of each side are measured.
 	starts = 3
 	// childCommand is the hidden command that calls Child.
 	childCommand = "bench-child"
 )
 
-// harness is what all scenarios have in common.
+// harness runs scenarios.
 type harness struct {
 	Options
 	measured []int // cores; none: not pinned
@@ -51,8 +51,8 @@ type harness struct {
 	runs     int
 }
 
-// Run measures the scenarios, one after the other. What was measured before an
-// error is in the report.
+// Run measures the scenarios, one after the other. With an error, the report has
+// the results before it.
 func Run(ctx context.Context, scenarios []Scenario, o Options) (*Report, error) {
 	scenarios = slices.Clone(scenarios)
 	for i := range scenarios {
@@ -79,8 +79,8 @@ func Run(ctx context.Context, scenarios []Scenario, o Options) (*Report, error) 
 	return report, nil
 }
 
-// pin gives the measured process the last core, and the rest to the others,
-// this process among them. A single core can't be shared out.
+// pin assigns the last core to the measured process and the rest to the others,
+// including this process. A single core can't be divided.
 func (h *harness) pin() error {
 	if !h.Pin {
 		return nil
@@ -119,7 +119,7 @@ func (h *harness) child(ctx context.Context, role string, cores []int, onLog fun
 	if err != nil {
 		return nil, err
 	}
-	if err := p.tell(spec); err != nil {
+	if err := p.send(spec); err != nil {
 		_, stopErr := p.stop()
 		return nil, errors.Join(err, stopErr)
 	}
@@ -150,7 +150,7 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 	for pair := range s.Pairs {
 		order := []int{0, 1}[:len(s.sides)]
 		if pair%2 == 1 {
-			slices.Reverse(order) // ABBA: a drift of the machine hits both alike
+			slices.Reverse(order) // ABBA: a drift of the machine affects both alike
 		}
 		for _, i := range order {
 			sd := s.sides[i]
@@ -186,8 +186,7 @@ func (h *harness) side(ctx context.Context, e *env, s *Scenario, sd side, rate f
 	return r.measure(ctx)
 }
 
-// prepare measures what the start and the stop of each side cost, and warms
-// everything up.
+// prepare measures the cost of each side's start and stop, and warms up all parts.
 func (h *harness) prepare(ctx context.Context, e *env, s *Scenario, result *Result) error {
 	for i, sd := range s.sides {
 		h.progress("%s: start and stop of %s", s.Name, sd.Label)
@@ -199,7 +198,7 @@ func (h *harness) prepare(ctx context.Context, e *env, s *Scenario, result *Resu
 			result.Sides[i].starts = append(result.Sides[i].starts, taken)
 		}
 		if s.Pairs == 1 && len(s.sides) == 1 {
-			continue // a run so long is its own warm-up
+			continue // the only run is so long that it needs no warm-up
 		}
 		h.progress("%s: warm-up of %s", s.Name, sd.Label)
 		if _, err := h.newRun(e, s, sd, eventsTopic, e.main).measure(ctx); err != nil {
@@ -209,7 +208,7 @@ func (h *harness) prepare(ctx context.Context, e *env, s *Scenario, result *Resu
 	return nil
 }
 
-// halfRate is half of the rate that `run` reaches with all events there.
+// halfRate returns half of the rate that `run` reaches with all events on the topic.
 func (h *harness) halfRate(ctx context.Context, e *env, s *Scenario) (float64, error) {
 	var rates []float64
 	for i := range 3 {
@@ -220,7 +219,7 @@ func (h *harness) halfRate(ctx context.Context, e *env, s *Scenario) (float64, e
 		}
 		rates = append(rates, float64(taken.records)/taken.elapsed.Seconds())
 	}
-	// The broker has its memory for what comes then, instead of more of it.
+	// The broker reuses its memory for the next topic.
 	return valuesOf(rates).Median / 2, e.deleteTopic(ctx, eventsTopic)
 }
 

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// warmUp is for how long events come at the rate before any of them counts:
-// heaps grow to their size, and connections open their windows.
+// warmUp is how long events arrive at the rate before any of them counts: heaps
+// grow to their size, and connections open their windows.
 const warmUp = 2 * time.Second
 
-// live runs one side while its events come. The process is warm by then: it
-// has moved a few events, and given up on an endpoint that is down.
+// live runs the side while its events arrive. The process is warm by then: it has
+// delivered a few events, and backs off from an endpoint that is down.
 func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) {
 	defer func() {
 		if err != nil {
@@ -31,7 +31,7 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 		return sample{}, err
 	}
 	defer func() {
-		if err == nil { // else everything goes, the broker too
+		if err == nil { // after an error the broker is stopped anyway
 			err = r.env.deleteTopic(ctx, r.topic)
 		}
 	}()
@@ -79,7 +79,7 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if err != nil {
 		return taken, err
 	}
-	taken.take(m)
+	taken.set(m)
 	if err := r.complete(&taken); err != nil {
 		return taken, err
 	}
@@ -89,8 +89,8 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	return taken, nil
 }
 
-// keepLoading puts events on the topic for a long time: as fast as they are
-// taken, so that the process always has some to read.
+// keepLoading produces events for a long time, as fast as they are delivered, so
+// that the process always has some to read.
 func (r *run) keepLoading(ctx context.Context, pid int, taken *sample) (on loaded, err error) {
 	const waiting, some = 200_000, 10_000
 	end := time.After(r.s.long)
@@ -127,8 +127,8 @@ func (r *run) keepLoading(ctx context.Context, pid int, taken *sample) (on loade
 	}
 }
 
-// warm moves a few events, and at a high rate what comes in two seconds, and
-// waits until the process has settled.
+// warm produces a few events, at a high rate those of two seconds, and waits
+// until the process has delivered them. It returns its metrics and their address.
 func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate float64) (families, string, error) {
 	address, err := r.address(p, ops)
 	if err != nil {
@@ -161,7 +161,7 @@ func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate floa
 	return m, address, nil
 }
 
-// idle tells what share of a core a process takes that has nothing to do.
+// idle returns the share of a core that a process without events uses.
 func idle(ctx context.Context, pid int, d time.Duration) (float64, error) {
 	before, err := cpuTime(pid)
 	if err != nil {
@@ -177,7 +177,7 @@ func idle(ctx context.Context, pid int, d time.Duration) (float64, error) {
 	return (after - before).Seconds() / time.Since(begin).Seconds(), err
 }
 
-// address waits for `run` to say where its metrics are.
+// address waits for the address of `run`'s metrics in its log.
 func (r *run) address(p *process, ops <-chan string) (string, error) {
 	select {
 	case address := <-ops:
@@ -209,8 +209,8 @@ func (r *run) scrape(ctx context.Context, address string) (m families, err error
 	return m, err
 }
 
-// take reads what the metrics say.
-func (s *sample) take(m families) {
+// set sets the figures that the metrics have.
+func (s *sample) set(m families) {
 	s.records = int64(m.sum("twinegress_ingest_records_total"))
 	s.deliveries = int64(m.sum("twinegress_endpoint_events_total", "outcome", "delivered"))
 	s.dropped = make(map[string]int64)
@@ -229,10 +229,10 @@ func (s *sample) take(m families) {
 	s.sends = m.buckets("twinegress_send_latency_seconds")
 }
 
-// since takes away what was there before the events.
+// since subtracts what was counted before the events.
 func (s *sample) since(before families) {
 	var b sample
-	b.take(before)
+	b.set(before)
 	s.records -= b.records
 	s.deliveries -= b.deliveries
 	s.batches -= b.batches

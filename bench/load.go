@@ -15,24 +15,24 @@ import (
 	"twinegress/endpoints"
 )
 
-// Payloads of a topic. A number is SensorChanges of exactly so many bytes.
+// The payloads of a topic. A number is SensorChanges of exactly that many bytes.
 const (
-	payloadTwins  = "twins"  // the feed without DeviceMessages, 530 B in the mean
-	payloadFeed   = "feed"   // the whole feed, 470 B in the mean
+	payloadTwins  = "twins"  // the feed without DeviceMessages, 530 B on average
+	payloadFeed   = "feed"   // the whole feed, 470 B on average
 	payloadSensor = "sensor" // its SensorChanges
 )
 
-// Payloads are their names, and the sizes that there are.
+// Payloads are the payloads' names and sizes.
 var Payloads = []string{payloadTwins, payloadFeed, payloadSensor, "300", "540", "4096"}
 
-// loaded says what was put on a topic.
+// loaded counts the events that were produced to a topic.
 type loaded struct {
 	Events int64
 	Bytes  int64            // of values
 	types  map[string]int64 // events by type
 }
 
-// deliveries is how many outcomes the events have at these endpoints.
+// deliveries returns the number of outcomes of the events at these endpoints.
 func (l loaded) deliveries(targets []target) (n int64) {
 	for _, t := range targets {
 		n += l.at(t)
@@ -63,21 +63,22 @@ var codecs = map[string]kgo.CompressionCodec{
 	"zstd": kgo.ZstdCompression(),
 }
 
-// pace is how often events that have become due are put out.
+// pace is the interval at which events that are due are produced.
 const pace = 2 * time.Millisecond
 
-// again is after how many events a live loader begins anew. Making one takes
-// 1.5 µs (BenchmarkNext in bench/feed), on the core that the loader shares with
-// broker and services: what came late there would be counted as latency.
-const again = 20_000
+// preparedEvents is the number of events that a live loader generates in advance
+// and repeats. Generating one takes 1.5 µs (BenchmarkNext in bench/feed), on the
+// core that the loader shares with broker and services, and a delay there would
+// count as latency.
+const preparedEvents = 20_000
 
-// loader puts a scenario's events on topics, in turn on each partition.
+// loader produces a scenario's events to topics, round-robin over the partitions.
 type loader struct {
 	client *kgo.Client
 	broker *kgo.Broker // the only one
 	codec  kgo.CompressionCodec
 	events *source
-	ready  []ready // made before, for a live one
+	ready  []ready // generated in advance, for a live scenario
 	next   int     // of ready
 }
 
@@ -86,7 +87,7 @@ type ready struct {
 	typ string
 }
 
-// event is the next one, and its type.
+// event returns the next event and its type.
 func (l *loader) event() (feed.Record, string) {
 	if len(l.ready) == 0 {
 		return l.events.next()
@@ -96,7 +97,7 @@ func (l *loader) event() (feed.Record, string) {
 	return r.Record, r.typ
 }
 
-// newLoader makes a loader. A live one doesn't wait for batches to fill.
+// newLoader returns a loader. A live one doesn't linger for full batches.
 func newLoader(brokers []string, s *Scenario) (*loader, error) {
 	linger := 10 * time.Millisecond
 	if s.live {
@@ -108,7 +109,7 @@ func newLoader(brokers []string, s *Scenario) (*loader, error) {
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MaxBufferedRecords(50_000),
 		kgo.ProducerLinger(linger),
-		// Later versions of a produce request name the topic by its id.
+		// Later versions of the produce request identify the topic by its id.
 		kgo.MaxVersions(kversion.V3_9_0()),
 	)
 	if err != nil {
@@ -116,7 +117,7 @@ func newLoader(brokers []string, s *Scenario) (*loader, error) {
 	}
 	l := &loader{client: client, broker: client.SeedBrokers()[0], codec: codecs[s.Compression], events: newSource(s.Payload)}
 	if s.live {
-		l.ready = make([]ready, again)
+		l.ready = make([]ready, preparedEvents)
 		for i := range l.ready {
 			l.ready[i].Record, l.ready[i].typ = l.events.next()
 		}
@@ -124,7 +125,8 @@ func newLoader(brokers []string, s *Scenario) (*loader, error) {
 	return l, nil
 }
 
-// load puts n events on a topic, so many a second, or, at 0, as fast as it can.
+// load produces n events to a topic, at rate events a second, or, at 0, as fast as
+// possible.
 func (l *loader) load(ctx context.Context, topic string, n int, rate float64) (loaded, error) {
 	var failure error
 	var once sync.Once
@@ -158,11 +160,11 @@ func (l *loader) load(ctx context.Context, topic string, n int, rate float64) (l
 	return on, nil
 }
 
-// source makes the events of a payload.
+// source generates the events of a payload.
 type source struct {
 	feed    *feed.Feed
 	payload string
-	size    int // of each event; 0: as the feed has them
+	size    int // of each event; 0: the feed's
 }
 
 func newSource(payload string) *source {
@@ -170,7 +172,7 @@ func newSource(payload string) *source {
 	return &source{feed.New(1), payload, size}
 }
 
-// next makes an event, and tells its type.
+// next returns the next event and its type.
 func (s *source) next() (feed.Record, string) {
 	for {
 		r := s.feed.Next(time.Now())
@@ -187,14 +189,14 @@ func (s *source) next() (feed.Record, string) {
 	}
 }
 
-// sized makes a SensorChange that many bytes long: its Properties go, and
-// its value is filled up.
+// sized returns a SensorChange of exactly size bytes: without its Properties, and
+// with a padded value.
 func sized(value []byte, size int) []byte {
 	properties, end := []byte(`,"Properties":{`), []byte(`}}`)
 	before, rest, _ := bytes.Cut(value, properties)
 	_, after, _ := bytes.Cut(rest, end)
 	head, tail, _ := bytes.Cut(before, []byte(`","PreviousValue":`))
-	if size < len(head)+len(tail)+len(after) { // leave out what the smallest has no room for
+	if size < len(head)+len(tail)+len(after) { // the smallest has no room for these
 		tail = nil
 		after = bytes.Replace(after, []byte(`,"topic":"/subscriptions/YOUR_TOPIC_NAME"`), nil, 1)
 	}
@@ -213,7 +215,7 @@ func sized(value []byte, size int) []byte {
 
 var eventTypeKey = []byte(`,"eventType":"`)
 
-// typeOf reads the type where the feed puts it.
+// typeOf returns the type of an event of the feed.
 func typeOf(r feed.Record) string {
 	if len(r.Headers) > 0 {
 		return endpoints.DeviceMessage

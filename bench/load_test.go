@@ -30,8 +30,8 @@ func liveLoader(t *testing.T, payload, compression string) (context.Context, *em
 	return ctx, k, l
 }
 
-// TestPaced reads what was put on a topic in prepared requests, and at the end
-// as single events.
+// TestPaced reads events that were produced in prepared requests, and the
+// remainder as single events.
 func TestPaced(t *testing.T) {
 	for _, compression := range []string{"none", "lz4", "zstd"} {
 		t.Run(compression, func(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"twinegress/internal/emulator"
 )
 
-// sample is what one process did and used: from its start to its end where the
-// events were there before it, else from the first of them to its last outcome.
+// sample is the figures of one process: from its start to its end if the events
+// were on the topic before, else from the first event to the last outcome.
 type sample struct {
 	records    int64
 	eventBytes float64 // mean
@@ -23,32 +23,32 @@ type sample struct {
 	system time.Duration // of cpu; 0 if it isn't known
 	RuntimeStats
 	peakRSS int64
-	rss     []int64 // now and then
+	rss     []int64 // every rssEvery
 
 	latency buckets
 	sends   buckets
 	idleCPU float64 // share of a core
 }
 
-// run is one process that is measured.
+// run is one run of a measured process.
 type run struct {
 	*harness
 	env     *env
 	s       *Scenario
 	side    side
 	topic   string
-	on      loaded // what is on the topic, or will be
+	on      loaded // the events on the topic
 	group   string
-	profile string // a file; then what is measured is not for the report
+	profile string // a file for the CPU profile; with one, the sample is not for the report
 }
 
 const (
-	// watchEvery is how often the services are asked for their counts: what
-	// the first and the last outcome are off by, at most.
+	// watchEvery is the interval of the requests for the services' counts: the
+	// largest error of the times of the first and the last outcome.
 	watchEvery = 10 * time.Millisecond
-	// settleTime bounds the wait for what comes before or after the events.
+	// settleTime bounds the waits before and after the events.
 	settleTime = 20 * time.Second
-	// rssEvery is how often a long run's memory is looked at.
+	// rssEvery is the interval of the readings of a long run's memory.
 	rssEvery = time.Second
 )
 
@@ -57,7 +57,7 @@ func (h *harness) newRun(e *env, s *Scenario, sd side, topic string, on loaded) 
 	return &run{harness: h, env: e, s: s, side: sd, topic: topic, on: on, group: fmt.Sprintf("bench-%d", h.runs)}
 }
 
-// measure runs the side over a topic that holds its events already.
+// measure runs the side over a topic that has its events already.
 func (r *run) measure(ctx context.Context) (taken sample, err error) {
 	defer func() {
 		if err != nil {
@@ -79,7 +79,7 @@ func (r *run) measure(ctx context.Context) (taken sample, err error) {
 	case r.s.discard:
 		taken, err = r.discarding(ctx)
 	default:
-		taken, err = r.real(ctx)
+		taken, err = r.running(ctx)
 	}
 	if err != nil {
 		return taken, err
@@ -92,7 +92,7 @@ func (r *run) measure(ctx context.Context) (taken sample, err error) {
 	return taken, err
 }
 
-// reset makes the services forget the run before.
+// reset clears the services' counts and sets the side's fault.
 func (r *run) reset(ctx context.Context) error {
 	if r.env.services == nil {
 		return nil
@@ -110,13 +110,13 @@ func (r *run) reset(ctx context.Context) error {
 	return r.env.reset(ctx)
 }
 
-// clocks are what the operating system has counted for the processes.
+// clocks are the operating system's times of the processes.
 type clocks struct {
 	cpu, brokerCPU, servicesCPU time.Duration
 	waited, othersWaited        time.Duration // for a core
 }
 
-// clocks reads them. Without a pid those of the measured process stay 0.
+// clocks returns the times so far. Without a pid those of the measured process are 0.
 func (r *run) clocks(pid int) (now clocks, err error) {
 	for _, c := range []struct {
 		pid         int
@@ -148,7 +148,7 @@ func (c clocks) since(before clocks) clocks {
 	}
 }
 
-// outcomes is how many there are in all when everything is done.
+// outcomes returns the number of outcomes that the events have in the end.
 func (r *run) outcomes() int64 {
 	if len(r.s.targets) == 0 {
 		return r.on.Events
@@ -171,7 +171,7 @@ func (r *run) floor(ctx context.Context) (taken sample, err error) {
 		}
 	}
 	var reply floorReply
-	if err := p.answer(ctx, sideTime, &reply); err != nil {
+	if err := p.reply(ctx, sideTime, &reply); err != nil {
 		return taken, err
 	}
 	if r.env.services == nil {
@@ -197,7 +197,7 @@ func (r *run) discarding(ctx context.Context) (taken sample, err error) {
 	}
 	defer func() { err = r.finish(ctx, p, &taken, err) }()
 	var reply RunReply
-	if err := p.answer(ctx, sideTime, &reply); err != nil {
+	if err := p.reply(ctx, sideTime, &reply); err != nil {
 		return taken, err
 	}
 	taken.records, taken.deliveries, taken.batches = reply.Records, reply.Deliveries, reply.Batches
@@ -213,8 +213,8 @@ func (r *run) discarding(ctx context.Context) (taken sample, err error) {
 	return taken, nil
 }
 
-// real measures `run` as it is.
-func (r *run) real(ctx context.Context) (taken sample, err error) {
+// running measures `run` as it is.
+func (r *run) running(ctx context.Context) (taken sample, err error) {
 	p, ops, err := r.startReal(ctx)
 	if err != nil {
 		return sample{}, err
@@ -231,11 +231,11 @@ func (r *run) real(ctx context.Context) (taken sample, err error) {
 	if err != nil {
 		return taken, err
 	}
-	taken.take(m)
+	taken.set(m)
 	return taken, r.complete(&taken)
 }
 
-// complete holds the counts of the process against what was put on the topic.
+// complete returns an error unless the process counted all events of the topic.
 func (r *run) complete(taken *sample) error {
 	var dropped int64
 	for _, n := range taken.dropped {
@@ -250,8 +250,8 @@ func (r *run) complete(taken *sample) error {
 	return nil
 }
 
-// startReal starts `run`. To be profiled it is started as a child of ours,
-// with the same configuration.
+// startReal starts `run`, or, to profile it, a child of the harness with the same
+// configuration.
 func (r *run) startReal(ctx context.Context) (*process, <-chan string, error) {
 	file, err := r.env.configure(r.s, r.side, r.topic, r.group)
 	if err != nil {
@@ -266,7 +266,7 @@ func (r *run) startReal(ctx context.Context) (*process, <-chan string, error) {
 	return p, ops, err
 }
 
-// finish ends the process and takes what the operating system says of it.
+// finish ends the process and reads the operating system's figures of it.
 func (r *run) finish(ctx context.Context, p *process, taken *sample, err error) error {
 	if err == nil {
 		taken.peakRSS, err = peakRSS(p.pid())
@@ -281,8 +281,8 @@ func (r *run) finish(ctx context.Context, p *process, taken *sample, err error) 
 	return r.env.committed(ctx, r.group, r.topic)
 }
 
-// watch waits until the services have everything that must arrive, and notes
-// how long that took from the first they had.
+// watch waits until the services have all events that must arrive, and records
+// the time since the first.
 func (r *run) watch(ctx context.Context, p *process, taken *sample) error {
 	targets := r.s.healthy(r.side)
 	want := r.on.deliveries(targets)
@@ -319,7 +319,7 @@ func (r *run) watch(ctx context.Context, p *process, taken *sample) error {
 	return r.arrived(ctx)
 }
 
-// arrived holds what the services counted against what is on the topic.
+// arrived returns an error unless the services have each event once.
 func (r *run) arrived(ctx context.Context) error {
 	stats, err := r.env.stats(ctx)
 	if err != nil {

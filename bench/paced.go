@@ -13,17 +13,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// prepared is a produce request that was encoded before it is needed, and what
-// it holds. Its topic is filled in as it is sent.
+// prepared is a produce request that was encoded in advance, and its events'
+// counts. Its topic is set when it is sent.
 type prepared struct {
 	request *kmsg.ProduceRequest
 	holds   loaded
 }
 
-// prepare encodes requests for up to n of the events that were made before: so
-// many for each partition, or, if that is 0, one for one partition, in turn. A
-// producer would take 1.4 µs for an event, on the core that the loader shares
-// with broker and services: what these do late is counted as latency.
+// prepare encodes requests for up to n of the events that were generated in
+// advance: each has that many events for each partition or, if that is 0, one
+// event for one partition, round-robin. A producer takes 1.4 µs per event, on the
+// core that the loader shares with broker and services, whose delays count as
+// latency.
 func (l *loader) prepare(n, each int) ([]prepared, error) {
 	compressor, err := kgo.DefaultCompressor(l.codec)
 	if err != nil {
@@ -32,8 +33,8 @@ func (l *loader) prepare(n, each int) ([]prepared, error) {
 	all := make([]prepared, 0, min(n, len(l.ready))/max(1, each*partitions))
 	for i := range cap(all) {
 		p := prepared{kmsg.NewPtrProduceRequest(), loaded{types: make(map[string]int64)}}
-		p.request.Acks = -1 // as the client's
-		p.request.TimeoutMillis = int32(patience.Milliseconds())
+		p.request.Acks = -1 // the client's default
+		p.request.TimeoutMillis = int32(childTimeout.Milliseconds())
 		topic := kmsg.NewProduceRequestTopic()
 		for partition := range partitions {
 			if each == 0 && partition != i%partitions {
@@ -58,8 +59,8 @@ func (l *loader) prepare(n, each int) ([]prepared, error) {
 	return all, nil
 }
 
-// recordBatch encodes records as Kafka does, version 2: a header, and behind it
-// the records, which may be compressed.
+// recordBatch encodes records as a Kafka record batch of version 2: a header, and
+// after it the records, which may be compressed.
 func recordBatch(records []ready, compressor kgo.Compressor) []byte {
 	var encoded []byte
 	for i, r := range records {
@@ -67,7 +68,7 @@ func recordBatch(records []ready, compressor kgo.Compressor) []byte {
 		for _, h := range r.Headers {
 			record.Headers = append(record.Headers, kmsg.Header(h))
 		}
-		// Its length doesn't count itself, which takes a byte while it is 0.
+		// The length doesn't include itself, which is one byte while it is 0.
 		record.Length = int32(len(record.AppendTo(nil)) - 1)
 		encoded = record.AppendTo(encoded)
 	}
@@ -80,7 +81,7 @@ func recordBatch(records []ready, compressor kgo.Compressor) []byte {
 		batch.Records, codec = compressor.Compress(new(bytes.Buffer), encoded)
 		batch.Attributes = int16(codec)
 	}
-	const length, behindLength = 8, 12 // where in the header
+	const length, behindLength = 8, 12 // offsets in the header
 	b := batch.AppendTo(nil)
 	binary.BigEndian.PutUint32(b[length:], uint32(len(b)-behindLength))
 	return b
@@ -88,20 +89,19 @@ func recordBatch(records []ready, compressor kgo.Compressor) []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// stamp makes a batch one of this time, and gives it its checksum. To let the
-// broker put its own time in won't do: the embedded one leaves the checksum as
-// it was then.
+// stamp sets a batch's timestamps and checksum. The broker's own time can't be
+// used: the embedded one doesn't update the checksum then.
 func stamp(batch []byte, t time.Time) {
-	const checksum, behindChecksum, first, last = 17, 21, 27, 35 // where in the header
+	const checksum, behindChecksum, first, last = 17, 21, 27, 35 // offsets in the header
 	for _, at := range []int{first, last} {
 		binary.BigEndian.PutUint64(batch[at:], uint64(t.UnixMilli()))
 	}
 	binary.BigEndian.PutUint32(batch[checksum:], crc32.Checksum(batch[behindChecksum:], castagnoli))
 }
 
-// paced puts up to n events on a topic, so many a second, in requests that were
-// prepared. What is less than a request it leaves. It waits for each answer, so
-// that what falls due meanwhile comes late where the broker does.
+// paced produces up to n events to a topic, at rate events a second, in prepared
+// requests; it omits a remainder that fills no request. It waits for each
+// response, so that a slow broker delays the events that are due meanwhile.
 func (l *loader) paced(ctx context.Context, topic string, n int, rate float64) (loaded, error) {
 	on := loaded{types: make(map[string]int64)}
 	all, err := l.prepare(n, int(rate*pace.Seconds())/partitions)

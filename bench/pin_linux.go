@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowedCores are the cores that this process may run on.
+// allowedCores returns the cores that this process may run on.
 func allowedCores() ([]int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
@@ -30,10 +30,10 @@ func allowedCores() ([]int, error) {
 	return cores, nil
 }
 
-// pinThread confines the calling thread, and what it starts from then on.
+// pinThread pins the calling thread and its later children to cores.
 func pinThread(cores []int) error { return pin(0, cores) }
 
-// pinProcess confines every thread of this process.
+// pinProcess pins every thread of this process to cores.
 func pinProcess(cores []int) error {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -62,13 +62,13 @@ func pin(thread int, cores []int) error {
 	return nil
 }
 
-// endWithUs makes a child end when this process does, however that comes. The
-// signal is tied to the thread that starts the child; Go ends no thread that a
-// goroutine didn't lock.
+// endWithUs makes the kernel end a child when this process ends, even if it is
+// killed. The signal is sent when the thread that started the child ends; Go ends
+// no thread unless a goroutine locked it.
 func endWithUs(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} }
 
-// cpuTime is what a running process has used, user and system. Its CPU clock
-// has a resolution of nanoseconds, /proc/PID/stat one of 10 ms.
+// cpuTime returns the user and system time of a running process. Its CPU clock has
+// a resolution of nanoseconds, /proc/PID/stat one of 10 ms.
 func cpuTime(pid int) (time.Duration, error) {
 	const processClock = 2 // CPUCLOCK_SCHED in the kernel's posix-timers.h
 	var t unix.Timespec
@@ -78,9 +78,9 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-// waitTime is for how long the threads of a running process were ready to run
-// and had no core, in all. Those that ended are not in it; Go ends none of a
-// process's own accord. Where the kernel doesn't count it is 0.
+// waitTime returns how long the threads of a running process were ready to run
+// and had no core, in total. It excludes threads that ended; Go ends none by
+// itself. It is 0 if the kernel doesn't count it.
 func waitTime(pid int) (sum time.Duration, err error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
@@ -107,9 +107,9 @@ func waitTime(pid int) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// peakRSS is the most memory that a running process has had resident. The
-// maximum in its resource usage won't do: it counts from before the exec, when
-// the process was a copy of this one.
+// peakRSS returns the largest resident memory of a running process so far. The
+// maximum in its resource usage includes the time before the exec, when the
+// process was a copy of this one.
 func peakRSS(pid int) (int64, error) { return statusBytes(pid, "VmHWM:") }
 
 func currentRSS(pid int) (int64, error) { return statusBytes(pid, "VmRSS:") }

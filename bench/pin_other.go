@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Cores can't be pinned and other processes not looked at: what comes from
-// there is left out of the report.
+// errLinuxOnly means that cores can't be pinned. Nor can the times of other
+// processes be read: the report omits them.
 var errLinuxOnly = errors.New("bench: only on Linux")
 
 func allowedCores() ([]int, error)        { return nil, nil }

@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// process is a child of the harness: this program again, with other arguments.
+// process is a child of the harness: this program with other arguments.
 //
-// A child that is part of the harness takes one JSON document on its standard
-// input, answers with lines of JSON, and ends when its input does; `run`, of
+// A child that is part of the harness reads one JSON document from its standard
+// input, writes lines of JSON, and ends at the end of its input; `run`, of
 // whatever kind, ends at a SIGTERM.
 type process struct {
 	name  string
@@ -32,24 +32,24 @@ type process struct {
 	err   error
 }
 
-// patience bounds the wait for a child to answer or to end.
-const patience = 30 * time.Second
+// childTimeout bounds the wait for a child to reply or to end.
+const childTimeout = 30 * time.Second
 
-// start starts a child on some cores; none is any. onLog sees each line that
-// it logs.
+// start starts a child, pinned to cores if there are some. onLog is called with
+// each line that it logs.
 func start(ctx context.Context, program, name string, cores []int, onLog func(line []byte), args ...string) (*process, error) {
 	p := &process{
 		name: name,
-		// Ended by stop alone, in order: a second signal would cut that short.
+		// Only stop ends it: a second signal would interrupt the shutdown.
 		cmd:   exec.CommandContext(context.WithoutCancel(ctx), program, args...),
 		lines: make(chan []byte, 16),
 		logs:  &tail{onLine: onLog},
 	}
 	p.cmd.Stderr = p.logs
 	if name == RoleBroker || name == RoleServices {
-		// What is given back to the system stays there until the system needs it.
-		// Else a broker whose topics come and go has its memory mapped once more
-		// all the time, 40,000 pages a second at the worst, and all wait for that.
+		// Freed memory stays mapped until the system needs it. Otherwise a broker
+		// whose topics are created and deleted maps its memory again all the time, up
+		// to 40,000 pages a second, and all goroutines wait for that.
 		p.cmd.Env = append(os.Environ(), "GODEBUG=madvdontneed=0")
 	}
 	var err error
@@ -75,9 +75,8 @@ func start(ctx context.Context, program, name string, cores []int, onLog func(li
 	return p, nil
 }
 
-// startOn starts a command from a thread that is pinned: a child inherits the
-// affinity of the thread that it is forked from, so its runtime finds it from
-// the beginning and sets GOMAXPROCS by it.
+// startOn starts a command from a pinned thread: a child inherits the affinity of
+// the thread that forks it, so its runtime sets GOMAXPROCS by it.
 func startOn(cmd *exec.Cmd, cores []int) error {
 	if len(cores) == 0 {
 		return cmd.Start()
@@ -92,13 +91,13 @@ func startOn(cmd *exec.Cmd, cores []int) error {
 	}
 	err = cmd.Start()
 	if pinErr := pinThread(before); pinErr != nil {
-		return errors.Join(err, pinErr) // the thread stays locked, and so ends with this goroutine
+		return errors.Join(err, pinErr) // the thread stays locked, so it ends with this goroutine
 	}
 	runtime.UnlockOSThread()
 	return err
 }
 
-// pid returns the process id; of no process it is 0.
+// pid returns the process id, 0 for a nil process.
 func (p *process) pid() int {
 	if p == nil {
 		return 0
@@ -106,16 +105,16 @@ func (p *process) pid() int {
 	return p.cmd.Process.Pid
 }
 
-// tell sends the child its document.
-func (p *process) tell(v any) error {
+// send sends the child its document.
+func (p *process) send(v any) error {
 	if err := json.NewEncoder(p.stdin).Encode(v); err != nil {
 		return p.failed(fmt.Errorf("bench: telling %s what to do: %w", p.name, err))
 	}
 	return nil
 }
 
-// answer waits for a line of JSON.
-func (p *process) answer(ctx context.Context, within time.Duration, into any) error {
+// reply waits for a line of JSON from the child.
+func (p *process) reply(ctx context.Context, within time.Duration, into any) error {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	select {
@@ -134,7 +133,7 @@ func (p *process) answer(ctx context.Context, within time.Duration, into any) er
 	}
 }
 
-// failed adds what the child logged last.
+// failed adds the last lines of the child's log to an error.
 func (p *process) failed(err error) error {
 	if last := p.logs.String(); last != "" {
 		return fmt.Errorf("%w; it logged last:\n%s", err, last)
@@ -142,19 +141,19 @@ func (p *process) failed(err error) error {
 	return err
 }
 
-// usage is what a process used in all.
+// usage is the CPU time of a process in total.
 type usage struct{ user, system time.Duration }
 
-// stop ends the child in order and waits for it.
+// stop shuts the child down and waits for its end.
 func (p *process) stop() (usage, error) {
 	p.end.Do(func() {
-		// One way of ending or the other: a signal that comes when the end of
-		// the input has made a child let go of its handler would kill it.
+		// A signal or the end of the input, not both: a signal after the end of the
+		// input, when the child has removed its handler, would kill it.
 		if p.name == RoleRun {
 			_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 		}
 		_ = p.stdin.Close()
-		late := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
+		late := time.AfterFunc(childTimeout, func() { _ = p.cmd.Process.Kill() })
 		defer late.Stop()
 		for range p.lines { // Wait must not close the pipe while it is read
 		}
@@ -169,7 +168,7 @@ func (p *process) stop() (usage, error) {
 	return usage{state.UserTime(), state.SystemTime()}, p.err
 }
 
-// tail keeps the last lines that were logged.
+// tail keeps the last lines of a log.
 type tail struct {
 	onLine func([]byte)
 

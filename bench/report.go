@@ -10,17 +10,17 @@ import (
 	"time"
 )
 
-// reportFormat changes when a reader of the JSON would have to.
+// reportFormat is the version of the JSON. It changes with incompatible changes.
 const reportFormat = 1
 
-// Report is what was measured. docs/bench-report.schema.json describes its JSON.
+// Report is the results of a run. docs/bench-report.schema.json is its schema.
 type Report struct {
 	Format  int       `json:"format"`
 	Header  Header    `json:"header"`
 	Results []*Result `json:"results"`
 }
 
-// Header says where and how.
+// Header describes the machine and the configuration of the run.
 type Header struct {
 	Time          time.Time `json:"time"`
 	Version       string    `json:"version"`
@@ -35,28 +35,29 @@ type Header struct {
 	Partitions    int       `json:"partitions"`
 }
 
-// Result is one scenario's.
+// Result is the result of one scenario.
 type Result struct {
 	Scenario    string  `json:"scenario"`
 	About       string  `json:"about"`
 	Payload     string  `json:"payload"`
 	Compression string  `json:"compression"`
 	EventBytes  float64 `json:"eventBytes"` // mean
-	Live        bool    `json:"live"`       // the events came while the process ran
-	Rate        float64 `json:"rate"`       // at which they came, events a second; 0: as fast as possible
+	Live        bool    `json:"live"`       // the events arrived while the process ran
+	Rate        float64 `json:"rate"`       // of their arrival, events a second; 0: as fast as possible
 	Sides       []*Side `json:"sides"`
 	// Ratios of the first side to the second, pair by pair; without values if there is no second.
 	CPURatio  Values `json:"cpuRatio"`
 	RateRatio Values `json:"rateRatio"`
 }
 
-// Side is what one of the two was measured at, run by run.
+// Side is the figures of one side, run by run. It has a field for each figure of
+// the report.
 type Side struct {
 	Label string `json:"label"`
-	// Events of one run. Outcomes are more where several endpoints get an event.
+	// Events of one run. There are more Outcomes if several endpoints get an event.
 	Events     int64   `json:"events"`
 	Outcomes   int64   `json:"outcomes"`
-	StartCPU   float64 `json:"startCpuMs"` // of the start and the stop: not in what follows
+	StartCPU   float64 `json:"startCpuMs"` // of the start and the stop; excluded below
 	Rate       Values  `json:"eventsPerSecond"`
 	CPU        Values  `json:"cpuMicrosPerEvent"`
 	System     Values  `json:"systemCpuMicrosPerEvent"` // of the CPU; no values when live
@@ -69,14 +70,14 @@ type Side struct {
 	OthersBusy Values  `json:"othersBusy"` // cores, of broker and services
 	Broker     Values  `json:"brokerCpuMicrosPerEvent"`
 	Services   Values  `json:"servicesCpuMicrosPerEvent"`
-	// Of events that come at a rate: from just before they are sent to Kafka to the outcome.
+	// Of events that arrive at a rate: from just before they are sent to Kafka to the outcome.
 	P50     Values `json:"latencyP50Seconds"`
 	P99     Values `json:"latencyP99Seconds"`
 	P999    Values `json:"latencyP999Seconds"`
-	SendP50 Values `json:"sendP50Seconds"` // from a batch in hand to the service's answer
+	SendP50 Values `json:"sendP50Seconds"` // from a complete batch to the service's reply
 	SendP99 Values `json:"sendP99Seconds"`
-	// How many cores more the process, and broker and services, could have used
-	// in the mean: threads that were ready to run and waited for one.
+	// The cores that the process, and broker and services, could have used in
+	// addition on average: threads that were ready to run and waited for one.
 	Waited       Values `json:"waitedCores"`
 	OthersWaited Values `json:"othersWaitedCores"`
 	IdleCPU      Values `json:"idleCores"`
@@ -87,7 +88,7 @@ type Side struct {
 	starts, samples []sample
 }
 
-// Values are one figure's, run by run.
+// Values are the values of one figure, run by run.
 type Values struct {
 	Median float64   `json:"median"`
 	Min    float64   `json:"min"`
@@ -95,7 +96,7 @@ type Values struct {
 	Each   []float64 `json:"each"`
 }
 
-// valuesOf leaves out what was not measured.
+// valuesOf returns the values that were measured, without NaN and infinity.
 func valuesOf(each []float64) Values {
 	each = slices.DeleteFunc(each, func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) })
 	n := len(each)
@@ -106,7 +107,7 @@ func valuesOf(each []float64) Values {
 	return Values{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1], Each: each}
 }
 
-// has tells whether the figure was measured.
+// has reports whether the figure was measured.
 func (v Values) has() bool { return len(v.Each) > 0 }
 
 func newResult(s *Scenario) *Result {
@@ -117,7 +118,7 @@ func newResult(s *Scenario) *Result {
 	return r
 }
 
-// compute turns the samples into figures.
+// compute computes the figures of the samples.
 func (r *Result) compute() error {
 	for _, s := range r.Sides {
 		if len(s.samples) == 0 {
@@ -141,7 +142,7 @@ func ratio(a, b Values) Values {
 	return valuesOf(each)
 }
 
-// figure is something about a sample.
+// figure returns a figure of a sample.
 type figure func(*sample) float64
 
 func over(samples []sample, f figure) Values {
@@ -153,8 +154,8 @@ func over(samples []sample, f figure) Values {
 }
 
 func (s *Side) compute(r *Result) {
-	// What is per event is without what the same process costs with next to no
-	// events. When live there is nothing to take away: it was warm already.
+	// A cost per event excludes the cost of the same process with next to no
+	// events. A live process was warm before: nothing is subtracted.
 	perEvent := func(f figure) Values {
 		atStart := over(s.starts, f).Median
 		startRecords := over(s.starts, func(x *sample) float64 { return float64(x.records) }).Median
@@ -190,13 +191,13 @@ func (s *Side) compute(r *Result) {
 	for _, v := range []*Values{&s.P50, &s.P99, &s.P999, &s.SendP50, &s.SendP99, &s.Waited, &s.OthersWaited, &s.IdleCPU} {
 		*v = valuesOf(nil)
 	}
-	if r.Rate > 0 { // else they wait for each other
+	if r.Rate > 0 { // otherwise events wait for each other
 		s.P50 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.5) })
 		s.P99 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.99) })
 		s.P999 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.999) })
 		s.SendP50 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.5) })
 		s.SendP99 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.99) })
-		if s.samples[0].waited > 0 { // else the kernel doesn't tell
+		if s.samples[0].waited > 0 { // otherwise the kernel doesn't count it
 			s.Waited = over(s.samples, func(x *sample) float64 { return x.waited.Seconds() / x.elapsed.Seconds() })
 			s.OthersWaited = over(s.samples, func(x *sample) float64 { return x.othersWaited.Seconds() / x.elapsed.Seconds() })
 		}
@@ -213,7 +214,7 @@ func (s *Side) compute(r *Result) {
 	}
 }
 
-// cpuModel is what the processor calls itself, where that can be read.
+// cpuModel returns the processor's name, "unknown" if it can't be read.
 func cpuModel() string {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"twinegress/internal/emulator"
 )
 
-// Scenario is something to measure.
+// Scenario is a load to measure, and on which sides.
 type Scenario struct {
 	Name        string
 	About       string
@@ -23,22 +23,22 @@ type Scenario struct {
 	Pairs       int    // at most
 
 	targets []target
-	discard bool          // the sinks of `run` are the discard sink
-	delay   time.Duration // before a service answers
-	sides   []side        // two take turns, and the ratio is the first's to the second's
+	discard bool          // all sinks of `run` are the discard sink
+	delay   time.Duration // until a service replies
+	sides   []side        // two alternate, and the ratio is the first's to the second's
 
-	// live: the events are put on the topic while the process runs, warm
-	// already, rather than before it starts.
+	// live: the events are produced while the process runs and is warm, rather
+	// than before it starts.
 	live bool
 	rate float64       // events a second, live; 0 is as fast as possible
-	half bool          // rate is half of what this scenario reaches when it isn't live
-	idle time.Duration // how long the process is watched doing nothing, before the events come
-	// long is how long the events come, live; there are always some waiting,
-	// and the topic keeps no more than it must. Events is not used then.
+	half bool          // rate is half of the rate that this scenario reaches if it isn't live
+	idle time.Duration // how long the idle process is measured, before the events
+	// long is how long events are produced, live; there are always some to read,
+	// and the topic's retention is short. Events is not used then.
 	long time.Duration
 }
 
-// side is one of those that take turns.
+// side is one of the programs or configurations that are compared.
 type side struct {
 	Label string
 	floor bool
@@ -55,14 +55,14 @@ func oneIsDown(label string, fault emulator.Fault) []side {
 	return []side{{Label: label, fault: &fault}, {Label: "healthy"}}
 }
 
-// target is an endpoint of a scenario. Its name is its hub's or topic's.
+// target is an endpoint of a scenario, with the name of its hub or topic.
 type target struct {
 	name  string
 	typ   endpoints.Type
 	types []string
 }
 
-// of are the endpoints of one side.
+// of returns the endpoints of one side.
 func (s *Scenario) of(sd side) []target {
 	if sd.few {
 		return s.targets[:4]
@@ -70,16 +70,16 @@ func (s *Scenario) of(sd side) []target {
 	return s.targets
 }
 
-// healthy are those among them whose events must all arrive.
+// healthy returns the endpoints of one side whose events must all arrive.
 func (s *Scenario) healthy(sd side) []target {
 	all := s.of(sd)
 	if s.down() {
-		return all[:len(all)-1] // on both sides, so that the same is compared
+		return all[:len(all)-1] // on both sides, so that both have the same
 	}
 	return all
 }
 
-// retention is what of a partition a live topic keeps, in bytes.
+// retention returns the bytes that a live topic keeps of a partition.
 func (s *Scenario) retention() int {
 	switch {
 	case s.long > 0:
@@ -91,7 +91,7 @@ func (s *Scenario) retention() int {
 	}
 }
 
-// down tells whether one endpoint of one side is.
+// down reports whether an endpoint of one side is down.
 func (s *Scenario) down() bool {
 	return slices.ContainsFunc(s.sides, func(sd side) bool { return sd.fault != nil })
 }
@@ -114,7 +114,7 @@ var (
 	}
 )
 
-// thousand endpoints, of which the first alone gets SensorChanges.
+// thousand returns 1,000 endpoints, of which only the first gets SensorChanges.
 func thousand() []target {
 	targets := []target{{"0", endpoints.TypeEventHub, []string{endpoints.SensorChange}}}
 	for i := 1; i < 1000; i++ {
@@ -135,13 +135,13 @@ func eight() (targets []target) {
 	return targets
 }
 
-// Default are the scenarios of a call that names none.
+// Default are the scenarios of a call without names.
 var Default = []string{"decode", "discard", "eventhubs", "servicebus", "eventgrid", "mixed"}
 
-// All stands for all of them but the long ones, in a call.
+// All is the name, in a call, for all scenarios but the long ones.
 const All = "all"
 
-// Scenarios are all there are, in the order they are listed.
+// Scenarios are all scenarios, in the order of the list.
 var Scenarios = []Scenario{
 	{
 		Name: "decode", About: "no endpoint: polled, decoded, classified, committed",
@@ -232,7 +232,7 @@ var Scenarios = []Scenario{
 	},
 }
 
-// Select gives the scenarios of these names, or says what is wrong with them.
+// Select returns the scenarios with these names.
 func Select(names []string) ([]Scenario, error) {
 	if len(names) == 0 {
 		names = Default
@@ -256,7 +256,7 @@ func Select(names []string) ([]Scenario, error) {
 	return chosen, nil
 }
 
-// Check says what is wrong with the options.
+// Check returns the errors of the options.
 func Check(o Options) error {
 	var errs []error
 	if o.Payload != "" && !slices.Contains(Payloads, o.Payload) {
@@ -274,10 +274,10 @@ func Check(o Options) error {
 	return errors.Join(errs...)
 }
 
-// maxRateTime bounds how long events come at a scenario's own rate.
+// maxRateTime bounds how long events arrive at a scenario's own rate.
 const maxRateTime = 30 * time.Second
 
-// adapt applies what the caller chose in place of the scenario's own.
+// adapt applies the options that replace the scenario's own.
 func (s *Scenario) adapt(o Options) {
 	if o.Events > 0 {
 		s.Events = o.Events

@@ -32,8 +32,8 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #24292
 .line { fill: none; stroke: #0969da; stroke-width: 1.5 }
 `
 
-// WriteSVG draws the report: for scenarios with two sides how they compare,
-// pair by pair; for the others what there is to see of one.
+// WriteSVG draws the report: the ratios of scenarios with two sides, pair by pair,
+// and the latency or memory of the others.
 func (r *Report) WriteSVG(w io.Writer) {
 	var pairs, alone []*Result
 	for _, result := range r.Results {
@@ -68,7 +68,7 @@ func (r *Report) WriteSVG(w io.Writer) {
 	fmt.Fprintln(w, "</svg>")
 }
 
-// canvas writes elements.
+// canvas writes SVG elements.
 type canvas struct{ w io.Writer }
 
 func (c *canvas) text(x, y float64, anchor, class, s string) {
@@ -198,7 +198,7 @@ func (c *canvas) memory(x, y, width, height float64, sizes []int64) {
 	c.text(x+width+8, y+height, "start", "small", fmt.Sprintf("after %d s", len(sizes)-1))
 }
 
-// thousands writes a number the way that it is read.
+// thousands formats a number with commas.
 func thousands(v float64) string {
 	digits := strconv.FormatInt(int64(math.Round(v)), 10)
 	for i := len(digits) - 3; i > 0; i -= 3 {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// WriteTable writes the report for a person to read.
+// WriteTable writes the report as text.
 func (r *Report) WriteTable(w io.Writer) {
 	r.Header.WriteTable(w)
 	for _, result := range r.Results {
@@ -16,7 +16,7 @@ func (r *Report) WriteTable(w io.Writer) {
 	}
 }
 
-// WriteTable writes where and how it was measured.
+// WriteTable writes the machine and the configuration of the run.
 func (h *Header) WriteTable(w io.Writer) {
 	fmt.Fprintf(w, "twinegress %s, %s %s, %s (%d cores), %s\n",
 		h.Version, h.Go, h.Platform, h.CPU, h.Cores, h.Time.Format("2006-01-02 15:04 MST"))
@@ -27,7 +27,7 @@ func (h *Header) WriteTable(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// column is one figure of the table.
+// column is one figure of the table: a line of it, with a column per side.
 type column struct {
 	head  string
 	of    func(*Side) Values
@@ -56,7 +56,7 @@ var columns = []column{
 	{"others wait %", func(s *Side) Values { return s.OthersWaited }, 100, 0},
 }
 
-// WriteTable writes one scenario: a line a figure, a column a side.
+// WriteTable writes one scenario: a line per figure, a column per side.
 func (r *Result) WriteTable(w io.Writer) {
 	first := r.Sides[0]
 	fmt.Fprintf(w, "\n%s: %s\n", r.Scenario, r.About)
@@ -107,7 +107,8 @@ func (r *Result) WriteTable(w io.Writer) {
 	}
 }
 
-// bottleneck says what bounds the rate if it isn't the measured process.
+// bottleneck returns a sentence on what bounds the rate, "" if it is the measured
+// process.
 func (r *Result) bottleneck() string {
 	s := r.Sides[0]
 	switch {
@@ -122,7 +123,8 @@ func (r *Result) bottleneck() string {
 	return "Neither side takes a core as far as it goes: waiting, or other work on this machine, bounds the rate."
 }
 
-// spread shows a median and half the distance of the extremes, in percent of it.
+// spread formats the median and half the distance of the extremes, in percent of
+// the median.
 func (v Values) spread(scale float64, digits int) string {
 	if !v.has() {
 		return "-"

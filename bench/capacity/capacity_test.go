@@ -48,7 +48,7 @@ func TestFigures(t *testing.T) {
 	for i := range c.Events {
 		events[i] = &c.Events[i]
 	}
-	const section = 8 // around each message of a batch
+	const section = 8 // bytes of the section of each message of a batch
 	if _, err := azamqp.Fill(events, endpoints.BodyEnvelope, nil, func(m *azamqp.Message) error {
 		b, err := (&amqp.Message{
 			Properties: &amqp.MessageProperties{MessageID: m.ID, ContentType: &m.ContentType}, ApplicationProperties: m.Properties, Data: [][]byte{m.Body},
@@ -71,7 +71,7 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// What tlsCPU is.
+// BenchmarkEncrypt measures tlsCPU.
 func BenchmarkEncrypt(b *testing.B) {
 	block, err := aes.NewCipher(make([]byte, 16))
 	if err != nil {
@@ -89,8 +89,8 @@ func BenchmarkEncrypt(b *testing.B) {
 	}
 }
 
-// The page has the tables that the program makes, and the numbers of its text
-// are theirs.
+// The page has the program's tables, and the numbers in its text are those of the
+// tables.
 func TestPage(t *testing.T) {
 	const file = "../../docs/scaling.md"
 	page, err := os.ReadFile(file)
@@ -117,7 +117,7 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// The same scenario has the same outcome, to the last digit.
+// A scenario always has the same outcome, to the last digit.
 func TestSimulationIsDeterministic(t *testing.T) {
 	s := scenario{
 		kind: eventHubs, copies: 2, cores: 2, partitions: spread(2, 8), rate: 50_000, latency: 20 * time.Millisecond,
@@ -128,7 +128,7 @@ func TestSimulationIsDeterministic(t *testing.T) {
 	}
 }
 
-// Lanes are given as stages/ingest's TestLanes wants them.
+// Lanes are assigned as stages/ingest's TestLanes has it.
 func TestAssign(t *testing.T) {
 	for _, tt := range []struct {
 		partitions []int
@@ -149,7 +149,7 @@ func TestAssign(t *testing.T) {
 	}
 }
 
-// Where arithmetic knows the answer, the simulation finds it.
+// The simulation has the results that can be calculated.
 func TestSimulationAgreesWithArithmetic(t *testing.T) {
 	full := float64(eventHubs.batch())
 	for name, tt := range map[string]struct {
@@ -195,12 +195,12 @@ func TestSimulationAgreesWithArithmetic(t *testing.T) {
 	}
 }
 
-// The program itself was measured in the same situations. Where the machine
-// wasn't the limit, the two agree within 30 %.
+// The simulation is within 30 % of measurements of the program in the same
+// situations, unless the machine was the limit.
 func TestSimulationAgreesWithTheProgram(t *testing.T) {
 	for _, m := range measuredRuns {
 		if m.ms == 20 && m.ratio == zstd.value {
-			continue // broker, service and other work had taken the cores
+			continue // broker, service and other work used the cores
 		}
 		if got := backlog(eventHubs, 2, upTo(8), m.ms, fetched(m.ratio)).rate; math.Abs(got/m.actual-1) > 0.3 {
 			t.Errorf("%s, %.0f ms: %.0f events a second, measured %.0f", m.name, m.ms, got, m.actual)

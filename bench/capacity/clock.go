@@ -7,11 +7,11 @@ import (
 
 type entry struct {
 	at     time.Duration
-	number int // of two at one time, the first
+	number int // orders entries of the same time
 	do     func()
 }
 
-// agenda is what is to come, the first thing on top.
+// agenda is the queue of future entries: a heap by time.
 type agenda []entry
 
 func (a agenda) Len() int { return len(a) }

@@ -2,7 +2,7 @@ package main
 
 import "time"
 
-// figure is a number that the model starts from, and where it comes from.
+// figure is an input of the model and its origin.
 type figure struct {
 	value  float64
 	unit   string
@@ -19,7 +19,7 @@ const (
 	ours     = "the program's own: "
 )
 
-// What an event is, and costs.
+// The size and the cost of an event.
 var (
 	eventBytes  = &figure{527, "B", "an event on the topic", "the generated building of bench/feed, plain; `twinegress bench` prints it"}
 	recordBytes = &figure{48, "B", "its key and Kafka's framing", "bench/feed's keys (36 B), Kafka's record format"}
@@ -38,7 +38,7 @@ var (
 	tlsCPU    = &figure{0.55, "ns/B", "CPU of encrypting, once on the way in and once out", "BenchmarkEncrypt, AES-128-GCM in records of 16 KiB"}
 )
 
-// What the program allows itself.
+// The limits of the program.
 var (
 	lanes         = &figure{8, "", "lanes of an endpoint on a copy: sends in flight at most", ours + "internal/event"}
 	batchEvents   = &figure{2000, "", "events of a batch", ours + "batch.maxEvents"}
@@ -51,7 +51,7 @@ var (
 	heldBytes     = &figure{819, "B", "what an event counts there", ours + "the event, its key, and 256 B (internal/event)"}
 )
 
-// What the services take.
+// The limits of the services.
 var (
 	tuEvents     = &figure{1000, "/s", "events that an Event Hubs throughput unit takes", units}
 	tuBytes      = &figure{1e6, "B/s", "bytes that it takes", units}
@@ -69,7 +69,7 @@ var (
 	hubBusy      = &figure{4, "s", "Event Hubs asks to wait when it is over its units", "its answer: \"server-busy … wait 4 seconds\""}
 )
 
-// What one decides.
+// The choices of the plan.
 var (
 	copyCores = &figure{2, "", "cores of a copy", "a choice: at 20 ms, an endpoint's eight lanes carry about what two cores do"}
 	busyShare = &figure{0.7, "", "of the cores that are planned to be busy", "a choice: what is left carries a rebalance, a catch-up, a lost node"}
@@ -78,7 +78,7 @@ var (
 	latency   = &figure{20, "ms", "from sending a batch to its acknowledgement", "an assumption: measure yours with twinegress_endpoint_send_seconds"}
 )
 
-// figures are all, in the order that the page lists them.
+// figures are all figures, in the order of the page.
 var figures = []*figure{
 	eventBytes, recordBytes, amqpBytes, gridBytes, headerShare, lz4, zstd,
 	intakeCPU, hubCPU, busCPU, gridCPU, sendCPU, tlsCPU,
@@ -88,13 +88,13 @@ var figures = []*figure{
 	copyCores, busyShare, nicBits, replicas, latency,
 }
 
-// kind is a type of endpoint as the model sees it.
+// kind is a type of endpoint in the model.
 type kind struct {
 	name      string
 	wireBytes *figure // of an event
-	perEvent  *figure // CPU at the batch that was measured
-	atBatch   float64 // that batch
-	encrypted bool    // TLS was part of the measurement
+	perEvent  *figure // CPU, measured with batches of atBatch events
+	atBatch   float64
+	encrypted bool // TLS was part of the measurement
 	busy      time.Duration
 }
 
@@ -104,8 +104,8 @@ var (
 	eventGrid  = kind{"Event Grid", gridBytes, gridCPU, 1740, true, time.Second}
 )
 
-// eventCPU is what an event in a batch costs in the sink, without the share of
-// the send that sendCPU is; the measurement held both.
+// eventCPU returns the CPU of an event in a batch in the sink, without its share
+// of sendCPU; the measurement includes both.
 func (k kind) eventCPU() time.Duration {
 	µs := k.perEvent.value - sendCPU.value/k.atBatch
 	if !k.encrypted {
@@ -114,20 +114,20 @@ func (k kind) eventCPU() time.Duration {
 	return time.Duration(µs * 1000)
 }
 
-// intake is what an event costs before that, with TLS to the brokers.
+// intake returns the CPU of an event before the sink, with TLS to the brokers.
 func intake() time.Duration {
 	return time.Duration(intakeCPU.value*1000 + tlsCPU.value*(eventBytes.value+recordBytes.value))
 }
 
-// cpu is what an event costs in all, with full batches.
+// cpu returns the CPU of an event in total, with full batches.
 func (k kind) cpu() time.Duration {
 	return intake() + k.eventCPU() + time.Duration(sendCPU.value*1000/float64(k.batch()))
 }
 
-// fullBatch is when a lane waits for no more.
+// fullBatch returns the number of events from which a lane doesn't linger.
 func fullBatch() int { return int(min(batchEvents.value, batchBytes.value/eventBytes.value)) }
 
-// batch is how many events the service takes in one.
+// batch returns the number of events of a batch that the service accepts.
 func (k kind) batch() int {
 	return int(min(batchEvents.value, batchBytes.value/k.wireBytes.value))
 }

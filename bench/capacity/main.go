@@ -1,6 +1,6 @@
-// Command capacity works out what rates of events take, from the figures in
-// inputs.go: some by arithmetic (plan.go), and what queues make of it by
-// simulation (sim.go). It writes the tables of docs/scaling.md.
+// Command capacity computes the resources that rates of events need, from the
+// figures in inputs.go: some by arithmetic (plan.go), the effects of queues by
+// simulation (sim.go, replica.go). It writes the tables of docs/scaling.md.
 //
 //	go run ./bench/capacity              prints the tables
 //	go run ./bench/capacity -write       puts them into docs/scaling.md
@@ -44,7 +44,7 @@ func run(page string, write bool) error {
 	return os.WriteFile(page, []byte(text), 0o600)
 }
 
-// fill puts each table between its marks.
+// fill inserts each table between its marks.
 func fill(page string, made map[string]string) (string, error) {
 	for name, table := range made {
 		begin, end := "<!-- capacity: "+name+" -->\n", "<!-- end -->"

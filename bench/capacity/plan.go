@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// laneRate is what the lanes of a copy with plenty of cores carry.
+// laneRate is the rate of the lanes of a copy with enough cores, by kind.
 var laneRate = map[string]float64{}
 
-// copyRate is what a copy delivers to one endpoint: what its lanes carry, or
-// what the share of its cores that is planned to be busy does.
+// copyRate returns the rate at which a copy delivers to one endpoint: that of its
+// lanes, and that of the planned busy share of its cores.
 func copyRate(k kind) (perLanes, perCores float64) {
 	if laneRate[k.name] == 0 {
 		laneRate[k.name] = simulate(scenario{
@@ -23,12 +23,12 @@ func copyRate(k kind) (perLanes, perCores float64) {
 	return laneRate[k.name], copyCores.value * busyShare.value / k.cpu().Seconds()
 }
 
-// plan is what a rate takes, all to one endpoint.
+// plan is the resources for a rate, all to one endpoint.
 type plan struct {
 	rate       float64
 	cores      float64
 	copies     int
-	bound      string // what says how many copies
+	bound      string // what limits a copy
 	partitions int
 	out        float64 // bit/s of a copy to the service
 	brokers    int     // by their network alone, uncompressed
@@ -44,17 +44,17 @@ func planFor(k kind, rate float64) plan {
 	}
 	p.partitions = p.copies * int(lanes.value)
 	p.out = rate * wire(k) / float64(p.copies)
-	// Each record comes in on every broker that keeps it, and goes out to the
-	// others and to us.
+	// Each record is received by every broker that stores it, and sent to the other
+	// brokers and to twinegress.
 	topic := rate * (eventBytes.value + recordBytes.value) * (1 + headerShare.value) * 8
 	p.brokers = max(int(replicas.value), int(math.Ceil(topic*replicas.value/(nicBits.value*busyShare.value))))
 	return p
 }
 
-// wire is the bits of an event on its way to the service.
+// wire returns the bits of an event on the network to the service.
 func wire(k kind) float64 { return k.wireBytes.value * (1 + headerShare.value) * 8 }
 
-// needs are the units of a service that a rate takes.
+// needs are the units of the services for a rate.
 type needs struct {
 	tus, standard   int // Event Hubs Standard: units, namespaces
 	pus, premium    int // Event Hubs Premium
@@ -76,7 +76,7 @@ func needsFor(rate float64) needs {
 	return n
 }
 
-// limit is a rate at which something breaks, all to one endpoint of one kind.
+// limit is the highest rate that something allows, all to one endpoint of one kind.
 type limit struct {
 	rate  float64
 	what  string
@@ -105,7 +105,7 @@ func limits() []limit {
 	return all
 }
 
-// spread gives each copy the same number of partitions, on as many lanes.
+// spread returns the same number of partitions for each copy, on as many lanes.
 func spread(copies, each int) [][]int {
 	out := make([][]int, copies)
 	for c := range out {

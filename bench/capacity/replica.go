@@ -10,7 +10,7 @@ type chunk struct {
 	decoded bool
 }
 
-// replica is a copy of twinegress.
+// replica is a copy of twinegress: its cores, partitions and lanes.
 type replica struct {
 	m          *simulation
 	free       int // cores
@@ -18,7 +18,7 @@ type replica struct {
 	partitions []*partition
 	next       int          // partition to read from
 	inRow      int          // events that were read of it in a row
-	turns      []*partition // that have chunks queued, in the order of their turns
+	turns      []*partition // with queued chunks, a round-robin queue
 	order      []*chunk     // decoding or decoded, not dispatched yet
 	lanes      []*lane
 	inFlight   int // events
@@ -36,7 +36,7 @@ type partition struct {
 	number int
 	lane   *lane
 	read   float64  // events, ever
-	queued []*chunk // read, not handed on yet
+	queued []*chunk // read, not emitted yet
 }
 
 type lane struct {
@@ -48,26 +48,26 @@ type lane struct {
 	timer   bool
 }
 
-// assign gives each partition its lane, as stages/ingest does: one that the
-// fewest have by then, its number's own if it is among those.
+// assign returns the lane of each partition, as stages/ingest assigns it: one with
+// the fewest partitions so far, the one of its number if that is among them.
 func assign(partitions []int) map[int]int {
 	given := make(map[int]int)
-	taken := make([]int, int(lanes.value))
+	load := make([]int, int(lanes.value))
 	for _, p := range partitions {
-		best := p % len(taken)
-		for j := range taken {
-			if other := (p + j) % len(taken); taken[other] < taken[best] {
+		best := p % len(load)
+		for j := range load {
+			if other := (p + j) % len(load); load[other] < load[best] {
 				best = other
 			}
 		}
 		given[p] = best
-		taken[best]++
+		load[best]++
 	}
 	return given
 }
 
-// poll reads what there is of one partition after the other, of a backlog as
-// much in a row as a fetch brings, while there is room.
+// poll reads the available events of one partition after the other, as many of a
+// backlog in a row as a fetch has, while there is room in flight.
 func (c *replica) poll() {
 	room := int(inFlightBytes.value / heldBytes.value)
 	for tried := 0; tried < len(c.partitions) && c.inFlight < room; {
@@ -94,9 +94,9 @@ func (c *replica) poll() {
 	c.emit()
 }
 
-// emit hands chunks on to be decoded, of each partition in turn. So many are
-// decoded between two things that lanes want a core for as Go's scheduler lets
-// a goroutine do: some 10 ms of work.
+// emit passes chunks to be decoded, round-robin over the partitions. As many are
+// decoded before a lane gets a core as Go's scheduler lets a goroutine do: about
+// 10 ms of work.
 func (c *replica) emit() {
 	for len(c.turns) > 0 && len(c.order) < 32*c.m.cores {
 		p := c.turns[0]
@@ -113,7 +113,7 @@ func (c *replica) emit() {
 	}
 }
 
-// dispatch hands decoded chunks to their lanes, in the order of reading.
+// dispatch passes decoded chunks to their lanes, in the order of reading.
 func (c *replica) dispatch() {
 	for len(c.order) > 0 && c.order[0].decoded {
 		ch := c.order[0]
@@ -152,7 +152,7 @@ func (c *replica) wake() {
 	}
 }
 
-// cpu has a core do something, the first come the first served.
+// cpu runs a job on a core, first come, first served.
 func (c *replica) cpu(takes time.Duration, then func()) {
 	c.jobs = append(c.jobs, job{takes, then})
 	c.schedule()
@@ -174,7 +174,7 @@ func (c *replica) schedule() {
 	}
 }
 
-// send begins a send, unless one is in flight, or a batch waits for more.
+// send starts a send, unless one is in flight or the batch lingers.
 func (l *lane) send() {
 	if l.sending || l.events == 0 {
 		return
@@ -191,7 +191,7 @@ func (l *lane) send() {
 		return
 	}
 	l.sending = true
-	l.gather()
+	l.groupByPartition()
 	var batch []*chunk
 	n := 0
 	for limit := min(l.events, l.c.m.kind.batch()); n < limit; {
@@ -209,14 +209,15 @@ func (l *lane) send() {
 		}
 	}
 	if len(l.queue) > 0 {
-		l.since = l.c.m.now - time.Minute // what is left over has waited long enough
+		l.since = l.c.m.now - time.Minute // the remainder does not linger
 	}
 	encode := time.Duration(sendCPU.value*1000) + time.Duration(n)*l.c.m.kind.eventCPU()
 	l.c.cpu(encode, func() { l.submit(batch, n, l.c.m.now) })
 }
 
-// gather brings forward what is of the first event's partition, as sinks/lane.go does.
-func (l *lane) gather() {
+// groupByPartition moves the events of the first event's partition to the front,
+// as sinks does.
+func (l *lane) groupByPartition() {
 	var others []*chunk
 	front, n, i := 0, 0, 0
 	for ; i < len(l.queue) && n < int(batchEvents.value); i++ {
@@ -232,7 +233,7 @@ func (l *lane) gather() {
 	copy(l.queue[front:i], others)
 }
 
-// submit is the service's part: it takes the events, or refuses for a while.
+// submit simulates the service: it accepts the events, or throttles for a while.
 func (l *lane) submit(batch []*chunk, n int, begun time.Duration) {
 	m := l.c.m
 	m.after(m.roundTrip(), func() {
@@ -243,7 +244,7 @@ func (l *lane) submit(batch []*chunk, n int, begun time.Duration) {
 			if m.counting {
 				m.refused++
 			}
-			m.after(m.told(), func() { l.submit(batch, n, begun) })
+			m.after(m.throttleDelay(), func() { l.submit(batch, n, begun) })
 			return
 		}
 		if m.counting {

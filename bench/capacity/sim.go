@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// scenario is a situation to simulate.
+// scenario is a load, the copies and the service to simulate.
 type scenario struct {
 	kind       kind
 	copies     int
 	cores      int           // of each copy
 	partitions [][]int       // of each copy, the Kafka partitions that it has
 	rate       float64       // events a second in all, evenly over the partitions; 0: a backlog without end
-	latency    time.Duration // of a send, in the middle
-	limit      float64       // events a second that the service takes in all; 0: any
-	budget     float64       // seconds of the limit that the service lets through at once
-	run        int           // events of one partition that a fetch of a backlog brings in a row; 0: a chunk
+	latency    time.Duration // of a send, the median
+	limit      float64       // events a second that the service accepts in total; 0: any
+	budget     float64       // seconds of the limit that the service accepts at once
+	run        int           // events of one partition that a fetch of a backlog has in a row; 0: a chunk
 	hub        int           // partitions of the event hub, of which a batch is for one; 0: for any
 	fetch      time.Duration // between two fetches that find less than a chunk; 0: 1 ms
 	warmUp     time.Duration // not counted
 	duration   time.Duration // counted
 }
 
-// outcome is what came of it.
+// outcome is the result of a simulation.
 type outcome struct {
 	rate      float64 // events delivered a second
 	busy      float64 // share of the cores
@@ -31,20 +31,19 @@ type outcome struct {
 	batch     float64 // events a send
 	p50, p99  time.Duration
 	heldBack  float64 // share of the time that a copy's intake waited for a lane
-	throttled float64 // share of the sends that were refused
+	throttled float64 // share of the sends that were throttled
 }
 
-// simulate runs a scenario, an event of the simulation after the other. The
-// same scenario always has the same outcome, on every machine: products are
-// converted to float64 before something is added, so that no compiler makes one
-// instruction, with one rounding less, of the two.
+// simulate runs a scenario as a discrete-event simulation. A scenario always has
+// the same outcome, on every machine: products are converted to float64 before an
+// addition, so that no compiler fuses the two into one instruction with one
+// rounding less.
 //
 // A copy reads its partitions one after the other while it has room in flight.
-// What is read goes on a chunk of each partition in turn: it takes a core to
-// decode, then goes, in order, into its partition's lane; a full lane holds up
-// all that comes after. A lane takes a core to encode a batch, then waits for
-// the service. A service over its limit refuses, and the lane waits as it is
-// told.
+// Chunks continue round-robin over the partitions: each uses a core to be decoded,
+// then is queued, in order, in its partition's lane; a full lane blocks all later
+// chunks. A lane uses a core to encode a batch, then waits for the service. A
+// service over its limit throttles, and the lane waits as long as it asks.
 func simulate(s scenario) outcome {
 	m := &simulation{scenario: s, random: rand.New(rand.NewPCG(1, 2)), tokens: s.limit * s.budget}
 	for i := range s.copies {
@@ -65,7 +64,7 @@ func simulate(s scenario) outcome {
 	return m.outcome()
 }
 
-// simulation is the clock, the service, and what is counted.
+// simulation is the clock, the service and the counters of a scenario.
 type simulation struct {
 	scenario
 	now    time.Duration
@@ -74,7 +73,7 @@ type simulation struct {
 	random *rand.Rand
 	copies []*replica
 
-	tokens   float64 // that the service has left
+	tokens   float64 // of the service's budget
 	refilled time.Duration
 
 	counting         bool
@@ -91,13 +90,13 @@ type wait struct {
 	events int
 }
 
-// available takes up to a chunk of what a partition has.
+// available returns up to a chunk of a partition's events and counts them as read.
 func (m *simulation) available(p *partition) (events int, came time.Duration) {
 	if m.rate == 0 {
 		return int(chunkEvents.value), m.now
 	}
 	perSecond := m.rate / float64(m.partitionCount())
-	// Partitions don't get their events in step.
+	// Partitions don't get their events at the same moments.
 	there := float64(perSecond*m.now.Seconds()) + float64(p.number%7)/7
 	n := min(int(there-p.read), int(chunkEvents.value))
 	if n <= 0 {
@@ -115,18 +114,18 @@ func (m *simulation) partitionCount() (n int) {
 	return n
 }
 
-// roundTrip is half fixed and half not: most take about the latency, one in a
-// hundred nearly three times as long.
+// roundTrip returns the duration of a send, half of it fixed and half random: most
+// take about the latency, one in a hundred nearly three times as long.
 func (m *simulation) roundTrip() time.Duration {
 	return time.Duration(float64(m.latency) * (0.5 + float64(0.5*m.random.ExpFloat64())))
 }
 
-// told is how long a lane waits that was refused.
-func (m *simulation) told() time.Duration {
+// throttleDelay returns how long a throttled lane waits.
+func (m *simulation) throttleDelay() time.Duration {
 	return time.Duration(float64(m.kind.busy) * (1 - float64(busyJitter.value*m.random.Float64())))
 }
 
-// admit asks the service's budget, which fills at the limit.
+// admit takes n events from the service's budget, which fills at the limit.
 func (m *simulation) admit(n int) bool {
 	if m.limit == 0 {
 		return true

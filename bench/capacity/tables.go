@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// tables are the page's, by the name between whose marks they stand.
+// tables returns the page's tables by the names in their marks.
 func tables() map[string]string {
 	return map[string]string{
 		"figures":    figuresTable(),
@@ -39,7 +39,7 @@ func newTable(heads ...string) *table {
 func (t *table) row(cells ...string) { fmt.Fprintf(&t.b, "| %s |\n", strings.Join(cells, " | ")) }
 func (t *table) String() string      { return t.b.String() }
 
-// number rounds to three figures and puts commas in.
+// number formats a number with three significant figures and commas.
 func number(x float64) string {
 	if x != 0 && math.Abs(x) < 100 {
 		return strconv.FormatFloat(x, 'g', 3, 64)
@@ -96,7 +96,7 @@ func costsTable() string {
 	return t.String()
 }
 
-// aBacklog is a copy that has always more to read.
+// aBacklog returns a scenario of a copy with a backlog without end.
 func aBacklog(k kind, cores int, partitions []int, ms float64, run int) scenario {
 	return scenario{
 		kind: k, copies: 1, cores: cores, partitions: [][]int{partitions}, latency: milliseconds(ms), run: run,
@@ -171,15 +171,15 @@ func partitionsTable() string {
 	return t.String()
 }
 
-// fetched is how many events of one partition a fetch holds: a mebibyte as it
-// is on the wire, four as it is unpacked (stages/ingest/fetchsize.go).
+// fetched returns the number of events of one partition in a fetch: a mebibyte
+// compressed, four uncompressed (stages/ingest/fetchsize.go).
 func fetched(ratio float64) int {
 	return int(min(ratio*(1<<20), 4<<20) / (eventBytes.value + recordBytes.value))
 }
 
-// measuredRuns are what the program itself did, the broker and the emulated
-// service in the same process, on 2 cores for all three, with the service's
-// answers held up for so long: BenchmarkBacklog in cmd/twinegress.
+// measuredRuns are measurements of the program, with the broker and the emulated
+// service in the same process, on 2 cores for all three, and the service's replies
+// delayed by ms: BenchmarkBacklog in cmd/twinegress.
 var measuredRuns = []struct {
 	name   string
 	ratio  float64

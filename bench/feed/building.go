@@ -29,7 +29,7 @@ const (
 	numKinds
 )
 
-// kinds holds the sensors' DataType, and the suffix of their hardware id.
+// kinds are the sensors' DataType and the suffix of their hardware id.
 var kinds = [numKinds]struct{ dataType, suffix string }{
 	temperature:   {"Temperature", "TEMP"},
 	carbonDioxide: {"CarbonDioxide", "CO2"},
@@ -53,7 +53,7 @@ type room struct {
 	id      []byte
 	name    string // 2.07 Galois
 	floor   int
-	device  []byte // id of the device that all of the room's sensors hang on
+	device  []byte // id of the device of all of the room's sensors
 	sensors [numKinds]sensor
 }
 
@@ -64,7 +64,7 @@ type sensor struct {
 	n        int // the value, in the kind's own step: tenths, ppm, 0 or 1
 	value    []byte
 	previous []byte // nil before the second change
-	known    bool   // it has changed once: the graph knows a value of it
+	known    bool   // it has changed once: the graph has a value of it
 }
 
 func newBuilding(rng *rand.Rand) *building {
@@ -100,7 +100,7 @@ func newSensor(k kind, mac uint64, rng *rand.Rand) sensor {
 	return s
 }
 
-// step moves the sensor to its next value, which always is another one: an
+// step moves the sensor to its next value, which is always a different one: an
 // unchanged reading is no SensorChange.
 func (s *sensor) step(occupied bool, rng *rand.Rand) {
 	switch s.kind {
@@ -109,7 +109,7 @@ func (s *sensor) step(occupied bool, rng *rand.Rand) {
 	case humidity:
 		s.n = drift(s.n, 450, 80, 1+rng.IntN(8), rng)
 	case carbonDioxide:
-		// People breathe; an empty room airs out, down to what is outside.
+		// It rises with people in the room, and falls to the outdoors' without.
 		home := 480
 		if occupied {
 			home = 1150
@@ -128,8 +128,8 @@ func (s *sensor) step(occupied bool, rng *rand.Rand) {
 	s.value = s.appendValue(s.value[:0])
 }
 
-// drift takes one step, mostly towards where the value belongs: the further
-// away, the more surely. Values mostly stay within reach of there.
+// drift returns n after one step, more probably towards home the further n is
+// from it. Values mostly stay within reach of home.
 func drift(n, home, reach, by int, rng *rand.Rand) int {
 	towards := 50 + min(max(n-home, home-n)*45/reach, 45) // percent
 	if (n < home) == (rng.IntN(100) < towards) {
@@ -161,7 +161,7 @@ const (
 	roomBad  = "Room is not available or air quality is poor"
 )
 
-// state is what the user-defined function computes of the room's sensors.
+// state returns what the user-defined function computes from the room's sensors.
 func (r *room) state() string {
 	if r.occupied() || r.sensors[carbonDioxide].n >= stale {
 		return roomBad

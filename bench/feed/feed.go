@@ -1,10 +1,10 @@
-// Package feed generates what a Digital Twins graph of an office building
-// sends: sensors whose values move plausibly, rooms whose state follows from
-// their sensors, devices, and changes of the graph itself, in the documented
-// shape of each event. [Produce] puts it on a Kafka topic.
+// Package feed generates the events of the Digital Twins graph of an office
+// building: sensors with plausible values, rooms whose state is computed from
+// their sensors, devices, and changes of the graph itself, each event in its
+// documented shape. [Produce] produces them to a Kafka topic.
 //
-// It shares two cores with what it feeds, so an event is built by appending
-// bytes: about a microsecond each.
+// It shares two cores with the program that reads them, so it builds an event by
+// appending bytes, in about a microsecond.
 package feed
 
 import (
@@ -25,27 +25,27 @@ const (
 	percentEnvelopes = 10
 )
 
-// Record is one event as it goes onto the topic. Key is the id of the twin
-// that the event is about, so that all events of one twin share a partition.
-// Its bytes are the caller's to keep, but Key may be shared: read only.
+// Record is the Kafka record of one event. Key is the id of the event's twin, so
+// that all events of one twin share a partition. The caller may keep the bytes;
+// Key may be shared and is read-only.
 type Record struct {
 	Key, Value []byte
 	Headers    []kgo.RecordHeader
 }
 
-// Feed generates events: the same ones for the same seed and times. It is for
-// one goroutine.
+// Feed generates events: the same ones for the same seed and times. It is not safe
+// for concurrent use.
 type Feed struct {
 	rng      *rand.Rand
 	building *building
-	room     *room  // whose sensor changed last: the next SpaceChange is its
-	computed *room  // the last SpaceChange's: the next UdfCustom tells of it
+	room     *room  // whose sensor changed last: the room of the next SpaceChange
+	computed *room  // the last SpaceChange's: the room of the next UdfCustom
 	reason   []byte // the last SpaceChange's correlation id
 
 	topology topology
 }
 
-// New makes a feed.
+// New returns a feed.
 func New(seed uint64) *Feed {
 	rng := rand.New(rand.NewPCG(seed, 0x7477696e)) //nolint:gosec // a feed that can be repeated is the point
 	f := &Feed{rng: rng, building: newBuilding(rng)}
@@ -54,7 +54,7 @@ func New(seed uint64) *Feed {
 	return f
 }
 
-// Next makes the next event, of this moment.
+// Next returns the next event, with the time now.
 func (f *Feed) Next(now time.Time) Record {
 	now = now.UTC()
 	switch p := f.rng.IntN(100); {
@@ -104,7 +104,7 @@ func (f *Feed) sensorChange(now time.Time) Record {
 	return Record{Key: s.id, Value: appendTail(v, "SensorChange", "1", now)}
 }
 
-// pickKind: motion comes most often, as people do.
+// pickKind picks the kind of sensor that changes, motion most often.
 func (f *Feed) pickKind() kind {
 	switch p := f.rng.IntN(10); {
 	case p < 4:
@@ -118,8 +118,8 @@ func (f *Feed) pickKind() kind {
 	}
 }
 
-// spaceChange is what a user-defined function does on a reading: it computes
-// the state of the sensor's room.
+// spaceChange returns the event of a user-defined function that computes the state
+// of a room from its sensors.
 func (f *Feed) spaceChange(now time.Time) Record {
 	f.computed, f.reason = f.room, guid(make([]byte, 0, 36), f.rng)
 	v := append(make([]byte, 0, valueSize), `{"id":"`...)
@@ -135,7 +135,7 @@ func (f *Feed) spaceChange(now time.Time) Record {
 	return Record{Key: f.computed.id, Value: appendTail(v, "SpaceChange", "1.0", now)}
 }
 
-// udfCustom is the notification that the same function sends of it.
+// udfCustom returns the notification that the same function sends about it.
 func (f *Feed) udfCustom(now time.Time) Record {
 	r := f.computed
 	v := append(make([]byte, 0, valueSize), `{"id":"`...)
@@ -152,14 +152,14 @@ func (f *Feed) udfCustom(now time.Time) Record {
 	return Record{Key: r.id, Value: appendTail(v, "UdfCustom", "1.0", now)}
 }
 
-// Values of headers that are the same in every message.
+// Header values that are the same in every message.
 var (
 	telemetryVersion = []byte("1.0")
 	telemetrySource  = []byte("Telemetry")
 )
 
-// deviceMessage is a device's own message: mostly its bytes as they are, with
-// what IoT Hub knows of it in headers, and sometimes in an envelope.
+// deviceMessage returns a device's own message: mostly its bytes as they are, with
+// IoT Hub's properties in headers, and sometimes in an envelope.
 func (f *Feed) deviceMessage(now time.Time) Record {
 	r := &f.building.rooms[f.rng.IntN(len(f.building.rooms))]
 	s := &r.sensors[f.rng.IntN(int(numKinds))]
@@ -189,7 +189,7 @@ func (f *Feed) deviceMessage(now time.Time) Record {
 	}}
 }
 
-// appendTail ends an envelope that is open after its data.
+// appendTail appends the rest of an envelope after its data.
 func appendTail(v []byte, eventType, dataVersion string, now time.Time) []byte {
 	v = append(v, `,"eventType":"`...)
 	v = append(v, eventType...)
@@ -200,8 +200,8 @@ func appendTail(v []byte, eventType, dataVersion string, now time.Time) []byte {
 	return append(v, `","metadataVersion":"1","topic":"/subscriptions/YOUR_TOPIC_NAME"}`...)
 }
 
-// appendTime appends a time in UTC as .NET writes it, to 100 ns. Format does
-// the same in three times the time, and that is the feed's largest cost.
+// appendTime appends a time in UTC as .NET formats it, to 100 ns. Time.Format takes
+// three times as long, and this is the feed's largest cost.
 func appendTime(buf []byte, t time.Time) []byte {
 	year, month, day := t.Date()
 	hour, minute, sec := t.Clock()

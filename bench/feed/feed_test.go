@@ -14,7 +14,7 @@ import (
 	"twinegress/stages"
 )
 
-// clock gives moments a millisecond apart.
+// clock returns a clock that advances by a millisecond per call.
 func clock() func() time.Time {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 123456700, time.UTC)
 	return func() time.Time {
@@ -142,8 +142,7 @@ func plausible(t *testing.T, dataType, value string) {
 	}
 }
 
-// The state of a room must be what can be computed of its sensors' last
-// values, by whoever read them.
+// The state of a room must follow from its sensors' last values.
 func TestSpaceChangeFollowsFromTheSensors(t *testing.T) {
 	f, now := New(3), clock()
 	roomOf := map[string]string{}
@@ -179,7 +178,7 @@ func TestSpaceChangeFollowsFromTheSensors(t *testing.T) {
 			states[d.Data.Value]++
 			k := rooms[computed]
 			if k == nil || k.motion == "" || k.air == "" {
-				continue // not enough is known yet
+				continue // not all sensors have a value yet
 			}
 			want := roomGood
 			if ppm, _ := strconv.Atoi(k.air); k.motion == "True" || ppm >= stale {

@@ -12,46 +12,46 @@ import (
 )
 
 const (
-	// pace is how often a feed with a rate puts out what has become due:
-	// small against what anyone watches, large against a timer's cost.
+	// pace is the interval at which a feed with a rate produces events that are
+	// due: too short to be visible, long against a timer's cost.
 	pace = 5 * time.Millisecond
-	// maxDebt bounds what is made up for after the broker held the feed up:
-	// more would come as a burst.
+	// maxDebt bounds the events that are produced late after the broker blocked
+	// the feed: more would be a burst.
 	maxDebt = 100 * time.Millisecond
-	// flushTime bounds the wait for the broker's answers in the end.
+	// flushTime bounds the wait for the broker's replies in the end.
 	flushTime = 10 * time.Second
-	// burst is how many events a feed without a rate makes between two looks
-	// at whether it is to go on.
+	// burst is the number of events that a feed without a rate produces between
+	// two checks of its context.
 	burst = 256
 )
 
-// Options say how a feed is produced.
+// Options configure Produce.
 type Options struct {
 	Rate   float64 // events a second; 0 is as fast as possible
-	Events int     // ends after that many; 0 doesn't
+	Events int     // the feed ends after that many; 0: it doesn't end
 
-	// Acked, if set, is added to whenever the broker has stored events: for a
-	// progress view.
+	// Acked, if set, counts the events that the broker has stored, to show the
+	// progress.
 	Acked *atomic.Int64
-	// Room, if set, is called again and again, before each few events: what
-	// it waits for holds the feed back. An error from it ends the feed.
+	// Room, if set, is called before every few events and may block to pause the
+	// feed. An error ends the feed.
 	Room func(context.Context) error
 }
 
-// Counts are what became of a feed.
+// Counts are the results of a feed's events.
 type Counts struct {
 	Produced int64 // stored by the broker
 	Failed   int64
 }
 
-// Connect makes a client that suits Produce.
+// Connect returns a client for Produce.
 func Connect(brokers ...string) (*kgo.Client, error) {
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(brokers...),
 		kgo.ClientID("twinegress-feed"),
-		kgo.ProducerBatchCompression(kgo.NoCompression()), // it would cost more than the feed itself
+		kgo.ProducerBatchCompression(kgo.NoCompression()), // compression would cost more than the feed itself
 		kgo.ProducerLinger(2*time.Millisecond),
-		kgo.UnknownTopicRetries(0), // the topic is there, or never will be
+		kgo.UnknownTopicRetries(0), // a missing topic won't be created
 	)
 	if err != nil {
 		return nil, fmt.Errorf("feed: kafka producer: %w", err)
@@ -59,12 +59,12 @@ func Connect(brokers ...string) (*kgo.Client, error) {
 	return client, nil
 }
 
-// Produce puts events on a topic until ctx ends or there are enough, and then
-// waits for the broker's answers. The client's buffer holds it back: at most
-// so much is unanswered. That ctx ended is no error.
+// Produce produces events to a topic until ctx ends or there are enough, and then
+// waits for the broker's replies. It blocks while the client's buffer is full. The
+// end of ctx is no error.
 func Produce(ctx context.Context, client *kgo.Client, topic string, f *Feed, o Options) (Counts, error) {
-	// The end of ctx ends the making of events; those that are made are still
-	// stored, so that the counts say what is on the topic.
+	// The end of ctx ends the generation of events; those in the client's buffer are
+	// still stored, so that the counts are those of the topic.
 	sending, abort := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abort(nil)
 	stopWatching := context.AfterFunc(ctx, func() {
@@ -88,7 +88,7 @@ func Produce(ctx context.Context, client *kgo.Client, topic string, f *Feed, o O
 	return Counts{Produced: p.produced, Failed: p.failed}, err
 }
 
-// production counts the broker's answers.
+// production counts the broker's replies.
 type production struct {
 	acked *atomic.Int64
 
@@ -114,7 +114,7 @@ func (p *production) answered(_ *kgo.Record, err error) {
 }
 
 func (p *production) makeEvents(ctx, sending context.Context, client *kgo.Client, topic string, f *Feed, o Options) error {
-	answered := p.answered // one closure, not one an event
+	answered := p.answered // one closure, not one per event
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	start, made := time.Now(), 0

@@ -14,11 +14,11 @@ type object struct {
 	floor   []byte
 }
 
-// maxLive bounds what the churn leaves in the graph.
+// maxLive bounds the number of objects in the graph.
 const maxLive = 256
 
-// subjects are those of the documented ones that come and go with people and
-// devices. Weighted by repetition.
+// subjects are the documented subjects that change with people and devices,
+// weighted by repetition.
 var subjects = [...]string{
 	"Device", "Sensor", "Sensor", "Sensor", "SensorExtendedProperty", "DeviceExtendedProperty",
 	"Space", "SpaceExtendedProperty", "SpaceBlobMetadata", "SpaceRoleAssignment",

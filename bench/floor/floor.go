@@ -1,16 +1,16 @@
-// Package floor is what twinegress is measured against: the simplest loop that
-// someone who knows the libraries would write by hand for the same work. It
-// polls with franz-go, decodes three fields with goccy/go-json, switches on
-// the event type, fills a batch of the same SDK with our message ids and
-// application properties, sends it when it is full and commits what was sent.
+// Package floor is the lower bound that twinegress is measured against: the
+// simplest loop for the same work with the same libraries. It polls with franz-go,
+// decodes three fields with goccy/go-json, switches on the event type, fills a
+// batch of the same SDK with the same message ids and application properties,
+// sends it when it is full and commits the offsets of sent records.
 //
-// It has no acknowledgement tracking beyond that, no breaker, no failover, no
-// metrics and no dead letters; it doesn't validate UTF-8, knows no arrays and
-// ends at the first error. It is no straw man: fetch sizes are those of
-// twinegress or better, each Kafka partition has its own goroutine with a send
-// in flight, as twinegress has eight lanes, and what it allocates for an event
-// is the message id and what the SDK takes an event in. Pools for kgo's records
-// were tried: two percent less CPU in discard, none elsewhere; left out.
+// It has no other acknowledgement tracking, no breaker, no failover, no metrics and
+// no dead letters; it doesn't validate UTF-8, doesn't support arrays and ends at the
+// first error. It is a fair comparison: its fetch sizes are those of twinegress or
+// better, each Kafka partition has its own goroutine with a send in flight, as
+// twinegress has eight lanes, and per event it allocates only the message id and
+// the SDK's event. Pools for kgo's records were rejected: two percent less CPU in
+// discard, none elsewhere.
 package floor
 
 import (
@@ -23,28 +23,28 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Spec says what to move where.
+// Spec is the source and the destinations of the events.
 type Spec struct {
 	Brokers   []string   `json:"brokers"`
 	Topic     string     `json:"topic"`
 	Group     string     `json:"group"`
-	Records   int64      `json:"records"` // it ends after that many
+	Records   int64      `json:"records"` // Run ends after that many
 	Endpoints []Endpoint `json:"endpoints"`
 	CAFile    string     `json:"caFile"`
 }
 
-// Endpoint is where events of some types go.
+// Endpoint is the destination of events of some types.
 type Endpoint struct {
 	Type             string   `json:"type"` // EventHub, ServiceBus, EventGrid, or Discard
 	EventTypes       []string `json:"eventTypes"`
-	ConnectionString string   `json:"connectionString"` // of Event Grid the key
+	ConnectionString string   `json:"connectionString"` // for Event Grid the key
 	Path             string   `json:"path"`
 }
 
-// Discard is the type of an endpoint that takes everything and sends nothing.
+// Discard is the type of an endpoint that sends nothing.
 const Discard = "Discard"
 
-// Result is what it did.
+// Result is the counts and times of Run.
 type Result struct {
 	Records    int64     `json:"records"`
 	Deliveries int64     `json:"deliveries"`
@@ -56,7 +56,7 @@ type Result struct {
 const (
 	fetchBytes          = 8 << 20
 	fetchPartitionBytes = 1 << 20
-	// queued is how many fetches of a partition may wait for its worker.
+	// queued is the number of fetches of a partition that may wait for its worker.
 	queued = 4
 	// linger is how long a worker without records keeps a batch that isn't full.
 	linger = 5 * time.Millisecond
@@ -74,7 +74,7 @@ const (
 	numTypes
 )
 
-// envelope is all that is decoded of an event.
+// envelope is what is decoded of an event.
 type envelope struct {
 	ID        string `json:"id"`
 	Subject   string `json:"subject"`
@@ -97,7 +97,7 @@ func typeOf(name string) int {
 	return -1
 }
 
-// item is an event on its way into a batch.
+// item is an event to add to a batch.
 type item struct {
 	record   *kgo.Record
 	raw      bool // the value is a device's own bytes
@@ -107,19 +107,19 @@ type item struct {
 
 // batch collects one endpoint's events of one Kafka partition.
 type batch interface {
-	// add takes an event, unless the batch is full: then it must be sent first.
+	// add adds an event, unless the batch is full and must be sent first.
 	add(ctx context.Context, it *item) (full bool, err error)
-	// send sends what was added, and leaves the batch empty.
+	// send sends the events and empties the batch.
 	send(ctx context.Context) error
 }
 
-// opened is an endpoint that batches can be made for.
+// opened is an open endpoint.
 type opened interface {
 	batch(partition int32) batch
 	close(ctx context.Context) error
 }
 
-// Run moves the events.
+// Run delivers the events.
 func Run(ctx context.Context, spec Spec) (_ Result, err error) {
 	var endpoints []opened
 	defer func() {
@@ -220,7 +220,7 @@ type worker struct {
 	routes  *[numTypes][]int
 	batches int64
 	targets []target
-	item    item // the one that is handled; of its own it would be an allocation an event
+	item    item // the current one; a variable would be an allocation per event
 
 	deliveries  int64
 	first, last time.Time
@@ -229,7 +229,7 @@ type worker struct {
 // target is a batch that is being filled.
 type target struct {
 	batch
-	first *kgo.Record // that is in it; nil: it is empty
+	first *kgo.Record // of the batch; nil: it is empty
 	count int
 }
 
@@ -255,7 +255,7 @@ func (w *worker) run(ctx context.Context) error {
 		open := true
 		select {
 		case records, open = <-w.in:
-		default: // nothing at once: what is batched may wait a little
+		default: // no records yet: linger with the batches that aren't full
 			idle.Reset(linger)
 			select {
 			case records, open = <-w.in:
@@ -284,7 +284,7 @@ func (w *worker) run(ctx context.Context) error {
 	}
 }
 
-// flush sends whatever waits. last is the last record that was handled.
+// flush sends all batches. last is the last record that was handled.
 func (w *worker) flush(ctx context.Context, last *kgo.Record) error {
 	for i := range w.targets {
 		if err := w.send(ctx, &w.targets[i], last); err != nil {
@@ -335,9 +335,8 @@ func (w *worker) route(ctx context.Context, r *kgo.Record) error {
 	return nil
 }
 
-// send sends a batch and marks what is behind all of them: what comes before
-// the first record that still waits in one, or else before at, the record that
-// is being handled.
+// send sends a batch and marks the offsets before the first record that is still
+// in a batch or, if all are empty, before at, the current record.
 func (w *worker) send(ctx context.Context, t *target, at *kgo.Record) error {
 	if t.count == 0 {
 		return nil

@@ -25,9 +25,9 @@ const (
 	partitions = 4
 )
 
-// The floor does the work that it is the measure of: every event arrives at
-// each of its endpoints, with the message id and the properties that
-// twinegress gives it, and what is committed is what was sent.
+// The floor does the same work as twinegress: every event arrives at each of its
+// endpoints, with the message id and properties that twinegress sets, and the
+// offsets of sent records are committed.
 func TestFloor(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -52,7 +52,7 @@ func TestFloor(t *testing.T) {
 	}
 	defer client.Close()
 
-	const n = 12_000 // more than fit a batch, of each partition
+	const n = 12_000 // more than a batch for each partition
 	sent := make(map[string]*kgo.Record)
 	var records []*kgo.Record
 	f := feed.New(1)

@@ -4,16 +4,17 @@ import (
 	"strconv"
 )
 
-// message is what both AMQP services take. One is reused from event to event;
-// only a batch's first, which the SDKs keep until it is sent, is made anew.
+// message is a message for both AMQP services. It is reused from event to event;
+// only a batch's first, which the SDKs keep until it is sent, is a new one.
 type message struct {
 	id          string
 	contentType string
 	properties  map[string]any
 
 	buf []byte
-	// The properties of an event in JSON point here: the codec takes pointers
-	// to strings for strings, and a pointer isn't boxed by an allocation.
+	// The properties of an event in JSON point to these: the codec encodes a
+	// pointer to a string as a string, and a pointer in an interface needs no
+	// allocation.
 	eventType, correlation, subject string
 	twin                            map[string]any
 }
@@ -57,7 +58,7 @@ func (m *message) set(it *item) {
 	m.eventType, m.correlation, m.subject = typeNames[it.typ], it.envelope.ID, it.envelope.Subject
 }
 
-// messages gives a batch the message to fill: see message.
+// messages are the messages of a batch: see message.
 type messages struct{ rest *message }
 
 func (m *messages) next(first bool) *message {

@@ -91,7 +91,7 @@ func (b *hubBatch) send(ctx context.Context) error {
 	return err
 }
 
-// topic is a Service Bus topic; its one sender is every worker's.
+// topic is a Service Bus topic; all workers share its sender.
 type topic struct {
 	client *azservicebus.Client
 	sender *azservicebus.Sender
@@ -104,7 +104,7 @@ func openTopic(ctx context.Context, e Endpoint) (*topic, error) {
 	}
 	sender, err := client.NewSender(e.Path, nil)
 	if err == nil {
-		// Connects. Left to the workers, they would do it all at the same time.
+		// Connects once. Otherwise all workers would connect at the same time.
 		_, err = sender.NewMessageBatch(ctx, nil)
 	}
 	if err != nil {
@@ -152,7 +152,7 @@ type grid struct {
 	client   *http.Client
 }
 
-// gridBytes is what Event Grid takes in one request.
+// gridBytes is Event Grid's limit for one request.
 const gridBytes = 1 << 20
 
 func openGrid(e Endpoint, caFile string) (*grid, error) {
@@ -195,7 +195,7 @@ func (b *gridBatch) add(_ context.Context, it *item) (full bool, err error) {
 	} else {
 		b.body = append(b.body, ',')
 	}
-	// Whoever writes this by hand knows where the producer puts its topic: last.
+	// Hand-written code may assume that the producer's topic is the last member.
 	if at := bytes.LastIndex(doc, topicMember); at >= 0 {
 		end := at + len(topicMember)
 		if quote := bytes.IndexByte(doc[end:], '"'); quote >= 0 {
