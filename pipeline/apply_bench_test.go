@@ -15,8 +15,8 @@ import (
 )
 
 // BenchmarkApply is what a change costs an instance of 10,000 endpoints: how
-// long it takes, how long the hand-off of chunks has to wait for it, and what
-// an idle endpoint holds of memory.
+// long it takes, how long a chunk has to wait for its routes meanwhile, and how
+// much memory an idle endpoint takes.
 func BenchmarkApply(b *testing.B) {
 	const many = 10_000
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(io.Discard), zap.WarnLevel))

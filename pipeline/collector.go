@@ -50,8 +50,8 @@ func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is prometheus.Collector's. It reads the same snapshots as the status
-// does, so that the two never disagree.
+// Collect is prometheus.Collector's. It reads the same snapshots as the status,
+// so that the two never disagree.
 func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)

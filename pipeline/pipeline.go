@@ -1,14 +1,16 @@
-// Package pipeline is the way of an event, on this page from top to bottom:
+// Package pipeline moves events from Kafka to the endpoints, on this page from
+// top to bottom:
 //
 //	ingest    polls Kafka and cuts what it reads into chunks
-//	emit      gives a chunk the route table of this moment and a worker
-//	prepare   on the worker: decode, classify, look up and filter (pure)
-//	dispatch  in order again: each event into the lanes of its endpoints,
-//	          what can't be routed to the dead letters
+//	emit      pairs a chunk with the route table of this moment
+//	prepare   on a worker: decodes, classifies, looks up and filters, and groups
+//	          the events by sender
+//	dispatch  in order again: each sender's events into their lane, what can't
+//	          be routed to the dead letters
 //	sinks     batch and send; outcomes settle the chunk
 //	ingest    commits the offsets of settled chunks
 //
-// Between ingest and the lanes there is one hand-off a chunk, none an event.
+// Between ingest and the lanes a chunk changes goroutines once, an event never.
 package pipeline
 
 import (
@@ -33,8 +35,8 @@ import (
 	"twinegress/stages/match"
 )
 
-// Options are a pipeline's parts. It owns the source and the dead letters, and
-// closes them when it ends.
+// Options are a pipeline's parts. The pipeline owns the source and the dead
+// letters, and closes them when it ends.
 type Options struct {
 	Source          *ingest.Source
 	DeadLetters     *deadletter.Topic
@@ -133,7 +135,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 func (p *Pipeline) emit(c *event.Chunk) {
 	routes := p.router.acquire()
 	p.workers.Go(func() (dispatch stream.Callback) {
-		dispatch = routes.users.Done // all that is left to do if prepare panics
+		dispatch = routes.users.Done // if prepare panics
 		defer p.rescue("preparing", c)
 		j := p.prepare(c, routes.table)
 		return func() {
@@ -144,8 +146,8 @@ func (p *Pipeline) emit(c *event.Chunk) {
 	})
 }
 
-// rescue ends the pipeline over a panic, which the stream would keep to itself
-// until it is waited for. The chunk stays unsettled: it comes again.
+// rescue ends the pipeline after a panic, which the stream would report only when
+// it is waited for. The chunk stays unsettled: it comes again.
 func (p *Pipeline) rescue(doing string, c *event.Chunk) {
 	if r := recover(); r != nil {
 		p.stop(fmt.Errorf("BUG: %s a chunk of %s/%d, offsets %d to %d: %v\n%s",
@@ -153,7 +155,7 @@ func (p *Pipeline) rescue(doing string, c *event.Chunk) {
 	}
 }
 
-// job is what prepare found out about a chunk. It is reused, see Pipeline.jobs.
+// job is prepare's result of a chunk. It is reused, see Pipeline.jobs.
 type job struct {
 	fanout   sinks.Fanout
 	lookup   match.Lookup[sinks.Target]

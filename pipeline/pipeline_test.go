@@ -33,7 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const topic = "twins"
 
-// store hands out one set, and then what comes through the channel.
+// store loads one set, and watches those that come through the channel.
 type store struct {
 	endpoints.Store // nil: nothing here reads or writes beside what follows
 	set             []endpoints.Endpoint
@@ -388,7 +388,7 @@ func targets(p *Pipeline, typ event.Type) []sinks.Target {
 	return l.Targets(p.router.routes.table, &event.Event{Type: typ})
 }
 
-// What an apply leaves alone goes on; what it changes is the same sender still.
+// An apply keeps the senders of endpoints that stay or change.
 func TestApplyKeepsSenders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := bare()

@@ -77,8 +77,8 @@ func (r *router) acquire() *routes {
 	return r.routes
 }
 
-// apply makes the running senders those of this set: new ones are started,
-// changed ones updated, then the table is swapped, then removed ones drained.
+// apply changes the senders to those of this set: new ones are made, changed ones
+// updated, then the table is swapped, then removed ones drained.
 // Nothing changes for the events of an endpoint that stays as it is.
 //
 // Only one apply runs at a time, and nobody else changes the senders. So the
@@ -132,9 +132,9 @@ func (r *router) apply(set []endpoints.Endpoint) {
 	}
 }
 
-// route is what the endpoint subscribed to. While an endpoint of Event Grid is
-// made one that speaks AMQP, and there is no other of that kind, what was
-// already decoded has the envelope's id for its correlation id.
+// route returns what the endpoint subscribed to. If an endpoint of Event Grid is
+// changed to one of AMQP, and there is no other of that kind, what was already
+// decoded has the envelope's id for its correlation id.
 func (r *router) route(target sinks.Target, endpoint endpoints.Endpoint) match.Route[sinks.Target] {
 	route := match.Route[sinks.Target]{Target: target, Correlated: endpoint.Type.AMQP()}
 	if endpoint.Filter != "" {

@@ -57,7 +57,7 @@ var (
 	}
 )
 
-// Status gives the state of this moment.
+// Status returns the state of this moment.
 func (p *Pipeline) Status() Status {
 	source := p.Source.Status()
 	st := Status{

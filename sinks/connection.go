@@ -13,9 +13,8 @@ import (
 	"twinegress/internal/event"
 )
 
-// connection is how an endpoint is reached, as long as what concerns that stays
-// as it is: over the sinks of its two keys, which are opened when they are first
-// needed.
+// connection has the sinks of an endpoint's two keys, opened when they are first
+// needed. A change of the endpoint that concerns them makes a new connection.
 type connection struct {
 	endpoint endpoints.Endpoint
 	open     Open
@@ -26,7 +25,7 @@ type connection struct {
 	current Key
 	closed  bool
 
-	users    sync.WaitGroup // sends in flight; Add under mu, and not once closed
+	users    sync.WaitGroup // sends in flight; Add under mu, and only before closed
 	closing  sync.WaitGroup // retired sinks that are being closed; as users
 	replaced chan struct{}  // closed once the endpoint has another connection
 
@@ -42,8 +41,8 @@ type openSink struct {
 	retired bool
 }
 
-// closeTimeout bounds the goodbye to a connection that is given up while the
-// endpoint goes on: its peer may be the one that doesn't answer.
+// closeTimeout bounds the closing of a retired sink: its peer may be the one that
+// doesn't answer.
 const closeTimeout = 5 * time.Second
 
 func newConnection(endpoint endpoints.Endpoint, open Open, log *zap.Logger) *connection {
@@ -109,9 +108,9 @@ func (c *connection) sendWith(ctx context.Context, key Key, events []*event.Even
 		return 0, err
 	}
 	n, err := used.sink.Send(ctx, events)
-	// A peer that went silent leaves the SDKs' clients waiting long after it is
-	// back: after a time-out the next send gets a new connection. So it does
-	// with a key that was refused and may be valid again some day.
+	// After a time-out the next send uses a new sink: the SDKs' clients wait for a
+	// peer that went silent long after it is back. The same holds for a key that
+	// was refused and may be valid again some day.
 	silent := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
 	c.release(used, silent || isUnauthorized(err) || isLost(err))
 	return n, err
@@ -127,14 +126,14 @@ func isLost(err error) bool {
 	return ok && e.Lost
 }
 
-// renew goes back to the primary, and gives up whatever connection there is:
-// what failed before a back-off must not be what fails after it. A client may
-// hold on to a link that has ended, or to what it once asked of the service.
+// renew makes the primary the key in use and retires all open sinks: what failed
+// before a back-off must not be what fails after it. A client may keep a link
+// that has ended, or what it once asked of the service.
 func (c *connection) renew() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.current = Primary
-	if c.closed { // close gives them up
+	if c.closed { // close closes them
 		return
 	}
 	for _, s := range c.sinks {
@@ -145,8 +144,8 @@ func (c *connection) renew() {
 	}
 }
 
-// use gives the connection of a key, opened if need be. The caller must
-// release it when its send is over.
+// use returns the sink of a key, opened if need be. The caller must release it
+// when its send has returned.
 func (c *connection) use(key Key) (*openSink, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,7 +197,7 @@ func (c *connection) closeIfUnused(s *openSink) {
 	})
 }
 
-// switchFrom changes to the other key, unless another lane has done so already.
+// switchFrom makes the other key the one in use, unless another lane has done so.
 func (c *connection) switchFrom(key Key, refusal error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,15 +207,15 @@ func (c *connection) switchFrom(key Key, refusal error) {
 	}
 }
 
-// key gives the key in use.
+// key returns the key in use.
 func (c *connection) key() Key {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.current
 }
 
-// close waits for the sends in flight, which their own time-out bounds, and
-// closes both sinks.
+// close blocks until the sends in flight, which their own time-out bounds, have
+// returned, and closes both sinks.
 func (c *connection) close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closed = true

@@ -19,10 +19,10 @@ func (h *harness) closed() []string {
 	return slices.Clone(h.service.closed)
 }
 
-// refusing answers Unauthorized to the keys that stand in refused.
+// refusing returns Unauthorized for these keys.
 func refusing(refused ...string) func(context.Context, string, []*event.Event) (int, error) {
-	return func(_ context.Context, way string, events []*event.Event) (int, error) {
-		if slices.Contains(refused, way) {
+	return func(_ context.Context, key string, events []*event.Event) (int, error) {
+		if slices.Contains(refused, key) {
 			return len(events), refusal(event.Unauthorized, 0)
 		}
 		return len(events), nil
@@ -72,8 +72,8 @@ func TestFailover(t *testing.T) {
 					calls := h.calls()
 					var keys []string
 					for n, c := range calls {
-						keys = append(keys, c.way)
-						if n > 0 && c.way != calls[n-1].way && c.at != calls[n-1].at {
+						keys = append(keys, c.key)
+						if n > 0 && c.key != calls[n-1].key && c.at != calls[n-1].at {
 							t.Errorf("batch %d: the other key is tried %v later", i, c.at-calls[n-1].at)
 						}
 					}
@@ -140,8 +140,8 @@ func TestConnectionIsReplaced(t *testing.T) {
 	}
 }
 
-// A peer that never answered gets no second send on the same connection: the
-// SDKs' clients would wait for it long after it is back.
+// After a time-out there is no second send on the same connection: the SDKs'
+// clients would wait for the peer long after it is back.
 func TestSilentConnectionIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
@@ -152,7 +152,7 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 				return len(events), ctx.Err()
 			}
 			if slow {
-				advance(9 * time.Second) // another lane's send, which goes on
+				advance(9 * time.Second) // another lane's send, which is not affected
 			}
 			return len(events), nil
 		}
@@ -183,10 +183,10 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 func TestFailoverOfAllLanesAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
-		h.service.respond = func(ctx context.Context, way string, events []*event.Event) (int, error) {
-			// The last lane's refusal comes when the first has long gone on.
+		h.service.respond = func(ctx context.Context, key string, events []*event.Event) (int, error) {
+			// The last lane is refused long after the first.
 			<-time.After(time.Duration(1+events[0].Chunk.Partition) * ms)
-			return refusing("primary")(ctx, way, events)
+			return refusing("primary")(ctx, key, events)
 		}
 		for p := range int32(event.Lanes) {
 			h.put(p, 5)
@@ -209,14 +209,14 @@ func newKeys() endpoints.Endpoint {
 	return e
 }
 
-// What an update does to a batch that is under way the old way.
+// What an update does to a batch in flight on the old connection.
 func TestUpdateWhileSending(t *testing.T) {
 	unauthorized, throttled := refusal(event.Unauthorized, 0), refusal(event.Throttled, time.Minute)
-	tests := map[string]struct {
-		took  time.Duration // of the old way
-		old   error         // its answer
-		after time.Duration // the batch is out the new way, since the update
-		calls int           // the new way
+	cases := map[string]struct {
+		took  time.Duration // on the old connection
+		old   error         // its result there
+		after time.Duration // until the batch is sent on the new one, since the update
+		calls int           // on the new one
 	}{
 		"the old way works to the end":          {took: 100 * ms},
 		"refused: goes the new way":             {took: 100 * ms, old: unauthorized, after: 100 * ms, calls: 1},
@@ -225,12 +225,12 @@ func TestUpdateWhileSending(t *testing.T) {
 		"throttled meanwhile: goes the new way": {took: 100 * ms, old: throttled, after: 100 * ms, calls: 1},
 		"throttled before: the wait ends":       {old: throttled, calls: 1},
 	}
-	for name, test := range tests {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHarness(t, hub, defaults)
-				h.service.respond = func(_ context.Context, way string, events []*event.Event) (int, error) {
-					if strings.HasPrefix(way, "new") {
+				h.service.respond = func(_ context.Context, key string, events []*event.Event) (int, error) {
+					if strings.HasPrefix(key, "new") {
 						return len(events), nil
 					}
 					<-time.After(test.took)
@@ -245,7 +245,7 @@ func TestUpdateWhileSending(t *testing.T) {
 				closed := make(chan error)
 				go func() { closed <- closeOld(t.Context()) }()
 				advance(test.after)
-				if calls := h.calls(); test.calls > 0 && calls[len(calls)-1].way != "new primary" {
+				if calls := h.calls(); test.calls > 0 && calls[len(calls)-1].key != "new primary" {
 					t.Errorf("after the update: %v", show(calls))
 				}
 				if err := <-closed; err != nil {
@@ -279,7 +279,7 @@ func TestUpdateWhileSending(t *testing.T) {
 func TestBackOffEnds(t *testing.T) {
 	cases := map[string]struct {
 		end func(*harness)
-		way string // of what is sent then
+		key string // of what is sent then
 	}{
 		"retry": {(*harness).Retry, "primary"},
 		"new keys": {func(h *harness) {
@@ -317,8 +317,8 @@ func TestBackOffEnds(t *testing.T) {
 				before, opened := len(h.calls()), h.service.opened
 				h.put(0, 1)
 				advance(10 * ms)
-				if first := h.calls()[before]; first.way != test.way || h.service.opened == opened {
-					t.Errorf("the first after it is sent with the %s key, over connection %d", first.way, h.service.opened)
+				if first := h.calls()[before]; first.key != test.key || h.service.opened == opened {
+					t.Errorf("the first after it is sent with the %s key, over connection %d", first.key, h.service.opened)
 				}
 				if wait := time.Until(h.snapshot().BackOffUntil); wait > time.Second || wait <= 0 {
 					t.Errorf("still refused: the wait is %v, want the shortest", wait)
@@ -334,7 +334,7 @@ func TestBackOffEnds(t *testing.T) {
 	}
 }
 
-// A change that is none of the connection leaves it alone.
+// A change that does not concern the connection keeps it.
 func TestUpdateOfTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
@@ -363,7 +363,7 @@ func TestUpdateOfTheRest(t *testing.T) {
 
 // Remove drains, then drops; Close drains, then leaves.
 func TestRemoveAndClose(t *testing.T) {
-	tests := map[string]struct {
+	cases := map[string]struct {
 		stop   func(*harness, context.Context) error
 		within time.Duration
 		want   counts
@@ -374,7 +374,7 @@ func TestRemoveAndClose(t *testing.T) {
 		"close, in time":   {func(h *harness, ctx context.Context) error { return h.Close(ctx) }, time.Minute, counts{"delivered": 9}, 0},
 		"close, too late":  {func(h *harness, ctx context.Context) error { return h.Close(ctx) }, 1500 * ms, counts{"delivered": 3, "pending": 6}, 2},
 	}
-	for name, test := range tests {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				options := defaults

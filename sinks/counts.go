@@ -13,7 +13,7 @@ import (
 //
 //	Routed == Delivered + sum(Dropped) + Pending
 //
-// because each step changes both of its sides under one lock.
+// because the ledger changes both sides under one lock.
 type Counts struct {
 	Routed    uint64
 	Delivered uint64
@@ -41,7 +41,7 @@ func batchBucket(n int) int {
 	return min(bits.Len(uint(n-1)), BatchBuckets-1)
 }
 
-// DroppedTotal sums over the reasons.
+// DroppedTotal returns the sum over the reasons.
 func (c *Counts) DroppedTotal() (n uint64) {
 	for _, d := range c.Dropped {
 		n += d
@@ -56,8 +56,8 @@ type Health struct {
 	BackOffUntil time.Time // zero unless backing off or probing
 	Reason       string    // of the back-off, in one word; empty unless backing off or probing
 	LastError    string
-	HoldsBack    bool // its full lane is what the intake waits for
-	OverShare    bool // what is queued here keeps half of all that may be in flight
+	HoldsBack    bool // the intake waits for room in one of its lanes
+	OverShare    bool // its lanes keep half of all that may be in flight
 }
 
 // Snapshot is a sender at one moment.

@@ -36,7 +36,7 @@ var hub = endpoints.Endpoint{
 // call is one Send, as the service saw it.
 type call struct {
 	at      time.Duration // since the harness was made
-	way     string        // the connection string that it came with
+	key     string        // the connection string that it came with
 	offsets []int64
 	part    int32
 	err     error
@@ -45,7 +45,7 @@ type call struct {
 // service is a scripted sink, of any endpoint and key.
 type service struct {
 	h       *harness
-	respond func(ctx context.Context, way string, events []*event.Event) (int, error)
+	respond func(ctx context.Context, key string, events []*event.Event) (int, error)
 
 	mu       sync.Mutex
 	calls    []call
@@ -56,9 +56,9 @@ type service struct {
 	closed   []string
 }
 
-type way struct {
+type fakeSink struct {
 	*service
-	name string
+	key string
 }
 
 func (s *service) open(e endpoints.Endpoint, key Key) (Sink, error) {
@@ -66,13 +66,13 @@ func (s *service) open(e endpoints.Endpoint, key Key) (Sink, error) {
 	defer s.mu.Unlock()
 	s.opened++
 	if key == Secondary {
-		return way{s, e.SecondaryConnectionString}, nil
+		return fakeSink{s, e.SecondaryConnectionString}, nil
 	}
-	return way{s, e.ConnectionString}, nil
+	return fakeSink{s, e.ConnectionString}, nil
 }
 
-func (w way) Send(ctx context.Context, events []*event.Event) (int, error) {
-	c := call{at: time.Since(w.h.start), way: w.name, part: events[0].Chunk.Partition}
+func (w fakeSink) Send(ctx context.Context, events []*event.Event) (int, error) {
+	c := call{at: time.Since(w.h.start), key: w.key, part: events[0].Chunk.Partition}
 	for _, ev := range events {
 		c.offsets = append(c.offsets, ev.Record.Offset)
 	}
@@ -86,7 +86,7 @@ func (w way) Send(ctx context.Context, events []*event.Event) (int, error) {
 
 	n, err := len(events), error(nil)
 	if w.respond != nil {
-		n, err = w.respond(ctx, w.name, events)
+		n, err = w.respond(ctx, w.key, events)
 	}
 
 	w.mu.Lock()
@@ -104,10 +104,10 @@ func (w way) Send(ctx context.Context, events []*event.Event) (int, error) {
 	return n, err
 }
 
-func (w way) Close(context.Context) error {
+func (w fakeSink) Close(context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.closed = append(w.closed, w.name)
+	w.closed = append(w.closed, w.key)
 	return nil
 }
 
@@ -134,7 +134,7 @@ func (l *letters) Put(ev *event.Event, reason event.Reason, detail, endpointID s
 	ev.Chunk.Settle(1)
 }
 
-// harness is a sender with a scripted service behind it and a dispatcher before it.
+// harness is a sender with a scripted service and a dispatcher.
 type harness struct {
 	t       *testing.T
 	start   time.Time
@@ -149,7 +149,7 @@ type harness struct {
 	next map[int32]int64 // the partition's next offset
 }
 
-// newHarness makes one; at the end of the test every chunk must be settled.
+// newHarness makes one; finish must be called at the end of a test.
 func newHarness(t *testing.T, endpoint endpoints.Endpoint, options Options) *harness {
 	t.Helper()
 	h := &harness{t: t, start: time.Now(), next: make(map[int32]int64)}
@@ -160,7 +160,7 @@ func newHarness(t *testing.T, endpoint endpoints.Endpoint, options Options) *har
 	return h
 }
 
-// chunk makes a chunk of n events of that many bytes. Its count of one is the caller's.
+// chunk makes a chunk of n events of that many bytes. The caller holds its count.
 func (h *harness) chunk(partition int32, n, bytes int) *event.Chunk {
 	h.mu.Lock()
 	h.open++
@@ -187,7 +187,7 @@ func (h *harness) chunk(partition int32, n, bytes int) *event.Chunk {
 	return c
 }
 
-// dispatch does with a chunk what the pipeline does.
+// dispatch is the pipeline's.
 func (h *harness) dispatch(ctx context.Context, c *event.Chunk) error {
 	h.fanout.Reset()
 	for i := range c.Events {
@@ -209,13 +209,13 @@ func (h *harness) put(partition int32, n int) {
 	}
 }
 
-// advance lets virtual time pass, and everything happen that happens then.
+// advance waits for d of virtual time, and until nothing more happens then.
 func advance(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
 }
 
-// snapshot checks the equation, always.
+// snapshot checks the equation.
 func (h *harness) snapshot() Snapshot {
 	h.t.Helper()
 	snap := h.Snapshot()
@@ -226,7 +226,7 @@ func (h *harness) snapshot() Snapshot {
 	return snap
 }
 
-// calls gives the sends that are over.
+// calls returns the sends that have returned.
 func (h *harness) calls() []call {
 	h.service.mu.Lock()
 	defer h.service.mu.Unlock()
@@ -286,7 +286,7 @@ func (h *harness) expectCalls(want ...call) {
 	h.t.Helper()
 	calls := h.calls()
 	same := slices.EqualFunc(calls, want, func(a, b call) bool {
-		return a.at == b.at && len(a.offsets) == len(b.offsets) && (b.way == "" || a.way == b.way)
+		return a.at == b.at && len(a.offsets) == len(b.offsets) && (b.key == "" || a.key == b.key)
 	})
 	if !same {
 		h.t.Errorf("sends are\n%v, want\n%v", show(calls), show(want))
@@ -295,15 +295,15 @@ func (h *harness) expectCalls(want ...call) {
 
 func show(calls []call) (out []string) {
 	for _, c := range calls {
-		out = append(out, c.at.String()+" "+c.way+" ×"+strconv.Itoa(len(c.offsets)))
+		out = append(out, c.at.String()+" "+c.key+" ×"+strconv.Itoa(len(c.offsets)))
 	}
 	return out
 }
 
-func sent(at time.Duration, n int, way ...string) call {
+func sent(at time.Duration, n int, key ...string) call {
 	c := call{at: at, offsets: make([]int64, n)}
-	if len(way) > 0 {
-		c.way = way[0]
+	if len(key) > 0 {
+		c.key = key[0]
 	}
 	return c
 }
@@ -341,7 +341,7 @@ func script(errs ...error) func(context.Context, string, []*event.Event) (int, e
 
 var nopLogger = zap.NewNop()
 
-// taker takes everything at once.
+// taker is a sink that takes everything at once.
 type taker struct{}
 
 func discard(endpoints.Endpoint, Key) (Sink, error) { return taker{}, nil }

@@ -11,9 +11,9 @@ import (
 )
 
 // An endpoint that takes a few events of many keeps whole chunks in flight for
-// them. Where it would sooner drop than hold others back, it drops at its share
-// of what may be in flight, long before its lanes are full of its own events;
-// where not, it is told what it keeps.
+// them. With overflow: drop it drops at its share of what may be in flight, long
+// before its lanes are full of its own events; with block its health says that
+// it is over its share.
 func TestShareOfWhatIsInFlight(t *testing.T) {
 	const records, each = 100, 4 // chunks that are a lane's share
 	for name, tt := range map[string]struct {
@@ -84,8 +84,8 @@ func TestShareOfWhatIsInFlight(t *testing.T) {
 	}
 }
 
-// What the dead letters have to store is no longer the endpoint's to answer for.
-func TestDeadLettersAreNotHeld(t *testing.T) {
+// What the dead letters have to store does not count as the endpoint's.
+func TestDeadLettersAreNotInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		options := defaults
 		options.MaxInFlight, options.KeepDropped = 1<<20, true

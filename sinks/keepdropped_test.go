@@ -41,7 +41,7 @@ func TestKeepDropped(t *testing.T) {
 				h := newHarness(t, hub, o)
 				defer h.finish()
 				h.service.respond = func(ctx context.Context, _ string, events []*event.Event) (int, error) {
-					<-time.After(time.Second) // the dispatcher goes on meanwhile
+					<-time.After(time.Second) // the dispatcher is not blocked meanwhile
 					return 0, errors.New("gone")
 				}
 				for range 5 { // lane 0 has work when the breaker opens, by lane 1
@@ -84,8 +84,8 @@ func TestKeepDropped(t *testing.T) {
 	}
 }
 
-// While a send hangs, what comes behind it is kept behind it, as far as the
-// lane has room; the dispatcher never waits for a blocked endpoint.
+// While a send hangs, what comes later is kept behind it, as far as the lane has
+// room; the dispatcher never waits for an endpoint that backs off.
 func TestKeepDroppedBehindAHangingProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := keeping()

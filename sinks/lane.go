@@ -9,12 +9,12 @@ import (
 )
 
 const (
-	// laneBatches bounds a lane's queue, in full batches of events …
+	// laneBatches and laneBytes bound a lane, in full batches of events and in
+	// bytes. A run is pushed whole, so a lane may be one chunk above.
 	laneBatches = 4
-	// … and in bytes. A run of a chunk is let in whole, so a lane may stand one chunk above.
-	laneBytes = 8 << 20
-	// batchBytes ends the lingering: about what a service takes in one batch.
-	// The limit itself is the sink's, which knows its link's.
+	laneBytes   = 8 << 20
+	// batchBytes ends the lingering: about what a service takes in one batch. The
+	// limit itself is the sink's.
 	batchBytes = 1 << 20
 )
 

@@ -15,14 +15,14 @@ import (
 
 const ms = time.Millisecond
 
-// What makes a batch: each case puts chunks at its times and says which sends
-// go out when.
+// What makes a batch: each case puts chunks at its times and wants sends at
+// theirs.
 func TestBatching(t *testing.T) {
 	type put struct {
 		at       time.Duration
 		n, bytes int
 	}
-	tests := map[string]struct {
+	cases := map[string]struct {
 		puts  []put
 		takes int           // of each Send; 0 is all
 		delay time.Duration // of each Send
@@ -45,7 +45,7 @@ func TestBatching(t *testing.T) {
 		},
 		"a Send that takes a part is called again at once": {puts: []put{{0, 10, 1}}, takes: 4, want: []call{sent(0, 4), sent(0, 4), sent(0, 2)}},
 	}
-	for name, test := range tests {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				options := defaults
@@ -114,9 +114,9 @@ func TestLanesKeepOrderInParallel(t *testing.T) {
 	})
 }
 
-// Partitions that share a lane come in turns of an event each, and the service
-// takes those of one partition at a time: sends are no smaller for it, and
-// neither partition waits for the other to be through.
+// Partitions that share a lane alternate by the event, and the service takes those
+// of one partition at a time: sends are no smaller for it, and neither partition
+// waits for the other's end.
 func TestPartitionsOfALaneShareSends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
@@ -152,7 +152,7 @@ func TestPartitionsOfALaneShareSends(t *testing.T) {
 
 // k bad events among n cost O(k log n) sends; the others arrive, in order.
 func TestPoison(t *testing.T) {
-	tests := map[string]struct {
+	cases := map[string]struct {
 		n   int
 		bad []int64
 	}{
@@ -167,7 +167,7 @@ func TestPoison(t *testing.T) {
 		"two, all but one bad": {3, []int64{0, 2}},
 	}
 	for _, reason := range []event.Reason{event.Rejected, event.TooLarge} {
-		for name, test := range tests {
+		for name, test := range cases {
 			t.Run(fmt.Sprint(reason, "/", name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					options := defaults
@@ -267,7 +267,7 @@ func TestLaneBytes(t *testing.T) {
 	})
 }
 
-// Enqueue and the outcome are on the way of every event: neither allocates.
+// Enqueue and the outcome are per event: neither allocates.
 func TestEnqueueAllocatesNothing(t *testing.T) {
 	h := newHarness(t, hub, defaults)
 	c := h.chunk(0, 256, 100)

@@ -12,10 +12,10 @@ import (
 	"twinegress/internal/event"
 )
 
-// Everything at once: a dispatcher, a service with every kind of trouble, an
-// operator who changes keys, someone who looks at the status all the time, and
-// an end in the middle of it. The equation holds in every snapshot, order holds
-// in what is stored, and every chunk is settled exactly once.
+// Everything at once: a dispatcher, a service with every kind of failure, changes
+// of keys, snapshots all the time, and an end in the middle of it. The equation
+// holds in every snapshot, order holds in what is stored, and every chunk is
+// settled exactly once.
 func TestEquationUnderLoad(t *testing.T) {
 	for name, overflow := range map[string]endpoints.Overflow{"block": endpoints.OverflowBlock, "drop": endpoints.OverflowDrop} {
 		for _, end := range []string{"remove", "close"} {
@@ -34,7 +34,7 @@ func load(t *testing.T, overflow endpoints.Overflow, remove bool) {
 	endpoint := hub
 	endpoint.Overflow = overflow
 	h := newHarness(t, endpoint, options)
-	h.service.respond = trouble
+	h.service.respond = everyFailure
 
 	// The dispatcher takes no more than 300 chunks; the end comes after, while
 	// the lanes are still full.
@@ -120,8 +120,8 @@ func load(t *testing.T, overflow endpoints.Overflow, remove bool) {
 	h.inOrder()
 }
 
-// trouble answers in every way there is.
-func trouble(ctx context.Context, _ string, events []*event.Event) (int, error) {
+// everyFailure returns every kind of result.
+func everyFailure(ctx context.Context, _ string, events []*event.Event) (int, error) {
 	select {
 	case <-time.After(rand.N(5 * ms)):
 	case <-ctx.Done():

@@ -7,21 +7,21 @@ import (
 
 const (
 	pauseTick = 100 * time.Millisecond
-	// A tick that is late by less is what a busy machine does.
+	// shortestPause is more than a tick is late by on a busy machine.
 	shortestPause = time.Second
 )
 
 // Pauses adds up the time in which the whole process was held up: frozen with
-// its container, migrated with its virtual machine, stopped, out of CPU. Every
-// time limit of a send has passed by the end of that, and connections may be
-// lost, and none of it says anything about an endpoint.
+// its container, migrated with its virtual machine, stopped, out of CPU. By the
+// end of a pause every time limit of a send has passed and connections may be
+// lost, for which no endpoint is to blame.
 type Pauses struct {
 	mu   sync.Mutex
 	last time.Time // the last tick
 	sum  time.Duration
 }
 
-// Watch begins to watch; stop ends it.
+// Watch measures pauses until stop is called.
 func (p *Pauses) Watch() (stop func()) {
 	p.tick(time.Now())
 	done := make(chan struct{})
@@ -51,7 +51,7 @@ func (p *Pauses) tick(now time.Time) {
 	p.last = now
 }
 
-// since is how long the process was held up since the last tick, if it was.
+// since returns how long the process was held up since the last tick, if it was.
 func (p *Pauses) since(now time.Time) time.Duration {
 	if late := now.Sub(p.last); !p.last.IsZero() && late >= shortestPause {
 		return late
@@ -59,8 +59,8 @@ func (p *Pauses) since(now time.Time) time.Duration {
 	return 0
 }
 
-// Sum is the sum until now. A pause counts before its end is noticed by a
-// tick: who is the first to run after it, asks.
+// Sum returns the sum until now. It includes a pause that no tick has noticed
+// yet: the caller may be the first to run after it.
 func (p *Pauses) Sum() time.Duration {
 	if p == nil {
 		return 0

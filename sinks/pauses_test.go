@@ -13,7 +13,7 @@ import (
 // A process that is held up for longer than a send may take has had no answer
 // in time; that is no reason to drop anything.
 func TestHeldUpWhileSending(t *testing.T) {
-	tests := map[string]struct {
+	cases := map[string]struct {
 		pauses *Pauses
 		want   counts
 	}{
@@ -21,7 +21,7 @@ func TestHeldUpWhileSending(t *testing.T) {
 		"nobody watches":  {nil, counts{"unreachable": 1}},
 		"service is slow": {new(Pauses), counts{"unreachable": 1}},
 	}
-	for name, test := range tests {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				options := defaults
@@ -34,9 +34,9 @@ func TestHeldUpWhileSending(t *testing.T) {
 				if name == "held up" {
 					stop() // no tick, as while nothing runs
 				}
-				var up atomic.Bool
+				var answers atomic.Bool
 				h.service.respond = func(ctx context.Context, _ string, events []*event.Event) (int, error) {
-					if up.Load() {
+					if answers.Load() {
 						return len(events), nil
 					}
 					<-ctx.Done()
@@ -44,9 +44,9 @@ func TestHeldUpWhileSending(t *testing.T) {
 				}
 				h.put(0, 1)
 				advance(options.Timeout + 2*time.Second)
-				up.Store(true)
+				answers.Store(true)
 				if name == "held up" {
-					stop = test.pauses.Watch() // which goes on
+					stop = test.pauses.Watch() // ticks again
 				}
 				advance(options.Timeout)
 				stop()

@@ -21,7 +21,7 @@ func TestOneBatch(t *testing.T) {
 		}
 		return calls
 	}
-	tests := map[string]struct {
+	cases := map[string]struct {
 		answers  []error
 		attempts int
 		timeout  time.Duration
@@ -51,7 +51,7 @@ func TestOneBatch(t *testing.T) {
 		"throttled: told to wait longer than allowed": {answers: []error{throttled(5 * time.Minute)}, calls: at(0), counts: counts{"throttled": 3}, state: StateBackingOff, backOff: 5 * time.Minute},
 		"throttled, then unreachable":                 {answers: []error{throttled(time.Second), unreachable}, calls: at(0, time.Second, time.Second+100*ms), counts: counts{"delivered": 3}, state: StateReady},
 	}
-	for name, test := range tests {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				options := defaults
@@ -260,8 +260,8 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-// A dispatcher that gives up on a full lane leaves the chunk unsettled.
-func TestEnqueueGivesUp(t *testing.T) {
+// A dispatcher that is stopped at a full lane leaves the chunk unsettled.
+func TestEnqueueIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		options := defaults
 		options.MaxEvents = 1
@@ -291,8 +291,8 @@ func TestEnqueueGivesUp(t *testing.T) {
 	})
 }
 
-// A success that was under way when another lane's failure opened the breaker
-// does not hide why the endpoint backs off.
+// A success that was in flight when another lane's failure opened the breaker does
+// not hide why the endpoint backs off.
 func TestLateSuccessHidesNoError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		options := defaults
@@ -358,12 +358,12 @@ func TestNothingButRefusals(t *testing.T) {
 	})
 }
 
-// always answers each Send so.
+// always returns this error from each Send.
 func always(err error) func(context.Context, string, []*event.Event) (int, error) {
 	return func(_ context.Context, _ string, events []*event.Event) (int, error) { return len(events), err }
 }
 
-// hangingAfter fails so many times, and then leaves each Send without an answer.
+// hangingAfter fails n times, and then blocks each Send.
 func hangingAfter(n int) func(context.Context, string, []*event.Event) (int, error) {
 	return func(ctx context.Context, _ string, events []*event.Event) (int, error) {
 		if n--; n >= 0 {

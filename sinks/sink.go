@@ -7,9 +7,9 @@
 // A Sender is an endpoint's running half, in three parts. The queue is its
 // lanes: ordered sub-queues with one send in flight, so that a Kafka partition,
 // which always takes the same lane, stays in order. The delivery is what is
-// done about each way in which a send fails. The ledger has the counts and the
-// state. The sinks proper, in the packages below this one, only map a batch to
-// their service's SDK and say in a few typed errors what became of it.
+// done about each reason for which a send fails. The ledger has the counts and
+// the state. The sinks proper, in the packages below this one, only map a batch
+// to their service's SDK and return one of a few typed errors.
 package sinks
 
 import (
@@ -22,28 +22,27 @@ import (
 	"twinegress/internal/event"
 )
 
-// Sink sends to one endpoint with one of its keys. It is used by several
-// lanes at a time.
+// Sink sends to one endpoint with one of its keys. Several lanes use it at a time.
 type Sink interface {
 	// Send puts events on the service as one batch of the service's own kind:
-	// as many of them, from the front, as fit in one, which is at least one.
-	// It tells how many that were. Without an error they are all stored; with
-	// one none is, as far as can be known. An *Error says what to do about it,
-	// any other error means unreachable. Send keeps nothing of the events.
+	// as many of them, from the front, as fit in one, which is at least one. It
+	// returns how many that were. Without an error they are all stored; with one
+	// none is, as far as can be known. An error that is no *Error means
+	// unreachable. Send keeps nothing of the events.
 	Send(ctx context.Context, events []*event.Event) (n int, err error)
 
-	// Close gives up the connection, within ctx.
+	// Close closes the connection, within ctx.
 	Close(ctx context.Context) error
 }
 
 // Checker is a Sink that can be tried without sending an event.
 type Checker interface {
-	// Check goes as far as a Send does before the events leave: it connects,
-	// with the key, to the very place. Its errors are those of Send.
+	// Check does what a Send does before the events leave: it connects, with the
+	// key, to the endpoint's own entity. Its errors are those of Send.
 	Check(ctx context.Context) error
 }
 
-// Key says which of an endpoint's two keys a sink uses.
+// Key is which of an endpoint's two keys a sink uses.
 type Key uint8
 
 // The keys of an endpoint. The secondary is optional.
@@ -59,7 +58,7 @@ func (k Key) String() string {
 	return "primary"
 }
 
-// ConnectionString is the endpoint's for this key; for Event Grid the key itself.
+// ConnectionString returns the endpoint's for this key; for Event Grid the key itself.
 func (k Key) ConnectionString(e endpoints.Endpoint) string {
 	if k == Secondary {
 		return e.SecondaryConnectionString
@@ -73,7 +72,7 @@ type Open func(endpoint endpoints.Endpoint, key Key) (Sink, error)
 
 // Error is a failed Send, classified where the service's own errors are known.
 type Error struct {
-	// Reason is one of five, and says what the sender does about it:
+	// Reason is one of five, and decides what the sender does:
 	//
 	//	event.Unreachable   may work later: tried again, then a back-off
 	//	event.Unauthorized  this key is refused: the other one is tried at once
@@ -82,8 +81,8 @@ type Error struct {
 	//	event.TooLarge      rejected for the size of the batch or of its only event
 	Reason event.Reason
 	Wait   time.Duration // with event.Throttled: how long the service asks to wait
-	// Lost says that the connection is of no more use, whatever the Reason: the
-	// next Send has to be a new sink's.
+	// Lost means that the sink's connection can't be used any more, whatever the
+	// Reason: the next Send must be a new sink's.
 	Lost bool
 	Err  error
 }
@@ -110,8 +109,8 @@ func classified(err error) *Error {
 
 // DeadLetters stores events that are set aside.
 type DeadLetters interface {
-	// Put takes one count of the event's chunk from the caller and settles it
-	// once the dead letter is stored. It does not give up: until the event is
+	// Put takes over one count of the event's chunk and settles it once the dead
+	// letter is stored. It tries for as long as that takes: until the event is
 	// stored its chunk's offsets are not committed.
 	Put(ev *event.Event, reason event.Reason, detail, endpointID string)
 }

@@ -8,17 +8,17 @@ import (
 )
 
 // recordOverhead is what a record costs in memory beyond its bytes: the
-// Record, its Event and its places in lane queues. It keeps a backlog of tiny
-// records within the limit that is meant in bytes.
+// Record, its Event and pointers to it in lanes. It keeps a backlog of tiny
+// records within the limit on bytes in flight.
 const recordOverhead = 256
 
 // maxPooledBytes bounds what an idle chunk keeps: one record can be many
-// megabytes, and a pool that remembers each such peak would never shrink.
+// megabytes, and a pool that kept each such buffer would never shrink.
 const maxPooledBytes = 1 << 20
 
-// smallBytes is the size below which a chunk comes from a pool of its own.
-// While little comes a poll brings a few records, and many such chunks may be
-// in flight: none of them must sit on a full chunk's buffer.
+// smallBytes is the size below which a chunk comes from a pool of its own. At a
+// low rate a poll returns a few records, and many such chunks may be in flight:
+// none of them must keep a full chunk's buffer.
 const smallBytes = 16 << 10
 
 // Rejection is input that can't be routed: a whole record, or one element of
@@ -30,19 +30,17 @@ type Rejection struct {
 }
 
 // Chunk is a run of consecutive records of one Kafka partition that travel
-// together. It owns every byte of them: ingest copies the records in, so that
-// no fetch buffer stays alive for the sake of one slow event (a record that
-// is kept pins the whole fetch it came in), and gives the chunk back to its
-// pool when it is settled.
+// together. It owns every byte of them: ingest copies the records in, since a
+// record that is kept pins the whole fetch that it came in, and frees the chunk
+// when it is settled.
 //
-// One count is held for every event at every endpoint that has not got its
-// outcome yet. At zero the chunk is settled, and only then may its offsets be
-// committed.
+// One count is held for every event at every endpoint that has no outcome yet.
+// At zero the chunk is settled, and only then may its offsets be committed.
 type Chunk struct {
 	Topic       string
 	Partition   int32
-	Lane        int    // which one it takes of each endpoint's lanes
-	Seq         uint64 // place among its partition's chunks, for the tracker
+	Lane        int    // the number of its lane at each endpoint
+	Seq         uint64 // its number among its partition's chunks, for the tracker
 	First, Last int64  // offsets
 	Epoch       int32  // leader epoch of the last record
 
@@ -75,17 +73,17 @@ func poolFor(bytes int) *sync.Pool {
 	return &chunks
 }
 
-// NewChunk gives an empty chunk with room for records of that many bytes in
-// all. The caller holds one count, which Settle(1) gives up; settled is called
-// once, when no count is left, and must end with Free.
+// NewChunk returns an empty chunk with room for records of that many bytes in
+// all. The caller holds one count, for Settle(1); settled is called once, when
+// no count is left, and must end with Free.
 func NewChunk(topic string, partition int32, records, bytes int, settled func(*Chunk)) *Chunk {
 	c := poolFor(bytes).Get().(*Chunk)
 	c.Topic, c.Partition, c.settled = topic, partition, settled
 	c.Lane = int(partition) % Lanes
 	if cap(c.buf) < bytes {
 		if bytes > smallBytes {
-			// Rounded up: full chunks differ by a little, and most of them
-			// shall fit where any other was before.
+			// Rounded up: full chunks differ by a little, and most of them must
+			// fit in each other's buffers.
 			bytes = (bytes + smallBytes - 1) / smallBytes * smallBytes
 		}
 		c.buf = make([]byte, 0, bytes)
@@ -118,7 +116,7 @@ func (c *Chunk) AddHeader(key string, value []byte) {
 	r.Headers = append(r.Headers, Header{Key: strings.Clone(key), Value: c.copied(value)})
 }
 
-// copied keeps nil and empty apart: a tombstone is not an empty value.
+// copied returns a copy of b. Nil stays nil: a tombstone is not an empty value.
 func (c *Chunk) copied(b []byte) []byte {
 	if len(b) == 0 {
 		if b == nil {
@@ -131,17 +129,17 @@ func (c *Chunk) copied(b []byte) []byte {
 	return c.buf[start:len(c.buf):len(c.buf)]
 }
 
-// Bytes is what the chunk counts against the limit of bytes in flight.
+// Bytes returns what the chunk counts against the limit of bytes in flight.
 func (c *Chunk) Bytes() int64 {
 	return int64(len(c.buf) + len(c.Records)*recordOverhead)
 }
 
-// Hold keeps the chunk from being settled until n more counts are settled.
-// Only who holds a count already may call it.
+// Hold keeps the chunk from being settled until n more counts are settled. The
+// caller must hold a count already.
 func (c *Chunk) Hold(n int) { c.pending.Add(int64(n)) }
 
-// Settle gives up n counts. Whoever gives up the last one runs the settled
-// function; the chunk's events must not be touched after that.
+// Settle releases n counts. The call that releases the last one calls the settled
+// function; the chunk's events must not be used after that.
 func (c *Chunk) Settle(n int) {
 	switch left := c.pending.Add(int64(-n)); {
 	case left == 0:
@@ -152,7 +150,7 @@ func (c *Chunk) Settle(n int) {
 	}
 }
 
-// Free gives the chunk back to the pool.
+// Free returns the chunk to the pool.
 func (c *Chunk) Free() {
 	if cap(c.buf) > maxPooledBytes {
 		c.buf = nil

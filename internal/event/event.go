@@ -1,4 +1,4 @@
-// Package event is the vocabulary that every stage and sink shares: the event,
+// Package event has the vocabulary that every stage and sink shares: the event,
 // the record it came in, the chunk it travels with and the reasons for which
 // it can be dropped. It has no I/O, no goroutine and imports nothing of ours.
 package event
@@ -37,7 +37,7 @@ var typeNames = [NumTypes]string{
 // String is the type's name as it is written in `eventType`.
 func (t Type) String() string { return typeNames[t] }
 
-// TypeOf gives the type with exactly this name, or Unknown.
+// TypeOf returns the type with exactly this name, or Unknown.
 func TypeOf(name string) Type {
 	// A switch on a string compiles to a comparison of lengths first, which a map does not.
 	switch name {
@@ -55,8 +55,8 @@ func TypeOf(name string) Type {
 	return Unknown
 }
 
-// Reason says why an event has no delivery. The same word stands in the
-// status, the metrics, the dead letters and the logs.
+// Reason is why an event is not delivered. The status, the metrics, the dead
+// letters and the logs have the same word for it.
 type Reason uint8
 
 // Undecodable and UnknownType set input aside before it is routed; the others
@@ -107,7 +107,7 @@ type Record struct {
 	Headers   []Header
 }
 
-// Header gives the value of the last header of that name.
+// Header returns the value of the last header of that name.
 func (r *Record) Header(name string) (value []byte, ok bool) {
 	for i := len(r.Headers) - 1; i >= 0; i-- {
 		if r.Headers[i].Key == name {
@@ -120,14 +120,14 @@ func (r *Record) Header(name string) (value []byte, ok bool) {
 // NoIndex is the Index of an event that is its record's whole value.
 const NoIndex = -1
 
-// Event is one event on its way. It and all that it points to belong to its
-// Chunk: nothing of it may be kept once the chunk's hold for it is settled.
+// Event is one event in flight. It and all that it points to belong to its
+// Chunk: nothing of it may be kept once its count of the chunk is settled.
 type Event struct {
 	Chunk  *Chunk
 	Record *Record
 	Type   Type
 	Raw    bool  // the record's value is a device's own bytes, not an envelope
-	Index  int32 // place in the record's array, or NoIndex
+	Index  int32 // in the record's array, or NoIndex
 
 	Body          []byte // the event's own bytes: never written to
 	Subject       string
@@ -138,8 +138,8 @@ type Event struct {
 const maxMessageID = 128
 
 // MessageID appends the event's message id, `topic/partition/offset[/index]`,
-// which a repeated delivery repeats. Event ids are not unique, so they can't
-// serve. An id longer than Service Bus takes is replaced by its SHA-256 in hex.
+// which a repeated delivery repeats: event ids are not unique. An id longer than
+// Service Bus takes is replaced by its SHA-256 in hex.
 func (e *Event) MessageID(buf []byte) []byte {
 	start := len(buf)
 	buf = append(buf, e.Chunk.Topic...)

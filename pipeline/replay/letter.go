@@ -8,20 +8,20 @@ import (
 	"twinegress/internal/event"
 )
 
-// letter is what the headers of a dead letter say.
+// letter is what the headers of a dead letter contain.
 type letter struct {
 	reason    string
 	topic     string
 	partition int32
 	offset    int64
 	index     int32  // of an array, or event.NoIndex
-	endpoint  string // "" where it was set aside before it was routed
+	endpoint  string // "" if it was set aside before it was routed
 	own       []event.Header
 }
 
 // parse reads a letter's headers. Those of sinks/deadletter come first and end
-// with `time`; what is behind them is the source record's own, and may well
-// have the same names.
+// with `time`; those behind it are the source record's own, and may have the
+// same names.
 func parse(headers []event.Header) (letter, error) {
 	l := letter{offset: -1, partition: -1, index: event.NoIndex}
 	for i, h := range headers {
@@ -61,41 +61,40 @@ func number[N int32 | int64](s string, bits int) (N, error) {
 	return N(n), err
 }
 
-// place is where an event came from: its order is that of its source partition.
-type place struct {
+// origin is the partition that an event came from: its order is kept.
+type origin struct {
 	topic     string
 	partition int32
 }
 
-// run is the letters of one chunk that came from one source partition, in a
-// chunk that says so: order, lanes and message ids go by it.
+// run is the letters of one chunk with one origin, and the chunk that is made of
+// them: order, lanes and message ids depend on its topic and partition.
 type run struct {
-	letters []letter // of chunk.Records, one each
-	from    []*event.Record
+	letters []letter        // of chunk.Records, one each
+	records []*event.Record // the letters themselves
 	bytes   int
 	chunk   *event.Chunk
 }
 
-func (r *run) add(l letter, from *event.Record) {
+func (r *run) add(l letter, record *event.Record) {
 	r.letters = append(r.letters, l)
-	r.from = append(r.from, from)
-	r.bytes += len(from.Key) + len(from.Value)
+	r.records = append(r.records, record)
+	r.bytes += len(record.Key) + len(record.Value)
 	for _, h := range l.own {
 		r.bytes += len(h.Value)
 	}
 }
 
 // rebuild makes the run's chunk: the records as they were before they were set
-// aside. It takes one count of the chunk that the letters came in, and gives
-// it up once its own chunk is settled.
-func (r *run) rebuild(at place, letters *event.Chunk) {
+// aside. It holds one count of the letters' chunk until its own chunk is settled.
+func (r *run) rebuild(from origin, letters *event.Chunk) {
 	letters.Hold(1)
-	r.chunk = event.NewChunk(at.topic, at.partition, len(r.letters), r.bytes, func(c *event.Chunk) {
+	r.chunk = event.NewChunk(from.topic, from.partition, len(r.letters), r.bytes, func(c *event.Chunk) {
 		c.Free()
 		letters.Settle(1)
 	})
 	for i, l := range r.letters {
-		r.chunk.Add(l.offset, r.from[i].Timestamp, 0, r.from[i].Key, r.from[i].Value)
+		r.chunk.Add(l.offset, r.records[i].Timestamp, 0, r.records[i].Key, r.records[i].Value)
 		for _, h := range l.own {
 			r.chunk.AddHeader(h.Key, h.Value)
 		}

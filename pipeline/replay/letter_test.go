@@ -74,7 +74,7 @@ func TestRebuild(t *testing.T) {
 	var r run
 	r.add(letter{offset: 40, index: 2}, &c.Records[0])
 	r.add(letter{offset: 41, index: event.NoIndex, own: headers("DigitalTwins-Telemetry", "")}, &c.Records[1])
-	r.rebuild(place{"twins", 7}, c)
+	r.rebuild(origin{"twins", 7}, c)
 	c.Settle(1)
 	stages.Decode(r.chunk, true)
 	if len(r.chunk.Events) != 2 || len(r.chunk.Rejected) != 0 {

@@ -1,16 +1,16 @@
 // Package replay sends dead letters to the endpoints that they were meant for:
 //
 //	ingest    reads the dead-letter topic up to where it ended at the start
-//	rebuild   makes of each letter the event that it was, at the place in
-//	          Kafka that it came from; skips what has no endpoint to go to
-//	sinks     the same senders as ever: lanes, batches, fail-over, halving
+//	rebuild   turns each letter into the event that it was, with the origin in
+//	          Kafka that it had; skips what has no endpoint
+//	sinks     send as for the pipeline: lanes, batches, fail-over, halving
 //	ingest    commits the offsets of settled letters
 //
 // What differs from the pipeline is what becomes of an event that an endpoint
-// doesn't take. Here it lies safe in the dead-letter topic already. Where the
-// endpoint fails, the replay ends, and the letter is not committed. Where the
-// service refuses the event itself once more, the letter is counted and done
-// with: set aside again, it would come round for ever.
+// doesn't take, since it is in the dead-letter topic already. If the endpoint
+// fails, the replay ends, and the letter is not committed. If the service
+// rejects the event itself once more, the letter is counted and committed: as
+// a new dead letter it would come back for ever.
 package replay
 
 import (
@@ -85,11 +85,11 @@ func New(o Options) *Replay {
 	r := &Replay{Options: o, recipients: make(map[string]*recipient)}
 	r.enqueueCtx, r.abort = context.WithCancelCause(context.Background())
 	options := o.Sender
-	options.KeepDropped = true // they come to Put, which decides
-	// An endpoint that fails is not tried again by this process: what comes
-	// behind the events that it didn't take must not be there before them.
+	options.KeepDropped = true // Put decides about them
+	// An endpoint that fails is not tried again by this process: no event may
+	// arrive before those that the endpoint didn't take.
 	options.BackoffInitial, options.BackoffMax = config.MaxBackoff, config.MaxBackoff
-	// The sender's own warnings tell of drops, which there are none of here.
+	// The senders' own warnings are about drops, which do not happen here.
 	log := o.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))
 	for _, e := range o.Endpoints {
 		if o.Only != "" && o.Only != e.ID {
@@ -105,7 +105,7 @@ func New(o Options) *Replay {
 }
 
 // Run sends until every letter that was there at the start has its outcome,
-// an endpoint fails, or ctx ends. The result is true in each case.
+// an endpoint fails, or ctx ends. The result is valid in each case.
 func (r *Replay) Run(ctx context.Context) (Result, error) {
 	defer r.abort(nil)
 	running, stop := context.WithCancelCause(ctx)
@@ -140,16 +140,16 @@ func (r *Replay) Run(ctx context.Context) (Result, error) {
 	return r.result(left), errors.Join(err, closeErr)
 }
 
-// ErrInterrupted is Run's where its context ended first.
+// ErrInterrupted is Run's error if its context ended first.
 var ErrInterrupted = errors.New("the replay was interrupted")
 
-// askEvery is how often the brokers are asked what remains: it is up to this
-// long that a replay takes longer than it had to.
-const askEvery = 250 * time.Millisecond
+// askInterval is between requests to the brokers for what remains. A replay may
+// take so much longer than necessary.
+const askInterval = 250 * time.Millisecond
 
-// follow waits until nothing remains, or ctx ends, and gives what remains then.
+// follow blocks until nothing remains, or ctx ends, and returns what remains then.
 func (r *Replay) follow(ctx context.Context, left int64) int64 {
-	tick := time.NewTicker(askEvery)
+	tick := time.NewTicker(askInterval)
 	defer tick.Stop()
 	r.progress(left)
 	for {
@@ -160,7 +160,7 @@ func (r *Replay) follow(ctx context.Context, left int64) int64 {
 		}
 		now, err := r.Source.Remaining(ctx)
 		if err != nil {
-			// The client tries for long before it says so, and warns meanwhile.
+			// The client tries for long before it returns this, and warns meanwhile.
 			if ctx.Err() == nil {
 				r.Log.Warn("can't tell how much remains; it is asked again", zap.Error(err))
 			}
@@ -174,13 +174,13 @@ func (r *Replay) follow(ctx context.Context, left int64) int64 {
 	}
 }
 
-// emit sends the letters of one chunk on their way, in order. It waits while
-// a lane is full.
+// emit dispatches the letters of one chunk, in order. It blocks while a lane is
+// full.
 func (r *Replay) emit(c *event.Chunk) {
 	runs, order, skipped := r.sort(c)
-	for _, at := range order {
-		run := runs[at]
-		run.rebuild(at, c)
+	for _, from := range order {
+		run := runs[from]
+		run.rebuild(from, c)
 		skipped.Unreadable += r.dispatch(run)
 	}
 	r.mu.Lock()
@@ -190,10 +190,10 @@ func (r *Replay) emit(c *event.Chunk) {
 	c.Settle(1)
 }
 
-// sort gives the letters that are for our endpoints by where they came from,
-// and counts the others.
-func (r *Replay) sort(c *event.Chunk) (runs map[place]*run, order []place, skipped Skipped) {
-	runs = make(map[place]*run)
+// sort returns the letters that are for our endpoints, by origin, and counts the
+// others.
+func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, skipped Skipped) {
+	runs = make(map[origin]*run)
 	for i := range c.Records {
 		l, err := parse(c.Records[i].Headers)
 		switch {
@@ -208,19 +208,19 @@ func (r *Replay) sort(c *event.Chunk) (runs map[place]*run, order []place, skipp
 		case r.recipients[l.endpoint] == nil:
 			skipped.UnknownEndpoint++
 		default:
-			at := place{l.topic, l.partition}
-			if runs[at] == nil {
-				runs[at] = new(run)
-				order = append(order, at)
+			from := origin{l.topic, l.partition}
+			if runs[from] == nil {
+				runs[from] = new(run)
+				order = append(order, from)
 			}
-			runs[at].add(l, &c.Records[i])
+			runs[from].add(l, &c.Records[i])
 		}
 	}
 	return runs, order, skipped
 }
 
-// dispatch decodes a run's events and hands each to the sender of its letter's
-// endpoint. It counts what turns out to be no event.
+// dispatch decodes a run's events and enqueues each at the sender of its letter's
+// endpoint. It returns how many records are no event.
 func (r *Replay) dispatch(run *run) (unreadable int64) {
 	c := run.chunk
 	stages.Decode(c, true)
@@ -246,7 +246,7 @@ func (r *Replay) dispatch(run *run) (unreadable int64) {
 	return unreadable
 }
 
-// Put is sinks.DeadLetters': what an endpoint didn't take.
+// Put is sinks.DeadLetters', for what an endpoint didn't take.
 func (r *Replay) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
 	if reason == event.Rejected || reason == event.TooLarge {
 		r.mu.Lock()
@@ -261,7 +261,7 @@ func (r *Replay) Put(ev *event.Event, reason event.Reason, detail, endpointID st
 	r.stop(&FailedError{Endpoint: r.recipients[endpointID].Endpoint(), Reason: reason, Detail: detail})
 }
 
-// FailedError is Run's where an endpoint doesn't take events.
+// FailedError is Run's error if an endpoint doesn't take events.
 type FailedError struct {
 	Endpoint endpoints.Endpoint
 	Reason   event.Reason
@@ -276,9 +276,9 @@ func (e *FailedError) Error() string {
 	return fmt.Sprintf("the endpoint %s (%s %s) still fails: %s", e.Endpoint.ID, e.Endpoint.Type, e.Endpoint.Path, what)
 }
 
-// shutdown gives what is in flight three quarters of the time to get its
-// outcome, and what is left to committing and leaving the group. It returns how
-// much remains for the next replay. enqueued must block until all that was read
+// shutdown divides the shutdown time-out: three quarters are for what is in
+// flight to get its outcome, and what is left for committing and leaving the
+// group. It returns how much remains for the next replay. enqueued must block until all that was read
 // is with the senders.
 func (r *Replay) shutdown(left int64, enqueued func()) (int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), r.ShutdownTimeout)

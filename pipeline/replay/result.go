@@ -28,7 +28,7 @@ type Skipped struct {
 	Unreadable      int64 `json:"unreadable"`      // no dead letters of ours
 }
 
-// Total sums over the reasons.
+// Total returns the sum over the reasons.
 func (s Skipped) Total() int64 {
 	return s.NoEndpoint + s.OtherEndpoint + s.UnknownEndpoint + s.Unreadable
 }
@@ -40,7 +40,7 @@ func (s *Skipped) add(o Skipped) {
 	s.Unreadable += o.Unreadable
 }
 
-// EndpointResult is one endpoint that letters were sent to.
+// EndpointResult is of one endpoint that letters were sent to.
 type EndpointResult struct {
 	ID           string `json:"id"`
 	Name         string `json:"name,omitempty"`
@@ -77,7 +77,7 @@ func (r *Replay) result(left int64) Result {
 	return result
 }
 
-// Progress is where a replay is.
+// Progress is how far a replay is.
 type Progress struct {
 	Done, Total int64
 	Waits       []string // paths of endpoints that throttle

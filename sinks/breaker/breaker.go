@@ -1,10 +1,10 @@
 // Package breaker is the state machine behind an endpoint's back-off: closed,
-// backing off until a time, probing. It is pure: it has no clock, no timer and
-// no goroutine; whoever asks brings the time.
+// backing off until a time, probing. The clock is passed in; it has no timer and
+// no goroutine.
 //
-// No library has this shape (a wait that doubles up to a cap, a single probe,
+// No library has this shape: a wait that doubles up to a cap, a single probe,
 // everything else dropped while it is open, a floor that a throttling service
-// sets), so it is ours.
+// sets.
 package breaker
 
 import (
@@ -14,18 +14,18 @@ import (
 	"time"
 )
 
-// State is what the breaker does with a batch.
+// State is what the breaker decides about a batch.
 type State uint8
 
 // The states of a breaker.
 const (
 	Closed     State = iota // batches go out
-	BackingOff              // until RetryAt, nothing goes out
-	Probing                 // one batch is out to see; everything else waits for its result
+	BackingOff              // nothing goes out until the wait is over
+	Probing                 // one batch is out; everything else is refused until its result
 )
 
 // jitterPart is the largest part of a wait that jitter takes off: one fifth.
-// Jitter only shortens, so that the cap stays a cap.
+// Jitter never adds, so that the cap stays a cap.
 const jitterPart = 0.2
 
 // Breaker is safe for use by several goroutines.
@@ -46,7 +46,7 @@ type Breaker struct {
 
 const forever = math.MaxInt64
 
-// New gives a closed breaker. Waits start at initial and double up to max.
+// New returns a closed breaker. Waits start at initial and double up to max.
 func New(initial, max time.Duration, jitter func() float64) *Breaker {
 	return &Breaker{initial: initial, max: max, jitter: jitter, wait: initial}
 }
@@ -58,15 +58,14 @@ type Permit struct {
 	Probe      bool // this batch is the probe
 }
 
-// Blocked tells, without a lock, whether a batch would be refused at this time.
+// Blocked reports, without a lock, whether a batch would be refused at this time.
 func (b *Breaker) Blocked(now time.Time) bool {
 	until := b.openUntil.Load()
 	return until != 0 && now.UnixNano() < until
 }
 
-// Acquire asks to send one batch. While backing off it refuses; the first to
-// ask once the wait is over is the probe, and everyone else is refused until
-// the probe's result is in.
+// Acquire returns a permit to send one batch, or false. The first permit after a
+// wait is the probe's, and there is no other until its result is reported.
 func (b *Breaker) Acquire(now time.Time) (Permit, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -84,8 +83,8 @@ func (b *Breaker) Acquire(now time.Time) (Permit, bool) {
 	return Permit{generation: b.generation}, true
 }
 
-// Success reports that the service took the batch, or found fault with the
-// batch alone: either way it works. It tells whether that ended a back-off.
+// Success reports that the service took the batch, or rejected only what is in
+// it: either way the service works. It returns whether that ended a back-off.
 func (b *Breaker) Success(p Permit) (closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,8 +97,8 @@ func (b *Breaker) Success(p Permit) (closed bool) {
 
 // Failure reports that the service did not take the batch. The back-off is no
 // shorter than atLeast, which is what a throttling service asked for, nor ever
-// longer than the maximum. It tells whether this failure opened the breaker,
-// and until when it is open.
+// longer than the maximum. It returns until when the breaker is open, and whether
+// this failure opened it.
 func (b *Breaker) Failure(p Permit, now time.Time, atLeast time.Duration) (retryAt time.Time, opened bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,8 +114,8 @@ func (b *Breaker) Failure(p Permit, now time.Time, atLeast time.Duration) (retry
 	return b.retryAt, true
 }
 
-// Cancel reports that the batch was given up for a reason of ours, a stop say:
-// it counts neither way. A probe that is cancelled leaves room for the next.
+// Cancel reports that the batch has no result, because of a stop say: it counts
+// neither as success nor as failure. After a cancelled probe another may go out.
 func (b *Breaker) Cancel(p Permit) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,15 +126,15 @@ func (b *Breaker) Cancel(p Permit) {
 	b.openUntil.Store(b.retryAt.UnixNano())
 }
 
-// Reset closes the breaker whatever it is doing, because its endpoint was
-// changed: new keys end a back-off at once.
+// Reset closes the breaker in any state, because its endpoint was changed: new
+// keys end a back-off at once.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.close()
 }
 
-// State gives the state and, unless it is closed, the time at which the wait
+// State returns the state and, unless it is closed, the time at which the wait
 // ends or ended.
 func (b *Breaker) State() (State, time.Time) {
 	b.mu.Lock()
