@@ -218,12 +218,12 @@ func TestUpdateWhileSending(t *testing.T) {
 		after time.Duration // until the batch is sent on the new one, since the update
 		calls int           // on the new one
 	}{
-		"the old way works to the end":          {took: 100 * ms},
-		"refused: goes the new way":             {took: 100 * ms, old: unauthorized, after: 100 * ms, calls: 1},
-		"unreachable: goes the new way":         {took: 100 * ms, old: errTest, after: 100 * ms, calls: 1},
-		"rejected: goes the new way":            {took: 100 * ms, old: refusal(event.Rejected, 0), after: 100 * ms, calls: 1},
-		"throttled meanwhile: goes the new way": {took: 100 * ms, old: throttled, after: 100 * ms, calls: 1},
-		"throttled before: the wait ends":       {old: throttled, calls: 1},
+		"the old connection works to the end":      {took: 100 * ms},
+		"refused: sent on the new one":             {took: 100 * ms, old: unauthorized, after: 100 * ms, calls: 1},
+		"unreachable: sent on the new one":         {took: 100 * ms, old: errTest, after: 100 * ms, calls: 1},
+		"rejected: sent on the new one":            {took: 100 * ms, old: refusal(event.Rejected, 0), after: 100 * ms, calls: 1},
+		"throttled meanwhile: sent on the new one": {took: 100 * ms, old: throttled, after: 100 * ms, calls: 1},
+		"throttled before: the wait ends":          {old: throttled, calls: 1},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -240,7 +240,7 @@ func TestUpdateWhileSending(t *testing.T) {
 				advance(5 * ms)
 				closeOld := h.Update(newKeys())
 				if closeOld == nil {
-					t.Fatal("new keys are no new way")
+					t.Fatal("new keys make no new connection")
 				}
 				closed := make(chan error)
 				go func() { closed <- closeOld(t.Context()) }()
@@ -256,7 +256,7 @@ func TestUpdateWhileSending(t *testing.T) {
 				}
 				advance(0)
 				if s := h.snapshot().State; (s == StateReady) != (test.calls > 0) {
-					t.Errorf("state is %s after %d sends the new way", s, test.calls)
+					t.Errorf("state is %s after %d sends on the new connection", s, test.calls)
 				}
 				h.put(0, 1)
 				advance(10 * ms)
