@@ -58,7 +58,8 @@ func BenchmarkStore(b *testing.B) {
 		b.Run(name+"/Change", func(b *testing.B) { changeOne(b, s) })
 		// What a change by another process costs this one.
 		b.Run(name+"/Watch", func(b *testing.B) {
-			follower := New(path, Options{Keyring: k, Debounce: 1})
+			follower := New(path, Options{Keyring: k})
+			follower.debounce = 1
 			if _, err := follower.Load(b.Context()); err != nil {
 				b.Fatal(err)
 			}

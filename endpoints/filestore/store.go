@@ -31,16 +31,6 @@ type Options struct {
 	Keyring *secrets.Keyring
 	// Logger gets an error with every violation of a broken edit. Default: none.
 	Logger *zap.Logger
-	// OnReload, if set, is called after every attempt to take over a changed
-	// file: with nil if the set was taken over, else with what was wrong.
-	// It is called from the goroutine that runs Watch, before apply.
-	OnReload func(err error)
-	// Debounce is how long the file must be quiet before it is read, so that
-	// a write in several steps is read once. Default 100ms.
-	Debounce time.Duration
-	// Recheck is how often the file is read without a sign of a change: some
-	// file systems (NFS, bind mounts of a desktop's VM) give none. Default 30s.
-	Recheck time.Duration
 }
 
 // Store is an endpoints.Store in a file, which it follows. It is safe for use by
@@ -50,6 +40,12 @@ type Store struct {
 	o    Options
 	log  *zap.Logger
 	live endpoints.Live // the last good set
+
+	// debounce is how long the file must be quiet before it is read, so that a
+	// write in several steps is read once. recheck is how often it is read
+	// without a sign of a change: some file systems (NFS, bind mounts of a
+	// desktop's VM) send none.
+	debounce, recheck time.Duration
 
 	mu      sync.Mutex
 	content []byte // of the file at the last attempt, good or bad; nil: none
@@ -64,17 +60,11 @@ var _ endpoints.Store = (*Store)(nil)
 
 // New returns a store of the file at path, without reading it.
 func New(path string, o Options) *Store {
-	if o.Debounce <= 0 {
-		o.Debounce = 100 * time.Millisecond
-	}
-	if o.Recheck <= 0 {
-		o.Recheck = 30 * time.Second
-	}
 	log := o.Logger
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Store{path: path, o: o, log: log, box: o.Keyring.Box(nil)}
+	return &Store{path: path, o: o, log: log, debounce: 100 * time.Millisecond, recheck: 30 * time.Second, box: o.Keyring.Box(nil)}
 }
 
 // Load reads the file. An error names the file and what to do; it wraps
@@ -182,9 +172,6 @@ func (s *Store) reload() {
 		s.refused(err)
 	} else {
 		s.log.Info("endpoints file taken over", zap.String("file", s.path), zap.Int("endpoints", len(s.Current())))
-	}
-	if s.o.OnReload != nil {
-		s.o.OnReload(err)
 	}
 }
 

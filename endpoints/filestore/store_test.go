@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -119,13 +118,14 @@ type following struct {
 
 	mu   sync.Mutex // the bubble orders what happens, but the race detector can't see timers do it
 	sets []string   // paths of each set applied
-	errs []error    // each call of OnReload
 }
 
-func (w *following) reloads() []error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.Clone(w.errs)
+// wantLogged compares how often the file was taken over, and refused.
+func (w *following) wantLogged(t *testing.T, taken, refused int) {
+	t.Helper()
+	if w.logs.FilterMessageSnippet("taken over").Len() != taken || w.logs.FilterMessageSnippet("refused").Len() != refused {
+		t.Fatalf("logged %v, want %d times taken over, %d times refused", w.logs.All(), taken, refused)
+	}
 }
 
 // follow runs f in a bubble against a followed file that holds set("a") and
@@ -137,14 +137,7 @@ func follow(t *testing.T, f func(t *testing.T, w *following)) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
 		w := &following{path: path, signals: make(chan struct{}, 1), logs: logs}
-		s := New(path, Options{
-			Logger: zap.New(core), Debounce: 100 * time.Millisecond, Recheck: time.Minute,
-			OnReload: func(err error) {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				w.errs = append(w.errs, err)
-			},
-		})
+		s := New(path, Options{Logger: zap.New(core)})
 		w.Store = s
 		if _, err := s.Load(t.Context()); err != nil {
 			t.Fatal(err)
@@ -198,10 +191,8 @@ func TestFollowReadsOnceTheFileIsQuiet(t *testing.T) {
 		w.want(t)
 		after(time.Millisecond)
 		w.want(t, "a b")
-		if len(w.reloads()) != 1 || w.reloads()[0] != nil {
-			t.Errorf("half a write was read: %v", w.reloads())
-		}
-		w.signal() // somebody else's file in the same directory
+		w.wantLogged(t, 1, 0) // half a write was not read
+		w.signal()            // somebody else's file in the same directory
 		after(time.Second)
 		w.want(t, "a b")
 	})
@@ -224,7 +215,7 @@ func TestFollowReadsInABusyDirectoryToo(t *testing.T) {
 func TestFollowRechecksWithoutASignal(t *testing.T) {
 	follow(t, func(t *testing.T, w *following) {
 		write(t, w.path, set("b"))
-		after(time.Minute - time.Nanosecond)
+		after(w.recheck - time.Nanosecond)
 		w.want(t)
 		after(time.Nanosecond)
 		w.want(t, "b")
@@ -240,24 +231,15 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 		if !w.Stale() {
 			t.Error("a broken edit doesn't show")
 		}
-		var v endpoints.ValidationErrors
-		if len(w.reloads()) != 1 || !errors.As(w.reloads()[0], &v) || len(v) != 2 {
-			t.Fatalf("reloads %v, want one with two violations", w.reloads())
-		}
-		logged := w.logs.FilterLevelExact(zap.ErrorLevel).TakeAll()
-		if len(logged) != 1 {
-			t.Fatalf("%d errors logged, want 1", len(logged))
-		}
-		fields := logged[0].ContextMap()
+		w.wantLogged(t, 0, 1)
+		fields := w.logs.All()[0].ContextMap()
 		if all, _ := fields["violations"].([]any); len(all) != 2 || fields["endpointsInForce"] != int64(1) || fields["file"] != w.path {
 			t.Errorf("logged %v", fields)
 		}
 
 		w.signal() // nothing new: not told again
 		after(time.Hour)
-		if len(w.reloads()) != 1 {
-			t.Errorf("one broken edit reported %d times", len(w.reloads()))
-		}
+		w.wantLogged(t, 0, 1)
 
 		write(t, w.path, set("a", "c"))
 		w.signal()
@@ -314,8 +296,9 @@ func TestFollowSurvivesTheFilesAbsence(t *testing.T) {
 		}
 		w.signal()
 		after(time.Hour)
-		if len(w.reloads()) != 1 || !errors.Is(w.reloads()[0], fs.ErrNotExist) {
-			t.Fatalf("reloads %v, want one absence", w.reloads())
+		w.wantLogged(t, 0, 1)
+		if got := w.logs.All()[0].ContextMap()["error"]; !strings.Contains(got.(string), "does not exist") {
+			t.Errorf("logged %v", got)
 		}
 		w.want(t)
 		if !w.Stale() {

@@ -28,7 +28,7 @@ func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) err
 	if err != nil {
 		// The kernel's limit of watchers is no reason not to start.
 		s.log.Warn("the endpoints file can't be watched: looking at it now and then instead",
-			zap.String("file", s.path), zap.Duration("every", s.o.Recheck), zap.Error(err))
+			zap.String("file", s.path), zap.Duration("every", s.recheck), zap.Error(err))
 	} else {
 		dirs := &dirWatch{w: w, path: s.path}
 		look = dirs.sync
@@ -89,7 +89,7 @@ func (s *Store) follow(ctx context.Context, signals <-chan struct{}, look func()
 		s.reload()
 	}
 	read() // whatever happened since Load
-	recheck := time.NewTicker(s.o.Recheck)
+	recheck := time.NewTicker(s.recheck)
 	defer recheck.Stop()
 	for {
 		set, fresh, next := s.live.Take()
@@ -115,16 +115,16 @@ func (s *Store) follow(ctx context.Context, signals <-chan struct{}, look func()
 // than ten times that: in a busy directory they never stop. It reports whether
 // ctx is still alive.
 func (s *Store) settle(ctx context.Context, signals <-chan struct{}) bool {
-	quiet := time.NewTimer(s.o.Debounce)
+	quiet := time.NewTimer(s.debounce)
 	defer quiet.Stop()
-	enough := time.NewTimer(10 * s.o.Debounce)
+	enough := time.NewTimer(10 * s.debounce)
 	defer enough.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-signals:
-			quiet.Reset(s.o.Debounce)
+			quiet.Reset(s.debounce)
 		case <-quiet.C:
 			return true
 		case <-enough.C:

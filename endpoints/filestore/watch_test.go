@@ -2,13 +2,14 @@ package filestore
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"twinegress/endpoints"
 	"twinegress/endpoints/storetest"
@@ -17,23 +18,26 @@ import (
 // watched is a store that watches a real directory. Every set and every error
 // arrives on a channel, so that no test waits for time to pass.
 type watched struct {
-	sets chan string
-	errs chan error
+	sets   chan string
+	errors lines
 }
 
-// watch starts Watch, which ends with the test. Recheck is out of reach: what
+// lines is where a logger writes to.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
+// watch starts Watch, which ends with the test. recheck is out of reach: what
 // arrives was noticed.
 func watch(t *testing.T, path string) *watched {
 	t.Helper()
-	w := &watched{sets: make(chan string, 100), errs: make(chan error, 100)}
-	s := New(path, Options{
-		Debounce: time.Millisecond, Recheck: time.Hour,
-		OnReload: func(err error) {
-			if err != nil {
-				w.errs <- err
-			}
-		},
-	})
+	w := &watched{sets: make(chan string, 100), errors: make(lines, 100)}
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(w.errors), zap.ErrorLevel)
+	s := New(path, Options{Logger: zap.New(core)})
+	s.debounce, s.recheck = time.Millisecond, time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Watch(ctx, func(eps []endpoints.Endpoint) { w.sets <- pathsOf(eps) }) }()
@@ -48,37 +52,41 @@ func watch(t *testing.T, path string) *watched {
 
 func (w *watched) want(t *testing.T, paths string) {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
-	for {
-		select {
-		case got := <-w.sets:
-			if got == paths {
-				return
-			}
-			t.Logf("passing over %q", got)
-		case <-timeout:
-			t.Fatalf("the set %q never came", paths)
-		}
-	}
+	await(t, w.sets, func(got string) bool { return got == paths })
 }
 
-func (w *watched) wantErr(t *testing.T, is func(error) bool) {
+func (w *watched) wantError(t *testing.T, part string) {
+	t.Helper()
+	await(t, w.errors, func(got string) bool { return strings.Contains(got, part) })
+}
+
+// await blocks until the value that a test waits for has come.
+func await[T any](t *testing.T, values <-chan T, is func(T) bool) {
 	t.Helper()
 	timeout := time.After(20 * time.Second)
 	for {
 		select {
-		case err := <-w.errs:
-			if is(err) {
+		case got := <-values:
+			if is(got) {
 				return
 			}
-			t.Logf("passing over %v", err)
+			t.Logf("passing over %v", got)
 		case <-timeout:
-			t.Fatal("the error never came")
+			t.Fatal("what is waited for never came")
 		}
 	}
 }
 
-func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+const missing = "does not exist"
+
+// watchA is watch, of a file that holds set("a").
+func watchA(t *testing.T, path string) *watched {
+	t.Helper()
+	write(t, path, set("a"))
+	w := watch(t, path)
+	w.want(t, "a")
+	return w
+}
 
 // rename puts content into place as careful editors do.
 func rename(t *testing.T, path, content string) {
@@ -91,17 +99,13 @@ func TestWatch(t *testing.T) {
 	for name, f := range map[string]func(t *testing.T, dir string){
 		"written in place": func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "e.json")
-			write(t, path, set("a"))
-			w := watch(t, path)
-			w.want(t, "a")
+			w := watchA(t, path)
 			write(t, path, set("b"))
 			w.want(t, "b")
 		},
 		"renamed over, again and again": func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "e.json")
-			write(t, path, set("a"))
-			w := watch(t, path)
-			w.want(t, "a")
+			w := watchA(t, path)
 			for _, p := range []string{"b", "c", "d"} {
 				rename(t, path, set(p))
 				w.want(t, p)
@@ -109,9 +113,7 @@ func TestWatch(t *testing.T) {
 		},
 		"old one moved away, as vim does": func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "e.json")
-			write(t, path, set("a"))
-			w := watch(t, path)
-			w.want(t, "a")
+			w := watchA(t, path)
 			storetest.Must(t, os.Rename(path, path+"~"))
 			write(t, path, set("b"))
 			storetest.Must(t, os.Remove(path+"~"))
@@ -119,18 +121,16 @@ func TestWatch(t *testing.T) {
 		},
 		"broken, then corrected": func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "e.json")
-			write(t, path, set("a"))
-			w := watch(t, path)
-			w.want(t, "a")
+			w := watchA(t, path)
 			rename(t, path, "[{}]")
-			w.wantErr(t, func(err error) bool { var v endpoints.ValidationErrors; return errors.As(err, &v) })
+			w.wantError(t, "type: is required")
 			rename(t, path, set("b"))
 			w.want(t, "b")
 		},
 		"created after the start, its directory too": func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "x", "y", "e.json")
 			w := watch(t, path)
-			w.wantErr(t, missing)
+			w.wantError(t, missing)
 			storetest.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
 			write(t, path, set("a"))
 			w.want(t, "a")
@@ -140,11 +140,9 @@ func TestWatch(t *testing.T) {
 		"directory replaced": func(t *testing.T, dir string) {
 			path := filepath.Join(dir, "x", "e.json")
 			storetest.Must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
-			write(t, path, set("a"))
-			w := watch(t, path)
-			w.want(t, "a")
+			w := watchA(t, path)
 			storetest.Must(t, os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, "old")))
-			w.wantErr(t, missing)
+			w.wantError(t, missing)
 			storetest.Must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
 			write(t, path, set("b"))
 			w.want(t, "b")

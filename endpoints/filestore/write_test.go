@@ -20,7 +20,8 @@ import (
 
 func loaded(t *testing.T, path string) *Store {
 	t.Helper()
-	s := New(path, Options{Recheck: time.Hour})
+	s := New(path, Options{})
+	s.recheck = time.Hour
 	_, err := s.Load(t.Context())
 	storetest.Must(t, err)
 	return s
