@@ -55,32 +55,14 @@ func TestParseConnectionString(t *testing.T) {
 		},
 		"setting of an old library": {in: base + ";TransportType=Amqp", want: full},
 
+		// Each mistake by itself is in violationrows_test.go.
 		"empty":                 {in: "", err: "Endpoint is missing; SharedAccessKeyName and SharedAccessKey are missing"},
-		"bare key":              {in: "SECRETSECRET", err: "part 1 is not of the form"},
-		"no endpoint":           {in: "SharedAccessKeyName=send;SharedAccessKey=" + key1, err: "Endpoint is missing"},
-		"no key name":           {in: "Endpoint=sb://ns/;SharedAccessKey=" + key1, err: "SharedAccessKeyName is missing"},
-		"no key":                {in: "Endpoint=sb://ns/;SharedAccessKeyName=send", err: "SharedAccessKey is missing"},
-		"empty key":             {in: "Endpoint=sb://ns/;SharedAccessKeyName=send;SharedAccessKey=", err: "part 3: SharedAccessKey must not be empty"},
-		"space in the key":      {in: "Endpoint=sb://ns/;SharedAccessKeyName=send;SharedAccessKey=SEC RET", err: "must not have spaces"},
-		"not a key":             {in: "Endpoint=sb://ns/;SharedAccessKeyName=send;SharedAccessKey=SECRET<>", err: "letters, digits"},
-		"key and name swapped":  {in: "Endpoint=sb://ns/;SharedAccessKeyName=" + key1 + ";SharedAccessKey=send", err: "part 2: SharedAccessKeyName must"},
 		"separator missing":     {in: "Endpoint=sb://ns/;SharedAccessKeyName=sendSharedAccessKey=" + key1, err: "part 2: SharedAccessKeyName must"},
 		"equals sign missing":   {in: "Endpoint=sb://ns/;SharedAccessKeyName=send;SharedAccessKey" + key1, err: "part 3: unknown name"},
-		"unknown part":          {in: base + ";EntityPaht=hub", err: "part 4: unknown name"},
-		"repeated part":         {in: base + ";endpoint=sb://other/", err: "part 4 repeats"},
-		"key and signature":     {in: base + ";SharedAccessSignature=SECRET", err: "one or the other"},
-		"http":                  {in: strings.Replace(base, "sb:", "https:", 1), err: "must start with sb://"},
 		"path in the endpoint":  {in: strings.Replace(base, ".net/", ".net/hub", 1), err: "part 1: Endpoint must be sb://host/"},
 		"user in the endpoint":  {in: strings.Replace(base, "sb://", "sb://SECRET:SECRET@", 1), err: "part 1: Endpoint must be sb://host/"},
-		"no host":               {in: strings.Replace(base, "ns.servicebus.windows.net/", "", 1), err: "the host is empty"},
 		"no port after a colon": {in: strings.Replace(base, ".net/", ".net:/", 1), err: "its port must be"},
-		"port too high":         {in: strings.Replace(base, ".net/", ".net:65536/", 1), err: "its port must be"},
-		"a hyphen at an end":    {in: strings.Replace(base, "sb://ns.", "sb://-ns.", 1), err: "must start and end with a letter or a digit"},
-		"half an address":       {in: strings.Replace(base, "ns.servicebus.windows.net", "10.1.2", 1), err: "must be an IPv4 address"},
 		"an address":            {in: strings.Replace(base, "ns.servicebus.windows.net", "10.1.2.3:5671", 1), want: ConnectionString{Endpoint: "sb://10.1.2.3:5671/", Host: "10.1.2.3:5671", SharedAccessKeyName: "send", SharedAccessKey: key1}},
-		"entity empty":          {in: base + ";EntityPath=", err: "part 4: EntityPath must not be empty"},
-		"entity with a slash":   {in: base + ";EntityPath=/hub", err: "neither start nor end"},
-		"emulator perhaps":      {in: base + ";UseDevelopmentEmulator=perhaps", err: "must be true or false"},
 		"everything that is wrong": {
 			in: "Endpoint=http://ns/;SharedAccessKeyName=;SharedAccessKey=a b;EntityPath=x y;Foo=1;UseDevelopmentEmulator=maybe;bare",
 			err: "part 1: Endpoint must start with sb://; part 2: SharedAccessKeyName must be a policy's name, without spaces or =; part 3: SharedAccessKey must not have spaces; " +
@@ -134,8 +116,8 @@ func TestConnectionStringIsMaskedEverywhere(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", key1: "***", "Endpoint=sb://ns/;SharedAccessKey" + key1: "***", ehConn + ";EntityPath=hub": want,
 	} {
-		if got := Masked(in); got != want {
-			t.Errorf("Masked(%q) = %q, want %q", in, got, want)
+		if got := masked(in); got != want {
+			t.Errorf("masked(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
@@ -174,7 +156,7 @@ func FuzzParseConnectionString(f *testing.F) {
 		// wrote it into another part as well.
 		public := cs.Endpoint + cs.SharedAccessKeyName + cs.EntityPath
 		if strings.Contains(cs.SharedAccessKey+cs.SharedAccessSignature, marker) && !strings.Contains(public, marker) &&
-			strings.Contains(fmt.Sprintf("%v %+v %#v %s", cs, cs, cs, Masked(s)), marker) {
+			strings.Contains(fmt.Sprintf("%v %+v %#v %s", cs, cs, cs, masked(s)), marker) {
 			t.Fatalf("%q prints its key", s)
 		}
 		// Parsing the masked form gives the same but for the key: nothing is

@@ -10,9 +10,16 @@ import (
 // methods, those that mask its secrets among them.
 type Document Endpoint
 
-// Document returns e as it is shown, the secrets masked.
+// Document returns e as it is shown, with its secrets masked. It isn't a valid
+// endpoint any more.
 func (e Endpoint) Document() Document {
-	e = e.Redacted()
+	e.secrets(func(_ string, s *string) {
+		if e.Type.AMQP() {
+			*s = masked(*s)
+		} else {
+			*s = mask // a bare key, even if it should look like a connection string
+		}
+	})
 	e.LastUpdated = e.LastUpdated.UTC()
 	return Document(e)
 }

@@ -35,19 +35,16 @@ func (cs ConnectionString) String() string {
 	return strings.Join(parts, ";")
 }
 
-// GoString is String: %#v must not show the key either.
-func (cs ConnectionString) GoString() string { return cs.String() }
-
-// Format is String for every verb: without it %d and the like print the fields.
+// Format is String for every verb: without it %#v, %d and the like print the fields.
 func (cs ConnectionString) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, cs.String()) }
 
 // MarshalText is String, which covers encoding/json, zap and slog.
 func (cs ConnectionString) MarshalText() ([]byte, error) { return []byte(cs.String()), nil }
 
-// Masked renders the connection string s without its secret, for logs and API
+// masked renders the connection string s without its secret, for logs and API
 // replies. What doesn't parse (a bare key, a broken string) is masked whole,
 // since any part of it may be the key.
-func Masked(s string) string {
+func masked(s string) string {
 	if s == "" {
 		return ""
 	}
@@ -59,20 +56,6 @@ func Masked(s string) string {
 		return mask
 	}
 	return cs.String()
-}
-
-// Redacted returns e with the secrets of both connection strings masked. It is
-// for showing only: it isn't a valid endpoint any more.
-func (e Endpoint) Redacted() Endpoint {
-	e = e.Clone()
-	e.secrets(func(_ string, s *string) {
-		if e.Type.AMQP() {
-			*s = Masked(*s)
-		} else {
-			*s = mask // a bare key, even if it should look like a connection string
-		}
-	})
-	return e
 }
 
 // unmask puts the stored keys where e has their masks. It doesn't where the
@@ -97,7 +80,7 @@ func (e *Endpoint) unmask(stored Endpoint, v *ValidationErrors) {
 // unmasked returns the string that is s, but for its mask, and goes to the
 // same place as the stored one.
 func unmasked(s, stored string) (string, bool) {
-	if stored != "" && (s == mask || s == Masked(stored)) {
+	if stored != "" && (s == mask || s == masked(stored)) {
 		return stored, true // as it was, in the order that it was written in
 	}
 	was, err := ParseConnectionString(stored)
@@ -122,10 +105,7 @@ func unmasked(s, stored string) (string, bool) {
 	return s, ok
 }
 
-// GoString is String: %#v must not show the keys either.
-func (e Endpoint) GoString() string { return e.String() }
-
-// Format is String for every verb: without it %d and the like print the fields.
+// Format is String for every verb: without it %#v, %d and the like print the fields.
 func (e Endpoint) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, e.String()) }
 
 // LogValue keeps slog from reflecting over the fields.

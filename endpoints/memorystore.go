@@ -16,28 +16,14 @@ var _ Store = (*MemoryStore)(nil)
 
 // NewMemoryStore returns a store that holds eps, or what is wrong with them.
 func NewMemoryStore(eps []Endpoint, o Options) (*MemoryStore, error) {
-	s := &MemoryStore{opts: o}
-	if err := s.Set(eps); err != nil {
+	set, err := Prepare(eps, o)
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
-}
-
-// Set replaces the whole set, or reports what is wrong and leaves it alone.
-// Ids are given as Prepare does, unlike in Change.
-func (s *MemoryStore) Set(eps []Endpoint) error {
-	set, err := Prepare(eps, s.opts)
-	if err != nil {
-		return err
-	}
-	release, err := s.live.Acquire(context.Background())
-	if err != nil {
-		return err
-	}
-	defer release()
-	Stamp(set, s.live.Current(), time.Now())
+	Stamp(set, nil, time.Now())
+	s := &MemoryStore{opts: o}
 	s.live.Put(set)
-	return nil
+	return s, nil
 }
 
 // Load returns the set.

@@ -85,7 +85,11 @@ func TestConservation(t *testing.T) {
 			return s.Pipeline.Status().Ingest.Records >= int64(max(step-2, 0)*total/steps)
 		})
 		w.produce(records[step*total/steps : (step+1)*total/steps]...)
-		if err := store.Set(sets[rnd.IntN(len(sets))]); err != nil {
+		next, err := endpoints.Prepare(sets[rnd.IntN(len(sets))], options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Change(ctx, func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) { return next, nil }); err != nil {
 			t.Fatal(err)
 		}
 		entity := []string{"hub", "topic", "grid"}[rnd.IntN(3)]
