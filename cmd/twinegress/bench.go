@@ -64,7 +64,7 @@ func benchCommand() *cobra.Command {
 			return errors.Join(err, writeFile("--svg", svg, report.WriteSVG), writeFile("--benchfmt", benchfmt, report.WriteBenchfmt))
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &output, "text")
 	f := cmd.Flags()
 	f.IntVar(&o.Pairs, "pairs", 5, "how often the two sides of a scenario take turns")
 	f.IntVar(&o.Events, "events", 0, "events of a run (default each scenario's own number)")

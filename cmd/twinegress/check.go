@@ -42,7 +42,7 @@ func checkCommand() *cobra.Command {
 		},
 	}
 	from.add(cmd)
-	formatFlag(cmd, &output, "table")
+	outputFlag(cmd, &output, "table")
 	return cmd
 }
 

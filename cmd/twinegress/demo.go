@@ -14,7 +14,7 @@ import (
 func demoCommand() *cobra.Command {
 	o := demo.Options{Version: version}
 	var fault, output string
-	var names []string
+	names := make([]string, 0, len(demo.Scenarios))
 	var scenarios strings.Builder
 	for _, s := range demo.Scenarios {
 		names = append(names, s.Name)
@@ -43,7 +43,7 @@ func demoCommand() *cobra.Command {
 	f.StringVar(&fault, "fault", "", "show one endpoint's trouble, `SCENARIO`: see above")
 	completeFrom(cmd, "fault", names)
 	f.BoolVar(&o.Plain, "plain", false, "a line a second instead of the live view, as without a terminal")
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &output, "text")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {
 		case !(o.Rate >= 0) || math.IsInf(o.Rate, 1):

@@ -62,7 +62,7 @@ func emulateCommand() *cobra.Command {
 	f.StringVar(&e.key, "key", "", "the namespace's primary key, base64 (default random)")
 	f.IntVar(&e.partitions, "partitions", 4, "partitions of a hub, and of the ingest topic")
 	f.IntVar(&e.record, "record", 1000, "messages that are kept to look at, per hub or topic")
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &output, "text")
 	return cmd
 }
 

@@ -75,7 +75,7 @@ func (c *apiFlags) listCommand() *cobra.Command {
 	cmd.Flags().StringSliceVar(&eventTypes, "event-types", nil, "only endpoints that take one of these event types")
 	completeFrom(cmd, "types", words(endpoints.Types()))
 	completeFrom(cmd, "event-types", endpoints.EventTypes())
-	formatFlag(cmd, &output, "table")
+	outputFlag(cmd, &output, "table")
 	return cmd
 }
 
@@ -97,7 +97,7 @@ func (c *apiFlags) getCommand() *cobra.Command {
 			})
 		},
 	}
-	formatFlag(cmd, &output, "table")
+	outputFlag(cmd, &output, "table")
 	return cmd
 }
 
@@ -129,7 +129,7 @@ func (c *apiFlags) createCommand() *cobra.Command {
 		},
 	}
 	fileFlag(cmd, &file)
-	formatFlag(cmd, &output, "table")
+	outputFlag(cmd, &output, "table")
 	return cmd
 }
 
@@ -252,8 +252,8 @@ func readBody(file string, in io.Reader) ([]byte, error) {
 	return body, nil
 }
 
-// show prints a reply: as JSON, or decoded by print.
-func show[T any](cmd *cobra.Command, r reply, output string, print func(io.Writer, T) error) error {
+// show writes a reply: as JSON, or decoded by write.
+func show[T any](cmd *cobra.Command, r reply, output string, write func(io.Writer, T) error) error {
 	if output == "json" {
 		var v json.RawMessage
 		if err := r.decode(&v); err != nil {
@@ -265,5 +265,5 @@ func show[T any](cmd *cobra.Command, r reply, output string, print func(io.Write
 	if err := r.decode(&v); err != nil {
 		return err
 	}
-	return print(cmd.OutOrStdout(), v)
+	return write(cmd.OutOrStdout(), v)
 }

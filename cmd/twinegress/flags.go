@@ -33,11 +33,8 @@ func (c *configFlags) load() (config.Config, error) {
 	return cfg, err
 }
 
-// outputFlag adds --output, with the values text and json.
-func outputFlag(cmd *cobra.Command, to *string) { formatFlag(cmd, to, "text") }
-
-// formatFlag adds --output, with the values json and forPeople, the default.
-func formatFlag(cmd *cobra.Command, to *string, forPeople string) {
+// outputFlag adds --output, with the values json and forPeople, the default.
+func outputFlag(cmd *cobra.Command, to *string, forPeople string) {
 	cmd.Flags().StringVar(to, "output", forPeople, "how to print the result: "+forPeople+" or json")
 	completeFrom(cmd, "output", []string{forPeople, "json"})
 	cmd.PreRunE = func(*cobra.Command, []string) error {

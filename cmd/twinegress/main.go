@@ -100,6 +100,6 @@ func versionCommand() *cobra.Command {
 			return err
 		},
 	}
-	outputFlag(cmd, &output)
+	outputFlag(cmd, &output, "text")
 	return cmd
 }

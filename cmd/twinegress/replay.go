@@ -52,7 +52,7 @@ func replayCommand() *cobra.Command {
 	f.StringVar(&o.endpoint, "endpoint", "", "only the letters of this endpoint, by its id or its name")
 	f.StringVar(&o.since, "since", "", "only letters set aside since then: an RFC 3339 time, or how long ago, such as 2h")
 	levelFlag(cmd, &o.level, "warn")
-	outputFlag(cmd, &o.output)
+	outputFlag(cmd, &o.output, "text")
 	return cmd
 }
 
@@ -79,9 +79,7 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 	if err != nil {
 		return usageError{fmt.Errorf("--endpoint %s: %w", o.endpoint, err)}
 	}
-	r, err := app.NewReplay(ctx, app.ReplayOptions{
-		Config: cfg, Endpoints: set, Only: only, Since: since, Progress: view.show, Log: log,
-	})
+	r, err := app.NewReplay(ctx, cfg, since, replay.Options{Endpoints: set, Only: only, Progress: view.show, Log: log})
 	if err != nil {
 		return err
 	}

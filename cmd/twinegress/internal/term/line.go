@@ -22,14 +22,14 @@ func NewStyles(colour bool) Styles {
 	return Styles{Bold: "\x1b[1m", Faint: "\x1b[2m", Good: "\x1b[32m", Warn: "\x1b[33m", Bad: "\x1b[31m"}
 }
 
-// Span is a piece of text in one style; Line is a line of them.
-type (
-	Span struct {
-		style Style
-		text  string
-	}
-	Line []Span
-)
+// Span is a piece of text in one style.
+type Span struct {
+	style Style
+	text  string
+}
+
+// Line is a line of a frame.
+type Line []Span
 
 // cut returns the line, cut to width columns. It counts a character as a column:
 // texts are ours, or errors.
