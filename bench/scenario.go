@@ -13,7 +13,8 @@ import (
 	"twinegress/internal/emulator"
 )
 
-// Scenario is a load to measure, and on which sides.
+// Scenario is a load to measure, and on which sides. It has a field per parameter,
+// of which a scenario sets few.
 type Scenario struct {
 	Name        string
 	About       string

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// scenario is a load, the copies and the service to simulate.
+// scenario is a load, the copies and the service to simulate, with a field per
+// parameter.
 type scenario struct {
 	kind       kind
 	copies     int
@@ -64,7 +65,8 @@ func simulate(s scenario) outcome {
 	return m.outcome()
 }
 
-// simulation is the clock, the service and the counters of a scenario.
+// simulation is the clock, the service and the counters of a scenario: every step
+// of the simulation uses all three.
 type simulation struct {
 	scenario
 	now    time.Duration

@@ -18,8 +18,8 @@ const (
 	defaultListen          = "127.0.0.1:0"
 )
 
-// Config configures the emulated services. Its zero value is a namespace without
-// entities on an ephemeral loopback port.
+// Config configures the emulated services, with a field per setting. Its zero value
+// is a namespace without entities on an ephemeral loopback port.
 type Config struct {
 	// AMQPListen is the namespace's address; "" is an ephemeral loopback port.
 	AMQPListen string

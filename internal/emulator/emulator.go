@@ -11,7 +11,8 @@ import (
 	"twinegress/internal/emulator/amqp"
 )
 
-// Emulator is a set of running services.
+// Emulator is a set of running services. It has a method for each thing that a
+// test, the demo or the benchmark reads or changes at run time.
 type Emulator struct {
 	cfg   Config
 	ca    *authority

@@ -10,7 +10,7 @@ import (
 )
 
 // entity is a hub, a topic or an Event Grid topic, with its counts, its recorded
-// messages and its fault.
+// messages and its fault. Storing a delivery updates all of them under one lock.
 type entity struct {
 	name, kind string
 	maxBytes   int

@@ -12,8 +12,9 @@ import (
 const Namespace = "*"
 
 // Fault is a fault to inject into one entity, or Namespace, until it is replaced or
-// cleared. Fields may be combined; the first in the order below wins. Every and
-// Times limit the delivery faults (Cut to Delay) to some deliveries.
+// cleared. It has a field per kind of fault. Fields may be combined; the first in
+// the order below wins. Every and Times limit the delivery faults (Cut to Delay) to
+// some deliveries.
 type Fault struct {
 	// Down closes the listener and every connection, so that connecting is
 	// refused; clearing it opens the same port again. Only for Namespace and Event Grid topics.

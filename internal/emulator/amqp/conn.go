@@ -22,7 +22,8 @@ const (
 
 var errClosed = errors.New("amqp: connection closed")
 
-// Conn is a peer's connection.
+// Conn is a peer's connection. Its fields are in groups by their user: the reading
+// goroutine, the timers (tmu) and all that write (wmu).
 type Conn struct {
 	// Data is the backend's.
 	Data any
