@@ -24,7 +24,7 @@ func TestDecode(t *testing.T) {
 	deep := func(n int) string {
 		return `{"eventType":"SensorChange","data":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `}`
 	}
-	tests := map[string]struct {
+	cases := map[string]struct {
 		value       string
 		typ         event.Type
 		subject     string
@@ -62,7 +62,7 @@ func TestDecode(t *testing.T) {
 		"nested as deep as may be":           {value: deep(maxDepth - 1), typ: event.SensorChange},
 		"nested too deep":                    {value: deep(maxDepth), reason: event.Undecodable},
 	}
-	for name, tt := range tests {
+	for name, tt := range cases {
 		t.Run(name, func(t *testing.T) {
 			c := chunkOf(tt.value)
 			Decode(c, true)

@@ -11,7 +11,7 @@ import (
 const mib = 1 << 20
 
 func TestLimit(t *testing.T) {
-	tests := map[string]struct {
+	cases := map[string]struct {
 		live uint64
 		want int64
 	}{
@@ -20,7 +20,7 @@ func TestLimit(t *testing.T) {
 		"more":                {100 << 20, (170 + 32) * mib},
 		"much more":           {1000 << 20, (1700 + 32) * mib},
 	}
-	for name, test := range tests {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			got := limitFor(test.live, 192*mib, 70)
 			if got > test.want || got < test.want-mib {

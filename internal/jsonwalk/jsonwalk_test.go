@@ -189,7 +189,7 @@ func TestWalkStops(t *testing.T) {
 }
 
 func TestKeyIs(t *testing.T) {
-	tests := []struct {
+	cases := []struct {
 		key  string
 		want bool
 	}{
@@ -205,7 +205,7 @@ func TestKeyIs(t *testing.T) {
 		{`\ud83d\ude00`, false},
 		{`\"\/\b\f\r\t`, false},
 	}
-	for _, test := range tests {
+	for _, test := range cases {
 		if got := KeyIs([]byte(test.key), "topic"); got != test.want {
 			t.Errorf("KeyIs(%q) is %v", test.key, got)
 		}

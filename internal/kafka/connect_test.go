@@ -54,7 +54,7 @@ func TestConnect(t *testing.T) {
 		return []kfake.Opt{kfake.EnableSASL(), kfake.Superuser(mechanism, "user", "pass")}
 	}
 	trusted := config.TLS{Enabled: true, CAFile: serverFile}
-	tests := map[string]struct {
+	cases := map[string]struct {
 		broker []kfake.Opt
 		ingest config.Ingest
 		fails  bool
@@ -77,7 +77,7 @@ func TestConnect(t *testing.T) {
 			append(user("PLAIN"), kfake.TLS(serverTLS)), config.Ingest{TLS: trusted, SASL: login(config.SASLPlain, "pass")}, false,
 		},
 	}
-	for name, tt := range tests {
+	for name, tt := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			broker, err := kfake.NewCluster(append(tt.broker, kfake.NumBrokers(1))...)

@@ -63,7 +63,7 @@ func TestFilter(t *testing.T) {
 		"Name":"caf\u00e9 \ud83d\ude00 \"x\"","level":4,"Twice":1,"Twice":2,"odd key":"o","k\u0065y":"k",
 		"$metadata":{"$model":"dtmi:example:floor4;2"},"List":[10,{"a":"b"},[true]],"Infinite":1e999,
 		"Padded":" 1","Hex":"0x1F","Zeros":"007","Exponent":"-1.5E+2"}}`
-	tests := []struct {
+	cases := []struct {
 		filter string
 		want   bool
 	}{
@@ -148,7 +148,7 @@ func TestFilter(t *testing.T) {
 		{"NOT ($body.Level = 3 AND $body.On = true)", false},
 	}
 	ev := decoded(t, reading)
-	for _, test := range tests {
+	for _, test := range cases {
 		if got := passes(t, parse(t, test.filter), ev); got != test.want {
 			t.Errorf("%s: %v", test.filter, got)
 		}
@@ -156,7 +156,7 @@ func TestFilter(t *testing.T) {
 }
 
 func TestFilterOddEvents(t *testing.T) {
-	tests := []struct {
+	cases := []struct {
 		body, filter string
 		want         bool
 	}{
@@ -177,7 +177,7 @@ func TestFilterOddEvents(t *testing.T) {
 		{`{"event\u0054ype":"UdfCustom","\u0064ata":7}`, "$body = 7", true},
 		{` {"eventType" : "UdfCustom" , "data" : { "a" : [ 1 , 2 ] } } `, "$body.a[1] = 2", true},
 	}
-	for _, test := range tests {
+	for _, test := range cases {
 		if got := passes(t, parse(t, test.filter), decoded(t, test.body)); got != test.want {
 			t.Errorf("%s of %s: %v", test.filter, test.body, got)
 		}

@@ -25,7 +25,7 @@ func TestTable(t *testing.T) {
 	if n := len(table.byType[event.SensorChange].conditional); n != 2 {
 		t.Errorf("%d conditions, want one for hot and also hot, and one for half", n)
 	}
-	tests := []struct {
+	cases := []struct {
 		body string
 		want []string
 	}{
@@ -38,10 +38,10 @@ func TestTable(t *testing.T) {
 	var l Lookup[string]
 	for range 2 { // with and without memory of before
 		var got [][]string
-		for _, test := range tests {
+		for _, test := range cases {
 			got = append(got, l.Targets(table, decoded(t, test.body)))
 		}
-		for i, test := range tests { // after all of them: none overwrites another's
+		for i, test := range cases { // after all of them: none overwrites another's
 			if !slices.Equal(got[i], test.want) {
 				t.Errorf("%s: %q, want %q", test.body, got[i], test.want)
 			}
