@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // Error says what is wrong with a filter, and where.
@@ -12,14 +11,6 @@ type Error struct {
 	Column  int // in characters, from 1
 	Message string
 	source  string
-}
-
-func newError(source string, offset int, format string, args ...any) *Error {
-	return &Error{
-		Column:  utf8.RuneCountInString(source[:offset]) + 1,
-		Message: fmt.Sprintf(format, args...),
-		source:  source,
-	}
 }
 
 // Error is one line.

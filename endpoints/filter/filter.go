@@ -163,7 +163,7 @@ func (o Operand) write(b *strings.Builder) {
 	case Number:
 		b.WriteString(strconv.FormatFloat(o.Number, 'g', -1, 64))
 	case Text:
-		writeText(b, o.Text)
+		b.WriteString(quoted(o.Text))
 	case Reference:
 		if o.AsNumber {
 			b.WriteString(asNumber + "(")
@@ -177,24 +177,13 @@ func (o Operand) write(b *strings.Builder) {
 			case isPlainName(step.Name):
 				b.WriteString("." + step.Name)
 			default:
-				b.WriteByte('[')
-				writeText(b, step.Name)
-				b.WriteByte(']')
+				b.WriteString("[" + quoted(step.Name) + "]")
 			}
 		}
 	}
 }
 
-func writeText(b *strings.Builder, s string) {
-	b.WriteByte('\'')
-	for i := range len(s) {
-		switch s[i] {
-		case '\'':
-			b.WriteByte('\'')
-		case '\\':
-			b.WriteByte('\\')
-		}
-		b.WriteByte(s[i])
-	}
-	b.WriteByte('\'')
-}
+// escapes are those of the canonical spelling.
+var escapes = strings.NewReplacer(`'`, `''`, `\`, `\\`)
+
+func quoted(s string) string { return "'" + escapes.Replace(s) + "'" }

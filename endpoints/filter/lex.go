@@ -60,92 +60,63 @@ var fields = map[string]Field{
 
 const fieldList = "type, subject, id, time, dataVersion, metadataVersion, topic and $body"
 
+// symbols are the tokens that are no words, and what other languages write in
+// their place; a longer one comes before its own beginning.
+var symbols = []struct {
+	text    string
+	kind    tokenKind
+	op      Op
+	mistake string
+}{
+	{text: "(", kind: openToken},
+	{text: ")", kind: closeToken},
+	{text: ",", kind: commaToken},
+	{text: "<=", kind: compareToken, op: LessOrEqual},
+	{text: ">=", kind: compareToken, op: GreaterOrEqual},
+	{text: "!=", kind: compareToken, op: NotEqual},
+	{text: "==", mistake: "write = for =="},
+	{text: "<>", mistake: "write != for <>"},
+	{text: "=", kind: compareToken, op: Equal},
+	{text: "<", kind: compareToken, op: Less},
+	{text: ">", kind: compareToken, op: Greater},
+	{text: "!", mistake: "write NOT for !, or != for unequal"},
+	{text: "&&", mistake: "write AND for &&"},
+	{text: "||", mistake: "write OR for ||"},
+	{text: `"`, mistake: "text is in single quotes: write 'text'"},
+}
+
 // lex reads the token at offset.
-func (p *parser) lex(offset int) (token, error) {
-	src := p.source
-	for offset < len(src) {
-		r, size := utf8.DecodeRuneInString(src[offset:])
-		if !unicode.IsSpace(r) {
-			break
+func (p *parser) lex(offset int) token {
+	rest := strings.TrimLeftFunc(p.source[offset:], unicode.IsSpace)
+	offset = len(p.source) - len(rest)
+	if rest == "" {
+		return token{start: offset, end: offset}
+	}
+	for _, s := range symbols {
+		if strings.HasPrefix(rest, s.text) {
+			if s.mistake != "" {
+				p.fail(offset, "%s", s.mistake)
+			}
+			return token{kind: s.kind, start: offset, end: offset + len(s.text), op: s.op}
 		}
-		offset += size
 	}
-	t := token{start: offset, end: offset + 1}
-	if offset == len(src) {
-		return token{kind: endToken, start: offset, end: offset}, nil
+	if rest[0] == '\'' {
+		text, end := p.lexText(offset)
+		return token{kind: operandToken, start: offset, end: end, operand: Operand{Kind: Text, Text: text}}
 	}
-	switch c := src[offset]; c {
-	case '(':
-		t.kind = openToken
-		return t, nil
-	case ')':
-		t.kind = closeToken
-		return t, nil
-	case ',':
-		t.kind = commaToken
-		return t, nil
-	case '\'':
-		text, end, err := p.lexText(offset)
-		return token{kind: operandToken, start: offset, end: end, operand: Operand{Kind: Text, Text: text}}, err
-	case '=', '!', '<', '>':
-		return p.lexComparison(offset)
-	case '-', '+', '.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9':
+	if strings.IndexByte("-+.0123456789", rest[0]) >= 0 {
 		return p.lexNumber(offset)
 	}
-	if n := nameLength(src[offset:]); n > 0 {
-		return p.lexWord(offset, offset+n)
+	n := nameLength(rest)
+	if n == 0 {
+		r, _ := utf8.DecodeRuneInString(rest)
+		p.fail(offset, "%q has no meaning here", r)
 	}
-	return t, p.unexpected(offset)
-}
-
-// unexpected is about a character that nothing starts with.
-func (p *parser) unexpected(offset int) error {
-	rest := p.source[offset:]
-	switch {
-	case rest[0] == '"':
-		return p.errorAt(offset, "text is in single quotes: write 'text'")
-	case strings.HasPrefix(rest, "&&"):
-		return p.errorAt(offset, "write AND for &&")
-	case strings.HasPrefix(rest, "||"):
-		return p.errorAt(offset, "write OR for ||")
-	}
-	r, _ := utf8.DecodeRuneInString(rest)
-	return p.errorAt(offset, "%q has no meaning here", r)
-}
-
-func (p *parser) lexComparison(offset int) (token, error) {
-	t := token{kind: compareToken, start: offset, end: offset + 1}
-	two := p.source[offset:min(offset+2, len(p.source))]
-	switch two {
-	case "<=":
-		t.op = LessOrEqual
-	case ">=":
-		t.op = GreaterOrEqual
-	case "!=":
-		t.op = NotEqual
-	case "==":
-		return t, p.errorAt(offset, "write = for ==")
-	case "<>":
-		return t, p.errorAt(offset, "write != for <>")
-	default:
-		switch two[0] {
-		case '=':
-			t.op = Equal
-		case '<':
-			t.op = Less
-		case '>':
-			t.op = Greater
-		default:
-			return t, p.errorAt(offset, "write NOT for !, or != for unequal")
-		}
-		return t, nil
-	}
-	t.end++
-	return t, nil
+	return p.lexWord(offset, offset+n)
 }
 
 // lexText reads from an opening quote to after the closing one.
-func (p *parser) lexText(offset int) (text string, end int, err error) {
+func (p *parser) lexText(offset int) (text string, end int) {
 	var b strings.Builder
 	for i := offset + 1; i < len(p.source); i++ {
 		next := byte(0)
@@ -157,134 +128,115 @@ func (p *parser) lexText(offset int) (text string, end int, err error) {
 			b.WriteByte(next)
 			i++
 		case c == '\'':
-			return b.String(), i + 1, nil
+			return b.String(), i + 1
 		case c == '\\':
-			return "", i, p.errorAt(i, `a backslash in text is written \\, and a quote '' or \'`)
+			p.fail(i, `a backslash in text is written \\, and a quote '' or \'`)
+			return "", i
 		default:
 			b.WriteByte(c)
 		}
 	}
-	return "", offset, p.errorAt(offset, "this text has no closing quote")
+	p.fail(offset, "this text has no closing quote")
+	return "", offset
 }
 
-func (p *parser) lexNumber(offset int) (token, error) {
-	end := offset + 1
-	for end < len(p.source) {
-		// More than numbers have, for the message: 2026-01-01 is one mistake.
-		c := p.source[end]
-		if !strings.ContainsRune("+-._", rune(c)) && (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') {
-			break
-		}
-		end++
-	}
-	text := p.source[offset:end]
-	t := token{kind: operandToken, start: offset, end: end}
+// numberLike is more than numbers have, for the message: 2026-01-01 is one mistake.
+const numberLike = "+-._0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+func (p *parser) lexNumber(offset int) token {
+	rest := p.source[offset:]
+	text := rest[:len(rest)-len(strings.TrimLeft(rest, numberLike))]
 	// ParseFloat takes more than numbers as JSON has them.
 	n, err := strconv.ParseFloat(text, 64)
 	switch {
 	case errors.Is(err, strconv.ErrRange):
-		return t, p.errorAt(offset, "this number is too large: up to 1.7e308 is possible")
+		p.fail(offset, "this number is too large: up to 1.7e308 is possible")
 	case err != nil || strings.ContainsAny(text, "xXpPnN_") || strings.ContainsRune("+.", rune(text[0])) || strings.HasSuffix(text, "."):
-		return t, p.errorAt(offset, "%s is not a number such as 3, -0.5 or 1e6", shown(text))
+		p.fail(offset, "%s is not a number such as 3, -0.5 or 1e6", shown(text))
 	}
-	t.operand = Operand{Kind: Number, Number: n}
-	return t, nil
+	return token{kind: operandToken, start: offset, end: offset + len(text), operand: Operand{Kind: Number, Number: n}}
 }
 
 // lexWord reads what starts with a name: a keyword, or a reference with its
 // path, in which a keyword is a name like any other.
-func (p *parser) lexWord(offset, end int) (token, error) {
+func (p *parser) lexWord(offset, end int) token {
 	name := p.source[offset:end]
 	if t, ok := keywords[strings.ToUpper(name)]; ok {
 		t.start, t.end = offset, end
-		return t, nil
+		return t
 	}
 	if strings.EqualFold(name, asNumber) {
 		return p.lexAsNumber(offset, end)
 	}
 	field, ok := fields[strings.ToLower(name)]
-	t := token{kind: operandToken, start: offset, end: end}
 	if !ok {
-		return t, p.errorAt(offset, "%s", unknownName(name))
+		p.fail(offset, "%s", unknownName(name))
 	}
-	t.operand = Operand{Kind: Reference, Field: field}
-	for t.end < len(p.source) {
+	t := token{kind: operandToken, start: offset, end: end, operand: Operand{Kind: Reference, Field: field}}
+	for t.end < len(p.source) && p.err == nil {
 		var step Step
-		var err error
 		switch p.source[t.end] {
 		case '.':
 			n := nameLength(p.source[t.end+1:])
 			if n == 0 {
-				return t, p.errorAt(t.end+1, "expected a name after the dot; a name with other than letters, digits, _, $ and - is written ['name']")
+				p.fail(t.end+1, "expected a name after the dot; a name with other than letters, digits, _, $ and - is written ['name']")
 			}
 			step = Step{Name: p.source[t.end+1 : t.end+1+n], Index: NoIndex}
 			t.end += 1 + n
 		case '[':
-			step, t.end, err = p.lexBracket(t.end)
-			if err != nil {
-				return t, err
-			}
+			step, t.end = p.lexBracket(t.end)
 		default:
-			return t, nil
+			return t
 		}
 		if field != Body {
-			return t, p.errorAt(offset, "%s is text and has no members; the event's data is $body", field)
+			p.fail(offset, "%s is text and has no members; the event's data is $body", field)
 		}
 		if t.operand.Path = append(t.operand.Path, step); len(t.operand.Path) > maxPath {
-			return t, p.errorAt(offset, "this path has more than %d steps", maxPath)
+			p.fail(offset, "this path has more than %d steps", maxPath)
 		}
 	}
-	return t, nil
+	return t
 }
 
-func (p *parser) lexAsNumber(start, offset int) (token, error) {
-	open, err := p.lex(offset)
-	if err == nil && open.kind != openToken {
-		err = p.errorAt(open.start, "expected ( after %s", asNumber)
+func (p *parser) lexAsNumber(start, offset int) token {
+	open := p.lex(offset)
+	if open.kind != openToken {
+		p.fail(open.start, "expected ( after %s", asNumber)
 	}
-	if err != nil {
-		return open, err
+	t := p.lex(open.end)
+	if t.kind != operandToken || t.operand.Kind != Reference || t.operand.AsNumber {
+		p.fail(t.start, "expected a field after %s(", asNumber)
 	}
-	t, err := p.lex(open.end)
-	if err == nil && (t.kind != operandToken || t.operand.Kind != Reference || t.operand.AsNumber) {
-		err = p.errorAt(t.start, "expected a field after %s(", asNumber)
-	}
-	if err != nil {
-		return t, err
-	}
-	end, err := p.lex(t.end)
-	if err == nil && end.kind != closeToken {
-		err = p.errorAt(end.start, "expected ) after the field")
+	end := p.lex(t.end)
+	if end.kind != closeToken {
+		p.fail(end.start, "expected ) after the field")
 	}
 	t.operand.AsNumber = true
 	t.start, t.end = start, end.end
-	return t, err
+	return t
 }
 
 // lexBracket reads ['name'] or [index].
-func (p *parser) lexBracket(offset int) (step Step, end int, err error) {
+func (p *parser) lexBracket(offset int) (step Step, end int) {
 	i := offset + 1
 	if i < len(p.source) && p.source[i] == '\'' {
 		step.Index = NoIndex
-		if step.Name, i, err = p.lexText(i); err != nil {
-			return step, i, err
-		}
+		step.Name, i = p.lexText(i)
 	} else {
-		for i < len(p.source) && p.source[i] >= '0' && p.source[i] <= '9' {
-			i++
+		digits := p.source[i : len(p.source)-len(strings.TrimLeft(p.source[i:], "0123456789"))]
+		var err error
+		if step.Index, err = strconv.Atoi(digits); digits == "" {
+			p.fail(i, "expected a 'name' in quotes or an index from 0 after [")
+		} else if err != nil || step.Index > maxIndex {
+			p.fail(i, "an index is at most %d", maxIndex)
 		}
-		digits := p.source[offset+1 : i]
-		if digits == "" {
-			return step, i, p.errorAt(i, "expected a 'name' in quotes or an index from 0 after [")
-		}
-		if step.Index, err = strconv.Atoi(digits); err != nil || step.Index > maxIndex {
-			return step, i, p.errorAt(offset+1, "an index is at most %d", maxIndex)
-		}
+		i += len(digits)
 	}
 	if i >= len(p.source) || p.source[i] != ']' {
-		return step, i, p.errorAt(i, "expected ]")
+		p.fail(i, "expected ]")
+		return step, i
 	}
-	return step, i + 1, nil
+	return step, i + 1
 }
 
 // unknownName says what was probably meant.

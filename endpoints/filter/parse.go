@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -24,207 +25,163 @@ func Parse(source string) (*Expr, error) {
 	p := &parser{source: source}
 	switch {
 	case len(source) > maxLength:
-		return nil, newError(source, 0, "the filter is longer than %d bytes", maxLength)
+		p.fail(0, "the filter is longer than %d bytes", maxLength)
 	case !utf8.ValidString(source):
-		return nil, newError(source, 0, "the filter is not valid UTF-8")
+		p.fail(0, "the filter is not valid UTF-8")
 	}
-	if err := p.advance(); err != nil {
-		return nil, err
-	}
+	p.advance()
 	if p.next.kind == endToken {
-		return nil, p.errorAt(0, "the filter is empty; leave it out to take every event")
+		p.fail(0, "the filter is empty; leave it out to take every event")
 	}
-	e, err := p.or(0)
-	if err != nil {
-		return nil, err
-	}
+	e := p.or(0)
 	if p.next.kind != endToken {
-		return nil, p.expected("AND, OR or the end")
+		p.expected("AND, OR or the end")
+	}
+	if p.err != nil {
+		return nil, p.err
 	}
 	return e, nil
 }
 
-// parser has the token that comes next.
+// parser has the token that comes next. From the first mistake on the filter
+// ends for it: what its methods return then is of no use, but never nil.
 type parser struct {
 	source string
 	next   token
+	err    *Error // the first mistake
 }
 
-func (p *parser) errorAt(offset int, format string, args ...any) error {
-	return newError(p.source, offset, format, args...)
+func (p *parser) fail(offset int, format string, args ...any) {
+	if p.err == nil {
+		p.err = &Error{Column: utf8.RuneCountInString(p.source[:offset]) + 1, Message: fmt.Sprintf(format, args...), source: p.source}
+		p.next = token{}
+	}
 }
 
-func (p *parser) expected(what string) error {
+func (p *parser) expected(what string) {
 	found := "the filter ends here"
 	if p.next.kind != endToken {
 		found = "found " + shown(p.source[p.next.start:p.next.end])
 	}
-	return p.errorAt(p.next.start, "expected %s, %s", what, found)
+	p.fail(p.next.start, "expected %s, %s", what, found)
 }
 
-func (p *parser) advance() (err error) {
-	p.next, err = p.lex(p.next.end)
-	return err
+func (p *parser) advance() {
+	if p.err == nil {
+		if t := p.lex(p.next.end); p.err == nil {
+			p.next = t
+		}
+	}
+}
+
+// take returns the next token, which must be of this kind.
+func (p *parser) take(kind tokenKind, what string) token {
+	t := p.next
+	if t.kind != kind {
+		p.expected(what)
+	}
+	p.advance()
+	return t
 }
 
 func (p *parser) atWord(op Op) bool { return p.next.kind == wordToken && p.next.op == op }
 
-func (p *parser) or(depth int) (*Expr, error)  { return p.chain(Or, p.and, depth) }
-func (p *parser) and(depth int) (*Expr, error) { return p.chain(And, p.not, depth) }
+func (p *parser) or(depth int) *Expr  { return p.chain(Or, p.and, depth) }
+func (p *parser) and(depth int) *Expr { return p.chain(And, p.not, depth) }
 
 // chain reads one or more operands with op between them. One of the same op,
 // in parentheses, becomes part of it: it means the same, and then there is one
 // form of it.
-func (p *parser) chain(op Op, operand func(int) (*Expr, error), depth int) (*Expr, error) {
-	first, err := operand(depth)
-	if err != nil || !p.atWord(op) {
-		return first, err
+func (p *parser) chain(op Op, operand func(int) *Expr, depth int) *Expr {
+	first := operand(depth)
+	if !p.atWord(op) {
+		return first
 	}
 	e := &Expr{Op: op}
-	for arg := first; ; {
+	for arg := first; ; arg = operand(depth) {
 		if arg.Op == op {
 			e.Args = append(e.Args, arg.Args...)
 		} else {
 			e.Args = append(e.Args, arg)
 		}
 		if !p.atWord(op) {
-			return e, nil
+			return e
 		}
-		if err := p.advance(); err != nil {
-			return nil, err
-		}
-		if arg, err = operand(depth); err != nil {
-			return nil, err
-		}
+		p.advance()
 	}
 }
 
-func (p *parser) not(depth int) (*Expr, error) {
+func (p *parser) not(depth int) *Expr {
 	if !p.atWord(Not) {
 		return p.primary(depth)
 	}
+	p.enter(depth)
+	return &Expr{Op: Not, Args: []*Expr{p.not(depth + 1)}}
+}
+
+// enter takes the token that leads one deeper.
+func (p *parser) enter(depth int) {
 	if depth == maxDepth {
-		return nil, p.tooDeep()
+		p.fail(p.next.start, "parentheses and NOTs in one another go more than %d deep", maxDepth)
 	}
-	if err := p.advance(); err != nil {
-		return nil, err
-	}
-	arg, err := p.not(depth + 1)
-	if err != nil {
-		return nil, err
-	}
-	return &Expr{Op: Not, Args: []*Expr{arg}}, nil
+	p.advance()
 }
 
-func (p *parser) tooDeep() error {
-	return p.errorAt(p.next.start, "parentheses and NOTs in one another go more than %d deep", maxDepth)
-}
-
-func (p *parser) primary(depth int) (*Expr, error) {
-	t := p.next
-	switch {
+func (p *parser) primary(depth int) *Expr {
+	switch t := p.next; {
 	case t.kind == openToken:
-		if depth == maxDepth {
-			return nil, p.tooDeep()
-		}
-		if err := p.advance(); err != nil {
-			return nil, err
-		}
-		e, err := p.or(depth + 1)
-		if err != nil {
-			return nil, err
-		}
-		if p.next.kind != closeToken {
-			return nil, p.expected("AND, OR or )")
-		}
-		return e, p.advance()
+		p.enter(depth)
+		e := p.or(depth + 1)
+		p.take(closeToken, "AND, OR or )")
+		return e
 	case t.kind == wordToken && t.op >= StartsWith:
 		return p.function()
 	case t.kind == operandToken:
 		return p.comparison()
 	}
-	return nil, p.expected("a comparison, such as type = 'SensorChange'")
+	p.expected("a comparison, such as type = 'SensorChange'")
+	return &Expr{}
 }
 
 // comparison reads `a = b`, or a true or false that stands alone.
-func (p *parser) comparison() (*Expr, error) {
+func (p *parser) comparison() *Expr {
 	left := p.next
-	if err := p.advance(); err != nil {
-		return nil, err
+	p.advance()
+	operators := "=, !=, <, <=, > or >="
+	switch {
+	case p.next.kind == compareToken:
+	case left.operand.Kind == Bool:
+		return &Expr{Op: Const, Value: left.operand.Bool}
+	case left.operand.Kind == Reference && left.operand.Field == Body:
+		operators += " (a yes or no is tested with = true)"
 	}
-	if p.next.kind != compareToken {
-		switch {
-		case left.operand.Kind == Bool:
-			return &Expr{Op: Const, Value: left.operand.Bool}, nil
-		case left.operand.Kind == Reference && left.operand.Field == Body:
-			return nil, p.expected("=, !=, <, <=, > or >= (a yes or no is tested with = true)")
-		}
-		return nil, p.expected("=, !=, <, <=, > or >=")
-	}
-	op := p.next.op
-	if err := p.advance(); err != nil {
-		return nil, err
-	}
-	right, err := p.operand("a value after " + op.String())
-	if err != nil {
-		return nil, err
-	}
+	op := p.take(compareToken, operators).op
+	right := p.take(operandToken, "a value after "+op.String())
 	return p.check(op, left, right)
 }
 
 // function reads `CONTAINS(a, b)`.
-func (p *parser) function() (*Expr, error) {
+func (p *parser) function() *Expr {
 	op := p.next.op
-	if err := p.advance(); err != nil {
-		return nil, err
-	}
-	if p.next.kind != openToken {
-		return nil, p.expected("( after " + op.String())
-	}
-	if err := p.advance(); err != nil {
-		return nil, err
-	}
-	left, err := p.operand("a field after " + op.String() + "(")
-	if err != nil {
-		return nil, err
-	}
-	if p.next.kind != commaToken {
-		return nil, p.expected("a comma and the text to look for")
-	}
-	if err := p.advance(); err != nil {
-		return nil, err
-	}
-	right, err := p.operand("the text to look for")
-	if err != nil {
-		return nil, err
-	}
-	if p.next.kind != closeToken {
-		return nil, p.expected(")")
-	}
-	if err := p.advance(); err != nil {
-		return nil, err
-	}
+	p.advance()
+	p.take(openToken, "( after "+op.String())
+	left := p.take(operandToken, "a field after "+op.String()+"(")
+	p.take(commaToken, "a comma and the text to look for")
+	right := p.take(operandToken, "the text to look for")
+	p.take(closeToken, ")")
 	return p.check(op, left, right)
-}
-
-func (p *parser) operand(what string) (token, error) {
-	t := p.next
-	if t.kind != operandToken {
-		return t, p.expected(what)
-	}
-	return t, p.advance()
 }
 
 // check refuses what can be seen to make no sense: it would be false, or true,
 // whatever the event.
-func (p *parser) check(op Op, left, right token) (*Expr, error) {
+func (p *parser) check(op Op, left, right token) *Expr {
 	l, r := left.operand, right.operand
 	if l.Kind != Reference && r.Kind != Reference {
-		return nil, p.errorAt(left.start, "one of the two must be a field: %s", fieldList)
+		p.fail(left.start, "one of the two must be a field: %s", fieldList)
 	}
 	for _, side := range []token{left, right} {
 		if op >= StartsWith && side.operand.AsNumber {
-			return nil, p.errorAt(side.start, "%s is about text, and AS_NUMBER makes a number of it", op)
+			p.fail(side.start, "%s is about text, and AS_NUMBER makes a number of it", op)
 		}
 	}
 	for _, pair := range [2][2]token{{left, right}, {right, left}} {
@@ -235,16 +192,16 @@ func (p *parser) check(op Op, left, right token) (*Expr, error) {
 		at := pair[1].start
 		switch {
 		case field.AsNumber && op < StartsWith && literal.Kind != Number:
-			return nil, p.errorAt(at, "%s is a number, %s is none", shown(field.String()), shown(literal.String()))
+			p.fail(at, "%s is a number, %s is none", shown(field.String()), shown(literal.String()))
 		case op >= StartsWith && literal.Kind != Text:
-			return nil, p.errorAt(at, "%s is about text: write '%s'", op, literal)
+			p.fail(at, "%s is about text: write '%s'", op, literal)
 		case op >= Less && literal.Kind != Text && literal.Kind != Number:
-			return nil, p.errorAt(at, "%s is for numbers and text: %s only goes with = and !=", op, literal)
+			p.fail(at, "%s is for numbers and text: %s only goes with = and !=", op, literal)
 		case field.Field != Body && !field.AsNumber && (literal.Kind == Number || literal.Kind == Bool):
-			return nil, p.errorAt(at, "%s is text: write '%s'", field.Field, literal)
+			p.fail(at, "%s is text: write '%s'", field.Field, literal)
 		case field.Field == Type && op <= NotEqual && literal.Kind == Text && !slices.Contains(eventTypes, literal.Text):
-			return nil, p.errorAt(at, "%s is not an event type; those are %s", shown(literal.String()), strings.Join(eventTypes, ", "))
+			p.fail(at, "%s is not an event type; those are %s", shown(literal.String()), strings.Join(eventTypes, ", "))
 		}
 	}
-	return &Expr{Op: op, Left: l, Right: r}, nil
+	return &Expr{Op: op, Left: l, Right: r}
 }

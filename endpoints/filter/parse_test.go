@@ -6,7 +6,11 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func text(s string) Operand    { return Operand{Kind: Text, Text: s} }
 func number(n float64) Operand { return Operand{Kind: Number, Number: n} }
