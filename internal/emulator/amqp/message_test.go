@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -243,7 +244,7 @@ func TestMessageAgainstGoAMQP(t *testing.T) {
 func TestReplyAgainstGoAMQP(t *testing.T) {
 	now := time.UnixMilli(1_770_000_000_123).UTC()
 	value := map[string]any{"text": "é", "count": int32(-7), "long": int64(1) << 40, "created": now, "empty": false, "full": true, "ids": []string{"0", ""}}
-	for _, correlation := range []any{nil, "id", uint64(7), uint64(1 << 40), UUID{1, 2}, []byte{3}} {
+	for _, correlation := range []any{nil, "id", strings.Repeat("long", 100), uint64(0), uint64(7), uint64(1 << 40), UUID{1, 2}, []byte{3}} {
 		m := &Message{CorrelationID: correlation, ApplicationProperties: map[string]any{"status-code": int32(202), "symbol": Symbol("s")}, Value: value}
 		encoded, err := m.appendReply([]byte("before"))
 		if err != nil {
