@@ -59,7 +59,7 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	source := p.Source.Status()
+	source := p.options.Source.Status()
 	counter(descRecords, float64(source.Records))
 	gauge(descLag, float64(source.Lag))
 	gauge(descInFlight, float64(source.InFlight))
@@ -70,7 +70,7 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range inputReasons {
 		counter(descRejected, float64(p.counts.rejected[r].Load()), r.String())
 	}
-	gauge(descWaiting, float64(p.DeadLetters.Waiting()))
+	gauge(descWaiting, float64(p.options.DeadLetters.Waiting()))
 
 	snaps, byType := p.snapshots()
 	for _, snap := range snaps {

@@ -53,7 +53,7 @@ type Options struct {
 // methods are that, in the order of this page; the exported ones, beside Run,
 // are what the API, the status and the metrics show of it.
 type Pipeline struct {
-	Options
+	options Options
 	started time.Time
 	loaded  atomic.Bool
 	router  *router
@@ -77,13 +77,13 @@ type ingestCounts struct {
 func New(o Options) *Pipeline {
 	o.Sender.Pauses = new(sinks.Pauses)
 	p := &Pipeline{
-		Options: o,
+		options: o,
 		started: time.Now(),
 		workers: stream.New().WithMaxGoroutines(runtime.GOMAXPROCS(0)),
 		jobs:    sync.Pool{New: func() any { return new(job) }},
 	}
 	p.enqueueCtx, p.abort = context.WithCancelCause(context.Background())
-	p.router = newRouter(p.enqueueCtx, &p.Options)
+	p.router = newRouter(p.enqueueCtx, &p.options)
 	return p
 }
 
@@ -91,11 +91,11 @@ func New(o Options) *Pipeline {
 // within the shutdown time-out: polling first, then what is in flight gets its
 // outcome, the offsets are committed and the group is left.
 func (p *Pipeline) Run(ctx context.Context) error {
-	set, err := p.Endpoints.Load(ctx)
+	set, err := p.options.Endpoints.Load(ctx)
 	if err != nil {
-		return errors.Join(err, p.DeadLetters.Close(ctx), p.Source.Close(ctx))
+		return errors.Join(err, p.options.DeadLetters.Close(ctx), p.options.Source.Close(ctx))
 	}
-	defer p.Sender.Pauses.Watch()()
+	defer p.options.Sender.Pauses.Watch()()
 	defer p.abort(nil)
 	p.router.apply(set)
 	p.loaded.Store(true)
@@ -105,7 +105,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	p.stop = stop
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
-		if err := p.Endpoints.Watch(running, p.router.apply); err != nil {
+		if err := p.options.Endpoints.Watch(running, p.router.apply); err != nil {
 			stop(fmt.Errorf("following the endpoints: %w", err))
 		}
 	})
@@ -114,7 +114,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	// end, also while a full lane blocks the source in emit.
 	var source sync.WaitGroup
 	source.Go(func() {
-		if err := p.Source.Run(running, p.emit); err != nil {
+		if err := p.options.Source.Run(running, p.emit); err != nil {
 			stop(err)
 		}
 	})
@@ -204,7 +204,7 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
 		r := &c.Rejected[i]
 		p.counts.rejected[r.Reason].Add(1)
 		c.Hold(1)
-		p.DeadLetters.Put(&r.Event, r.Reason, r.Detail, "")
+		p.options.DeadLetters.Put(&r.Event, r.Reason, r.Detail, "")
 	}
 	j.reset()
 	p.jobs.Put(j)
@@ -219,23 +219,23 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
 // stays uncommitted and comes again after the restart. enqueued must block
 // until no more chunks are read and all that were are with the senders.
 func (p *Pipeline) shutdown(enqueued func()) error {
-	ctx, cancel := context.WithTimeout(context.Background(), p.ShutdownTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), p.options.ShutdownTimeout)
 	defer cancel()
-	draining, cancelDraining := context.WithTimeout(ctx, p.ShutdownTimeout*3/4)
+	draining, cancelDraining := context.WithTimeout(ctx, p.options.ShutdownTimeout*3/4)
 	defer cancelDraining()
 	defer context.AfterFunc(draining, func() { p.abort(errors.New("the shutdown time-out is nearly over")) })()
 
 	enqueued()
 	pending, err := p.router.close(draining)
 	for id, n := range pending {
-		p.Log.Warn("stopped before every event had its outcome: these come again after the restart",
+		p.options.Log.Warn("stopped before every event had its outcome: these come again after the restart",
 			zap.String("endpoint", id), zap.Int("events", n))
 	}
-	storing, cancelStoring := context.WithTimeout(ctx, p.ShutdownTimeout/8)
+	storing, cancelStoring := context.WithTimeout(ctx, p.options.ShutdownTimeout/8)
 	defer cancelStoring()
-	return errors.Join(err, p.DeadLetters.Close(storing), p.Source.Close(ctx))
+	return errors.Join(err, p.options.DeadLetters.Close(storing), p.options.Source.Close(ctx))
 }
 
 // Ready reports whether events can flow: the group is joined and the endpoints
 // are loaded.
-func (p *Pipeline) Ready() bool { return p.loaded.Load() && p.Source.Joined() }
+func (p *Pipeline) Ready() bool { return p.loaded.Load() && p.options.Source.Joined() }

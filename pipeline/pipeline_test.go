@@ -370,7 +370,7 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 func TestStartIsOneLine(t *testing.T) {
 	p := bare()
 	core, logs := observer.New(zap.InfoLevel)
-	p.Log = zap.New(core)
+	p.options.Log = zap.New(core)
 	set := []endpoints.Endpoint{endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)}
 	p.router.apply(set)
 	if all := logs.TakeAll(); len(all) != 1 || all[0].ContextMap()["endpoints"] != int64(2) {

@@ -68,7 +68,7 @@ func BenchmarkDispatch(b *testing.B) {
 	for _, many := range []int{1, 10, 1000} {
 		b.Run(fmt.Sprint(many, " endpoints"), func(b *testing.B) {
 			p := bare()
-			p.Sender.MaxEvents = 2000
+			p.options.Sender.MaxEvents = 2000
 			set := make([]endpoints.Endpoint, many)
 			for i := range set {
 				set[i] = endpoint(fmt.Sprint(i), endpoints.SensorChange)

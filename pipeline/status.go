@@ -59,25 +59,30 @@ var (
 
 // Status returns the state of this moment.
 func (p *Pipeline) Status() Status {
-	source := p.Source.Status()
 	st := Status{
-		Version: p.Version, Instance: p.Instance, StartedAt: p.started.UTC(),
-		Ingest: IngestStatus{
-			Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
-			Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64),
-		},
-		Endpoints: []EndpointStatus{},
-	}
-	for t := range p.counts.events {
-		st.Ingest.Events += p.counts.events[t].Load()
-	}
-	for _, r := range inputReasons {
-		st.Ingest.Rejected[r.String()] = p.counts.rejected[r].Load()
+		Version: p.options.Version, Instance: p.options.Instance, StartedAt: p.started.UTC(),
+		Ingest: p.Ingest(), Endpoints: []EndpointStatus{},
 	}
 	for _, snap := range p.Snapshots() {
 		st.Endpoints = append(st.Endpoints, statusOf(snap))
 	}
 	return st
+}
+
+// Ingest returns the part of Status that is before the endpoints.
+func (p *Pipeline) Ingest() IngestStatus {
+	source := p.options.Source.Status()
+	in := IngestStatus{
+		Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
+		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64),
+	}
+	for t := range p.counts.events {
+		in.Events += p.counts.events[t].Load()
+	}
+	for _, r := range inputReasons {
+		in.Rejected[r.String()] = p.counts.rejected[r].Load()
+	}
+	return in
 }
 
 func statusOf(snap sinks.Snapshot) EndpointStatus {
@@ -153,6 +158,6 @@ func (p *Pipeline) snapshots() ([]sinks.Snapshot, totalsByType) {
 // waits before any lane of it is full, since its events keep too much in flight.
 func (p *Pipeline) snapshot(s *sinks.Sender) sinks.Snapshot {
 	snap := s.Snapshot()
-	snap.HoldsBack = snap.HoldsBack || snap.OverShare && p.Source.Full()
+	snap.HoldsBack = snap.HoldsBack || snap.OverShare && p.options.Source.Full()
 	return snap
 }

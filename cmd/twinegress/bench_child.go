@@ -140,7 +140,7 @@ func (o *outcomes) reply(p *pipeline.Pipeline) bench.RunReply {
 		time.Sleep(time.Millisecond) // a sink returns before its sender counts
 		snaps = p.Snapshots()
 	}
-	r.Records = p.Source.Status().Records
+	r.Records = p.Ingest().Records
 	for _, snap := range snaps {
 		c := &snap.Counts
 		r.Deliveries += int64(c.Delivered)

@@ -155,7 +155,7 @@ func TestEndpointsFromTheShell(t *testing.T) {
 
 // stored gives an endpoint as it is stored.
 func (r *running) stored(id string) endpoints.Endpoint {
-	for _, e := range r.Pipeline.Endpoints.Current() {
+	for _, e := range r.Store.Current() {
 		if e.ID == id {
 			return e
 		}

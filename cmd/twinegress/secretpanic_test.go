@@ -69,12 +69,11 @@ func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s, err := app.New(ctx, app.Options{Config: w.cfg, Store: store, Version: version, Log: logged.logger()})
+	broken := &panicking{Store: store}
+	s, err := app.New(ctx, app.Options{Config: w.cfg, Store: broken, Version: version, Log: logged.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := &panicking{Store: store}
-	s.Pipeline.Endpoints = broken
 	r := &running{App: s, t: t, cancel: cancel, done: make(chan error, 1)}
 	go func() { r.done <- s.Run(ctx) }()
 	eventually(t, "the endpoints are loaded", func() bool { return len(store.Current()) == len(w.set) })

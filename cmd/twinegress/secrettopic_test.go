@@ -121,7 +121,7 @@ func TestNoSecretAroundTheEndpointsTopic(t *testing.T) {
 		{"a commit of which nothing is known", func() {
 			put(id, nil)
 			fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.UnknownServerError})
-			eventually(t, "the record is gone", func() bool { return len(r.Pipeline.Endpoints.Current()) == len(w.set) })
+			eventually(t, "the record is gone", func() bool { return len(r.Store.Current()) == len(w.set) })
 			change()
 		}, "may be in the endpoints topic or not"},
 		{"no producer id", func() {

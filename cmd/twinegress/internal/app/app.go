@@ -34,6 +34,7 @@ type Options struct {
 // App is a pipeline with the servers that show it.
 type App struct {
 	Pipeline *pipeline.Pipeline
+	Store    endpoints.Store
 	Metrics  prometheus.Gatherer // the metrics that /metrics serves
 
 	config   config.Config
@@ -52,7 +53,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		}
 	}
 	registry := prometheus.NewRegistry()
-	a := &App{Metrics: registry, config: cfg, version: o.Version, log: log}
+	a := &App{Store: o.Store, Metrics: registry, config: cfg, version: o.Version, log: log}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.api.Close(), a.ops.Close())
@@ -106,7 +107,7 @@ func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Li
 // served until Run returns, so that a slow shutdown can be observed.
 func (a *App) Run(ctx context.Context) error {
 	a.api.Serve(api.New(api.Options{
-		Config: a.config.API, Store: a.Pipeline.Endpoints, Rules: endpointRules(a.config),
+		Config: a.config.API, Store: a.Store, Rules: endpointRules(a.config),
 		Pipeline: a.Pipeline, Log: a.log.Named("api"),
 	}), a.log)
 	a.log.Info("twinegress runs", zap.String("version", a.version), zap.Strings("brokers", a.config.Ingest.Brokers),

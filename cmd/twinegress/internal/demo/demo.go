@@ -155,7 +155,7 @@ func (d *demo) feed(ctx context.Context) error {
 	room := func(ctx context.Context) error {
 		tick := time.NewTicker(time.Millisecond) // the source signals no progress
 		defer tick.Stop()
-		for d.acked.Load()-d.app.Pipeline.Source.Status().Records > maxUnread {
+		for d.acked.Load()-d.app.Pipeline.Ingest().Records > maxUnread {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -265,7 +265,7 @@ func (d *demo) unsettled() int64 {
 // moment returns the input of a story's step.
 func (d *demo) moment() (at time.Duration, all []sinks.Snapshot, lag int64) {
 	p := d.app.Pipeline
-	return time.Since(d.started), p.Snapshots(), p.Source.Status().Lag
+	return time.Since(d.started), p.Snapshots(), p.Ingest().Lag
 }
 
 // announce shows the new lines of the story.
