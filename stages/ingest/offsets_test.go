@@ -124,6 +124,12 @@ func TestNothingIsMarkedBeforeTheGroupAnswers(t *testing.T) {
 	})
 	second := consume(t, ingestConfig(k), true)
 	eventually(t, "the partition is assigned", second.owns(1))
+	answer := kmsg.OffsetFetchResponse{Groups: []kmsg.OffsetFetchResponseGroup{{Topics: []kmsg.OffsetFetchResponseGroupTopic{{
+		Topic: topic, Partitions: []kmsg.OffsetFetchResponseGroupTopicPartition{{Offset: -1, ErrorCode: kerr.UnstableOffsetCommit.Code}},
+	}}}}}
+	if err := second.offsets.fetched(t.Context(), nil, &answer); err != nil { // nor is an error an answer
+		t.Error(err)
+	}
 	for range 2 {
 		if err := second.offsets.refresh(t.Context(), kadm.NewClient(second.member.client)); err != nil {
 			t.Fatal(err)
