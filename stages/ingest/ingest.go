@@ -61,16 +61,12 @@ func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*S
 	if c.Start == config.StartLatest {
 		start = kgo.NewOffset().AtEnd()
 	}
-	return newSource(c, start, nil, append([]kgo.Opt{kgo.WithHooks(hook)}, connect...), log)
+	return NewBounded(c, start, nil, append([]kgo.Opt{kgo.WithHooks(hook)}, connect...), log)
 }
 
 // NewBounded returns a consumer of what lies before ends, and of no partition
-// that ends lacks. start is where a new group begins.
+// that ends lacks; nil ends bound nothing. start is where a new group begins.
 func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
-	return newSource(c, start, ends, connect, log)
-}
-
-func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
 	ctx, abandon := context.WithCancel(context.Background())
 	fatal := make(fatalErrors, 1)
 	m := &member{config: c, log: log}
@@ -183,7 +179,10 @@ func (s *Source) Status() Status {
 }
 
 // Joined reports whether this copy is a member of the group.
-func (s *Source) Joined() bool { return s.member.joined() }
+func (s *Source) Joined() bool {
+	id, generation := s.member.client.GroupMetadata()
+	return id != "" && generation >= 0
+}
 
 // Full reports whether polling waits: as much is in flight as may be.
 func (s *Source) Full() bool { return s.budget.spent.Load() }

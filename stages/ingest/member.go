@@ -82,11 +82,6 @@ func (m *member) resume(of topicPartition) {
 	m.client.ResumeFetchPartitions(map[string][]int32{of.topic: {of.number}})
 }
 
-func (m *member) joined() bool {
-	id, generation := m.client.GroupMetadata()
-	return id != "" && generation >= 0
-}
-
 // commit commits what is marked. It blocks no longer than ctx lasts, which the
 // client does: for the commit before this one, if a broker doesn't answer it. A
 // late one is of the group's generation before, and does no harm.
