@@ -71,8 +71,9 @@ kill-matrix: $(KAFKA_JARS) ## Kill copies and brokers under load: docs/kill-matr
 
 .PHONY: cover
 cover: ## Measure the tests' coverage: bin/cover.html
-	@mkdir -p $(BIN)
-	go test -coverpkg=./... -coverprofile=$(BIN)/cover.out ./...
+	@rm -rf $(BIN)/cover && mkdir -p $(BIN)/cover
+	go test -cover -coverpkg=./... ./... -args -test.gocoverdir=$(CURDIR)/$(BIN)/cover
+	go tool covdata textfmt -i=$(BIN)/cover -o=$(BIN)/cover.out
 	go tool cover -html=$(BIN)/cover.out -o $(BIN)/cover.html
 	@go tool cover -func=$(BIN)/cover.out | tail -n 1
 

@@ -1,421 +1,352 @@
-//go:build integration
-
 package e2e
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"os"
-	"path/filepath"
+	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/e2e/env"
 )
 
-// protocols are the two ways of being in a group.
-var protocols = []string{"classic", "consumer"}
-
-func (w *world) produce(records ...*kgo.Record) {
-	w.t.Helper()
-	if err := w.client.ProduceSync(w.ctx(), records...).FirstErr(); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// committed are the group's offsets.
-func (w *world) committed() map[int32]int64 {
-	w.t.Helper()
-	at, err := w.fetchCommitted(w.ctx())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return at
-}
-
-func (w *world) fetchCommitted(ctx context.Context) (map[int32]int64, error) {
-	offsets, err := w.admin.FetchOffsets(ctx, w.group)
-	if err == nil {
-		err = offsets.Error()
-	}
-	if err != nil {
-		return nil, err
-	}
-	at := make(map[int32]int64)
-	for p, o := range offsets[w.topic] {
-		at[p] = o.At
-	}
-	return at, nil
-}
-
-// endOffsets are where the topic's partitions end.
-func (w *world) endOffsets() map[int32]int64 {
-	w.t.Helper()
-	listed, err := w.admin.ListEndOffsets(w.ctx(), w.topic)
-	if err == nil {
-		err = listed.Error()
-	}
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	at := make(map[int32]int64)
-	for p, o := range listed[w.topic] {
-		at[p] = o.Offset
-	}
-	return at
-}
-
-// allCommitted waits until the group's offsets are the topic's ends, which is
-// when every event has its outcome, and until the copies have no lag.
-func (w *world) allCommitted(copies ...*replica) {
-	w.t.Helper()
-	eventually(w.t, "everything is committed", func() bool {
-		at, err := w.fetchCommitted(w.ctx())
-		if err != nil {
-			return false
-		}
-		for p, end := range w.endOffsets() { // a transaction's end may come late
-			if at[p] != end && end > 0 {
-				return false
+// messages are what entities have recorded, sorted, with all that matters of
+// each: entity, partition, message id without the topic, content type,
+// properties, body.
+func (h *harness) messages(entities ...string) []string {
+	h.T.Helper()
+	var all []string
+	for _, entity := range entities {
+		for _, m := range h.Services.Messages(entity) {
+			properties, err := json.Marshal(m.Properties)
+			if err != nil {
+				h.T.Fatal(err)
 			}
+			all = append(all, fmt.Sprintf("%s %s|%s|%s|%s|%s", entity, m.Partition,
+				strings.TrimPrefix(m.MessageID, h.Topic+"/"), m.ContentType, properties, m.Body))
 		}
-		return true
+	}
+	slices.Sort(all)
+	return all
+}
+
+// same compares lists of which the order doesn't matter.
+func same(t testing.TB, what string, got, want []string) {
+	t.Helper()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n%s\nwant:\n%s", what, strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// forms are records of every form that an event has, for four partitions:
+// enveloped, with white space, in an array, traced, a device's own bytes, none at all.
+func (h *harness) forms() []*kgo.Record {
+	sample := h.Samples()
+	return []*kgo.Record{
+		{Partition: 0, Value: []byte(sample["SensorChange"])},
+		{Partition: 1, Value: []byte(" " + sample["SpaceChange"] + "\n")},
+		{Partition: 2, Value: []byte(sample["TopologyOperation"]), Headers: env.Headers("traceparent", "00-ab-cd-01")},
+		{Partition: 2, Value: []byte(sample["UdfCustom"])},
+		{Partition: 2, Key: []byte("k"), Value: []byte(sample["UdfCustom_zero_eventTime"])},
+		{Partition: 0, Value: []byte("[" + sample["SensorChange"] + ",\n" + sample["SpaceChange"] + "]")},
+		{Partition: 3, Value: []byte{0xff, 0, 1}, Headers: env.Headers(
+			"DigitalTwins-Telemetry", "1.0", "DigitalTwins-SensorHardwareId", "00FF-CO2", "Type", "spoofed",
+			"content-type", "application/cbor", "binary", "\xfe", "index", "not ours")},
+		{Partition: 3, Value: []byte{}, Headers: env.Headers("DigitalTwins-Telemetry", "")},
+		{Partition: 3, Value: []byte(strings.Replace(sample["SensorChange"], `"eventType": "SensorChange"`, `"eventType": "DeviceMessage"`, 1))},
+	}
+}
+
+// Every documented sample lands on exactly the endpoints that asked for it,
+// byte for byte, with the properties that the v1 service's consumers know.
+func samples(h *harness) {
+	data := h.ServiceBus("UdfCustom").With("name", "data").With("body", "data")
+	h.SetEndpoints(h.Hub("SensorChange", "SpaceChange", "TopologyOperation", "UdfCustom"),
+		h.ServiceBus("SensorChange", "TopologyOperation"), h.Grid("SpaceChange", "UdfCustom"), h.Devices(), data)
+	records := h.forms()
+	h.Produce(records...)
+	r := h.run("one", nil)
+	r.settled(len(records))
+
+	const sensor, space, udf, zero, topology = "60bf5336-2929-45b4-bb4c-b45699dfe95f", "42522e10-b1aa-42ff-a5e7-7181788ffc4b",
+		"568fd394-380b-46fa-925a-ebb96f658cce", "32162f00-a8f1-4d37-aee2-9312aabba0fd", "00000000-0000-0000-0000-000000000000"
+	sample := h.Samples()
+	enveloped := func(place, correlation, subject, typ, more, body string) string {
+		return fmt.Sprintf(`%s|application/json|{"ContentType":"application/json","CorrelationId":%q,"Subject":%q,"Type":%q%s}|%s`,
+			place, correlation, subject, typ, more, body)
+	}
+	sensorAt := func(place string) string {
+		return enveloped(place, sensor, "SensorChange", "SensorChange", "", sample["SensorChange"])
+	}
+	spaceAt := func(place string) string {
+		return enveloped(place, space, "SpaceChange", "SpaceChange", "", sample["SpaceChange"])
+	}
+	topologyAt := func(place string) string {
+		return enveloped(place, topology, "ExtendedPropertyKey", "TopologyOperation", `,"traceparent":"00-ab-cd-01"`, sample["TopologyOperation"])
+	}
+	udfAt := func(place, correlation, body string) string {
+		return enveloped(place, correlation, "UdfCustom", "UdfCustom", "", body)
+	}
+	dataOf := func(event string) string {
+		var e struct{ Data json.RawMessage }
+		unmarshal(h.T, event, &e)
+		return string(e.Data)
+	}
+	same(h.T, "messages", h.messages("hub", "topic", "devices"), []string{
+		sensorAt("hub 0|0/0"), sensorAt("hub 0|0/1/0"), spaceAt("hub 0|0/1/1"), spaceAt("hub 1|1/0"), topologyAt("hub 2|2/0"),
+		udfAt("hub 2|2/1", udf, sample["UdfCustom"]), udfAt("hub 2|2/2", zero, sample["UdfCustom_zero_eventTime"]),
+		sensorAt("topic 0|0/0"), sensorAt("topic 0|0/1/0"), topologyAt("topic 0|2/0"),
+		udfAt("topic 0|2/1", udf, dataOf(sample["UdfCustom"])), udfAt("topic 0|2/2", zero, dataOf(sample["UdfCustom_zero_eventTime"])),
+		`devices 1|3/0|application/cbor|{"ContentType":"application/cbor","DigitalTwins-SensorHardwareId":"00FF-CO2",` +
+			`"DigitalTwins-Telemetry":"1.0","Type":"DeviceMessage","binary":"/g==","index":"not ours"}|` + "\xff\x00\x01",
+		`devices 1|3/1|application/octet-stream|{"ContentType":"application/octet-stream","DigitalTwins-Telemetry":"","Type":"DeviceMessage"}|`,
+		enveloped("devices 1|3/2", sensor, "SensorChange", "DeviceMessage", "", string(records[8].Value)),
 	})
-	for _, r := range copies {
-		eventually(w.t, r.name+" has no lag", func() bool { return r.status().Ingest.Lag == 0 })
+	// Event Grid: the same bytes, but for `topic`, which only the service may set.
+	topicMember := regexp.MustCompile(`,\s*"topic": "[^"]*"`)
+	var got, want []string
+	for _, name := range []string{"SpaceChange", "SpaceChange", "UdfCustom", "UdfCustom_zero_eventTime"} {
+		want = append(want, topicMember.ReplaceAllString(sample[name], ""))
+	}
+	for _, m := range h.Services.Messages("grid") {
+		got = append(got, string(m.Body))
+	}
+	same(h.T, "grid", got, want)
+	if code := r.stop(); code != 0 {
+		h.T.Errorf("stopped with exit code %d", code)
 	}
 }
 
-// deadLetters reads n records of the dead-letter topic.
-func (w *world) deadLetters(n int) (letters []*kgo.Record) {
-	w.t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.ConsumeTopics(w.topic+"-dead"),
-		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxBytes(64<<20), kgo.FetchMaxPartitionBytes(16<<20))
-	if err != nil {
-		w.t.Fatal(err)
+// Bad records between good ones: the good ones arrive, each bad one is in the
+// dead-letter topic as it came, and the offsets move past all of them. The
+// dead-letter topic takes what the ingest topic takes, and a little more.
+func badInput(h *harness) {
+	r := h.run("one", nil)
+	good := h.Samples()["SensorChange"]
+	huge := `{"id":"h","subject":"s","eventType":"SensorChange","data":"` + strings.Repeat("x", 2<<20) + `"}`
+	largest := bytes.Repeat([]byte("?"), 4<<20-1000)
+	records := []*kgo.Record{
+		env.Value(good),
+		{Key: []byte("k"), Value: []byte("\x00garbage\xff"), Headers: env.Headers("own", "kept")},
+		env.Value(good),
+		env.Value(good[:len(good)/2]),
+		env.Value(`{"eventType":"Nope"}`),
+		env.Value(good),
+		env.Value(huge),
+		env.Value(good),
+		{Value: []byte{}},
+		{Value: nil},
+		env.Value(`[` + good + `,{"eventType":"Nope"},` + good + `]`),
+		{Value: largest},
+		env.Value(good),
 	}
-	defer client.Close()
-	ctx := w.ctx()
-	for len(letters) < n {
-		letters = append(letters, client.PollFetches(ctx).Records()...)
-		if ctx.Err() != nil {
-			w.t.Fatalf("%d dead letters, want %d", len(letters), n)
+	h.Produce(records...)
+	st := r.settled(len(records))
+	if got := fmt.Sprint(st.Ingest.Rejected); got != "map[undecodable:5 unknown_type:2]" {
+		h.T.Errorf("rejected %s", got)
+	}
+	ids := make(map[string]string)
+	for _, e := range st.Endpoints {
+		ids[e.Path] = e.ID
+		if e.Routed != 8 || e.Delivered != 7 || e.Dropped["too_large"] != 1 {
+			h.T.Errorf("%s: routed %d, delivered %d, dropped %v", e.Path, e.Routed, e.Delivered, e.Dropped)
+		}
+		if n := h.Count(e.Path); n != 7 {
+			h.T.Errorf("%s has %d messages, want the 7 good ones", e.Path, n)
 		}
 	}
-	return letters
-}
+	if code := r.stop(); code != 0 {
+		h.T.Errorf("stopped with exit code %d", code)
+	}
+	if at := h.Committed()[0]; at != int64(len(records)) {
+		h.T.Errorf("committed offset %d, want %d", at, len(records))
+	}
 
-func headersOf(r *kgo.Record) map[string]string {
-	headers := make(map[string]string)
-	for _, h := range r.Headers {
-		headers[h.Key] = string(h.Value)
-	}
-	return headers
-}
-
-// The documented events arrive where they belong; what is no event is set aside.
-func TestSamples(t *testing.T) {
-	for _, protocol := range protocols {
-		t.Run(protocol, func(t *testing.T) {
-			w := newWorld(t, brokers(t), 2, nil)
-			all := []string{"TopologyOperation", "UdfCustom", "SensorChange", "SpaceChange"}
-			w.setEndpoints(w.hub(all...), w.serviceBus(all...), w.grid(all...), w.amqp("EventHub", "devices", "DeviceMessage"))
-			files, err := filepath.Glob("../stages/testdata/events/*.json")
-			if err != nil || len(files) < 5 {
-				t.Fatalf("%d samples, %v", len(files), err)
-			}
-			var records []*kgo.Record
-			devices := 0
-			whole := string(event(9, 9))
-			want := make(map[string]bool)
-			for _, f := range files {
-				b, err := os.ReadFile(f)
-				if err != nil {
-					t.Fatal(err)
-				}
-				b = bytes.TrimSpace(b)
-				records = append(records, &kgo.Record{Value: b})
-				var e struct{ EventType string }
-				if err := json.Unmarshal(b, &e); err != nil {
-					t.Fatal(err)
-				}
-				if e.EventType == "DeviceMessage" {
-					devices++
-				} else {
-					want[string(b)] = true
-				}
-			}
-			records = append(records,
-				&kgo.Record{Partition: 1, Value: []byte{0, 1, 2}, Headers: []kgo.RecordHeader{{Key: "DigitalTwins-Telemetry"}}},
-				&kgo.Record{Partition: 1, Key: []byte("k"), Value: []byte(`{"eventType":"SensorChange"`)},
-				&kgo.Record{Partition: 1, Value: []byte(`[` + whole + `,{"eventType":"Nonsense"}]`)})
-			w.produce(records...)
-			r := w.run("one", settings{"ingest.protocol": protocol})
-			w.allCommitted(r)
-			for _, entity := range []string{"hub", "topic"} {
-				got := w.services.Messages(entity)
-				if len(got) != len(want)+1 {
-					t.Errorf("%s has %d messages, want %d", entity, len(got), len(want)+1)
-				}
-				for _, m := range got {
-					if !want[string(m.Body)] && string(m.Body) != whole {
-						t.Errorf("%s has %s, which is no sample", entity, m.Body)
-					}
-				}
-			}
-			if n := len(w.services.Messages("devices")); n != devices+1 {
-				t.Errorf("%d device messages, want %d", n, devices+1)
-			}
-			var reasons []string
-			for _, l := range w.deadLetters(2) {
-				h := headersOf(l)
-				reasons = append(reasons, h["reason"]+" "+h["partition"]+"/"+h["offset"]+" "+h["index"]+" "+string(l.Value))
-			}
-			slices.Sort(reasons)
-			expected := []string{`undecodable 1/1  {"eventType":"SensorChange"`, `unknown_type 1/2 1 {"eventType":"Nonsense"}`}
-			if !slices.Equal(reasons, expected) {
-				t.Errorf("dead letters %q, want %q", reasons, expected)
-			}
-			if code := r.stop(); code != 0 {
-				t.Errorf("stopped with exit code %d", code)
-			}
-		})
-	}
-}
-
-// Every codec that a producer may use.
-func TestCompression(t *testing.T) {
-	w := newWorld(t, brokers(t), 1, nil)
-	const each = 500
-	offset := int64(0)
-	for _, codec := range []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()} {
-		client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.DefaultProduceTopic(w.topic), kgo.ProducerBatchCompression(codec))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var records []*kgo.Record
-		for range each {
-			records = append(records, &kgo.Record{Value: event(0, offset)})
-			offset++
-		}
-		if err := client.ProduceSync(w.ctx(), records...).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		client.Close()
-	}
-	r := w.run("one", nil)
-	w.allCommitted(r)
-	for _, entity := range []string{"hub", "topic"} {
-		if s := w.ledger.take(entity, nil); s.arrivals != 5*each || s.repeats+s.lost+s.reordered > 0 {
-			t.Errorf("%s: %+v, want %d arrivals", entity, s, 5*each)
-		}
-	}
-}
-
-// Only what was committed by its transaction is sent, and the ends of
-// transactions, which are no events, hold up neither the offsets nor the lag.
-func TestTransactions(t *testing.T) {
-	w := newWorld(t, brokers(t), 1, nil)
-	producer, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.DefaultProduceTopic(w.topic), kgo.TransactionalID(w.topic))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer producer.Close()
-	transact := func(name string, n int, end kgo.TransactionEndTry) {
-		t.Helper()
-		if err := producer.BeginTransaction(); err != nil {
-			t.Fatal(err)
-		}
-		for i := range n {
-			producer.Produce(t.Context(), &kgo.Record{Value: fmt.Appendf(nil, `{"id":"%s-%d","eventType":"SensorChange"}`, name, i)}, nil)
-		}
-		if err := producer.Flush(w.ctx()); err != nil {
-			t.Fatal(err)
-		}
-		if err := producer.EndTransaction(w.ctx(), end); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r := w.run("one", nil)
-	transact("good", 100, kgo.TryCommit)
-	w.allCommitted(r)
-	transact("bad", 50, kgo.TryAbort)
-	w.allCommitted(r)
-	transact("fine", 70, kgo.TryCommit)
-	transact("worse", 10, kgo.TryAbort)
-	w.allCommitted(r)
-	got := make(map[string]int)
-	for _, m := range w.services.Messages("hub") {
-		name, _, _ := strings.Cut(strings.TrimPrefix(string(m.Body), `{"id":"`), "-")
-		got[name]++
-	}
-	if want := map[string]int{"good": 100, "fine": 70}; !maps.Equal(got, want) {
-		t.Errorf("delivered %v, want %v", got, want)
-	}
-}
-
-// A compacted topic has gaps, and tombstones.
-func TestCompactedTopic(t *testing.T) {
-	w := newWorld(t, brokers(t), 1, map[string]string{
-		"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.001", "segment.bytes": "1048576", "segment.ms": "500",
-		"max.compaction.lag.ms": "500", "delete.retention.ms": "3600000",
-	})
-	put := func(from, to int) {
-		t.Helper()
-		var records []*kgo.Record
-		for i := from; i < to; i++ {
-			records = append(records, &kgo.Record{Key: []byte(strconv.Itoa(i % 100)), Value: event(0, int64(i))})
-		}
-		w.produce(records...)
-	}
-	const n = 2000
-	put(0, n)
-	next := n
-	eventually(t, "the topic is compacted", func() bool {
-		put(next, next+1) // a new record is what rolls an old segment
-		next++
-		client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{w.topic: {0: kgo.NewOffset().AtStart()}}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		records := client.PollRecords(w.ctx(), 1).Records()
-		return len(records) > 0 && records[0].Offset > 1000
-	})
-	w.produce(&kgo.Record{Key: []byte("1")}) // a tombstone: no event
-	r := w.run("one", nil)
-	w.allCommitted(r)
-	last := int64(-1)
-	got := 0
-	for _, m := range w.services.Messages("topic") {
-		offset, err := strconv.ParseInt(m.MessageID[strings.LastIndexByte(m.MessageID, '/')+1:], 10, 64)
-		if err != nil || offset <= last {
-			t.Errorf("message %s after %d (%v)", m.MessageID, last, err)
-		}
-		last = offset
-		got++
-	}
-	if got < 100 || got > n/2 {
-		t.Errorf("%d events of 100 keys arrived", got)
-	}
-	if letters := w.deadLetters(1); headersOf(letters[0])["reason"] != "undecodable" || letters[0].Value != nil {
-		t.Errorf("the tombstone became %v", letters[0])
-	}
-}
-
-// Where a new group begins, and an old one goes on.
-func TestStart(t *testing.T) {
-	for _, protocol := range protocols {
-		t.Run(protocol, func(t *testing.T) {
-			w := newWorld(t, brokers(t), 1, nil)
-			w.produce(&kgo.Record{Value: event(0, 0)}, &kgo.Record{Value: event(0, 1)})
-			late := w.run("late", settings{"ingest.protocol": protocol, "ingest.start": "latest"})
-			eventually(t, "it has found the end, and says so", func() bool { return w.committed()[0] == 2 })
-			w.produce(&kgo.Record{Value: event(0, 2)})
-			w.allCommitted(late)
-			if got := w.services.Messages("hub"); len(got) != 1 || !strings.HasSuffix(got[0].MessageID, "/0/2") {
-				t.Errorf("a group that starts with what comes got %v", got)
-			}
-			late.stop()
-			w.produce(&kgo.Record{Value: event(0, 3)})
-			again := w.run("again", settings{"ingest.protocol": protocol, "ingest.start": "latest"})
-			w.allCommitted(again)
-			if got := len(w.services.Messages("hub")); got != 2 {
-				t.Errorf("after a restart %d have arrived, want 2", got)
-			}
-			w.group += "-early"
-			early := w.run("early", settings{"ingest.protocol": protocol})
-			w.allCommitted(early)
-			if got := len(w.services.Messages("hub")); got != 6 {
-				t.Errorf("after a group that starts at the beginning %d have arrived, want 6", got)
-			}
-		})
-	}
-}
-
-// Retention has taken what the group would go on with: it goes on with the
-// oldest there is, also where a new group would start with what comes.
-func TestRetentionOvertakes(t *testing.T) {
-	w := newWorld(t, brokers(t), 1, nil)
-	w.produce(&kgo.Record{Value: event(0, 0)})
-	first := w.run("first", nil)
-	w.allCommitted(first)
-	first.stop()
-	for i := range int64(9) {
-		w.produce(&kgo.Record{Value: event(0, i+1)})
-	}
-	var gone kadm.Offsets
-	gone.AddOffset(w.topic, 0, 5, -1)
-	if _, err := w.admin.DeleteRecords(w.ctx(), gone); err != nil {
-		t.Fatal(err)
-	}
-	second := w.run("second", settings{"ingest.start": "latest"})
-	w.allCommitted(second)
 	var got []string
-	for _, m := range w.services.Messages("hub") {
-		got = append(got, m.MessageID[strings.LastIndexByte(m.MessageID, '/')+1:])
-	}
-	if want := []string{"0", "5", "6", "7", "8", "9"}; !slices.Equal(got, want) {
-		t.Errorf("delivered %v, want %v", got, want)
-	}
-}
-
-// A partition that is added is read from its beginning, wherever a new group
-// would start.
-func TestPartitionAdded(t *testing.T) {
-	for _, protocol := range protocols {
-		for _, start := range []string{"earliest", "latest"} {
-			t.Run(protocol+"/"+start, func(t *testing.T) {
-				t.Parallel() // with the classic protocol it takes up to 30 s until it is noticed
-				w := newWorld(t, brokers(t), 1, nil)
-				r := w.run("one", settings{"ingest.protocol": protocol, "ingest.start": start})
-				w.produce(&kgo.Record{Value: event(0, 0)})
-				w.allCommitted(r)
-				if _, err := w.admin.UpdatePartitions(w.ctx(), 2, w.topic); err != nil {
-					t.Fatal(err)
-				}
-				eventually(t, "the new partition can be written to", func() bool {
-					return w.client.ProduceSync(w.ctx(), &kgo.Record{Partition: 1, Value: event(1, 0)}).FirstErr() == nil
-				})
-				w.produce(&kgo.Record{Partition: 1, Value: event(1, 1)})
-				eventually(t, "the new partition is read from its beginning", func() bool { return w.ledger.complete("hub", 1) == 2 })
-				w.allCommitted(r)
-			})
+	for _, l := range h.Records(h.DeadLetters, 9) {
+		headers := env.HeadersOf(l)
+		kind := "value"
+		if l.Value == nil {
+			kind = "tombstone"
+		}
+		got = append(got, fmt.Sprintf("%s %s/%s index=%s endpoint=%s own=%s key=%s %s %.20q", headers["reason"], headers["partition"],
+			headers["offset"], headers["index"], headers["endpoint"], headers["own"], l.Key, kind, l.Value))
+		if headers["detail"] == "" || headers["time"] == "" || headers["topic"] != h.Topic {
+			h.T.Errorf("headers %v lack a detail, the time, or the topic", headers)
+		}
+		offset, _ := strconv.Atoi(headers["offset"])
+		if headers["index"] == "" && !bytes.Equal(l.Value, records[offset].Value) {
+			h.T.Errorf("offset %d: the value is not as it came: %.40q", offset, l.Value)
 		}
 	}
-}
-
-// The dead-letter topic takes what the ingest topic takes, and a little more.
-func TestLargeDeadLetter(t *testing.T) {
-	w := newWorld(t, brokers(t), 1, map[string]string{"max.message.bytes": strconv.Itoa(4 << 20)})
-	client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.DefaultProduceTopic(w.topic),
-		kgo.ProducerBatchMaxBytes(4<<20), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	same(h.T, "dead letters", got, []string{
+		`undecodable 0/1 index= endpoint= own=kept key=k value "\x00garbage\xff"`,
+		fmt.Sprintf(`undecodable 0/3 index= endpoint= own= key= value %.20q`, good),
+		`unknown_type 0/4 index= endpoint= own= key= value "{\"eventType\":\"Nope\"}"`,
+		`too_large 0/6 index= endpoint=` + ids["hub"] + ` own= key= value "{\"id\":\"h\",\"subject\":"`,
+		`too_large 0/6 index= endpoint=` + ids["topic"] + ` own= key= value "{\"id\":\"h\",\"subject\":"`,
+		`undecodable 0/8 index= endpoint= own= key= value ""`,
+		`undecodable 0/9 index= endpoint= own= key= tombstone ""`,
+		`unknown_type 0/10 index=1 endpoint= own= key= value "{\"eventType\":\"Nope\"}"`,
+		fmt.Sprintf(`undecodable 0/11 index= endpoint= own= key= value %.20q`, largest),
+	})
+	configs, err := h.Admin.DescribeTopicConfigs(h.Context(), h.DeadLetters)
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	large := bytes.Repeat([]byte("?"), 4<<20-1000)
-	if err := client.ProduceSync(w.ctx(), &kgo.Record{Value: large}, &kgo.Record{Value: event(0, 1)}).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
-	r := w.run("one", nil)
-	w.allCommitted(r)
-	if letters := w.deadLetters(1); !bytes.Equal(letters[0].Value, large) || headersOf(letters[0])["reason"] != "undecodable" {
-		t.Errorf("the dead letter has %d bytes, %v", len(letters[0].Value), headersOf(letters[0]))
-	}
-	configs, err := w.admin.DescribeTopicConfigs(w.ctx(), w.topic+"-dead")
-	if err != nil {
-		t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	for _, c := range configs[0].Configs {
 		if c.Key == "max.message.bytes" && c.MaybeValue() != strconv.Itoa(4<<20+64<<10) {
-			t.Errorf("the dead-letter topic takes %s", c.MaybeValue())
+			h.T.Errorf("the dead-letter topic takes %s", c.MaybeValue())
+		}
+	}
+}
+
+// Events of one Kafka partition arrive in their order, each once, at every kind
+// of endpoint; at an event hub all in hub partition p mod n. A producer may
+// compress them with any codec.
+func order(h *harness) {
+	const each = 3000
+	h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SensorChange"), h.Grid("SensorChange"))
+	r := h.run("one", nil)
+	codecs := []kgo.CompressionCodec{kgo.NoCompression(), kgo.GzipCompression(), kgo.SnappyCompression(), kgo.Lz4Compression(), kgo.ZstdCompression()}
+	for _, codec := range codecs {
+		client := h.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec))
+		if err := client.ProduceSync(h.Context(), h.Events(each)...).FirstErr(); err != nil {
+			h.T.Fatal(err)
+		}
+	}
+	r.settled(len(codecs) * each)
+	h.arrivedOnce(len(codecs)*each, "hub", "topic", "grid")
+}
+
+// What can be seen from outside: health, metrics, and the status with a token.
+func outside(h *harness) {
+	h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SpaceChange"))
+	r := h.run("one", nil)
+	if a, err := r.get(&r.ops, "/healthz"); err != nil || a.status != http.StatusOK {
+		h.T.Errorf("/healthz is %d, %v", a.status, err)
+	}
+	sample := h.Samples()
+	h.Produce(env.Value(sample["SensorChange"]), env.Value(sample["SensorChange"]), env.Value(sample["UdfCustom"]), env.Value("{"))
+	st := r.settled(4)
+	unauthorized, err := http.Get(r.address(&r.api, "/status"))
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	defer unauthorized.Body.Close()
+	if unauthorized.StatusCode != http.StatusUnauthorized {
+		h.T.Errorf("status without a token is %d, want 401", unauthorized.StatusCode)
+	}
+	if in := st.Ingest; in.Records != 4 || in.Events != 3 || in.Unrouted != 1 || in.Lag != 0 {
+		h.T.Errorf("ingest %+v", in)
+	}
+	id := ""
+	for _, e := range st.Endpoints {
+		if len(e.Dropped) != 8 {
+			h.T.Errorf("%s: reasons %v, want all 8", e.Path, e.Dropped)
+		}
+		want := "provisioning 0 0 0 primary"
+		if e.Path == "hub" {
+			want, id = "ready 2 2 0 primary", e.ID
+		}
+		if got := fmt.Sprint(e.State, " ", e.Routed, " ", e.Delivered, " ", e.Pending, " ", e.Key); got != want {
+			h.T.Errorf("%s: %s, want %s", e.Path, got, want)
+		}
+	}
+	metrics := r.metrics()
+	for _, line := range []string{
+		`ingest_records_total 4`,
+		`ingest_lag_records 0`,
+		`events_total{event_type="SensorChange"} 2`,
+		`events_total{event_type="UdfCustom"} 1`,
+		`events_unrouted_total 1`,
+		`events_rejected_total{reason="undecodable"} 1`,
+		`endpoint_routed_events_total{endpoint="ID",endpoint_type="EventHub"} 2`,
+		`endpoint_events_total{endpoint="ID",endpoint_type="EventHub",outcome="delivered",reason=""} 2`,
+		`endpoint_events_total{endpoint="ID",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 0`,
+		`endpoint_pending_events{endpoint="ID",endpoint_type="EventHub"} 0`,
+		`endpoint_state{endpoint="ID",state="ready"} 1`,
+		`endpoint_state{endpoint="ID",state="backing_off"} 0`,
+		`endpoint_backoff_seconds{endpoint="ID"} 0`,
+		`endpoint_batch_events_sum{endpoint="ID"} 2`,
+		`routing_latency_seconds_count{endpoint_type="EventHub"} 2`,
+	} {
+		if line = strings.Replace(line, "ID", id, 1); !strings.Contains(metrics, "\ntwinegress_"+line+"\n") {
+			h.T.Errorf("the metrics lack %s", line)
+		}
+	}
+	if strings.Contains(metrics, "SharedAccessKey=") {
+		h.T.Error("the metrics show a secret")
+	}
+}
+
+// Each endpoint gets what its filter lets through, on all three services, and
+// a new filter in the endpoints file works at once, over the same connections.
+func filters(h *harness) {
+	reading := func(id int, value string) *kgo.Record {
+		return &kgo.Record{Partition: int32(id % 4), Value: fmt.Appendf(nil, `{"id":"%d","subject":"s","eventType":"SensorChange",`+
+			`"eventTime":"2026-01-01T00:00:00Z","dataVersion":"1","data":{"Value":%s}}`, id, value)}
+	}
+	raw := func(value string) *kgo.Record {
+		return &kgo.Record{Value: []byte(value), Headers: env.Headers("DigitalTwins-Telemetry", "")}
+	}
+	hub, topic, grid := h.Hub("SensorChange"), h.ServiceBus("SensorChange", "SpaceChange"), h.Grid("SensorChange")
+	devices := h.Devices().With("filter", "type = 'DeviceMessage' AND NOT $body != null")
+	h.SetEndpoints(hub.With("filter", "$body.Value > 20"), topic.With("filter", "type = 'SpaceChange' OR AS_NUMBER($body.Value) > 20"),
+		grid.With("filter", "id = '3' AND type = 'SensorChange'"), devices)
+	r := h.run("one", nil)
+	h.Produce(reading(1, "10"), reading(2, "21"), reading(3, `"30"`), reading(4, "null"), raw(`{"data":1}`), raw("bytes"),
+		env.Value(`{"id":"5","eventType":"DeviceMessage","data":1}`),
+		env.Value(`[{"id":"6","subject":"s","eventType":"SpaceChange"},{"id":"7","subject":"s","eventType":"SensorChange","data":{"Value":22}}]`))
+	st := r.settled(8)
+	if st.Ingest.Unrouted != 3 { // 1, 4, and 5
+		h.T.Errorf("%d unrouted, want 3", st.Ingest.Unrouted)
+	}
+	id := regexp.MustCompile(`^\{"id": ?"(\d)".*`)
+	passed := func(want map[string]string) {
+		h.T.Helper()
+		for entity, want := range want {
+			var got []string
+			for _, m := range h.Services.Messages(entity) {
+				got = append(got, id.ReplaceAllString(string(m.Body), "$1"))
+			}
+			slices.Sort(got)
+			if got := strings.Join(got, " "); got != want {
+				h.T.Errorf("%s got %s, want %s", entity, got, want)
+			}
+		}
+	}
+	passed(map[string]string{"hub": "2 7", "topic": "2 3 6 7", "grid": "3", "devices": `bytes {"data":1}`})
+	links := func() (n int) {
+		for _, e := range h.Services.Stats().Entities {
+			n += e.Links
+		}
+		return n
+	}
+	before := links()
+
+	// A new endpoint is seen together with the routes of its set; a changed one
+	// may be seen before them.
+	marker := h.Hub("TopologyOperation").With("name", "marker")
+	h.SetEndpoints(hub.With("filter", "$body.Value <= 20"), topic, grid.With("filter", "false"), devices, marker)
+	env.Eventually(h.T, "the change is in force", func() bool { return len(r.status().Endpoints) == 5 })
+	h.Produce(reading(8, "10"), reading(9, "21"))
+	st = r.settled(10)
+	passed(map[string]string{"hub": "2 7 8", "topic": "2 3 6 7 8 9", "grid": "3"})
+	if after := links(); after != before {
+		h.T.Errorf("%d links to the services, %d before the change: a filter is no part of the connection", after, before)
+	}
+	for _, e := range st.Endpoints {
+		if e.Routed != e.Delivered || e.State != "ready" && e.Routed > 0 {
+			h.T.Errorf("%s after the change: %+v", e.Path, e)
 		}
 	}
 }

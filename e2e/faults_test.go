@@ -10,15 +10,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/e2e/env"
 )
 
 // fault is what happens in a round.
 type fault struct {
 	name, what string
-	happen     func(*matrix)
+	inject     func(*matrix)
 }
 
-const sessionTimeout = 6 * time.Second // as world.environment has it
+const sessionTimeout = 6 * time.Second // as env.Settings has it
 
 var faults = []fault{
 	{"kill", "a copy gets SIGKILL and is started again within 3 s", func(m *matrix) {
@@ -36,7 +38,7 @@ var faults = []fault{
 	{"stop", "a copy gets SIGTERM, ends in order, and is started again within 2 s", func(m *matrix) {
 		r := m.anyCopy()
 		if code := r.stop(); code != 0 {
-			m.t.Errorf("%s stopped with exit code %d:\n%s", r.name, code, tail(r.log, 10))
+			m.t.Errorf("%s stopped with exit code %d:\n%s", r.name, code, r.log.tail(10))
 		}
 		m.pass(m.upTo(2 * time.Second))
 		r.start()
@@ -55,18 +57,18 @@ var faults = []fault{
 	}},
 	{"broker restart", "a broker is stopped in order and started again", func(m *matrix) {
 		id := m.anyNode()
-		m.must(m.cluster.Stop(m.w.ctx(), id))
+		m.must(m.cluster.Stop(m.h.Context(), id))
 		m.pass(m.upTo(2 * time.Second))
-		m.must(m.cluster.Restart(m.w.ctx(), id))
+		m.must(m.cluster.Restart(m.h.Context(), id))
 	}},
 	{"broker kill", "a broker gets SIGKILL and is started again", func(m *matrix) {
 		id := m.anyNode()
 		m.must(m.cluster.Kill(id))
 		m.pass(m.upTo(2 * time.Second))
-		m.must(m.cluster.Restart(m.w.ctx(), id))
+		m.must(m.cluster.Restart(m.h.Context(), id))
 	}},
 	{"leaders change", "every partition of the ingest topic gets another leader", func(m *matrix) {
-		m.moveLeaders(m.w.topic)
+		m.moveLeaders(m.h.Topic)
 	}},
 	{"broker unreachable", "a broker gets SIGSTOP: its connections stay, and nothing answers", func(m *matrix) {
 		id := m.anyNode()
@@ -78,7 +80,7 @@ var faults = []fault{
 		m.moveLeaders("__consumer_offsets")
 	}},
 	{"partition added", "the ingest topic gets one more partition", func(m *matrix) {
-		_, err := m.w.admin.UpdatePartitions(m.w.ctx(), m.partitions+1, m.w.topic)
+		_, err := m.h.Admin.UpdatePartitions(m.h.Context(), m.partitions+1, m.h.Topic)
 		m.must(err)
 		m.partitions++
 		m.load.grow()
@@ -92,7 +94,7 @@ var faults = []fault{
 		m.changeEndpoints()
 	}},
 	{"scale", "a fourth copy joins, has its share, and leaves", func(m *matrix) {
-		r := m.w.replica("copy-more", m.settings("copy-more"))
+		r := m.h.replica("copy-more", m.settings("copy-more"))
 		r.start()
 		r.awaitReady()
 		m.copies = append(m.copies, r)
@@ -130,8 +132,8 @@ func (m *matrix) must(err error) {
 // preferred one, and its leader.
 func (m *matrix) moveLeaders(topic string) {
 	m.t.Helper()
-	ctx := m.w.ctx()
-	client, err := kgo.NewClient(kgo.SeedBrokers(m.w.brokers...)) // its own, which has nothing cached
+	ctx := m.h.Context()
+	client, err := kgo.NewClient(kgo.SeedBrokers(m.h.Brokers...)) // its own, which has nothing cached
 	m.must(err)
 	defer client.Close()
 	admin := kadm.NewClient(client)
@@ -146,7 +148,7 @@ func (m *matrix) moveLeaders(topic string) {
 	answer, err := admin.AlterPartitionAssignments(ctx, assignments)
 	m.must(err)
 	m.must(answer.Error())
-	eventually(m.t, "the replicas are reordered", func() bool {
+	env.Eventually(m.t, "the replicas are reordered", func() bool {
 		moving, err := admin.ListPartitionReassignments(ctx, nil)
 		return err == nil && len(moving.Sorted()) == 0
 	})
@@ -161,10 +163,10 @@ func (m *matrix) moveLeaders(topic string) {
 
 func (m *matrix) changeEndpoints() {
 	m.t.Helper()
-	set := []endpoint{m.w.hub(), m.w.serviceBus()}
+	set := []env.Endpoint{m.h.Hub("SensorChange"), m.h.ServiceBus("SensorChange")}
 	m.extra = !m.extra
 	if m.extra {
-		set = append(set, m.w.amqp("EventHub", "devices", "SensorChange"))
+		set = append(set, m.h.AMQP("EventHub", "devices", "SensorChange"))
 	}
-	m.w.setEndpoints(set...)
+	m.h.SetEndpoints(set...)
 }

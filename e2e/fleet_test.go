@@ -6,7 +6,7 @@ import "time"
 
 // fleet is some copies of one group.
 type fleet struct {
-	w          *world
+	h          *harness
 	partitions int // of the ingest topic
 	copies     []*replica
 }

@@ -6,18 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/e2e/env"
 )
 
 // load produces events at a steady rate, to each partition in turn, and knows
 // what the brokers have stored. Each event's id is its place in Kafka, in the
 // form of a message id.
 type load struct {
-	w      *world
+	h      *harness
 	rate   float64 // events a second, over all partitions
 	client *kgo.Client
 	cancel context.CancelFunc
@@ -33,33 +34,17 @@ type load struct {
 	err        error
 }
 
-// padding makes an event about 500 bytes long. Each event has another part of
-// it, which compresses as little as readings do.
-var padding = func() string {
-	b := make([]byte, 1<<16)
-	random := rand.New(rand.NewPCG(1, 2))
-	for i := range b {
-		b[i] = "0123456789abcdef ,:.-"[random.IntN(21)]
-	}
-	return string(b)
-}()
-
-func (w *world) load(partitions int, rate float64) *load {
-	w.t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(w.brokers...), kgo.DefaultProduceTopic(w.topic),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond),
-		kgo.MetadataMinAge(200*time.Millisecond), kgo.MetadataMaxAge(time.Second), kgo.UnknownTopicRetries(-1))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+func (h *harness) load(partitions int, rate float64) *load {
+	h.T.Helper()
+	client := h.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond), kgo.UnknownTopicRetries(-1))
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{
-		w: w, rate: rate, client: client, cancel: cancel, done: make(chan struct{}), partitions: partitions,
+		h: h, rate: rate, client: client, cancel: cancel, done: make(chan struct{}), partitions: partitions,
 		made: make(map[int32]int64), stored: make(map[int32][]time.Duration),
 	}
 	l.idle = sync.NewCond(&l.mu)
 	go l.run(ctx)
-	w.t.Cleanup(l.stop)
+	h.T.Cleanup(l.stop)
 	return l
 }
 
@@ -68,7 +53,7 @@ func (l *load) run(ctx context.Context) {
 	const pace = 10 * time.Millisecond
 	tick := time.NewTicker(pace)
 	defer tick.Stop()
-	due, turn, last := 0.0, 0, time.Now()
+	due, n, last := 0.0, 0, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -78,27 +63,27 @@ func (l *load) run(ctx context.Context) {
 			last = now
 		}
 		for ; due >= 1; due-- {
-			if !l.produce(ctx, turn) {
+			if !l.produce(ctx, n) {
 				break
 			}
-			turn++
+			n++
 		}
 	}
 }
 
 // produce gives one event to the client; false while the load is paused.
-func (l *load) produce(ctx context.Context, turn int) bool {
+func (l *load) produce(ctx context.Context, n int) bool {
 	l.mu.Lock()
 	if l.paused {
 		l.mu.Unlock()
 		return false
 	}
-	p := int32(turn % l.partitions)
+	p := int32(n % l.partitions)
 	offset := l.made[p]
 	l.made[p]++
 	l.unanswered++
 	l.mu.Unlock()
-	l.client.Produce(ctx, &kgo.Record{Partition: p, Value: event(p, offset)}, func(r *kgo.Record, err error) {
+	l.client.Produce(ctx, &kgo.Record{Partition: p, Value: env.Event(p, offset)}, func(r *kgo.Record, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.unanswered--
@@ -110,38 +95,32 @@ func (l *load) produce(ctx context.Context, turn int) bool {
 		case r.Offset != int64(len(l.stored[p])):
 			l.err = errors.Join(l.err, fmt.Errorf("event %d/%d was stored at %d", p, len(l.stored[p]), r.Offset))
 		default:
-			l.stored[p] = append(l.stored[p], l.w.ledger.now())
+			l.stored[p] = append(l.stored[p], l.h.Ledger.Now())
 		}
 		l.idle.Broadcast()
 	})
 	return true
 }
 
-func event(p int32, offset int64) []byte {
-	at := int(offset*7919+int64(p)*131) % (len(padding) - 330)
-	return fmt.Appendf(nil, `{"id":"load/%d/%d","subject":"sensor","eventType":"SensorChange","eventTime":"2026-01-02T03:04:05Z",`+
-		`"dataVersion":"1.0","data":{"Value":"%d","Padding":"%s"}}`, p, offset, offset, padding[at:at+330])
-}
-
 // grow makes the load go to one more partition, once the client knows of it.
 func (l *load) grow() {
-	l.w.t.Helper()
+	l.h.T.Helper()
 	l.mu.Lock()
 	p := int32(l.partitions)
 	l.mu.Unlock()
-	eventually(l.w.t, "the added partition can be written to", func() bool {
-		return l.client.ProduceSync(l.w.ctx(), &kgo.Record{Partition: p, Value: event(p, 0)}).FirstErr() == nil
+	env.Eventually(l.h.t, "the added partition can be written to", func() bool {
+		return l.client.ProduceSync(l.h.Context(), &kgo.Record{Partition: p, Value: env.Event(p, 0)}).FirstErr() == nil
 	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.made[p], l.stored[p] = 1, append(l.stored[p], l.w.ledger.now())
+	l.made[p], l.stored[p] = 1, append(l.stored[p], l.h.Ledger.Now())
 	l.partitions++
 }
 
 // pause stops producing and waits until all is stored.
 func (l *load) pause() {
-	l.w.t.Helper()
-	stuck := time.AfterFunc(2*patience, func() {
+	l.h.T.Helper()
+	stuck := time.AfterFunc(2*env.Timeout, func() {
 		l.mu.Lock()
 		l.err = errors.Join(l.err, errors.New("the brokers don't answer"))
 		l.idle.Broadcast()
@@ -155,7 +134,7 @@ func (l *load) pause() {
 		l.idle.Wait()
 	}
 	if l.err != nil {
-		l.w.t.Fatalf("the load: %v", l.err)
+		l.h.T.Fatalf("the load: %v", l.err)
 	}
 }
 
@@ -190,7 +169,7 @@ func (l *load) total() (n int64) {
 	return n
 }
 
-// slowest gives how long an event that was stored since a moment waited at
+// slowest returns how long an event that was stored since a moment waited at
 // worst until it arrived.
 func (l *load) slowest(entity string, since time.Duration) (worst time.Duration, of int32) {
 	l.mu.Lock()
@@ -200,7 +179,7 @@ func (l *load) slowest(entity string, since time.Duration) (worst time.Duration,
 			if at < since {
 				continue
 			}
-			if arrived, ok := l.w.ledger.firstArrival(entity, p, int64(offset)); ok && arrived-at > worst {
+			if arrived, ok := l.h.Ledger.FirstArrival(entity, p, int64(offset)); ok && arrived-at > worst {
 				worst, of = arrived-at, p
 			}
 		}

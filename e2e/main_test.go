@@ -1,5 +1,3 @@
-//go:build integration
-
 package e2e
 
 import (
@@ -9,39 +7,29 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
-	"twinegress/internal/kafkatest"
 	"twinegress/internal/procgroup"
 )
 
-// What all tests share: the binary, and a cluster of one node.
+// What all tests share.
 var (
-	binary string
-	procs  *procgroup.Starter
-
-	sharedOnce sync.Once
-	shared     *kafkatest.Cluster
-	sharedErr  error
-	sharedDir  string
+	procs     = procgroup.NewStarter()
+	sharedDir string
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	code := 1
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-	} else {
-		code = m.Run()
+	var err error
+	if sharedDir, err = os.MkdirTemp("", "twinegress-e2e-"); err != nil {
+		panic(err)
 	}
-	if shared != nil {
-		shared.Close()
-	}
+	code := m.Run()
+	closeCluster()
 	procs.Close()
 	_ = os.RemoveAll(sharedDir)
 	if code == 0 {
@@ -53,77 +41,72 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// prepare builds what is tested. Not the test binary itself under another
-// name: what runs must be what is shipped, without the race detector's cost.
-func prepare() (err error) {
-	procs = procgroup.NewStarter()
-	if sharedDir, err = os.MkdirTemp("", "twinegress-e2e-"); err != nil {
-		return err
+// binary builds what is tested, once, and returns its path. It is not the test
+// binary under another name, which would lack cmd/twinegress' main.
+var binary = sync.OnceValues(func() (string, error) {
+	if err := noteSources(); err != nil {
+		return "", err
 	}
-	binary = filepath.Join(sharedDir, "twinegress")
-	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", binary, "../cmd/twinegress")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	path := filepath.Join(sharedDir, "twinegress")
+	args := []string{"build", "-o", path}
+	cgo := "0"
+	if raceDetector() {
+		args, cgo = append(args, "-race"), "1"
+	}
+	if mode := testing.CoverMode(); mode != "" {
+		args = append(args, "-cover", "-covermode="+mode, "-coverpkg=twinegress/...")
+	}
+	build := exec.CommandContext(context.Background(), "go", append(args, "../cmd/twinegress")...)
+	build.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building twinegress: %w\n%s", err, out)
+		return "", fmt.Errorf("building twinegress: %w\n%s", err, out)
 	}
-	return nil
+	return path, nil
+})
+
+// raceDetector reports whether the binary is to have the race detector: if the
+// tests have it, and not over a real Kafka, where what runs is what is shipped.
+func raceDetector() bool {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || realKafka {
+		return false
+	}
+	for _, s := range info.Settings {
+		if s.Key == "-race" {
+			return s.Value == "true"
+		}
+	}
+	return false
 }
 
-// givenBrokers are those of KAFKA_BROKERS.
-func givenBrokers() []string {
-	if b := os.Getenv("KAFKA_BROKERS"); b != "" {
-		return strings.Split(b, ",")
-	}
-	return nil
-}
-
-// quick are settings of a broker that notices in seconds what takes it a
-// minute in production.
-func quick() map[string]string {
-	return map[string]string{
-		"group.consumer.min.session.timeout.ms":    "6000",
-		"group.consumer.session.timeout.ms":        "6000",
-		"group.consumer.min.heartbeat.interval.ms": "1000",
-		"group.consumer.heartbeat.interval.ms":     "1000",
-		"log.retention.check.interval.ms":          "1000",
-		"log.cleaner.backoff.ms":                   "1000",
-	}
-}
-
-// brokers are those of a cluster of one node that every test shares, or of KAFKA_BROKERS.
-func brokers(t testing.TB) []string {
-	t.Helper()
-	if given := givenBrokers(); given != nil {
-		return given
-	}
-	sharedOnce.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		shared, sharedErr = kafkatest.Start(ctx, kafkatest.Config{
-			Dir: filepath.Join(sharedDir, "kafka"), Properties: quick(), HeapMB: 384,
-		})
-	})
-	if sharedErr != nil {
-		t.Fatal(sharedErr)
-	}
-	return shared.Addrs()
-}
-
-// ownCluster is a cluster whose nodes the test may stop.
-func ownCluster(t testing.TB, cfg kafkatest.Config) *kafkatest.Cluster {
-	t.Helper()
-	if givenBrokers() != nil {
-		t.Skip("KAFKA_BROKERS names the brokers, and this test stops its own")
-	}
-	if cfg.Dir == "" {
-		cfg.Dir = t.TempDir()
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	c, err := kafkatest.Start(ctx, cfg)
+// noteSources reads the directories of all that the binary is built of. Go
+// takes a test's result from its cache as long as no file has changed that the
+// test itself has opened; those of a build that it starts don't count.
+func noteSources() error {
+	const dirs = `{{with .Module}}{{if .Main}}{{$.Dir}}{{"\n"}}{{end}}{{end}}`
+	out, err := exec.CommandContext(context.Background(), "go", "list", "-deps", "-f", dirs, "../cmd/twinegress").Output()
 	if err != nil {
-		t.Fatal(err)
+		return fmt.Errorf("listing the sources of twinegress: %w", err)
 	}
-	t.Cleanup(c.Close)
-	return c
+	noted := append(strings.Fields(string(out)), "../server/api/viewer") // which is embedded
+	for _, dir := range noted {
+		if _, err := os.ReadDir(dir); err != nil {
+			return err
+		}
+	}
+	for _, file := range []string{"../go.mod", "../go.sum"} {
+		if _, err := os.Stat(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// coverage returns the directory for the coverage of processes: that of the
+// tests themselves, as `make cover` sets it. "" is none.
+func coverage() string {
+	if testing.CoverMode() == "" {
+		return ""
+	}
+	return flag.Lookup("test.gocoverdir").Value.String()
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"twinegress/e2e/env"
 	"twinegress/internal/kafkatest"
 )
 
@@ -129,23 +130,25 @@ func planRounds(n int) map[mode][]fault {
 func newMatrix(t *testing.T, mode mode, cluster *kafkatest.Cluster, random *rand.Rand) *matrix {
 	t.Helper()
 	m := &matrix{t: t, mode: mode, cluster: cluster, random: random}
-	m.fleet = fleet{w: newWorld(t, cluster.Addrs(), matrixPartitions, nil), partitions: matrixPartitions}
+	h := newHarness(t, env.Config{Brokers: cluster.Addrs(), Partitions: matrixPartitions})
+	h.protocol = mode.protocol
+	m.fleet = fleet{h: h, partitions: matrixPartitions}
 	for i := range matrixCopies {
-		r := m.w.replica("copy-"+strconv.Itoa(i), m.settings("copy-"+strconv.Itoa(i)))
+		r := m.h.replica("copy-"+strconv.Itoa(i), m.settings("copy-"+strconv.Itoa(i)))
 		r.start()
 		m.copies = append(m.copies, r)
 	}
 	for _, r := range m.copies {
 		r.awaitReady()
 	}
-	m.load = m.w.load(m.partitions, matrixRate)
+	m.load = m.h.load(m.partitions, matrixRate)
 	m.watch = m.watchCommits()
 	m.shared(matrixCopies)
 	return m
 }
 
-func (m *matrix) settings(name string) settings {
-	s := settings{"ingest.protocol": m.mode.protocol}
+func (m *matrix) settings(name string) env.Settings {
+	s := env.Settings{"ingest.rebalanceTimeout": "15s", "send.timeout": "4s", "backoff.initial": "1s"}
 	if m.mode.static {
 		s["ingest.instanceId"] = name
 	}
@@ -156,17 +159,17 @@ func (m *matrix) settings(name string) settings {
 // once, and everyone has some.
 func (m *matrix) shared(copies int) {
 	m.t.Helper()
-	eventually(m.t, fmt.Sprintf("%d copies share %d partitions", copies, m.partitions), m.areShared)
+	env.Eventually(m.t, fmt.Sprintf("%d copies share %d partitions", copies, m.partitions), m.areShared)
 }
 
 // flows waits until every event that is stored now has arrived everywhere.
 func (m *matrix) flows(what string) {
 	m.t.Helper()
 	ends := m.load.ends()
-	eventuallyWithin(m.t, 2*patience, what, func() bool {
+	env.EventuallyWithin(m.t, 2*env.Timeout, what, func() bool {
 		for p, end := range ends {
 			for _, e := range entities {
-				if m.w.ledger.complete(e, p) < end {
+				if m.h.Ledger.Complete(e, p) < end {
 					return false
 				}
 			}
@@ -175,31 +178,31 @@ func (m *matrix) flows(what string) {
 	})
 }
 
-// round has one fault happen, and gives what came of it.
+// round injects one fault and returns what came of it.
 func (m *matrix) round(f fault) result {
 	m.t.Helper()
 	m.load.resume()
-	begun, before := m.w.ledger.now(), m.load.total()
-	eventually(m.t, "events are stored", func() bool { return m.load.total() > before+matrixRate/2 })
+	begun, before := m.h.Ledger.Now(), m.load.total()
+	env.Eventually(m.t, "events are stored", func() bool { return m.load.total() > before+matrixRate/2 })
 	m.flows("the load flows before " + f.name)
 	m.watch.begin()
-	committed := m.w.committed()
+	committed := m.h.Committed()
 
-	f.happen(m)
+	f.inject(m)
 
 	for _, r := range m.copies {
 		r.awaitReady()
 	}
 	m.shared(len(m.copies))
 	stored := m.load.total()
-	eventually(m.t, "events are stored after "+f.name, func() bool { return m.load.total() > stored+matrixRate/4 })
+	env.Eventually(m.t, "events are stored after "+f.name, func() bool { return m.load.total() > stored+matrixRate/4 })
 	m.load.pause()
 	m.flows("everything arrives after " + f.name)
-	m.w.allCommitted(m.copies...)
+	m.h.allCommitted(m.copies...)
 
 	r := result{events: m.load.total() - before, inFlight: m.watch.mostInFlight()}
 	for _, e := range entities {
-		r.summary.add(m.w.ledger.take(e, committed))
+		r.Summary.Add(m.h.Ledger.Take(e, committed))
 		slowest, _ := m.load.slowest(e, begun)
 		r.recovery = max(r.recovery, slowest)
 	}
@@ -223,8 +226,8 @@ func (m *matrix) round(f fault) result {
 func (m *matrix) check(f fault, r result) {
 	m.t.Helper()
 	for what, n := range map[string]int{
-		"lost": r.lost, "out of order": r.reordered, "dropped": r.dropped,
-		"repeated although they were committed": r.behind,
+		"lost": r.Lost, "out of order": r.Reordered, "dropped": r.dropped,
+		"repeated although they were committed": r.Behind,
 		"commits ahead of the outcomes":         r.ahead, "commits that went back": r.back,
 	} {
 		if n > 0 {
@@ -232,8 +235,8 @@ func (m *matrix) check(f fault, r result) {
 		}
 	}
 	// Each receiver, and each of the two copies that may have had them in flight.
-	if bound := r.inFlight * len(entities) * 2; r.repeats > bound {
-		m.t.Errorf("%s: %d repeats, but only %d events were stored and not committed at any time", f.name, r.repeats, r.inFlight)
+	if bound := r.inFlight * len(entities) * 2; r.Repeats > bound {
+		m.t.Errorf("%s: %d repeats, but only %d events were stored and not committed at any time", f.name, r.Repeats, r.inFlight)
 	}
 }
 
@@ -266,7 +269,7 @@ func (m *matrix) watchCommits() *commitWatch {
 				return
 			}
 			asking, stop := context.WithTimeout(ctx, 5*time.Second)
-			at, err := m.w.fetchCommitted(asking)
+			at, err := m.h.FetchCommitted(asking)
 			stop()
 			if err != nil {
 				at = nil // while the coordinator moves there is no answer
@@ -291,7 +294,7 @@ func (c *commitWatch) see(m *matrix, at map[int32]int64) {
 	defer c.mu.Unlock()
 	for p, offset := range at {
 		for _, e := range entities {
-			if done := m.w.ledger.complete(e, p); offset > done {
+			if done := m.h.Ledger.Complete(e, p); offset > done {
 				c.ahead = append(c.ahead, fmt.Sprintf("%s: %d/%d committed, %s complete up to %d", stamp, p, offset, e, done))
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"twinegress/e2e/env"
 )
 
 // longestPause is what a partition may wait while copies are restarted one by one.
@@ -19,21 +21,22 @@ func TestRollingRestart(t *testing.T) {
 	for _, protocol := range protocols {
 		t.Run(protocol, func(t *testing.T) {
 			const copies, partitions, rate = 3, 12, 1200
-			w := newWorld(t, brokers(t), partitions, nil)
-			f := &fleet{w: w, partitions: partitions}
+			h := newHarness(t, env.Config{Partitions: partitions})
+			h.protocol = protocol
+			f := &fleet{h: h, partitions: partitions}
 			for i := range copies {
 				name := "copy-" + strconv.Itoa(i)
-				f.copies = append(f.copies, w.run(name, settings{
-					"ingest.protocol": protocol, "ingest.instanceId": name,
+				f.copies = append(f.copies, h.run(name, env.Settings{
+					"ingest.instanceId":     name,
 					"ingest.sessionTimeout": "30s", // a restart must not take longer; with the consumer protocol it is the broker's
 				}))
 			}
-			eventually(t, "the copies share the partitions", func() bool { return f.areShared() && f.evenly() })
+			env.Eventually(t, "the copies share the partitions", func() bool { return f.areShared() && f.evenly() })
 			owned := f.owners()
-			l := w.load(partitions, rate)
-			eventually(t, "the load flows", func() bool { return w.ledger.count("hub") > 2*rate })
+			l := h.load(partitions, rate)
+			env.Eventually(t, "the load flows", func() bool { return h.Ledger.Count("hub") > 2*rate })
 
-			begun := w.ledger.now()
+			begun := h.Ledger.Now()
 			for _, r := range f.copies {
 				r.signal(syscall.SIGTERM)
 				if code := r.wait(); code != 0 {
@@ -42,9 +45,9 @@ func TestRollingRestart(t *testing.T) {
 				r.start()
 				r.awaitReady()
 				stored := l.ends()
-				eventually(t, r.name+"'s partitions flow again", func() bool {
+				env.Eventually(t, r.name+"'s partitions flow again", func() bool {
 					for p, end := range stored {
-						if w.ledger.complete("hub", p) < end || w.ledger.complete("topic", p) < end {
+						if h.Ledger.Complete("hub", p) < end || h.Ledger.Complete("topic", p) < end {
 							return false
 						}
 					}
@@ -57,15 +60,15 @@ func TestRollingRestart(t *testing.T) {
 				}
 			}
 			l.pause()
-			w.allCommitted(f.copies...)
+			h.allCommitted(f.copies...)
 			for _, e := range entities {
 				waited, _ := l.slowest(e, begun)
-				gap, of := w.ledger.longestGap(e, begun)
+				gap, of := h.Ledger.LongestGap(e, begun)
 				t.Logf("%s: an event waited %.2f s at most, partition %d %.2f s without one", e, waited.Seconds(), of, gap.Seconds())
 				if gap > longestPause || waited > longestPause {
 					t.Errorf("%s: a pause of %v, want at most %v", e, max(gap, waited), longestPause)
 				}
-				if s := w.ledger.take(e, nil); s.lost+s.reordered+s.repeats > 0 || int64(s.arrivals) != l.total() {
+				if s := h.Ledger.Take(e, nil); s.Lost+s.Reordered+s.Repeats > 0 || int64(s.Arrivals) != l.total() {
 					t.Errorf("%s: of %d events: %+v", e, l.total(), s)
 				}
 			}

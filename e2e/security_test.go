@@ -19,6 +19,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"twinegress/e2e/env"
 	"twinegress/internal/kafkatest"
 )
 
@@ -109,14 +110,14 @@ func TestSecurity(t *testing.T) {
 	// An unsecured token, as only tests accept them: {"alg":"none"}, sub e2e, far in the future.
 	const token = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJlMmUiLCJpYXQiOjE3MDAwMDAwMDAsImV4cCI6NDEwMjQ0NDgwMH0."
 	ca := filepath.Join(dir, "ca.pem")
-	login := func(mechanism, user, password string) settings {
-		return settings{
+	login := func(mechanism, user, password string) env.Settings {
+		return env.Settings{
 			"ingest.brokers": c.ListenerAddrs("SASL_SSL")[0], "ingest.tls.enabled": "true", "ingest.tls.caFile": ca,
 			"ingest.sasl.mechanism": mechanism, "ingest.sasl.username": user, "ingest.sasl.password": password,
 		}
 	}
 	tests := map[string]struct {
-		settings
+		env.Settings
 		refused string // what the log says; "": it works
 	}{
 		"PLAIN":          {login("PLAIN", "e2e", "plain-secret"), ""},
@@ -124,29 +125,29 @@ func TestSecurity(t *testing.T) {
 		"SCRAM-SHA-512":  {login("SCRAM-SHA-512", "e2e", "scram-secret"), ""},
 		"OAUTHBEARER":    {login("OAUTHBEARER", "", token), ""},
 		"wrong password": {login("SCRAM-SHA-512", "e2e", "guessed-it"), "SASL_AUTHENTICATION_FAILED"},
-		"client certificate": {settings{
+		"client certificate": {env.Settings{
 			"ingest.brokers": c.ListenerAddrs("SSL")[0], "ingest.tls.enabled": "true", "ingest.tls.caFile": ca,
 			"ingest.tls.certFile": filepath.Join(dir, "client.pem"), "ingest.tls.keyFile": filepath.Join(dir, "client.pem"),
 		}, ""},
-		"no client certificate": {settings{
+		"no client certificate": {env.Settings{
 			"ingest.brokers": c.ListenerAddrs("SSL")[0], "ingest.tls.enabled": "true", "ingest.tls.caFile": ca,
 		}, "bad certificate"},
-		"unknown authority": {settings{
+		"unknown authority": {env.Settings{
 			"ingest.brokers": c.ListenerAddrs("SSL")[0], "ingest.tls.enabled": "true",
 		}, "certificate signed by unknown authority"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, c.Addrs(), 1, nil)
-			w.produce(&kgo.Record{Value: event(0, 0)})
-			r := w.replica("one", test.settings)
+			h := newHarness(t, env.Config{Brokers: c.Addrs(), Partitions: 1})
+			h.Produce(&kgo.Record{Value: env.Event(0, 0)})
+			r := h.replica("one", test.Settings)
 			r.start()
 			if test.refused == "" {
 				r.awaitReady()
-				w.allCommitted(r)
+				h.allCommitted(r)
 				return
 			}
-			eventually(t, "it says "+test.refused, func() bool { return r.logged(test.refused) })
+			env.Eventually(t, "it says "+test.refused, func() bool { return r.logged(test.refused) })
 			if r.logged("guessed-it") {
 				t.Error("the log has the password")
 			}

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"twinegress/e2e/env"
 )
 
 // result is what a round came to, at all receivers together.
 type result struct {
-	summary
+	env.Summary
 	events      int64 // stored in the round
 	inFlight    int   // at most so many were stored and not committed
 	dropped     int
@@ -22,7 +24,7 @@ type result struct {
 
 func (r result) String() string {
 	return fmt.Sprintf("%d events, %d lost, %d reordered, %d repeats (an event at most %d times; %d in flight at most), recovery %.1f s",
-		r.events, r.lost+r.dropped, r.reordered, r.repeats, r.most, r.inFlight, r.recovery.Seconds())
+		r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.Most, r.inFlight, r.recovery.Seconds())
 }
 
 // table adds rounds up by fault.
@@ -50,7 +52,7 @@ func (t *table) add(f fault, r result) {
 	t.rounds++
 	t.rows[f.name].rounds++
 	for _, sum := range []*result{&t.rows[f.name].result, &t.outcome} {
-		sum.summary.add(r.summary)
+		sum.Summary.Add(r.Summary)
 		sum.events += r.events
 		sum.dropped += r.dropped
 		sum.ahead += r.ahead
@@ -66,7 +68,7 @@ func (t *table) String() string {
 	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	line := func(name string, rounds int, r result) {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d | %d | %.1f s |\n",
-			name, rounds, r.events, r.lost+r.dropped, r.reordered, r.repeats, r.inFlight, r.ahead+r.back, r.recovery.Seconds())
+			name, rounds, r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.inFlight, r.ahead+r.back, r.recovery.Seconds())
 	}
 	for _, f := range faults {
 		if row := t.rows[f.name]; row != nil {

@@ -1,22 +1,18 @@
-//go:build integration
-
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"twinegress/e2e/env"
 )
 
 // book is what the writers of endpoints were told, and so what must come of it.
@@ -98,7 +94,7 @@ type writer struct {
 }
 
 // rounds makes rounds of changes, each with a name of its own.
-func (w *writer) rounds(body endpoint, round func(name string, body endpoint, last bool)) {
+func (w *writer) rounds(body env.Endpoint, round func(name string, body env.Endpoint, last bool)) {
 	for n := 0; w.ctx.Err() == nil; n++ {
 		last := false
 		select {
@@ -114,7 +110,7 @@ func (w *writer) rounds(body endpoint, round func(name string, body endpoint, la
 }
 
 // change creates, updates and mostly deletes an endpoint.
-func (w *writer) change(name string, body endpoint, last bool) {
+func (w *writer) change(name string, body env.Endpoint, last bool) {
 	id, there := w.create(name, body)
 	if !there || id == "" {
 		return
@@ -128,7 +124,7 @@ func (w *writer) change(name string, body endpoint, last bool) {
 // contend tries to create the only DeviceMessage endpoint, and gives it up, but
 // for the last round's. Of the last tries of all, one must succeed: if each met
 // another's endpoint, whoever gave that up would have tried after it.
-func (w *writer) contend(name string, body endpoint, last bool) {
+func (w *writer) contend(name string, body env.Endpoint, last bool) {
 	_, there := w.create(name, body)
 	if !there {
 		return
@@ -157,10 +153,8 @@ func (w *writer) contend(name string, body endpoint, last bool) {
 
 // create creates an endpoint, and reports whether it is there. The id is empty
 // if that became known by the name being taken when it was tried again.
-func (w *writer) create(name string, body endpoint) (id string, there bool) {
-	body = maps.Clone(body)
-	body["name"] = name
-	a, ok := w.ask(http.MethodPost, "/endpoints", body)
+func (w *writer) create(name string, body env.Endpoint) (id string, there bool) {
+	a, ok := w.ask(http.MethodPost, "/endpoints", body.With("name", name).JSON())
 	taken := a.conflicts("name")
 	switch {
 	case !ok:
@@ -185,10 +179,9 @@ func (w *writer) create(name string, body endpoint) (id string, there bool) {
 	return id, true
 }
 
-func (w *writer) update(name, id string, body endpoint) {
-	body = maps.Clone(body)
-	body["name"], body["filter"] = name, fmt.Sprintf("AS_NUMBER($body.Value) > %d", rand.IntN(1000))
-	switch a, ok := w.ask(http.MethodPut, "/endpoints/"+id, body); {
+func (w *writer) update(name, id string, body env.Endpoint) {
+	body = body.With("name", name).With("filter", fmt.Sprintf("AS_NUMBER($body.Value) > %d", rand.IntN(1000)))
+	switch a, ok := w.ask(http.MethodPut, "/endpoints/"+id, body.JSON()); {
 	case !ok:
 	case a.status == http.StatusNoContent: // sent again it comes to the same
 		w.note(func() { w.etags[name] = a.etag })
@@ -237,15 +230,7 @@ func (w *writer) devices() (listed []struct{ ID, Name string }) {
 	return listed
 }
 
-// answer is what a copy answers.
-type answer struct {
-	status int
-	etag   string // what of it is the configuration, which is the same at every copy
-	body   []byte
-	unsure bool // the same request was sent before, and may have taken effect
-}
-
-// conflicts tells whether it is a 409 for this field.
+// conflicts reports whether it is a 409 for this field.
 func (a answer) conflicts(field string) bool {
 	var e struct {
 		Error struct{ Details []struct{ Field string } }
@@ -263,8 +248,8 @@ func (a answer) conflicts(field string) bool {
 
 // ask makes a request, again and again while the copy is down or says that it
 // can't; false if there was no answer.
-func (w *writer) ask(method, path string, body endpoint) (answer, bool) {
-	ctx, cancel := context.WithTimeout(w.ctx, patience)
+func (w *writer) ask(method, path string, body []byte) (answer, bool) {
+	ctx, cancel := context.WithTimeout(w.ctx, env.Timeout)
 	defer cancel()
 	unsure := false
 	for {
@@ -284,76 +269,33 @@ func (w *writer) ask(method, path string, body endpoint) (answer, bool) {
 		case <-time.After(20 * time.Millisecond): // it takes longer to start again
 		case <-ctx.Done():
 			if w.ctx.Err() == nil {
-				w.t.Errorf("%s %s at %s: no answer within %v: %v %d %s", method, path, w.at.name, patience, err, a.status, a.body)
+				w.t.Errorf("%s %s at %s: no answer within %v: %v %d %s", method, path, w.at.name, env.Timeout, err, a.status, a.body)
 			}
 			return answer{}, false
 		}
 	}
 }
 
-// changeClient waits for as long as a request's context says. It keeps no
-// connection either: on a kept one that turns out to be closed, net/http sends
-// a PUT or a DELETE again by itself, and nobody knows.
-var changeClient = &http.Client{Transport: httpClient.Transport}
-
-// call makes one request of the Management API.
-func (r *replica) call(ctx context.Context, method, path string, body endpoint) (a answer, err error) {
-	var content io.Reader = http.NoBody
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			return a, err
-		}
-		content = bytes.NewReader(b)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, r.management()+path, content)
-	if err != nil {
-		return a, err
-	}
-	request.Header.Set("Authorization", "Bearer "+apiToken)
-	request.Header.Set("Content-Type", "application/json")
-	response, err := changeClient.Do(request)
-	if err != nil {
-		return a, err
-	}
-	defer response.Body.Close()
-	a.status = response.StatusCode
-	a.etag, _, _ = strings.Cut(response.Header.Get("ETag"), ".")
-	a.body, err = io.ReadAll(response.Body)
-	return a, err
-}
-
 // listed is an endpoint as a copy lists it.
 type listed struct {
-	id, etag string
-	device   bool
+	etag   string
+	device bool
 }
 
-// table is the endpoints that a copy lists, by name.
+// table returns the endpoints that a copy lists, by name.
 func (r *replica) table() map[string]listed {
-	r.w.t.Helper()
-	ctx := r.w.ctx()
-	get := func(path string) answer {
-		r.w.t.Helper()
-		a, err := r.call(ctx, http.MethodGet, path, nil)
-		if err != nil || a.status != http.StatusOK {
-			r.w.t.Fatalf("GET %s at %s: %v %d %s", path, r.name, err, a.status, a.body)
-		}
-		return a
-	}
-	var list []struct {
-		ID, Name   string
-		EventTypes []string
-	}
-	if err := json.Unmarshal(get("/endpoints").body, &list); err != nil {
-		r.w.t.Fatal(err)
-	}
+	r.t.Helper()
+	list := r.list("")
 	table := make(map[string]listed, len(list))
 	for _, e := range list {
-		table[e.Name] = listed{id: e.ID, etag: get("/endpoints/" + e.ID).etag, device: e.EventTypes[0] == "DeviceMessage"}
+		a, err := r.get(&r.api, "/endpoints/"+e.ID)
+		if err != nil || a.status != http.StatusOK {
+			r.t.Fatalf("endpoint %s at %s: %v %d", e.ID, r.name, err, a.status)
+		}
+		table[e.Name] = listed{etag: a.etag, device: e.EventTypes[0] == "DeviceMessage"}
 	}
 	if len(table) != len(list) {
-		r.w.t.Errorf("%s lists %d endpoints of %d names", r.name, len(list), len(table))
+		r.t.Errorf("%s lists %d endpoints of %d names", r.name, len(list), len(table))
 	}
 	return table
 }

@@ -1,6 +1,4 @@
-//go:build integration
-
-package e2e
+package env
 
 import (
 	"encoding/json"
@@ -8,17 +6,21 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"twinegress/internal/emulator"
 )
 
-// ledger is what the receivers saw: at each entity, for each Kafka partition,
+// Ledger is what the receivers saw: at each entity, for each Kafka partition,
 // every event in the order of its arrival. An event is known by its place in
 // Kafka, which its message id is. (Event Grid's events have no message id;
-// load gives them one of the same form.)
+// Event gives them an id of the same form.)
 //
 // Their producer writes each partition without a gap, so the next event that
 // arrives for the first time has to be the next offset.
-type ledger struct {
+type Ledger struct {
 	begun time.Time
+	topic string
+	hubs  map[string]int // partitions
 
 	mu       sync.Mutex
 	entities map[string]map[int32]*receipts
@@ -27,9 +29,10 @@ type ledger struct {
 // receipts are one partition's arrivals at one entity.
 type receipts struct {
 	next      int64           // all before it have arrived
-	arrivals  []arrival       // since the last reset
+	arrivals  []arrival       // since the last Take
 	missing   map[int64]bool  // passed over: lost, or about to arrive out of order
 	reordered int             // first arrivals behind a later one
+	misplaced int             // in another hub partition than p mod n
 	first     []time.Duration // when offset first arrived, by offset
 }
 
@@ -38,26 +41,32 @@ type arrival struct {
 	repeat bool
 }
 
-func newLedger() *ledger {
-	return &ledger{begun: time.Now(), entities: make(map[string]map[int32]*receipts)}
+func newLedger(topic string, hubs []emulator.Hub) *Ledger {
+	l := &Ledger{begun: time.Now(), topic: topic, hubs: make(map[string]int), entities: make(map[string]map[int32]*receipts)}
+	for _, h := range hubs {
+		if h.Partitions > 0 { // else it is the emulator's default
+			l.hubs[h.Name] = h.Partitions
+		}
+	}
+	return l
 }
 
-// now is a moment on the ledger's clock.
-func (l *ledger) now() time.Duration { return time.Since(l.begun) }
+// Now is a moment on the ledger's clock.
+func (l *Ledger) Now() time.Duration { return time.Since(l.begun) }
 
 // arrived is the services' report of a message, in order for each entity.
-func (l *ledger) arrived(entity string, _ int, what []byte) {
-	id := string(what)
+func (l *Ledger) arrived(entity string, partition int, what []byte) {
+	id, topic := string(what), l.topic
 	if entity == "grid" {
 		var event struct{ ID string }
 		if json.Unmarshal(what, &event) != nil {
 			return
 		}
-		id = event.ID
+		id, topic = event.ID, "load"
 	}
 	place := strings.Split(id, "/")
-	if len(place) != 3 {
-		return // of an array, or not of the load's
+	if len(place) != 3 || place[0] != topic {
+		return // of an array, or not made by Event
 	}
 	p, err1 := strconv.ParseInt(place[1], 10, 32)
 	offset, err2 := strconv.ParseInt(place[2], 10, 64)
@@ -66,11 +75,15 @@ func (l *ledger) arrived(entity string, _ int, what []byte) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.of(entity, int32(p)).note(offset, time.Since(l.begun))
+	r := l.of(entity, int32(p))
+	r.add(offset, time.Since(l.begun))
+	if n, ok := l.hubs[entity]; ok && partition != int(p)%n {
+		r.misplaced++
+	}
 }
 
-// of gives a partition's receipts. The caller holds the lock.
-func (l *ledger) of(entity string, p int32) *receipts {
+// of returns a partition's receipts. The caller holds the lock.
+func (l *Ledger) of(entity string, p int32) *receipts {
 	if l.entities[entity] == nil {
 		l.entities[entity] = make(map[int32]*receipts)
 	}
@@ -82,7 +95,7 @@ func (l *ledger) of(entity string, p int32) *receipts {
 	return r
 }
 
-func (r *receipts) note(offset int64, at time.Duration) {
+func (r *receipts) add(offset int64, at time.Duration) {
 	repeat := false
 	switch {
 	case offset == r.next:
@@ -105,8 +118,8 @@ func (r *receipts) note(offset int64, at time.Duration) {
 	r.arrivals = append(r.arrivals, arrival{offset, repeat})
 }
 
-// complete gives the offset before which everything has arrived.
-func (l *ledger) complete(entity string, p int32) int64 {
+// Complete returns the offset before which everything has arrived.
+func (l *Ledger) Complete(entity string, p int32) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.of(entity, p)
@@ -117,8 +130,8 @@ func (l *ledger) complete(entity string, p int32) int64 {
 	return done
 }
 
-// count gives how many different events have arrived at an entity.
-func (l *ledger) count(entity string) (n int64) {
+// Count returns how many different events have arrived at an entity.
+func (l *Ledger) Count(entity string) (n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.entities[entity] {
@@ -127,28 +140,31 @@ func (l *ledger) count(entity string) (n int64) {
 	return n
 }
 
-// summary is what one stretch of time came to at one entity.
-type summary struct {
-	arrivals, repeats int
-	reordered, lost   int
-	// behind are repeats of events that were committed before the stretch began.
-	behind int
-	// most is how often one event was repeated at most.
-	most int
+// Summary is what one stretch of time came to at one entity.
+type Summary struct {
+	Arrivals, Repeats int
+	Reordered, Lost   int
+	Misplaced         int // at a hub: in another partition than p mod n
+	// Behind are repeats of events that were committed before the stretch began.
+	Behind int
+	// Most is how often one event was repeated at most.
+	Most int
 }
 
-func (s *summary) add(o summary) {
-	s.arrivals += o.arrivals
-	s.repeats += o.repeats
-	s.reordered += o.reordered
-	s.lost += o.lost
-	s.behind += o.behind
-	s.most = max(s.most, o.most)
+// Add adds another summary.
+func (s *Summary) Add(o Summary) {
+	s.Arrivals += o.Arrivals
+	s.Repeats += o.Repeats
+	s.Reordered += o.Reordered
+	s.Lost += o.Lost
+	s.Misplaced += o.Misplaced
+	s.Behind += o.Behind
+	s.Most = max(s.Most, o.Most)
 }
 
-// take sums up an entity's arrivals since the last take; committed are the
+// Take sums up an entity's arrivals since the last Take; committed are the
 // group's offsets as they were then.
-func (l *ledger) take(entity string, committed map[int32]int64) (s summary) {
+func (l *Ledger) Take(entity string, committed map[int32]int64) (s Summary) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for p, r := range l.entities[entity] {
@@ -157,23 +173,24 @@ func (l *ledger) take(entity string, committed map[int32]int64) (s summary) {
 			if !a.repeat {
 				continue
 			}
-			s.repeats++
+			s.Repeats++
 			times[a.offset]++
-			s.most = max(s.most, times[a.offset])
+			s.Most = max(s.Most, times[a.offset])
 			if a.offset < committed[p] {
-				s.behind++
+				s.Behind++
 			}
 		}
-		s.arrivals += len(r.arrivals)
-		s.reordered += r.reordered
-		s.lost += len(r.missing)
-		r.arrivals, r.reordered = r.arrivals[:0], 0
+		s.Arrivals += len(r.arrivals)
+		s.Reordered += r.reordered
+		s.Lost += len(r.missing)
+		s.Misplaced += r.misplaced
+		r.arrivals, r.reordered, r.misplaced = r.arrivals[:0], 0, 0
 	}
 	return s
 }
 
-// firstArrival tells when an event first arrived.
-func (l *ledger) firstArrival(entity string, p int32, offset int64) (time.Duration, bool) {
+// FirstArrival returns when an event first arrived.
+func (l *Ledger) FirstArrival(entity string, p int32, offset int64) (time.Duration, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.of(entity, p)
@@ -183,9 +200,9 @@ func (l *ledger) firstArrival(entity string, p int32, offset int64) (time.Durati
 	return r.first[offset], true
 }
 
-// longestGap gives the longest time without a first arrival in any partition,
+// LongestGap returns the longest time without a first arrival in any partition,
 // since a moment.
-func (l *ledger) longestGap(entity string, since time.Duration) (gap time.Duration, of int32) {
+func (l *Ledger) LongestGap(entity string, since time.Duration) (gap time.Duration, of int32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for p, r := range l.entities[entity] {
