@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/bench/feed"
+	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/e2e/env"
 	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 )
@@ -29,24 +31,24 @@ func BenchmarkBacklog(b *testing.B) {
 	} {
 		for _, delay := range []time.Duration{20 * time.Millisecond, 50 * time.Millisecond} {
 			b.Run(fmt.Sprint(topic.name, "/", delay), func(b *testing.B) {
-				w := newWorldFor(b, partitions, emulator.Config{Hubs: []emulator.Hub{{Name: "hub", Partitions: partitions}}})
-				if err := w.services.SetFault("hub", emulator.Fault{Delay: emulator.Duration(delay)}); err != nil {
-					b.Fatal(err)
-				}
-				w.fill(b, events, partitions, topic.codec, topic.alike)
+				w := env.New(b, env.Config{Partitions: partitions, Services: func(c *emulator.Config) {
+					c.Hubs, c.Record, c.TrackIDs = []emulator.Hub{{Name: "hub", Partitions: partitions}}, 0, false // and no ledger
+				}})
+				w.SetFault(emulator.Fault{Delay: emulator.Duration(delay)}, "hub")
+				w.SetEndpoints(w.Hub(endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom))
+				fill(w, events, partitions, topic.codec, topic.alike)
 				for b.Loop() {
-					cfg := w.config()
-					cfg.Ingest.Group = fmt.Sprint("backlog-", time.Now().UnixNano()) // from the beginning
-					r := w.start(cfg, w.hub(endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom))
+					group := fmt.Sprint("backlog-", time.Now().UnixNano()) // from the beginning
+					r := start(w, app.Options{Config: load(w, env.Settings{"ingest.group": group})})
 					delivered := func() int {
 						if snaps := r.Pipeline.Snapshots(); len(snaps) == 1 {
 							return int(snaps[0].Counts.Delivered)
 						}
 						return 0
 					}
-					eventually(b, "a quarter is delivered", func() bool { return delivered() > events/4 })
+					env.Eventually(b, "a quarter is delivered", func() bool { return delivered() > events/4 })
 					first, since := delivered(), time.Now()
-					eventually(b, "three quarters are delivered", func() bool { return delivered() > events*3/4 })
+					env.Eventually(b, "three quarters are delivered", func() bool { return delivered() > events*3/4 })
 					b.ReportMetric(float64(delivered()-first)/time.Since(since).Seconds(), "events/s")
 					if err := r.stop(); err != nil {
 						b.Fatal(err)
@@ -58,14 +60,8 @@ func BenchmarkBacklog(b *testing.B) {
 }
 
 // fill puts events of the generated building on the ingest topic.
-func (w *world) fill(b *testing.B, events, partitions int, codec kgo.CompressionCodec, alike bool) {
-	b.Helper()
-	producer, err := kgo.NewClient(kgo.SeedBrokers(w.kafka.Addrs()...), kgo.DefaultProduceTopic(ingestTopic),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer producer.Close()
+func fill(w *env.Env, events, partitions int, codec kgo.CompressionCodec, alike bool) {
+	producer := w.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec))
 	f := feed.New(1)
 	next := f.Next(time.Now())
 	for sent := 0; sent < events; {
@@ -78,8 +74,8 @@ func (w *world) fill(b *testing.B, events, partitions int, codec kgo.Compression
 				records = append(records, &kgo.Record{Key: next.Key, Value: next.Value, Partition: int32(len(records) % partitions)})
 			}
 		}
-		if err := producer.ProduceSync(b.Context(), records...).FirstErr(); err != nil {
-			b.Fatal(err)
+		if err := producer.ProduceSync(w.T.Context(), records...).FirstErr(); err != nil {
+			w.T.Fatal(err)
 		}
 		sent += len(records)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"twinegress/cmd/twinegress/internal/demo"
+	"twinegress/e2e/env"
 )
 
 // demoCLI runs the command in this process.
@@ -36,7 +37,7 @@ func TestDemoEndsInOrderOnASignal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), env.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self, "demo", "--plain", "--output", "json")
 	cmd.Env = append(os.Environ(), asProgram+"=1")

@@ -1,13 +1,15 @@
 package main
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"encoding/json"
-	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/e2e/env"
 	"twinegress/endpoints"
 	"twinegress/internal/certtest"
 	"twinegress/internal/config"
@@ -15,50 +17,17 @@ import (
 	"twinegress/server/api"
 )
 
-// shell runs commands in this process, with what the environment of a shell
-// would give them.
-type shell struct{ t *testing.T }
-
-// command runs one and gives its output and its exit code.
-func (s shell) command(in string, args ...string) (out string, code int, err error) {
-	s.t.Helper()
-	root := rootCommand()
-	var b bytes.Buffer
-	root.SetIn(strings.NewReader(in))
-	root.SetOut(&b)
-	root.SetErr(&b)
-	root.SetArgs(args)
-	err = root.ExecuteContext(s.t.Context())
-	switch _, usage := errors.AsType[usageError](err); {
-	case err == nil:
-	case usage || isCobraUsage(err):
-		code = exitUsage
-	default:
-		code = exitFailed
-	}
-	return b.String(), code, err
-}
-
-// ok runs one that succeeds.
-func (s shell) ok(in string, args ...string) string {
-	s.t.Helper()
-	out, _, err := s.command(in, args...)
-	if err != nil {
-		s.t.Fatalf("%v: %v", args, err)
-	}
-	return out
-}
-
 func TestEndpointsFromTheShell(t *testing.T) {
-	w := newWorld(t, 1)
-	cfg := withAPI(w.config())
-	cfg.API.Tokens = append(cfg.API.Tokens, config.Token{Name: "viewer", SHA256: sha256Hex("viewer"), Role: config.RoleRead})
-	cfg.API.TLS = config.ServerTLS{CertFile: w.dir + "/api.pem", KeyFile: w.dir + "/api.key"}
+	w := env.New(t, env.Config{Partitions: 1})
+	w.SetEndpoints()
+	cfg := load(w, nil)
+	cfg.API.Tokens = append(cfg.API.Tokens, config.Token{Name: "viewer", SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte("viewer"))), Role: config.RoleRead})
+	cfg.API.TLS = config.ServerTLS{CertFile: w.Dir + "/api.pem", KeyFile: w.Dir + "/api.key"}
 	certtest.Write(t, cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile)
-	r := w.start(cfg)
+	r := start(w, app.Options{Config: cfg})
 	server := "https://" + r.APIAddress()
 	t.Setenv(serverVariable, server)
-	t.Setenv(tokenVariable, apiToken)
+	t.Setenv(tokenVariable, env.Token)
 	s := shell{t: t}
 	tls := func(args ...string) []string {
 		return append(append([]string{"endpoints"}, args...), "--ca-file", cfg.API.TLS.CertFile)
@@ -67,10 +36,10 @@ func TestEndpointsFromTheShell(t *testing.T) {
 	if out := s.ok("", tls("list")...); out != "no endpoints\n" {
 		t.Errorf("empty list %q", out)
 	}
-	hub := w.hub("SensorChange")
-	id := strings.TrimSpace(s.ok(string(entry(hub)), tls("create")...))
+	hub := w.Hub("SensorChange")
+	id := strings.TrimSpace(s.ok(string(hub.JSON()), tls("create")...))
 	var created struct{ ID, ETag string }
-	if err := json.Unmarshal([]byte(s.ok("", tls("create", "--file", w.write("topic.json", entry(w.topic("SpaceChange"))), "--output", "json")...)), &created); err != nil || created.ETag == "" {
+	if err := json.Unmarshal([]byte(s.ok("", tls("create", "--file", w.Write("topic.json", w.ServiceBus("SpaceChange").JSON()), "--output", "json")...)), &created); err != nil || created.ETag == "" {
 		t.Fatal(created, err)
 	}
 	list := s.ok("", tls("list")...)
@@ -100,8 +69,8 @@ func TestEndpointsFromTheShell(t *testing.T) {
 	if _, code, err := s.command(changed, tls("update", id, "--etag", etag)...); code != exitFailed || !strings.Contains(err.Error(), "changed meanwhile") {
 		t.Errorf("the old ETag: %d %v", code, err)
 	}
-	if len(r.stored(id).EventTypes) != 2 {
-		t.Error("the update changed nothing")
+	if stored := r.Store.Current(); !slices.ContainsFunc(stored, func(e endpoints.Endpoint) bool { return e.ID == id && len(e.EventTypes) == 2 }) {
+		t.Errorf("the update changed nothing: %v", stored)
 	}
 	s.ok("", tls("retry", "hub")...)
 
@@ -153,34 +122,22 @@ func TestEndpointsFromTheShell(t *testing.T) {
 	}
 }
 
-// stored gives an endpoint as it is stored.
-func (r *running) stored(id string) endpoints.Endpoint {
-	for _, e := range r.Store.Current() {
-		if e.ID == id {
-			return e
-		}
-	}
-	r.t.Fatalf("%s is not stored", id)
-	return endpoints.Endpoint{}
-}
-
 // Each endpoint is tried with each key, and nothing is sent.
 func TestCheck(t *testing.T) {
-	w := newWorld(t, 2)
-	cfg := w.config()
-	wrong := w.topic("SpaceChange")
-	wrong.Name, wrong.SecondaryConnectionString = "wrong", strings.Replace(wrong.SecondaryConnectionString, "SharedAccessKey=", "SharedAccessKey=AAAA", 1)
-	missing := w.amqp("missing", endpoints.TypeEventHub, "missing", []string{"UdfCustom"})
-	wrongGrid := w.grid("UdfCustom")
-	wrongGrid.Name, wrongGrid.SecondaryConnectionString = "wrong grid", "AAAA"
-	w.write("endpoints.json", file(w.hub("SensorChange"), w.topic("SensorChange"), w.grid("SensorChange"), wrong, missing, wrongGrid))
-	certtest.Write(t, w.dir+"/api.pem", w.dir+"/api.key")
+	w := env.New(t, env.Config{Partitions: 2})
+	cfg := load(w, nil)
+	wrong := w.ServiceBus("SpaceChange").With("name", "wrong")
+	wrong["secondaryConnectionString"] = strings.Replace(wrong.Text("secondaryConnectionString"), "SharedAccessKey=", "SharedAccessKey=AAAA", 1)
+	missing := w.AMQP("EventHub", "missing", "UdfCustom")
+	wrongGrid := w.Grid("UdfCustom").With("name", "wrong grid").With("secondaryConnectionString", "AAAA")
+	w.SetEndpoints(w.Hub("SensorChange"), w.ServiceBus("SensorChange"), w.Grid("SensorChange"), wrong, missing, wrongGrid)
+	certtest.Write(t, w.Dir+"/api.pem", w.Dir+"/api.key")
 	base := `
-ingest: {brokers: ["` + cfg.Ingest.Brokers[0] + `"]}
+ingest: {brokers: ["` + w.Brokers[0] + `"], topics: [` + w.Topic + `]}
 endpoints: {file: "` + cfg.Endpoints.File + `", allowDevelopmentEmulator: true}
 send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 `
-	file := w.write("twinegress.yaml", []byte(base))
+	file := w.Write("twinegress.yaml", []byte(base))
 	s := shell{t: t}
 	out, code, err := s.command("", "check", "--config", file)
 	for _, want := range []string{
@@ -195,12 +152,12 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 	if code != exitFailed || err == nil || err.Error() != "4 of 14 checks failed" {
 		t.Errorf("exit code %d, %v\n%s", code, err, out)
 	}
-	if n := w.services.Stats().Count(); n != 0 {
+	if n := w.Services.Stats().Count(); n != 0 {
 		t.Errorf("%d events were sent", n)
 	}
 
 	out, code, _ = s.command("", "check", "--config", file, "--output", "json",
-		"--set", "ingest.topics=nope", "--set", "api.tls.certFile="+w.dir+"/api.pem", "--set", "api.tls.keyFile="+w.dir+"/api.key",
+		"--set", "ingest.topics=nope", "--set", "api.tls.certFile="+w.Dir+"/api.pem", "--set", "api.tls.keyFile="+w.Dir+"/api.key",
 		"--set", "api.oidc.issuer=https://127.0.0.1:1", "--set", "api.oidc.audience=a")
 	var report app.CheckReport
 	if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitFailed || report.OK {
@@ -224,15 +181,13 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 	}
 
 	// Nobody there: told for each, and soon.
-	if err := w.services.SetFault(emulator.Namespace, emulator.Fault{Down: true}); err != nil {
-		t.Fatal(err)
-	}
+	w.SetFault(emulator.Fault{Down: true}, emulator.Namespace)
 	out, code, _ = s.command("", "check", "--config", file)
 	if code != exitFailed || strings.Count(out, "connection refused") != 8 {
 		t.Errorf("%d\n%s", code, out)
 	}
 	// All that is wrong with the endpoints, each by itself.
-	w.write("endpoints.json", []byte(`[{"type":"EventHub","path":"a"},{"nope":1}]`))
+	w.Write("endpoints.json", []byte(`[{"type":"EventHub","path":"a"},{"nope":1}]`))
 	out, code, _ = s.command("", "check", "--config", file)
 	if code != exitFailed || !strings.Contains(out, "endpoints[0]: eventTypes:") || !strings.Contains(out, "endpoints[1]: nope: unknown field") {
 		t.Errorf("%d\n%s", code, out)

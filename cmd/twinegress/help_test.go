@@ -1,8 +1,8 @@
 package main
 
 import (
-	"errors"
-	"io"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -46,21 +46,52 @@ func TestHelp(t *testing.T) {
 
 func TestUsageErrors(t *testing.T) {
 	for _, line := range []string{
-		"nonesuch", "run extra", "run --nonesuch", "run --log-level loud", "check --output xml", "endpoints nonesuch", "endpoints get",
+		"run --log-level loud", "check --output xml", "endpoints nonesuch", "endpoints get",
 		"emulate --partitions 0", "emulate --record -1",
 		"bench nonesuch", "bench discard --payload 41", "bench discard --compression gzip", "bench discard --pairs 0",
 		"bench discard --events 10", "bench discard --output yaml",
 		"demo --fault nonesuch", "demo --rate -1", "demo --rate NaN", "demo --rate Inf", "demo --events -1", "demo --duration -1s",
 		"demo --output xml",
 	} {
-		root := rootCommand()
-		root.SetArgs(strings.Fields(line))
-		root.SetOut(io.Discard)
-		root.SetErr(io.Discard)
-		err := root.ExecuteContext(t.Context())
-		if _, ok := errors.AsType[usageError](err); err == nil || !ok && !isCobraUsage(err) {
+		if _, code, err := (shell{t}).command("", strings.Fields(line)...); code != exitUsage {
 			t.Errorf("%s: %v is no usage error", line, err)
 		}
+	}
+}
+
+// What a command prints, and its error says.
+func TestCommandLine(t *testing.T) {
+	dir := t.TempDir()
+	broken := dir + "/broken.yaml"
+	if err := os.WriteFile(broken, []byte("ingest: {topic: x}\nbatch: {maxEvents: -1}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for line, tt := range map[string]struct {
+		code int
+		says []string
+	}{
+		"version":                            {0, []string{"twinegress"}},
+		"version --output json":              {0, []string{`"go":`}},
+		"version --output xml":               {exitUsage, []string{"text or json"}},
+		"run --help":                         {0, []string{"Examples:", "--config"}},
+		"run --nope":                         {exitUsage, []string{"--nope", "--help"}},
+		"run now":                            {exitUsage, []string{"now"}},
+		"run --config " + broken:             {exitUsage, []string{"ingest.topic", "batch.maxEvents"}},
+		"run --config " + dir + "/none.yaml": {exitUsage, []string{"none.yaml"}},
+		"run --set endpoints.file=" + dir + "/none.json": {exitFailed, []string{"none.json"}},
+		"walk": {exitUsage, []string{"unknown command"}},
+	} {
+		t.Run(line, func(t *testing.T) {
+			out, code, err := shell{t}.command("", strings.Fields(line)...)
+			if code != tt.code {
+				t.Errorf("exit code %d, want %d: %v", code, tt.code, err)
+			}
+			for _, s := range tt.says {
+				if text := fmt.Sprint(out, err); !strings.Contains(text, s) {
+					t.Errorf("it doesn't say %q:\n%s", s, text)
+				}
+			}
+		})
 	}
 }
 
@@ -76,12 +107,9 @@ func TestCompletion(t *testing.T) {
 		"check --output":         "json",
 		"endpoints list --types": "ServiceBus",
 	} {
-		root, out := rootCommand(), new(strings.Builder)
-		root.SetArgs(append([]string{cobra.ShellCompRequestCmd}, append(strings.Fields(line), "")...))
-		root.SetOut(out)
-		root.SetErr(io.Discard)
-		if err := root.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), want+"\n") {
-			t.Errorf("%s: %v, %q", line, err, out)
+		args := append([]string{cobra.ShellCompRequestCmd}, append(strings.Fields(line), "")...)
+		if out := (shell{t}).ok("", args...); !strings.Contains(out, want+"\n") {
+			t.Errorf("%s: %q", line, out)
 		}
 	}
 }

@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"testing"
-	"time"
 
-	"twinegress/endpoints"
-	"twinegress/internal/config"
+	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/e2e/env"
 	"twinegress/internal/emulator"
 )
 
@@ -28,33 +27,29 @@ func BenchmarkIsolation(b *testing.B) {
 
 func benchmarkIsolation(b *testing.B, fault *emulator.Fault) {
 	const partitions = 8
-	w := newWorldFor(b, partitions, emulator.Config{
-		Hubs: []emulator.Hub{{Name: "hub", Partitions: 8}}, Topics: []emulator.Topic{{Name: "topic"}, {Name: "fourth"}},
-		EventGridTopics: []emulator.GridTopic{{Name: "grid"}},
-	})
+	w := env.New(b, env.Config{Partitions: partitions, Services: func(c *emulator.Config) {
+		c.Hubs, c.Topics = []emulator.Hub{{Name: "hub", Partitions: 8}}, []emulator.Topic{{Name: "topic"}, {Name: "fourth"}}
+		c.Record, c.TrackIDs = 0, false // and no ledger
+	}})
 	if fault != nil {
-		if err := w.services.SetFault("fourth", *fault); err != nil {
-			b.Fatal(err)
-		}
+		w.SetFault(*fault, "fourth")
 	}
-	cfg := w.config()
-	cfg.Send, cfg.Backoff = config.Default().Send, config.Default().Backoff
-	cfg.Send.CAFile = w.dir + "/ca.pem"
-	cfg.Send.Timeout = 2 * time.Second // so that the hang's first time-out comes soon
-	fourth := w.amqp("fourth", endpoints.TypeServiceBus, "fourth", []string{"SensorChange"})
-	r := w.start(cfg, w.hub("SensorChange"), w.topic("SensorChange"), w.grid("SensorChange"), fourth)
+	w.SetEndpoints(w.Hub("SensorChange"), w.ServiceBus("SensorChange"), w.Grid("SensorChange"), w.AMQP("ServiceBus", "fourth", "SensorChange"))
+	r := start(w, app.Options{Config: load(w, env.Settings{
+		"backoff.initial": "1s", "send.timeout": "2s", // so that the hang's first time-out comes soon
+	})})
 
 	const warmUp = 10_000
-	w.produce(numbered(warmUp, partitions)...)
+	w.Produce(w.Events(warmUp)...)
 	r.settled(warmUp)
-	records := numbered(b.N, partitions)
-	before := w.services.Stats()
+	records := w.Events(b.N)
+	before := w.Services.Stats()
 	b.ResetTimer()
 	for _, record := range records {
-		w.client.Produce(context.Background(), record, nil)
+		w.Client.Produce(context.Background(), record, nil)
 	}
-	eventually(b, "all events at the three", func() bool {
-		now := w.services.Stats()
+	env.Eventually(b, "all events at the three", func() bool {
+		now := w.Services.Stats()
 		for _, entity := range []string{"hub", "topic", "grid"} {
 			if now.Entity(entity).Count < before.Entity(entity).Count+int64(b.N) {
 				return false

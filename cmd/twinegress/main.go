@@ -37,14 +37,20 @@ func main() {
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := rootCommand().ExecuteContext(ctx)
 	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "twinegress:", err)
+		os.Exit(exitCode(err))
+	}
+}
+
+func exitCode(err error) int {
 	if err == nil {
-		return
+		return 0
 	}
-	fmt.Fprintln(os.Stderr, "twinegress:", err)
 	if _, ok := errors.AsType[usageError](err); ok || isCobraUsage(err) {
-		os.Exit(exitUsage)
+		return exitUsage
 	}
-	os.Exit(exitFailed)
+	return exitFailed
 }
 
 // isCobraUsage reports whether err is a usage error of cobra's own: these have

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/e2e/env"
 	"twinegress/internal/emulator"
 )
 
@@ -19,13 +21,12 @@ const metricsPage = "../../docs/metrics.md"
 // The list of metrics that users read, and that the dashboard and the alerts
 // are held against (tools/deploycheck), is what a running program serves.
 func TestMetricsPage(t *testing.T) {
-	w := newWorld(t, 2)
-	if err := w.services.SetFault("topic", emulator.Fault{RejectKey: "both"}); err != nil {
-		t.Fatal(err)
-	}
-	r := w.start(w.config(), w.hub("SensorChange"), w.topic("SensorChange"), w.grid("SensorChange"))
+	w := env.New(t, env.Config{Partitions: 2})
+	w.SetFault(emulator.Fault{RejectKey: "both"}, "topic")
+	w.SetEndpoints(w.Hub("SensorChange"), w.ServiceBus("SensorChange"), w.Grid("SensorChange"))
+	r := start(w, app.Options{Config: load(w, nil)})
 	// A delivery, a drop and a rejection, so that every family has a series.
-	w.produce(value(samples(t)["SensorChange"]), value("{"))
+	w.Produce(env.Value(w.Samples()["SensorChange"]), env.Value("{"))
 	r.settled(2)
 
 	families, err := r.Metrics.Gather()

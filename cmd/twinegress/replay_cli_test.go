@@ -7,28 +7,31 @@ import (
 	"time"
 
 	"twinegress/cmd/twinegress/internal/term"
+	"twinegress/e2e/env"
 	"twinegress/pipeline/replay"
 )
 
 func TestReplayCommandLine(t *testing.T) {
-	w := newWorld(t, 1)
-	w.write("endpoints.json", file(w.hub("SensorChange")))
+	w := env.New(t, env.Config{Partitions: 1})
+	w.SetEndpoints(w.Hub("SensorChange"))
 	for name, tt := range map[string]struct {
 		args []string
 		code int
 		says string
 	}{
-		"no dead-letter topic":      {nil, 1, "the topic " + deadLetterTopic + " does not exist"},
-		"since is no time":          {[]string{"--since", "yesterday"}, 2, "how long ago"},
-		"the endpoint is not there": {[]string{"--endpoint", "nope"}, 2, "there are: "},
-		"output":                    {[]string{"--output", "xml"}, 2, "text or json"},
-		"log level":                 {[]string{"--log-level", "loud"}, 2, "--log-level loud"},
+		"no dead-letter topic":      {nil, exitFailed, "the topic " + w.DeadLetters + " does not exist"},
+		"since is no time":          {[]string{"--since", "yesterday"}, exitUsage, "how long ago"},
+		"the endpoint is not there": {[]string{"--endpoint", "nope"}, exitUsage, "there are: "},
+		"output":                    {[]string{"--output", "xml"}, exitUsage, "text or json"},
+		"log level":                 {[]string{"--log-level", "loud"}, exitUsage, "--log-level loud"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := w.replayProgram(tt.args...)
-			_ = p.Wait()
-			if code := p.ProcessState.ExitCode(); code != tt.code || !strings.Contains(p.out.String(), tt.says) {
-				t.Errorf("exit code %d, want %d, and %q:\n%s", code, tt.code, tt.says, p.out.String())
+			args := append([]string{"replay"}, tt.args...)
+			for key, value := range w.Settings(nil) {
+				args = append(args, "--set", key+"="+value)
+			}
+			if _, code, err := (shell{t}).command("", args...); code != tt.code || err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("exit code %d, want %d, and %q: %v", code, tt.code, tt.says, err)
 			}
 		})
 	}

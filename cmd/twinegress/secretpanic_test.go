@@ -1,21 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 
 	"go.uber.org/zap"
 
 	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/e2e/env"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
+	"twinegress/server/api"
 	"twinegress/sinks"
 )
 
@@ -60,54 +63,56 @@ func (p panicking) Change(context.Context, func([]endpoints.Endpoint) ([]endpoin
 // A panic in the API is told to the log, with what it was about, and not to
 // the caller; and neither is told a key.
 func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
-	w := newSecretWorld(t)
-	w.write("endpoints.json", file(w.set...))
-	var logged buffer
-	store, err := app.OpenStore(w.cfg, zap.NewNop())
+	w := env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})
+	set, known := w.SecretEndpoints()
+	w.SetEndpoints(set...)
+	cfg := load(w, nil)
+	store, err := app.OpenStore(cfg, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	broken := &panicking{Store: store}
-	s, err := app.New(ctx, app.Options{Config: w.cfg, Store: broken, Version: version, Log: logged.logger()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &running{App: s, t: t, cancel: cancel, done: make(chan error, 1)}
-	go func() { r.done <- s.Run(ctx) }()
-	eventually(t, "the endpoints are loaded", func() bool { return len(store.Current()) == len(w.set) })
+	r := start(w, app.Options{Config: cfg, Store: broken})
+	env.Eventually(t, "the endpoints are loaded", func() bool { return len(store.Current()) == len(set) })
 	id := store.Current()[0].ID
 	for i, e := range store.Current() { // panicValues go by the order
-		if e.Name != w.set[i].Name {
-			t.Fatalf("%s is in the place of %s", e.Name, w.set[i].Name)
+		if e.Name != set[i].Text("name") {
+			t.Fatalf("%s is in the place of %s", e.Name, set[i].Text("name"))
 		}
 	}
 
 	for name, value := range panicValues {
 		broken.with = value
 		for method, path := range map[string]string{http.MethodPost: "/endpoints", http.MethodPut: "/endpoints/" + id, http.MethodDelete: "/endpoints/" + id} {
-			logged.take()
-			status, reply := r.manage(method, path, entry(w.set[0]))
-			if status != http.StatusInternalServerError {
-				t.Errorf("%s, %s: %d %s", name, method, status, reply)
+			r.log.take()
+			request, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.APIAddress()+api.Base+path, bytes.NewReader(set[0].JSON()))
+			if err != nil {
+				t.Fatal(err)
 			}
-			w.secrets.check(t, name+": the reply", reply)
-			log := logged.take()
+			request.Header.Set("Authorization", "Bearer "+env.Token)
+			request.Header.Set("Content-Type", "application/json")
+			response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode != http.StatusInternalServerError {
+				t.Errorf("%s, %s: %v %d %s", name, method, err, response.StatusCode, reply)
+			}
+			response.Body.Close()
+			known.Check(t, name+": the reply", string(reply))
+			log := r.log.take()
 			if !strings.Contains(log, "BUG: a request panicked") || !strings.Contains(log, "panicking") {
 				t.Errorf("%s, %s: the log has no panic and its stack: %s", name, method, log)
 			}
-			w.secrets.check(t, name+": the log", log)
+			known.Check(t, name+": the log", log)
 		}
-	}
-	if err := r.stop(); err != nil {
-		t.Error(err)
 	}
 }
 
-// What makes TestNoSecretInAPanicOfASink the process that crashes: with which
-// of the panicValues, and the program's configuration.
-const crashWith, crashConfig = "TEST_CRASH_WITH", "TEST_CRASH_CONFIG"
+// crashWith makes TestNoSecretInAPanicOfASink the process that crashes: it names
+// one of the panicValues. The configuration is in the environment.
+const crashWith = "TEST_CRASH_WITH"
 
 // panickingSink panics as soon as it is to send.
 type panickingSink struct{ value any }
@@ -119,29 +124,30 @@ func (s panickingSink) Close(context.Context) error                       { retu
 // on the screen, whose arguments are the endpoints.
 func TestNoSecretInAPanicOfASink(t *testing.T) {
 	if name := os.Getenv(crashWith); name != "" {
-		crash(t, panicValues[name], os.Getenv(crashConfig))
+		crash(t, panicValues[name])
 	}
-	w := newSecretWorld(t)
-	config := w.configFile(w.set...)
-	w.produce(numbered(100, 2)...)
+	w := env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})
+	set, known := w.SecretEndpoints()
+	w.SetEndpoints(set...)
+	w.Produce(w.Events(100)...)
 	for name := range panicValues {
 		t.Run(name, func(t *testing.T) {
 			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNoSecretInAPanicOfASink$")
-			child.Env = append(os.Environ(), crashWith+"="+name, crashConfig+"="+config, "GOTRACEBACK=all")
+			// A group of its own: the one that crashed before would be waited for.
+			settings := w.Settings(env.Settings{"ingest.group": w.Group + name})
+			child.Env = append(append(os.Environ(), crashWith+"="+name, "GOTRACEBACK=all"), settings.Variables()...)
 			out, err := child.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "panic: ") || !strings.Contains(string(out), "panickingSink.Send") {
 				t.Fatalf("no crash: %v %s", err, out)
 			}
-			w.secrets.check(t, "the crash", string(out))
+			known.Check(t, "the crash", string(out))
 		})
 	}
 }
 
 // crash is the program with a sink that panics.
-func crash(t *testing.T, with func([]endpoints.Endpoint) any, file string) {
-	// A group of its own: the one that crashed before would be waited for.
-	group := map[string]string{"ingest.group": strconv.Itoa(os.Getpid())}
-	cfg, err := config.Load(config.Sources{File: file, Overrides: group})
+func crash(t *testing.T, with func([]endpoints.Endpoint) any) {
+	cfg, err := config.Load(config.Sources{})
 	if err != nil {
 		t.Fatal(err)
 	}

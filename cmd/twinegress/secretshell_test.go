@@ -7,12 +7,23 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
+	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/e2e/env"
 	"twinegress/internal/emulator"
 )
 
+// secretShell is an environment with secrets that commands may not show.
+type secretShell struct {
+	*env.Env
+	set   []env.Endpoint
+	known env.Secrets
+}
+
 // said runs a command for people and for programs, if it knows the difference,
 // and looks at all that it says: its output and its error.
-func (w secretWorld) said(t *testing.T, in string, args ...string) (all string) {
+func (w secretShell) said(t *testing.T, in string, args ...string) (all string) {
 	t.Helper()
 	formats := [][]string{nil}
 	if args[0] == "check" || slices.Contains([]string{"list", "get", "create"}, args[1]) {
@@ -23,7 +34,7 @@ func (w secretWorld) said(t *testing.T, in string, args ...string) (all string) 
 		if err != nil {
 			text += "twinegress: " + err.Error() + "\n"
 		}
-		w.secrets.check(t, strings.Join(append(slices.Clone(args[:min(2, len(args))]), format...), " "), text)
+		w.known.Check(t, strings.Join(append(slices.Clone(args[:min(2, len(args))]), format...), " "), text)
 		all += text
 	}
 	return all
@@ -32,12 +43,17 @@ func (w secretWorld) said(t *testing.T, in string, args ...string) (all string) 
 // No secret shows in what the commands print about the endpoints, for people
 // or as JSON, be all well or not.
 func TestNoSecretInTheShell(t *testing.T) {
-	w := newSecretWorld(t)
-	w.write("endpoints.json", file(w.set...))
-	r, _ := w.startLogged(w.cfg)
-	check := []string{"check", "--config", w.configFile(w.set...), "--set", "send.timeout=400ms"}
+	w := secretShell{Env: env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})}
+	w.set, w.known = w.SecretEndpoints()
+	w.SetEndpoints(w.set...)
+	settings := env.Settings{"send.timeout": "400ms", "send.attempts": "2", "backoff.initial": "20ms", "backoff.max": "50ms"}
+	r := start(w.Env, app.Options{Config: load(w.Env, settings)})
+	check := []string{"check"}
+	for key, value := range w.Settings(settings) {
+		check = append(check, "--set", key+"="+value)
+	}
 	t.Setenv(serverVariable, "http://"+r.APIAddress())
-	t.Setenv(tokenVariable, apiToken)
+	t.Setenv(tokenVariable, env.Token)
 	produced := 0
 	for _, tt := range []struct {
 		name             string
@@ -57,12 +73,10 @@ func TestNoSecretInTheShell(t *testing.T) {
 				entities = []string{emulator.Namespace, "grid"}
 			}
 			for _, entity := range entities {
-				if err := w.services.SetFault(entity, tt.fault); err != nil {
-					t.Fatal(err)
-				}
-				defer w.services.ClearFault(entity)
+				w.SetFault(tt.fault, entity)
 			}
-			w.produce(numbered(12, 2)...)
+			defer w.Repair(entities...)
+			w.Produce(w.Events(12)...)
 			produced += 12
 			r.settled(produced)
 			if out := w.said(t, "", check...); !strings.Contains(out, tt.checked) {
@@ -72,26 +86,26 @@ func TestNoSecretInTheShell(t *testing.T) {
 				t.Errorf("list shows other than masks: %s", out)
 			}
 			for _, e := range w.set {
-				if out := w.said(t, "", "endpoints", "get", e.Name); !strings.Contains(out, tt.reading) || strings.Count(out, "***") != 4 {
+				if out := w.said(t, "", "endpoints", "get", e.Text("name")); !strings.Contains(out, tt.reading) || strings.Count(out, "***") != 4 {
 					t.Errorf("get says nothing of it, or shows other than masks: %s", out)
 				}
-				w.said(t, "", "endpoints", "retry", e.Name)
+				w.said(t, "", "endpoints", "retry", e.Text("name"))
 			}
 			w.said(t, "", "__complete", "endpoints", "get", "")
 		})
 	}
 
 	// Bodies that are refused, of which each part may be a key.
-	key, conn, signed := w.set[2].ConnectionString, w.set[0].ConnectionString, w.set[3].ConnectionString
+	key, conn, signed := w.set[2].Text("connectionString"), w.set[0].Text("connectionString"), w.set[3].Text("connectionString")
 	bodies := map[string]string{
 		"keys for values":   `{"type":"` + conn + `","eventTypes":["` + key + `"],"path":"` + signed + `","body":"` + key + `","filter":"` + key + `"}`,
 		"keys for fields":   `{"` + key + `":1,"` + signed + `":2}`,
-		"half of it":        string(entry(w.set[3])[:250]),
+		"half of it":        string(w.set[3].JSON()[:250]),
 		"a key":             `"` + key + `"`,
 		"no JSON":           conn,
-		"broken string":     string(withField(w.set[3], "connectionString", strings.Replace(signed, "=SharedAccessSignature", "", 1))),
-		"another namespace": string(withField(w.set[0], "secondaryConnectionString", strings.Replace(conn, "127.0.0.1", "other", 1))),
-		"a taken name":      string(entry(w.set[3])),
+		"broken string":     string(w.set[3].With("connectionString", strings.Replace(signed, "=SharedAccessSignature", "", 1)).JSON()),
+		"another namespace": string(w.set[0].With("secondaryConnectionString", strings.Replace(conn, "127.0.0.1", "other", 1)).JSON()),
+		"a taken name":      string(w.set[3].JSON()),
 	}
 	for name, body := range bodies {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +115,7 @@ func TestNoSecretInTheShell(t *testing.T) {
 				}
 			}
 			// The same in the file that `check` reads.
-			set := w.write("broken.json", []byte("["+body+","+string(entry(w.set[3]))+"]"))
+			set := w.Write("broken.json", []byte("["+body+","+string(w.set[3].JSON())+"]"))
 			if out := w.said(t, "", append(check, "--set", "endpoints.file="+set)...); !strings.Contains(out, "FAILED  endpoints") {
 				t.Errorf("check takes it: %s", out)
 			}
@@ -112,10 +126,13 @@ func TestNoSecretInTheShell(t *testing.T) {
 		t.Error(out)
 	}
 	// A typo in the key that decrypts.
-	identity := w.ageKey("typo.key")
-	w.write("typo.key", []byte(strings.ToLower(w.secrets["the key typo.key"])+"x"))
-	w.secrets["the key with a typo"] = strings.ToLower(w.secrets["the key typo.key"])
-	if out := w.said(t, "", append(check, "--set", "endpoints.secretsKeyFile="+identity)...); !strings.Contains(out, "must be an age secret key") {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	typo := strings.ToLower(identity.String())
+	w.known["the key"], w.known["the key with a typo"] = identity.String(), typo
+	if out := w.said(t, "", append(check, "--set", "endpoints.secretsKeyFile="+w.Write("typo.key", []byte(typo+"x")))...); !strings.Contains(out, "must be an age secret key") {
 		t.Error(out)
 	}
 	if out := w.said(t, "", "endpoints", "delete", "hub by signature"); out != "" {

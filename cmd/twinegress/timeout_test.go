@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"twinegress/e2e/env"
 	"twinegress/endpoints"
 	"twinegress/internal/certtest"
 	"twinegress/internal/config"
@@ -109,8 +112,8 @@ func (c *slowClient) want(status int) {
 }
 
 const (
-	apiGet  = "GET /management/api/v1.0/endpoints HTTP/1.1\r\nHost: twinegress\r\nAuthorization: Bearer " + apiToken + "\r\n"
-	apiPost = "POST /management/api/v1.0/endpoints HTTP/1.1\r\nHost: twinegress\r\nAuthorization: Bearer " + apiToken +
+	apiGet  = "GET /management/api/v1.0/endpoints HTTP/1.1\r\nHost: twinegress\r\nAuthorization: Bearer " + env.Token + "\r\n"
+	apiPost = "POST /management/api/v1.0/endpoints HTTP/1.1\r\nHost: twinegress\r\nAuthorization: Bearer " + env.Token +
 		"\r\nContent-Type: application/json\r\nContent-Length: 40\r\n"
 )
 
@@ -205,7 +208,7 @@ func (c *slowClient) getHTTP2() {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	request.Header.Set("Authorization", "Bearer "+apiToken)
+	request.Header.Set("Authorization", "Bearer "+env.Token)
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		c.t.Fatal(err)
@@ -224,7 +227,7 @@ func emptyAPI(t *testing.T) http.Handler {
 		t.Fatal(err)
 	}
 	return api.New(api.Options{
-		Config: config.API{Tokens: []config.Token{{Name: "tests", SHA256: sha256Hex(apiToken), Role: config.RoleWrite}}, RateLimit: 100},
+		Config: config.API{Tokens: []config.Token{{Name: "tests", SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(env.Token))), Role: config.RoleWrite}}, RateLimit: 100},
 		Store:  store, Log: zap.NewNop(),
 	})
 }
