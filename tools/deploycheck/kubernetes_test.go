@@ -251,9 +251,9 @@ func (in *installation) checkProbes(t *testing.T) {
 			t.Errorf("the %s probe asks %s of %s, not %s of ops", name, get.Path, get.Port.String(), tt.path)
 		}
 	}
-	// That these paths are served is what cmd/twinegress' own tests show.
-	if served := read(t, filepath.Join(root, "cmd", "twinegress", "http.go")); !strings.Contains(served, `"GET /healthz"`) || !strings.Contains(served, `"GET /readyz"`) {
-		t.Error("http.go serves no /healthz or no /readyz")
+	// That these paths are served is what the end-to-end tests show.
+	if served := read(t, filepath.Join(root, "server", "ops", "ops.go")); !strings.Contains(served, `"GET /healthz"`) || !strings.Contains(served, `"GET /readyz"`) {
+		t.Error("server/ops serves no /healthz or no /readyz")
 	}
 }
 
