@@ -245,7 +245,7 @@ func TestUpdateWhileSending(t *testing.T) {
 				closed := make(chan error)
 				go func() { closed <- closeOld(t.Context()) }()
 				advance(test.after)
-				if calls := h.calls(); test.calls > 0 && calls[len(calls)-1].key != "new primary" {
+				if calls := h.calls(); test.calls > 0 && (len(calls) != 1+test.calls || calls[1].key != "new primary") {
 					t.Errorf("after the update: %v", show(calls))
 				}
 				if err := <-closed; err != nil {

@@ -94,9 +94,9 @@ func TestDeadLettersAreNotInFlight(t *testing.T) {
 		h.put(0, 1) // set aside
 		advance(time.Minute)
 		h.put(0, 10) // dropped and kept
-		advance(time.Minute)
+		advance(400 * ms)
 		h.put(0, 10) // dropped and kept at once
-		advance(time.Second)
+		h.expect(counts{"rejected": 1, "unreachable": 10, "backoff": 10})
 		if n := h.queue.inFlight.Load(); n != 0 {
 			t.Errorf("%d bytes are held: %v", n, h.counted())
 		}

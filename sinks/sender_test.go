@@ -214,9 +214,10 @@ func TestOverflow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				options := defaults
 				options.MaxEvents = 10
+				h := newHarness(t, hub, options)
 				endpoint := hub
 				endpoint.Overflow = overflow
-				h := newHarness(t, endpoint, options)
+				h.Update(endpoint)
 				h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
 					<-time.After(time.Second)
 					return len(events), nil
@@ -338,19 +339,24 @@ func TestTimeOutNamesTheCause(t *testing.T) {
 func TestNothingButRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, hub, defaults)
-		respond := refusal(event.Rejected, 0)
-		h.service.respond = always(respond)
-		h.put(0, refusedInARow-1)
-		advance(time.Second)
-		if n := h.logs.Len(); n != 0 {
-			t.Errorf("%d warnings after %d refusals", n, refusedInARow-1)
+		for _, step := range []struct {
+			respond  func(context.Context, string, []*event.Event) (int, error)
+			n        int
+			warnings int
+		}{
+			{always(refusal(event.Rejected, 0)), refusedInARow - 1, 0},
+			{nil, 1, 0},
+			{always(refusal(event.Rejected, 0)), refusedInARow - 1, 0},
+			{always(refusal(event.Rejected, 0)), refusedInARow, 1},
+		} {
+			h.service.respond = step.respond
+			h.put(0, step.n)
+			advance(time.Second)
+			if n := h.logs.Len(); n != step.warnings {
+				t.Errorf("%d warnings after %d more, want %d", n, step.n, step.warnings)
+			}
 		}
-		h.put(0, refusedInARow)
-		advance(time.Second)
-		if n := h.logs.Len(); n != 1 {
-			t.Errorf("%d warnings, want one", n)
-		}
-		h.expect(counts{"rejected": 2*refusedInARow - 1})
+		h.expect(counts{"rejected": 3*refusedInARow - 2, "delivered": 1})
 		if s := h.snapshot().State; s != StateReady {
 			t.Errorf("state is %s", s)
 		}
