@@ -39,19 +39,22 @@ const (
 // ledger has one endpoint's counts and state. Both sides of the equation of
 // Counts change together, under its one mutex, and a snapshot is of one moment.
 //
-//	                 success                 told to wait
-//	 provisioning ──────────────▶ ready ◀──────────────────▶ throttled
-//	     ▲  │                     ▲   │      wait over           │
-//	     │  │ failure     success │   │ failure                  │ told to wait
-//	     │  │   ┌─────────────────┘   │                          │ past the limit
-//	     │  ▼   │     wait over       ▼                          │
-//	     │ probing ◀──────────── backing_off ◀───────────────────┘
-//	     │  │  └── failure, stop ────▶ ▲
-//	     │  └─────────────────────────┐
-//	     └── Update, Retry: from any of the above
+//	               success                told to wait
+//	provisioning ───────────▶ ready ◀─────────────────────▶ throttled
+//	     │                    ▲   │         wait over           │
+//	     │ failure    success │   │ failure                     │ told to wait
+//	     │                    │   ▼                             │ past the limit
+//	     └────────────────────┼▶ backing_off ◀──────────────────┘
+//	                          │   │      ▲
+//	                          │   │ wait │ failure,
+//	                          │   │ over │ or stopped
+//	                          │   ▼      │
+//	                          └─ probing ┘
 //
-//	Remove: from any of the above ──▶ deleting ── drained ──▶ stopped
-//	Close:  from any of the above ── drained ──▶ stopped
+//	Update   from any of these to provisioning, with a new connection
+//	Retry    from backing_off and probing to provisioning
+//	Remove   from any of these to deleting and, once drained, to stopped
+//	Close    from any of these, once drained, to stopped
 type ledger struct {
 	breaker *breaker.Breaker // its lock is taken under mu, never the other way round
 
