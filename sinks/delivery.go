@@ -22,8 +22,8 @@ const (
 
 // send puts events of a batch on the service: as many, from the front, as the
 // service takes at a time. It returns how many that were, also with an error:
-// then none of them is stored. A probe's first try gives up every connection
-// that there is and begins with the primary key.
+// then none of them is stored. A probe's first try retires the open sinks and
+// begins with the primary key.
 type send func(ctx context.Context, batch []*event.Event, probe bool) (n int, err *Error)
 
 // delivery is how one connection of an endpoint is used.
@@ -165,8 +165,8 @@ func (d *delivery) breaker(next send) send {
 
 // bisect returns how many events of the batch, from the front, have an outcome.
 // What does not fit in one batch of the service's is left for the next, which
-// may be a fuller one by then; what its connection was replaced under is left
-// for the new connection.
+// may be a fuller one by then; and so is, for the new connection, what has no
+// outcome when this one is replaced.
 //
 // A batch that is rejected for what is in it is halved until the bad event is
 // alone. What is known to hold it is remembered from send to send, so that k

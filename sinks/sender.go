@@ -94,8 +94,8 @@ func (s *Sender) Endpoint() endpoints.Endpoint {
 
 // Enqueue moves a run, events of c in order, into its lane and holds the chunk
 // for it. It keeps nothing of run itself. While the endpoint backs off the run
-// is dropped at once; while its lane is full Enqueue blocks, unless the
-// endpoint gives its events up instead. If ctx ends first, Enqueue returns its
+// is dropped at once; while its lane is full Enqueue blocks, or drops the run if
+// the endpoint says so (overflow: drop). If ctx ends first, Enqueue returns its
 // cause: the run stays pending, and the chunk unsettled. Only the dispatcher
 // may call it.
 func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event) error {
@@ -105,8 +105,8 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event
 	switch {
 	case s.ledger.breaker.Blocked(time.Now()):
 		// What is kept is kept in order: behind what the lane has still to drop.
-		// A lane that hangs in a send (a probe) fills up meanwhile, and then
-		// order gives way: no other endpoint may have to wait for this one.
+		// If a lane that hangs in a send (a probe) is full, order is not kept: no
+		// other endpoint may have to wait for this one.
 		if !s.options.KeepDropped || !s.queue.pushBehind(c, run) {
 			s.outcomes.drop(run, event.Backoff, "")
 		}
