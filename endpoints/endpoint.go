@@ -57,9 +57,9 @@ const (
 // are the user's own bytes, in the clear; everything that prints an Endpoint
 // masks them.
 //
-// A field is declared here and nowhere else: decoding, encoding, defaults,
-// masking, encryption, equality, the ETag, [Diff] and the API's resource are
-// derived from the tags. What there is to say about a value beyond them is in
+// A field is declared here, and compared in sameTexts: decoding, encoding,
+// defaults, masking, encryption, the ETag, [Diff] and the API's resource follow
+// from the tags. What there is to say about a value beyond them is in
 // validate.go.
 //
 //   - json, enum, default, readOnly, doc, example, …: as in the OpenAPI

@@ -111,18 +111,19 @@ func (e Endpoint) Equal(o Endpoint) bool {
 			return false
 		}
 	}
-	a, b := reflect.ValueOf(&e).Elem(), reflect.ValueOf(&o).Elem()
-	for i := range texts {
-		if a.Field(texts[i].index).String() != b.Field(texts[i].index).String() {
-			return false
-		}
-	}
-	return true
+	return sameTexts(&e, &o)
 }
 
 // identical is Equal, and the order of the event types is the same too.
-func (e Endpoint) identical(o Endpoint) bool {
-	return slices.Equal(e.EventTypes, o.EventTypes) && e.Equal(o)
+func identical(e, o *Endpoint) bool { return slices.Equal(e.EventTypes, o.EventTypes) && sameTexts(e, o) }
+
+// sameTexts compares all texts by name, not by index: a change of a set compares
+// thousands of endpoints. TestEveryField fails for one that is missing here.
+func sameTexts(a, b *Endpoint) bool {
+	return a.ID == b.ID && a.Name == b.Name && a.Type == b.Type &&
+		a.ConnectionString == b.ConnectionString && a.SecondaryConnectionString == b.SecondaryConnectionString &&
+		a.Path == b.Path && a.Authentication == b.Authentication && a.Body == b.Body &&
+		a.Ordering == b.Ordering && a.Overflow == b.Overflow && a.Filter == b.Filter
 }
 
 // ETag returns a strong entity tag, with its quotes: it changes with everything

@@ -68,8 +68,8 @@ func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, err
 	changed := make([]bool, len(after))
 	var all ValidationErrors
 	for i, e := range after {
-		if old, ok := was[e.ID]; ok && e.identical(old) {
-			next[i] = old
+		if old := was[e.ID]; old != nil && identical(&after[i], old) {
+			next[i] = *old
 			continue
 		}
 		changed[i] = true
@@ -82,7 +82,7 @@ func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, err
 			all = append(all, v)
 		}
 		e.LastUpdated = now.UTC()
-		if old, ok := was[e.ID]; ok && e.Equal(old) {
+		if old := was[e.ID]; old != nil && e.Equal(*old) {
 			e.LastUpdated = old.LastUpdated
 		}
 		next[i] = e
@@ -110,11 +110,11 @@ func labelByID(_ int, e Endpoint) string {
 func Stamp(next, prev []Endpoint, otherwise time.Time) {
 	was, now := byID(prev), time.Now()
 	for i, e := range next {
-		old, known := was[e.ID]
+		old := was[e.ID]
 		switch {
-		case e.LastUpdated.After(old.LastUpdated) && !e.LastUpdated.After(now):
+		case (old == nil || e.LastUpdated.After(old.LastUpdated)) && !e.LastUpdated.IsZero() && !e.LastUpdated.After(now):
 			// Another process changed it, then.
-		case known && old.Equal(e):
+		case old != nil && old.Equal(e):
 			next[i].LastUpdated = old.LastUpdated
 		default:
 			// New; or changed by hand, and the time left as it was.
@@ -123,10 +123,10 @@ func Stamp(next, prev []Endpoint, otherwise time.Time) {
 	}
 }
 
-func byID(set []Endpoint) map[string]Endpoint {
-	m := make(map[string]Endpoint, len(set))
-	for _, e := range set {
-		m[e.ID] = e
+func byID(set []Endpoint) map[string]*Endpoint {
+	m := make(map[string]*Endpoint, len(set))
+	for i := range set {
+		m[set[i].ID] = &set[i]
 	}
 	return m
 }

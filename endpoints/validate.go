@@ -73,9 +73,8 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 }
 
 func (e Endpoint) checkEventTypes(v *ValidationErrors) {
-	list := strings.Join(eventTypesField.allowed, ", ")
 	if len(e.EventTypes) == 0 {
-		v.add("eventTypes", "is required: one or more of "+list)
+		v.add("eventTypes", "is required: one or more of "+eventTypesField.list())
 	}
 	reported := map[string]bool{}
 	for i, t := range e.EventTypes {
@@ -83,7 +82,7 @@ func (e Endpoint) checkEventTypes(v *ValidationErrors) {
 		case reported[t]:
 		case !slices.Contains(eventTypesField.allowed, t):
 			reported[t] = true
-			v.add("eventTypes", "unknown event type"+quoted(t)+"; allowed are "+list)
+			v.add("eventTypes", "unknown event type"+quoted(t)+"; allowed are "+eventTypesField.list())
 		case slices.Contains(e.EventTypes[:i], t):
 			reported[t] = true
 			v.add("eventTypes", t+" is listed more than once")
@@ -210,13 +209,15 @@ func (f *field) checkEnum(v *ValidationErrors, e *Endpoint) {
 	if f.allowed == nil || slices.Contains(f.allowed, value) {
 		return
 	}
-	list := strings.Join(f.allowed, ", ")
 	if value == "" {
-		v.add(f.name, "is required: one of "+list)
+		v.add(f.name, "is required: one of "+f.list())
 		return
 	}
-	v.add(f.name, "unknown value"+quoted(value)+"; allowed are "+list)
+	v.add(f.name, "unknown value"+quoted(value)+"; allowed are "+f.list())
 }
+
+// list returns the values of an enumeration, for a message.
+func (f *field) list() string { return strings.Join(f.allowed, ", ") }
 
 // quoted is ` "s"` for a word, and nothing for anything else: whoever puts a
 // value into the wrong field may have put a key there.
