@@ -115,7 +115,9 @@ func (e Endpoint) Equal(o Endpoint) bool {
 }
 
 // identical is Equal, and the order of the event types is the same too.
-func identical(e, o *Endpoint) bool { return slices.Equal(e.EventTypes, o.EventTypes) && sameTexts(e, o) }
+func identical(e, o *Endpoint) bool {
+	return slices.Equal(e.EventTypes, o.EventTypes) && sameTexts(e, o)
+}
 
 // sameTexts compares all texts by name, not by index: a change of a set compares
 // thousands of endpoints. TestEveryField fails for one that is missing here.

@@ -176,3 +176,13 @@ func (c *cluster) put(t testing.TB, records ...*kgo.Record) {
 	defer client.Close()
 	storetest.Must(t, client.ProduceSync(t.Context(), records...).FirstErr())
 }
+
+// record is an endpoint as a copy with the cluster's keys writes it.
+func (c *cluster) record(t testing.TB, e endpoints.Endpoint) *kgo.Record {
+	t.Helper()
+	set, err := endpoints.Prepare([]endpoints.Endpoint{e}, endpoints.Options{})
+	storetest.Must(t, err)
+	value, err := endpoints.Encode(set[0], c.keys.Box(nil).Seal)
+	storetest.Must(t, err)
+	return &kgo.Record{Key: []byte(set[0].ID), Value: value}
+}

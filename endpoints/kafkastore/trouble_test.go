@@ -403,16 +403,13 @@ func TestRecordsThatCantBeRead(t *testing.T) {
 
 	// This is: another copy can read it, and may have it in force.
 	other := &cluster{topic: topic, connect: c.connect, keys: storetest.Keyring(t, storetest.AgeKey(t))}
-	e, err := endpoints.Prepare([]endpoints.Endpoint{storetest.Device("theirs")}, endpoints.Options{})
-	storetest.Must(t, err)
-	value, err := endpoints.Encode(e[0], other.keys.Box(nil).Seal)
-	storetest.Must(t, err)
-	c.put(t, &kgo.Record{Key: []byte(e[0].ID), Value: value})
+	theirs := other.record(t, storetest.Device("theirs"))
+	c.put(t, theirs)
 	_, err = a.change(t, storetest.Add(storetest.Device("ours")))
-	if err == nil || !strings.Contains(err.Error(), e[0].ID) || !strings.Contains(err.Error(), "secretsKeyFile") || isConflict(err) {
+	if err == nil || !strings.Contains(err.Error(), string(theirs.Key)) || !strings.Contains(err.Error(), "secretsKeyFile") || isConflict(err) {
 		t.Errorf("beside an endpoint that only others can read: %v", err)
 	}
-	c.put(t, &kgo.Record{Key: []byte(e[0].ID)})
+	c.put(t, &kgo.Record{Key: theirs.Key})
 	_, err = a.change(t, storetest.Add(storetest.Device("ours")))
 	storetest.Must(t, err)
 
@@ -432,13 +429,9 @@ func TestConflictsFromElsewhere(t *testing.T) {
 	storetest.Must(t, err)
 	var records []*kgo.Record
 	for _, one := range []endpoints.Endpoint{storetest.Device("theirs"), storetest.Hub("ours"), storetest.Hub("fine")} {
-		e, err := endpoints.Prepare([]endpoints.Endpoint{one}, endpoints.Options{})
-		storetest.Must(t, err)
-		value, err := endpoints.Encode(e[0], c.keys.Box(nil).Seal)
-		storetest.Must(t, err)
-		records = append(records, &kgo.Record{Key: []byte(e[0].ID), Value: value, Headers: []kgo.RecordHeader{
-			{Key: createdHeader, Value: []byte(time.Now().Add(time.Hour).Format(time.RFC3339Nano))},
-		}})
+		r := c.record(t, one)
+		r.Headers = []kgo.RecordHeader{{Key: createdHeader, Value: []byte(time.Now().Add(time.Hour).Format(time.RFC3339Nano))}}
+		records = append(records, r)
 	}
 	c.put(t, records...)
 	eventually(t, "what is fine is taken", func() bool { return storetest.Names(a.Current()) == "ours fine" })
