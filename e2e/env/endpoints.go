@@ -67,7 +67,7 @@ func (ep Endpoint) JSON() []byte {
 // SetEndpoints writes the endpoints file.
 func (e *Env) SetEndpoints(set ...Endpoint) {
 	e.T.Helper()
-	var entries [][]byte
+	entries := make([][]byte, 0, len(set))
 	for _, ep := range set {
 		entries = append(entries, ep.JSON())
 	}

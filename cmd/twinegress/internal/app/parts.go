@@ -93,7 +93,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 	if err != nil {
 		return nil, err
 	}
-	source, err := ingest.New(cfg.Ingest, connect, kafkaMetrics, o.Log)
+	source, err := ingest.New(cfg.Ingest, connect, kafkaMetrics, o.Log) //nolint:contextcheck // its client's context is its own: Close ends it
 	if err != nil {
 		return nil, errors.Join(err, deadLetters.Close(ctx))
 	}
