@@ -141,7 +141,7 @@ func (p *Pipeline) emit(c *event.Chunk) {
 		return func() {
 			defer routes.users.Done()
 			defer p.rescue("dispatching", c)
-			p.dispatch(c, j)
+			p.dispatch(c, j, routes.senders)
 		}
 	})
 }
@@ -158,7 +158,7 @@ func (p *Pipeline) rescue(doing string, c *event.Chunk) {
 // job is prepare's result of a chunk. It is reused, see Pipeline.jobs.
 type job struct {
 	fanout   sinks.Fanout
-	lookup   match.Lookup[sinks.Target]
+	lookup   match.Lookup[sinks.Slot]
 	byType   [event.NumTypes]uint64
 	unrouted uint64
 }
@@ -172,15 +172,15 @@ func (j *job) reset() {
 // prepare decodes, classifies and looks up the events of one chunk, filters
 // included, against one and the same table, and groups them by sender. It is
 // clock-free and does no I/O.
-func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Target]) *job {
+func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Slot]) *job {
 	stages.Decode(c, table.Correlated())
 	j := p.jobs.Get().(*job)
 	for i := range c.Events {
 		ev := &c.Events[i]
-		targets := j.lookup.Targets(table, ev)
-		j.fanout.Add(ev, targets)
+		slots := j.lookup.Targets(table, ev)
+		j.fanout.Add(ev, slots)
 		j.byType[ev.Type]++
-		if len(targets) == 0 {
+		if len(slots) == 0 {
 			j.unrouted++
 		}
 	}
@@ -191,7 +191,7 @@ func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Target]) *jo
 // dispatch moves the events of one chunk, in order, to the senders of their
 // endpoints, and what was rejected to the dead letters. It blocks while a lane
 // is full. In the end it settles the count that the chunk came with.
-func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
+func (p *Pipeline) dispatch(c *event.Chunk, j *job, senders []*sinks.Sender) {
 	for t, n := range j.byType {
 		if n > 0 {
 			p.counts.events[t].Add(n)
@@ -199,7 +199,7 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job) {
 	}
 	p.counts.unrouted.Add(j.unrouted)
 
-	err := j.fanout.Enqueue(p.enqueueCtx, c)
+	err := j.fanout.Enqueue(p.enqueueCtx, c, senders)
 	for i := range c.Rejected {
 		r := &c.Rejected[i]
 		p.counts.rejected[r.Reason].Add(1)

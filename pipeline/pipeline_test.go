@@ -285,7 +285,7 @@ func bare() *Pipeline {
 func (p *Pipeline) dispatchOne(r *routes) {
 	c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
 	c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
-	p.dispatch(c, p.prepare(c, r.table))
+	p.dispatch(c, p.prepare(c, r.table), r.senders)
 	r.users.Done()
 }
 
@@ -383,9 +383,12 @@ func TestStartIsOneLine(t *testing.T) {
 	p.router.background.Wait()
 }
 
-func targets(p *Pipeline, typ event.Type) []sinks.Target {
-	var l match.Lookup[sinks.Target]
-	return l.Targets(p.router.routes.table, &event.Event{Type: typ})
+func targets(p *Pipeline, typ event.Type) (senders []*sinks.Sender) {
+	var l match.Lookup[sinks.Slot]
+	for _, slot := range l.Targets(p.router.routes.table, &event.Event{Type: typ}) {
+		senders = append(senders, p.router.routes.senders[slot])
+	}
+	return senders
 }
 
 // An apply keeps the senders of endpoints that stay or change.
@@ -403,7 +406,7 @@ func TestApplyKeepsSenders(t *testing.T) {
 				t.Errorf("%s has another sender", id)
 			}
 		}
-		if got := targets(p, event.SensorChange); len(got) != 2 || got[0].Sender != before["a"] || got[1].Sender != before["b"] {
+		if got := targets(p, event.SensorChange); len(got) != 2 || got[0] != before["a"] || got[1] != before["b"] {
 			t.Errorf("the table has %d senders", len(got))
 		}
 		if got := targets(p, event.SpaceChange); len(got) != 0 {

@@ -40,11 +40,11 @@ func BenchmarkPrepare(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			p := New(Options{})
-			var given []match.Route[sinks.Target]
-			for i := range int32(bench.n) {
+			var given []match.Route[sinks.Slot]
+			for i := range bench.n {
 				e := endpoint("a", endpoints.SensorChange)
-				e.Filter = bench.filter(int(i))
-				given = append(given, p.router.route(sinks.Target{Sender: new(sinks.Sender), Slot: i}, e))
+				e.Filter = bench.filter(i)
+				given = append(given, p.router.route(sinks.Slot(i), e))
 			}
 			table := match.NewTable(given)
 			b.ReportAllocs()
@@ -81,7 +81,7 @@ func BenchmarkDispatch(b *testing.B) {
 				for i := range int64(256) {
 					c.Add(i, 0, 0, nil, value)
 				}
-				p.dispatch(c, p.prepare(c, r.table))
+				p.dispatch(c, p.prepare(c, r.table), r.senders)
 				r.users.Done()
 			}
 			p.router.apply(nil)

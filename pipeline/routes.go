@@ -52,7 +52,8 @@ func (b totalsByType) add(typ endpoints.Type, c *sinks.Counts) {
 // routes is a route table with the chunks that use it. Only when the last of
 // them is dispatched may a sender that the next table lacks be drained.
 type routes struct {
-	table *match.Table[sinks.Target]
+	table   *match.Table[sinks.Slot]
+	senders []*sinks.Sender // by slot
 	// users are those chunks, and the table before while that has users: chunks
 	// may still use a table that was replaced several times over. Add under
 	// router.mu, and not once the table is replaced.
@@ -91,7 +92,8 @@ func (r *router) apply(set []endpoints.Endpoint) {
 		log.Info("endpoints loaded", zap.Int("endpoints", len(set)))
 	}
 	senders := make(map[string]*sinks.Sender, len(set))
-	given := make([]match.Route[sinks.Target], 0, len(set))
+	given := make([]match.Route[sinks.Slot], 0, len(set))
+	bySlot := make([]*sinks.Sender, 0, len(set))
 	for _, endpoint := range set {
 		s := r.senders[endpoint.ID]
 		switch {
@@ -102,7 +104,8 @@ func (r *router) apply(set []endpoints.Endpoint) {
 			r.update(s, endpoint)
 		}
 		senders[endpoint.ID] = s
-		given = append(given, r.route(sinks.Target{Sender: s, Slot: int32(len(given))}, endpoint))
+		given = append(given, r.route(sinks.Slot(len(bySlot)), endpoint))
+		bySlot = append(bySlot, s)
 	}
 	var removed []*sinks.Sender
 	for id, s := range r.senders {
@@ -110,7 +113,7 @@ func (r *router) apply(set []endpoints.Endpoint) {
 			removed = append(removed, s)
 		}
 	}
-	next := &routes{table: match.NewTable(given)}
+	next := &routes{table: match.NewTable(given), senders: bySlot}
 	r.mu.Lock()
 	old := r.routes
 	r.routes, r.senders = next, senders
@@ -135,8 +138,8 @@ func (r *router) apply(set []endpoints.Endpoint) {
 // route returns what the endpoint subscribed to. If an endpoint of Event Grid is
 // changed to one of AMQP, and there is no other of that kind, what was already
 // decoded has the envelope's id for its correlation id.
-func (r *router) route(target sinks.Target, endpoint endpoints.Endpoint) match.Route[sinks.Target] {
-	route := match.Route[sinks.Target]{Target: target, Correlated: endpoint.Type.AMQP()}
+func (r *router) route(slot sinks.Slot, endpoint endpoints.Endpoint) match.Route[sinks.Slot] {
+	route := match.Route[sinks.Slot]{Target: slot, Correlated: endpoint.Type.AMQP()}
 	if endpoint.Filter != "" {
 		var err error
 		if route.Filter, err = filter.Parse(endpoint.Filter); err != nil {

@@ -7,12 +7,8 @@ import (
 	"twinegress/internal/event"
 )
 
-// Target is a sender in a route table.
-type Target struct {
-	Sender *Sender
-	// Slot is the target's number in its table: from 0, without gaps.
-	Slot int32
-}
+// Slot is a sender's number in a route table: from 0, without gaps.
+type Slot int32
 
 // Fanout groups the events of one chunk by sender, so that each sender's locks
 // are taken once a chunk and not once an event. The worker that prepares the
@@ -24,41 +20,41 @@ type Fanout struct {
 	events []*event.Event // as added
 	spans  []span
 	runs   []run // in the order of their first events
-	// bySlot is, by Target.Slot, the number of the target's run, from 1; 0
-	// without one. A map would cost a hash an event.
+	// bySlot is, by slot, the number of the sender's run, from 1; 0 without one.
+	// A map would cost a hash an event.
 	bySlot  []int32
 	grouped []*event.Event // what the runs consist of: one buffer, not one a sender
 }
 
-// span is events in a row with the same targets: without filters, all
-// neighbours of one event type.
+// span is events in a row for the same senders: without filters, all neighbours
+// of one event type.
 type span struct {
-	targets    []Target
+	slots      []Slot
 	start, end int // in Fanout.events
 }
 
 // run is the events of one chunk for one sender, in order.
 type run struct {
-	Target
+	slot   Slot
 	size   int
 	events []*event.Event
 }
 
-// Add notes an event and its targets, which have to stay as they are until
-// Group. All targets of a chunk come from one table.
-func (f *Fanout) Add(ev *event.Event, targets []Target) {
-	if len(targets) == 0 {
+// Add notes an event and its senders' slots, which must not change until Group.
+// All slots of a chunk are of one table.
+func (f *Fanout) Add(ev *event.Event, slots []Slot) {
+	if len(slots) == 0 {
 		return
 	}
 	f.events = append(f.events, ev)
 	end := len(f.events)
 	if n := len(f.spans); n > 0 {
-		if s := &f.spans[n-1]; len(s.targets) == len(targets) && &s.targets[0] == &targets[0] {
+		if s := &f.spans[n-1]; len(s.slots) == len(slots) && &s.slots[0] == &slots[0] {
 			s.end = end
 			return
 		}
 	}
-	f.spans = append(f.spans, span{targets, end - 1, end})
+	f.spans = append(f.spans, span{slots, end - 1, end})
 }
 
 // Group makes the runs of what was added.
@@ -66,10 +62,10 @@ func (f *Fanout) Group() {
 	total := 0
 	for i := range f.spans {
 		s := &f.spans[i]
-		for _, t := range s.targets {
-			f.runOf(t).size += s.end - s.start
+		for _, slot := range s.slots {
+			f.runOf(slot).size += s.end - s.start
 		}
-		total += len(s.targets) * (s.end - s.start)
+		total += len(s.slots) * (s.end - s.start)
 	}
 	f.grouped = slices.Grow(f.grouped, total)[:total]
 	start := 0
@@ -80,29 +76,29 @@ func (f *Fanout) Group() {
 	}
 	for i := range f.spans {
 		s := &f.spans[i]
-		for _, t := range s.targets {
-			r := &f.runs[f.bySlot[t.Slot]-1]
+		for _, slot := range s.slots {
+			r := &f.runs[f.bySlot[slot]-1]
 			r.events = append(r.events, f.events[s.start:s.end]...)
 		}
 	}
 }
 
-func (f *Fanout) runOf(t Target) *run {
-	if int(t.Slot) >= len(f.bySlot) {
-		f.bySlot = append(f.bySlot, make([]int32, int(t.Slot)+1-len(f.bySlot))...)
+func (f *Fanout) runOf(slot Slot) *run {
+	if int(slot) >= len(f.bySlot) {
+		f.bySlot = append(f.bySlot, make([]int32, int(slot)+1-len(f.bySlot))...)
 	}
-	if f.bySlot[t.Slot] == 0 {
-		f.runs = append(f.runs, run{Target: t})
-		f.bySlot[t.Slot] = int32(len(f.runs))
+	if f.bySlot[slot] == 0 {
+		f.runs = append(f.runs, run{slot: slot})
+		f.bySlot[slot] = int32(len(f.runs))
 	}
-	return &f.runs[f.bySlot[t.Slot]-1]
+	return &f.runs[f.bySlot[slot]-1]
 }
 
-// Enqueue moves each run to its sender and blocks while a lane is full. An
-// error is ctx's cause: not every sender has taken its run.
-func (f *Fanout) Enqueue(ctx context.Context, c *event.Chunk) (err error) {
+// Enqueue moves each run to its sender, by slot, and blocks while a lane is full.
+// An error is ctx's cause: not every sender has taken its run.
+func (f *Fanout) Enqueue(ctx context.Context, c *event.Chunk, senders []*Sender) (err error) {
 	for i := range f.runs {
-		if stopped := f.runs[i].Sender.Enqueue(ctx, c, f.runs[i].events); stopped != nil {
+		if stopped := senders[f.runs[i].slot].Enqueue(ctx, c, f.runs[i].events); stopped != nil {
 			err = stopped
 		}
 	}
@@ -113,7 +109,7 @@ func (f *Fanout) Enqueue(ctx context.Context, c *event.Chunk) (err error) {
 // keep no chunk alive. It costs what was added, not the size of the table.
 func (f *Fanout) Reset() {
 	for i := range f.runs {
-		f.bySlot[f.runs[i].Slot] = 0
+		f.bySlot[f.runs[i].slot] = 0
 	}
 	clear(f.events)
 	clear(f.spans)

@@ -191,10 +191,10 @@ func (h *harness) chunk(partition int32, n, bytes int) *event.Chunk {
 func (h *harness) dispatch(ctx context.Context, c *event.Chunk) error {
 	h.fanout.Reset()
 	for i := range c.Events {
-		h.fanout.Add(&c.Events[i], []Target{{Sender: h.Sender}})
+		h.fanout.Add(&c.Events[i], []Slot{0})
 	}
 	h.fanout.Group()
-	err := h.fanout.Enqueue(ctx, c)
+	err := h.fanout.Enqueue(ctx, c, []*Sender{h.Sender})
 	if err == nil {
 		c.Settle(1)
 	}

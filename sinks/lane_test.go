@@ -273,13 +273,13 @@ func TestEnqueueAllocatesNothing(t *testing.T) {
 	c := h.chunk(0, 256, 100)
 	l := newLane(&h.queue) // without a goroutine: the test drains it
 	h.queue.lanes[0] = l
-	target := []Target{{Sender: h.Sender}}
+	slots, senders := []Slot{0}, []*Sender{h.Sender}
 	allocs := testing.AllocsPerRun(200, func() {
 		for i := range c.Events {
-			h.fanout.Add(&c.Events[i], target)
+			h.fanout.Add(&c.Events[i], slots)
 		}
 		h.fanout.Group()
-		if err := h.fanout.Enqueue(t.Context(), c); err != nil {
+		if err := h.fanout.Enqueue(t.Context(), c, senders); err != nil {
 			t.Fatal(err)
 		}
 		h.fanout.Reset()

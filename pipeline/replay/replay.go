@@ -59,6 +59,7 @@ func Group(ingestGroup, only string, since time.Time) string {
 type Replay struct {
 	Options
 	recipients map[string]*recipient // by the endpoint's id
+	senders    []*sinks.Sender       // by slot
 	fanout     sinks.Fanout          // emit's own
 	stop       context.CancelCauseFunc
 	enqueueCtx context.Context         // ends when a stop can't wait for lanes any longer
@@ -72,7 +73,7 @@ type Replay struct {
 // recipient is an endpoint that letters are for.
 type recipient struct {
 	*sinks.Sender
-	target []sinks.Target // the sender alone
+	slots []sinks.Slot // the sender's alone
 
 	refused     uint64 // under Replay.mu, as lastRefusal
 	lastRefusal string
@@ -99,7 +100,8 @@ func New(o Options) *Replay {
 		sender := sinks.NewSender(e, options, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
 			return o.Open[e.Type](e, k)
 		}, r, log)
-		r.recipients[e.ID] = &recipient{Sender: sender, target: []sinks.Target{{Sender: sender, Slot: int32(len(r.recipients))}}}
+		r.recipients[e.ID] = &recipient{Sender: sender, slots: []sinks.Slot{sinks.Slot(len(r.senders))}}
+		r.senders = append(r.senders, sender)
 	}
 	return r
 }
@@ -234,10 +236,10 @@ func (r *Replay) dispatch(run *run) (unreadable int64) {
 		if l.index != event.NoIndex {
 			ev.Index = l.index
 		}
-		r.fanout.Add(ev, r.recipients[l.endpoint].target)
+		r.fanout.Add(ev, r.recipients[l.endpoint].slots)
 	}
 	r.fanout.Group()
-	err := r.fanout.Enqueue(r.enqueueCtx, c)
+	err := r.fanout.Enqueue(r.enqueueCtx, c, r.senders)
 	r.fanout.Reset()
 	unreadable = int64(len(c.Rejected))
 	if err == nil {
@@ -288,11 +290,7 @@ func (r *Replay) shutdown(left int64, enqueued func()) (int64, error) {
 	defer context.AfterFunc(draining, func() { r.abort(errors.New("the shutdown time-out is nearly over")) })()
 
 	enqueued()
-	senders := make([]*sinks.Sender, 0, len(r.recipients))
-	for _, to := range r.recipients {
-		senders = append(senders, to.Sender)
-	}
-	_, err := sinks.CloseAll(draining, senders) // what is pending shows in the result
+	_, err := sinks.CloseAll(draining, r.senders) // what is pending shows in the result
 	if left > 0 {
 		if now, err := r.Source.Remaining(ctx); err == nil {
 			left = now
