@@ -1,7 +1,9 @@
 package feed
 
 import (
+	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 )
@@ -30,11 +32,11 @@ const (
 )
 
 // kinds are the sensors' DataType and the suffix of their hardware id.
-var kinds = [numKinds]struct{ dataType, suffix string }{
-	temperature:   {"Temperature", "TEMP"},
-	carbonDioxide: {"CarbonDioxide", "CO2"},
-	motion:        {"Motion", "PIR"},
-	humidity:      {"Humidity", "HUM"},
+var kinds = [numKinds]struct{ dataType, suffix []byte }{
+	temperature:   {[]byte("Temperature"), []byte("TEMP")},
+	carbonDioxide: {[]byte("CarbonDioxide"), []byte("CO2")},
+	motion:        {[]byte("Motion"), []byte("PIR")},
+	humidity:      {[]byte("Humidity"), []byte("HUM")},
 }
 
 // stale is the carbon dioxide, in ppm, from which a room's air counts as poor.
@@ -51,7 +53,7 @@ type building struct {
 
 type room struct {
 	id      []byte
-	name    string // 2.07 Galois
+	name    []byte // 2.07 Galois
 	floor   int
 	device  []byte // id of the device of all of the room's sensors
 	sensors [numKinds]sensor
@@ -72,8 +74,7 @@ func newBuilding(rng *rand.Rand) *building {
 	for f := range b.floors {
 		b.floors[f] = guid(nil, rng)
 		for i, name := range roomNames {
-			number := strconv.Itoa(f+1) + "." + strconv.Itoa(100 + i + 1)[1:]
-			r := room{id: guid(nil, rng), device: guid(nil, rng), floor: f, name: number + " " + name}
+			r := room{id: guid(nil, rng), device: guid(nil, rng), floor: f, name: fmt.Appendf(nil, "%d.%02d %s", f+1, i+1, name)}
 			mac := rng.Uint64()
 			for k := range numKinds {
 				r.sensors[k] = newSensor(k, mac, rng)
@@ -91,11 +92,7 @@ func newSensor(k kind, mac uint64, rng *rand.Rand) sensor {
 		motion:        rng.IntN(2),
 		humidity:      350 + rng.IntN(200),
 	}[k]}
-	s.hardware = append(s.hardware, "00FF"...)
-	for shift := 28; shift >= 0; shift -= 4 {
-		s.hardware = append(s.hardware, "0123456789ABCDEF"[mac>>shift&15])
-	}
-	s.hardware = append(append(s.hardware, '-'), kinds[k].suffix...)
+	s.hardware = fmt.Appendf(nil, "00FF%08X-%s", uint32(mac), kinds[k].suffix)
 	s.value = s.appendValue(nil)
 	return s
 }
@@ -156,13 +153,13 @@ func (s *sensor) appendValue(buf []byte) []byte {
 func (r *room) occupied() bool { return r.sensors[motion].n == 1 }
 
 // The two states of a room, in the words of the documented sample.
-const (
-	roomGood = "Room is available and air is fresh"
-	roomBad  = "Room is not available or air quality is poor"
+var (
+	roomGood = []byte("Room is available and air is fresh")
+	roomBad  = []byte("Room is not available or air quality is poor")
 )
 
 // state returns what the user-defined function computes from the room's sensors.
-func (r *room) state() string {
+func (r *room) state() []byte {
 	if r.occupied() || r.sensors[carbonDioxide].n >= stale {
 		return roomBad
 	}
@@ -175,10 +172,8 @@ func guid(buf []byte, rng *rand.Rand) []byte {
 	a = a&^0xf000 | 0x4000
 	b = b&^(0xc0<<56) | 0x80<<56
 	var raw [16]byte
-	for i := range 8 {
-		raw[i] = byte(a >> (56 - 8*i))
-		raw[8+i] = byte(b >> (56 - 8*i))
-	}
+	binary.BigEndian.PutUint64(raw[:8], a)
+	binary.BigEndian.PutUint64(raw[8:], b)
 	var text [36]byte
 	hex.Encode(text[0:8], raw[0:4])
 	hex.Encode(text[9:13], raw[4:6])

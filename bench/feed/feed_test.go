@@ -180,9 +180,9 @@ func TestSpaceChangeFollowsFromTheSensors(t *testing.T) {
 			if k == nil || k.motion == "" || k.air == "" {
 				continue // not all sensors have a value yet
 			}
-			want := roomGood
+			want := string(roomGood)
 			if ppm, _ := strconv.Atoi(k.air); k.motion == "True" || ppm >= stale {
-				want = roomBad
+				want = string(roomBad)
 			}
 			if d.Data.Value != want {
 				t.Fatalf("room %s is %q with motion %s and %s ppm", computed, d.Data.Value, k.motion, k.air)

@@ -1,6 +1,9 @@
 package feed
 
-import "time"
+import (
+	"bytes"
+	"time"
+)
 
 // topology changes the graph: objects are created, updated, and deleted again.
 type topology struct {
@@ -9,7 +12,7 @@ type topology struct {
 
 type object struct {
 	id      []byte
-	subject string
+	subject []byte
 	space   []byte // the room that it belongs to
 	floor   []byte
 }
@@ -19,16 +22,17 @@ const maxLive = 256
 
 // subjects are the documented subjects that change with people and devices,
 // weighted by repetition.
-var subjects = [...]string{
-	"Device", "Sensor", "Sensor", "Sensor", "SensorExtendedProperty", "DeviceExtendedProperty",
-	"Space", "SpaceExtendedProperty", "SpaceBlobMetadata", "SpaceRoleAssignment",
-	"User", "UserExtendedProperty", "ExtendedPropertyKey", "ExtendedType", "KeyStore",
-}
+var subjects = bytes.Fields([]byte(`
+	Device Sensor Sensor Sensor SensorExtendedProperty DeviceExtendedProperty
+	Space SpaceExtendedProperty SpaceBlobMetadata SpaceRoleAssignment
+	User UserExtendedProperty ExtendedPropertyKey ExtendedType KeyStore`))
+
+var create, update, remove = []byte("Create"), []byte("Update"), []byte("Delete")
 
 func (f *Feed) topologyOperation(now time.Time) Record {
 	t := &f.topology
 	var o object
-	var access string
+	var access []byte
 	switch p := f.rng.IntN(100); {
 	case len(t.live) == 0 || p < 40 && len(t.live) < maxLive:
 		r := &f.building.rooms[f.rng.IntN(len(f.building.rooms))]
@@ -37,32 +41,17 @@ func (f *Feed) topologyOperation(now time.Time) Record {
 			space: r.id, floor: f.building.floors[r.floor],
 		}
 		t.live = append(t.live, o)
-		access = "Create"
+		access = create
 	case p < 65:
-		o, access = t.live[f.rng.IntN(len(t.live))], "Update"
+		o, access = t.live[f.rng.IntN(len(t.live))], update
 	default:
 		i := f.rng.IntN(len(t.live))
-		o, access = t.live[i], "Delete"
+		o, access = t.live[i], remove
 		t.live[i] = t.live[len(t.live)-1]
 		t.live = t.live[:len(t.live)-1]
 	}
 
-	v := append(make([]byte, 0, valueSize), `{"id":"`...)
-	v = append(v, o.id...)
-	v = append(v, `","subject":"`...)
-	v = append(v, o.subject...)
-	v = append(v, `","data":{"SpacesToNotify":["`...)
-	v = append(v, o.space...)
-	v = append(v, `","`...)
-	v = append(v, o.floor...)
-	v = append(v, `","`...)
-	v = append(v, f.building.id...)
-	v = append(v, `"],"Id":"`...)
-	v = append(v, o.id...)
-	v = append(v, `","Type":"`...)
-	v = append(v, o.subject...)
-	v = append(v, `","AccessType":"`...)
-	v = append(v, access...)
-	v = append(v, `"}`...)
+	v := fill(make([]byte, 0, valueSize), `{"id":"@","subject":"@","data":{"SpacesToNotify":["@","@","@"],"Id":"@","Type":"@","AccessType":"@"}`,
+		o.id, o.subject, o.space, o.floor, f.building.id, o.id, o.subject, access)
 	return Record{Key: o.id, Value: appendTail(v, "TopologyOperation", "1", now)}
 }
