@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -70,8 +71,7 @@ func simulate(s scenario) outcome {
 type simulation struct {
 	scenario
 	now    time.Duration
-	queue  agenda
-	number int
+	queue  []entry // what is to come, in order
 	random *rand.Rand
 	copies []*replica
 
@@ -85,6 +85,29 @@ type simulation struct {
 	sendTime         time.Duration // summed over lanes
 	cpu              time.Duration
 	heldBack         time.Duration
+}
+
+type entry struct {
+	at time.Duration
+	do func()
+}
+
+// at puts something in the queue, behind what is there for the same time.
+func (m *simulation) at(t time.Duration, do func()) {
+	i, _ := slices.BinarySearchFunc(m.queue, t+1, func(e entry, t time.Duration) int { return cmp.Compare(e.at, t) })
+	m.queue = slices.Insert(m.queue, i, entry{t, do})
+}
+
+func (m *simulation) after(d time.Duration, do func()) { m.at(m.now+d, do) }
+
+func (m *simulation) run(until time.Duration) {
+	for len(m.queue) > 0 && m.queue[0].at <= until {
+		e := m.queue[0]
+		m.queue = m.queue[1:]
+		m.now = e.at
+		e.do()
+	}
+	m.now = until
 }
 
 type wait struct {
