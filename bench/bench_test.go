@@ -7,8 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"twinegress/endpoints"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestValues(t *testing.T) {
 	v := valuesOf([]float64{5, 1, math.NaN(), 4, 2, math.Inf(1)})

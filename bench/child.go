@@ -11,6 +11,7 @@ import (
 	"runtime/pprof"
 
 	"twinegress/bench/floor"
+	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 )
 
@@ -31,24 +32,23 @@ func Child(ctx context.Context, role string, in io.Reader, out io.Writer) error 
 	case RoleBroker:
 		return serve(in, out, startBroker)
 	case RoleServices:
-		return serve(in, out, func(spec servicesSpec) (servicesReply, func() error, error) { return startServices(ctx, spec) })
+		return serve(in, out, func(targets []target) (servicesReply, func() error, error) { return startServices(ctx, targets) })
 	case RoleFloor:
-		return serve(in, out, func(spec floorSpec) (floorReply, func() error, error) {
+		return serve(in, out, func(spec floorSpec) (RunReply, func() error, error) {
 			stopProfile, err := Profile(spec.Profile)
 			if err != nil {
-				return floorReply{}, nil, err
+				return RunReply{}, nil, err
 			}
 			result, err := floor.Run(ctx, spec.Spec)
-			return floorReply{result, ReadRuntime()}, stopProfile, err
+			return RunReply{Result: result, Balanced: true, RuntimeStats: ReadRuntime()}, stopProfile, err
 		})
 	}
 	return fmt.Errorf("bench: %q is no role of a child", role)
 }
 
 func serve[Spec, Reply any](in io.Reader, out io.Writer, begin func(Spec) (Reply, func() error, error)) error {
-	d := json.NewDecoder(in)
 	var spec Spec
-	if err := d.Decode(&spec); err != nil {
+	if err := json.NewDecoder(in).Decode(&spec); err != nil {
 		return fmt.Errorf("bench: the child's document: %w", err)
 	}
 	reply, end, err := begin(spec)
@@ -62,27 +62,14 @@ func serve[Spec, Reply any](in io.Reader, out io.Writer, begin func(Spec) (Reply
 	return errors.Join(err, end())
 }
 
-type brokerSpec struct {
-	Retention int `json:"retention"` // bytes of a partition that are kept, where a topic says so; 0: no topic does
-}
-
-type brokerReply struct {
-	Brokers []string `json:"brokers"`
-}
-
-func startBroker(spec brokerSpec) (brokerReply, func() error, error) {
-	k, err := emulator.StartKafka(emulator.KafkaConfig{RetentionBytes: int64(spec.Retention)})
+// startBroker starts a broker that keeps so many bytes of a partition, where a
+// topic says so; 0: no topic does. It returns its addresses.
+func startBroker(retention int64) ([]string, func() error, error) {
+	k, err := emulator.StartKafka(emulator.KafkaConfig{RetentionBytes: retention})
 	if err != nil {
-		return brokerReply{}, nil, err
+		return nil, nil, err
 	}
-	return brokerReply{k.Addrs()}, func() error { k.Close(); return nil }, nil
-}
-
-type servicesSpec struct {
-	Hubs       []string `json:"hubs"`
-	Topics     []string `json:"topics"`
-	Grids      []string `json:"grids"`
-	Partitions int      `json:"partitions"` // of a hub
+	return k.Addrs(), func() error { k.Close(); return nil }, nil
 }
 
 type servicesReply struct {
@@ -98,31 +85,29 @@ type service struct {
 	Path             string `json:"path"`
 }
 
-func startServices(ctx context.Context, spec servicesSpec) (servicesReply, func() error, error) {
-	cfg := emulator.Config{StatsListen: "127.0.0.1:0", Partitions: spec.Partitions, TrackIDs: true}
-	for _, name := range spec.Hubs {
-		cfg.Hubs = append(cfg.Hubs, emulator.Hub{Name: name})
-	}
-	for _, name := range spec.Topics {
-		cfg.Topics = append(cfg.Topics, emulator.Topic{Name: name})
-	}
-	for _, name := range spec.Grids {
-		cfg.EventGridTopics = append(cfg.EventGridTopics, emulator.GridTopic{Name: name})
+func startServices(ctx context.Context, targets []target) (servicesReply, func() error, error) {
+	cfg := emulator.Config{StatsListen: "127.0.0.1:0", Partitions: partitions, TrackIDs: true}
+	for _, t := range targets {
+		switch t.Type {
+		case endpoints.TypeEventHub:
+			cfg.Hubs = append(cfg.Hubs, emulator.Hub{Name: t.Name})
+		case endpoints.TypeServiceBus:
+			cfg.Topics = append(cfg.Topics, emulator.Topic{Name: t.Name})
+		case endpoints.TypeEventGrid:
+			cfg.EventGridTopics = append(cfg.EventGridTopics, emulator.GridTopic{Name: t.Name})
+		}
 	}
 	e, err := emulator.Start(ctx, cfg)
 	if err != nil {
 		return servicesReply{}, nil, err
 	}
 	reply := servicesReply{Stats: "http://" + e.StatsAddr(), CA: string(e.CAPEM()), Services: make(map[string]service)}
-	for _, name := range append(spec.Hubs, spec.Topics...) {
-		reply.Services[name] = service{
-			e.EntityConnectionString(name, emulator.Primary), e.EntityConnectionString(name, emulator.Secondary), name,
+	for _, t := range targets {
+		key, path := e.EntityConnectionString, t.Name
+		if t.Type == endpoints.TypeEventGrid {
+			key, path = e.EventGridKey, e.EventGridHost(t.Name)
 		}
-	}
-	for _, name := range spec.Grids {
-		reply.Services[name] = service{
-			e.EventGridKey(name, emulator.Primary), e.EventGridKey(name, emulator.Secondary), e.EventGridHost(name),
-		}
+		reply.Services[t.Name] = service{key(t.Name, emulator.Primary), key(t.Name, emulator.Secondary), path}
 	}
 	return reply, e.Close, nil
 }
@@ -148,12 +133,6 @@ func Profile(file string) (stop func() error, err error) {
 		pprof.StopCPUProfile()
 		return f.Close()
 	}, nil
-}
-
-// floorReply is the floor's result, and what its runtime says.
-type floorReply struct {
-	floor.Result
-	RuntimeStats
 }
 
 // RuntimeStats are of a process since its start. What GC took is brought up
@@ -191,15 +170,11 @@ type RunSpec struct {
 	Profile  string `json:"profile"`  // a file for its CPU profile
 }
 
-// RunReply is its answer. There is no scrape of its metrics then, which would
-// cost what a thousand endpoints have to say.
+// RunReply is its answer, and the floor's. There is no scrape of its metrics
+// then, which would cost what a thousand endpoints have to say.
 type RunReply struct {
-	Records    int64            `json:"records"`
-	Deliveries int64            `json:"deliveries"`
-	Dropped    map[string]int64 `json:"dropped"`
-	Batches    int64            `json:"batches"`
-	Balanced   bool             `json:"balanced"` // routed = delivered + dropped + pending, for each endpoint
-	First      int64            `json:"first"`    // outcome, in nanoseconds since 1970
-	Last       int64            `json:"last"`
+	floor.Result
+	Dropped  map[string]int64 `json:"dropped"`
+	Balanced bool             `json:"balanced"` // routed = delivered + dropped + pending, for each endpoint
 	RuntimeStats
 }

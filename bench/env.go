@@ -17,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/bench/floor"
-	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 )
 
@@ -64,14 +63,12 @@ func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
 	if e.dir, err = os.MkdirTemp("", "twinegress-bench-"); err != nil {
 		return nil, err
 	}
-	if e.broker, err = h.child(ctx, RoleBroker, h.others, nil, brokerSpec{s.retention()}); err != nil {
+	if e.broker, err = h.child(ctx, RoleBroker, h.others, nil, s.retention()); err != nil {
 		return nil, err
 	}
-	var started brokerReply
-	if err := e.broker.reply(ctx, childTimeout, &started); err != nil {
+	if err := e.broker.reply(ctx, childTimeout, &e.brokers); err != nil {
 		return nil, err
 	}
-	e.brokers = started.Brokers
 	client, err := kgo.NewClient(kgo.SeedBrokers(e.brokers...))
 	if err != nil {
 		return nil, err
@@ -89,8 +86,10 @@ func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
 	if s.live && !s.half {
 		return e, nil
 	}
-	if err := e.createTopics(ctx, 0, startTopic, eventsTopic); err != nil {
-		return nil, err
+	for _, topic := range []string{startTopic, eventsTopic} {
+		if err := e.createTopic(ctx, 0, topic); err != nil {
+			return nil, err
+		}
 	}
 	if e.start, err = e.loader.load(ctx, startTopic, startEvents, 0); err != nil {
 		return nil, err
@@ -99,35 +98,20 @@ func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
 	return e, err
 }
 
-// createTopics creates topics. A retention of 0 keeps everything.
-func (e *env) createTopics(ctx context.Context, retention int, names ...string) error {
-	configs := map[string]*string{"segment.bytes": kadm.StringPtr(strconv.Itoa(segment))}
+// createTopic creates a topic. A retention of 0 keeps everything.
+func (e *env) createTopic(ctx context.Context, retention int, name string) error {
+	configs := map[string]*string{"segment.bytes": new(strconv.Itoa(segment))}
 	if retention > 0 {
-		configs["retention.bytes"] = kadm.StringPtr(strconv.Itoa(retention))
+		configs["retention.bytes"] = new(strconv.Itoa(retention))
 	}
-	created, err := e.admin.CreateTopics(ctx, partitions, 1, configs, names...)
-	if err == nil {
-		err = created.Error()
-	}
-	if err != nil {
-		return fmt.Errorf("bench: creating topics: %w", err)
+	if _, err := e.admin.CreateTopic(ctx, partitions, 1, configs, name); err != nil {
+		return fmt.Errorf("bench: creating topic %s: %w", name, err)
 	}
 	return nil
 }
 
 func (e *env) startServices(ctx context.Context, h *harness, s *Scenario) (err error) {
-	spec := servicesSpec{Partitions: partitions}
-	for _, t := range s.targets {
-		switch t.typ {
-		case endpoints.TypeEventHub:
-			spec.Hubs = append(spec.Hubs, t.name)
-		case endpoints.TypeServiceBus:
-			spec.Topics = append(spec.Topics, t.name)
-		case endpoints.TypeEventGrid:
-			spec.Grids = append(spec.Grids, t.name)
-		}
-	}
-	if e.services, err = h.child(ctx, RoleServices, h.others, nil, spec); err != nil {
+	if e.services, err = h.child(ctx, RoleServices, h.others, nil, s.targets); err != nil {
 		return err
 	}
 	if err := e.services.reply(ctx, childTimeout, &e.reply); err != nil {
@@ -149,12 +133,12 @@ func (e *env) inject(ctx context.Context, t target, f emulator.Fault) error {
 	if err != nil {
 		return err
 	}
-	return e.call(ctx, http.MethodPut, e.reply.Stats+"/faults?entity="+t.name, body, nil)
+	return e.call(ctx, http.MethodPut, e.reply.Stats+"/faults?entity="+t.Name, body, nil)
 }
 
 // repair ends the fault of one of the services.
 func (e *env) repair(ctx context.Context, t target) error {
-	return e.call(ctx, http.MethodDelete, e.reply.Stats+"/faults?entity="+t.name, nil, nil)
+	return e.call(ctx, http.MethodDelete, e.reply.Stats+"/faults?entity="+t.Name, nil, nil)
 }
 
 // reset clears the services' counts.
@@ -202,19 +186,14 @@ func (e *env) close() error {
 	e.http.CloseIdleConnections()
 	for _, p := range []*process{e.services, e.broker} {
 		if p != nil {
-			_, err := p.stop()
-			errs = append(errs, err)
+			errs = append(errs, p.stop())
 		}
 	}
 	return errors.Join(append(errs, os.RemoveAll(e.dir))...)
 }
 
 func (e *env) deleteTopic(ctx context.Context, name string) error {
-	deleted, err := e.admin.DeleteTopics(ctx, name)
-	if err == nil {
-		err = deleted.Error()
-	}
-	if err != nil {
+	if _, err := e.admin.DeleteTopic(ctx, name); err != nil {
 		return fmt.Errorf("bench: deleting a topic: %w", err)
 	}
 	return nil
@@ -246,7 +225,7 @@ func (e *env) configure(s *Scenario, sd side, topic, group string) (file string,
 	for _, t := range s.of(sd) {
 		c := e.service(t)
 		set = append(set, map[string]any{
-			"name": t.name, "type": t.typ, "eventTypes": t.types, "path": c.Path,
+			"name": t.Name, "type": t.Type, "eventTypes": t.Types, "path": c.Path,
 			"connectionString": c.ConnectionString, "secondaryConnectionString": c.Secondary,
 		})
 	}
@@ -280,10 +259,10 @@ func (e *env) configure(s *Scenario, sd side, topic, group string) (file string,
 // well-formed address.
 func (e *env) service(t target) service {
 	if e.services != nil {
-		return e.reply.Services[t.name]
+		return e.reply.Services[t.Name]
 	}
 	const nowhere = "Endpoint=sb://127.0.0.1:9;SharedAccessKeyName=none;SharedAccessKey=bm9uZQ==;UseDevelopmentEmulator=true;EntityPath="
-	return service{nowhere + t.name, nowhere + t.name, t.name}
+	return service{nowhere + t.Name, nowhere + t.Name, t.Name}
 }
 
 // floorSpec returns the same configuration for the floor.
@@ -291,13 +270,11 @@ func (e *env) floorSpec(s *Scenario, sd side, topic, group string, records int64
 	spec := floorSpec{Spec: floor.Spec{Brokers: e.brokers, Topic: topic, Group: group, Records: records, CAFile: e.caFile()}}
 	for _, t := range s.of(sd) {
 		c := e.service(t)
-		typ := string(t.typ)
+		to := floor.Endpoint{Type: string(t.Type), EventTypes: t.Types, ConnectionString: c.ConnectionString, Path: c.Path}
 		if s.discard {
-			typ = floor.Discard
+			to.Type = floor.Discard
 		}
-		spec.Endpoints = append(spec.Endpoints, floor.Endpoint{
-			Type: typ, EventTypes: t.types, ConnectionString: c.ConnectionString, Path: c.Path,
-		})
+		spec.Endpoints = append(spec.Endpoints, to)
 	}
 	return spec
 }

@@ -120,8 +120,7 @@ func (h *harness) child(ctx context.Context, role string, cores []int, onLog fun
 		return nil, err
 	}
 	if err := p.send(spec); err != nil {
-		_, stopErr := p.stop()
-		return nil, errors.Join(err, stopErr)
+		return nil, errors.Join(err, p.stop())
 	}
 	return p, nil
 }

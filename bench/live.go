@@ -27,7 +27,7 @@ func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) 
 	if err := r.reset(ctx); err != nil {
 		return sample{}, err
 	}
-	if err := r.env.createTopics(ctx, r.s.retention(), r.topic); err != nil {
+	if err := r.env.createTopic(ctx, r.s.retention(), r.topic); err != nil {
 		return sample{}, err
 	}
 	defer func() {
@@ -129,7 +129,7 @@ func (r *run) keepLoading(ctx context.Context, pid int, taken *sample) (on loade
 
 // warm produces a few events, at a high rate those of two seconds, and waits
 // until the process has delivered them. It returns its metrics and their address.
-func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate float64) (families, string, error) {
+func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate float64) (scraped, string, error) {
 	address, err := r.address(p, ops)
 	if err != nil {
 		return nil, "", err
@@ -144,7 +144,7 @@ func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate floa
 		}
 		r.on = r.on.and(more)
 	}
-	var m families
+	var m scraped
 	err = eventually(ctx, settleTime, 50*time.Millisecond, func() (bool, error) {
 		var err error
 		m, err = r.scrape(ctx, address)
@@ -188,7 +188,7 @@ func (r *run) address(p *process, ops <-chan string) (string, error) {
 }
 
 // settled returns the metrics once nothing is pending.
-func (r *run) settled(ctx context.Context, p *process, address string) (m families, err error) {
+func (r *run) settled(ctx context.Context, p *process, address string) (m scraped, err error) {
 	err = eventually(ctx, settleTime, watchEvery, func() (bool, error) {
 		if m, err = r.scrape(ctx, address); err != nil {
 			return false, err
@@ -201,7 +201,7 @@ func (r *run) settled(ctx context.Context, p *process, address string) (m famili
 	return m, nil
 }
 
-func (r *run) scrape(ctx context.Context, address string) (m families, err error) {
+func (r *run) scrape(ctx context.Context, address string) (m scraped, err error) {
 	err = r.env.call(ctx, http.MethodGet, "http://"+address+"/metrics", nil, func(body io.Reader) (err error) {
 		m, err = parse(body)
 		return err
@@ -210,7 +210,7 @@ func (r *run) scrape(ctx context.Context, address string) (m families, err error
 }
 
 // set sets the figures that the metrics have.
-func (s *sample) set(m families) {
+func (s *sample) set(m scraped) {
 	s.records = int64(m.sum("twinegress_ingest_records_total"))
 	s.deliveries = int64(m.sum("twinegress_endpoint_events_total", "outcome", "delivered"))
 	s.dropped = make(map[string]int64)
@@ -219,7 +219,7 @@ func (s *sample) set(m families) {
 			s.dropped[reason] = int64(n)
 		}
 	}
-	s.batches = int64(m.count("twinegress_endpoint_batch_events"))
+	s.batches = int64(m.sum("twinegress_endpoint_batch_events_count"))
 	s.RuntimeStats = RuntimeStats{
 		Mallocs:   m.sum("go_memstats_mallocs_total"),
 		Allocated: m.sum("go_memstats_alloc_bytes_total"),
@@ -230,7 +230,7 @@ func (s *sample) set(m families) {
 }
 
 // since subtracts what was counted before the events.
-func (s *sample) since(before families) {
+func (s *sample) since(before scraped) {
 	var b sample
 	b.set(before)
 	s.records -= b.records

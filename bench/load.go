@@ -41,7 +41,7 @@ func (l loaded) deliveries(targets []target) (n int64) {
 }
 
 func (l loaded) at(t target) (n int64) {
-	for _, name := range t.types {
+	for _, name := range t.Types {
 		n += l.types[name]
 	}
 	return n

@@ -75,7 +75,9 @@ func (r *run) measure(ctx context.Context) (taken sample, err error) {
 	}
 	switch {
 	case r.side.floor:
-		taken, err = r.floor(ctx)
+		spec := r.env.floorSpec(r.s, r.side, r.topic, r.group, r.on.Events)
+		spec.Profile = r.profile
+		taken, err = r.counting(ctx, RoleFloor, spec, r.outcomes())
 	case r.s.discard:
 		taken, err = r.discarding(ctx)
 	default:
@@ -156,11 +158,20 @@ func (r *run) outcomes() int64 {
 	return r.on.deliveries(r.s.of(r.side))
 }
 
-// floor measures the hand-written loop.
-func (r *run) floor(ctx context.Context) (taken sample, err error) {
-	spec := r.env.floorSpec(r.s, r.side, r.topic, r.group, r.on.Events)
-	spec.Profile = r.profile
-	p, err := r.child(ctx, RoleFloor, r.measured, nil, spec)
+// discarding measures `run` with sinks that discard.
+func (r *run) discarding(ctx context.Context) (sample, error) {
+	file, err := r.env.configure(r.s, r.side, r.topic, r.group)
+	if err != nil {
+		return sample{}, err
+	}
+	spec := RunSpec{Config: file, Discard: true, Outcomes: r.outcomes(), Watch: len(r.s.targets) == 0, Profile: r.profile}
+	return r.counting(ctx, RoleRun, spec, r.on.deliveries(r.s.of(r.side)))
+}
+
+// counting measures a child that counts its deliveries itself, and is to have
+// so many.
+func (r *run) counting(ctx context.Context, role string, spec any, deliveries int64) (taken sample, err error) {
+	p, err := r.child(ctx, role, r.measured, nil, spec)
 	if err != nil {
 		return sample{}, err
 	}
@@ -170,7 +181,7 @@ func (r *run) floor(ctx context.Context) (taken sample, err error) {
 			return taken, err
 		}
 	}
-	var reply floorReply
+	var reply RunReply
 	if err := p.reply(ctx, sideTime, &reply); err != nil {
 		return taken, err
 	}
@@ -178,36 +189,12 @@ func (r *run) floor(ctx context.Context) (taken sample, err error) {
 		taken.elapsed = reply.Last.Sub(reply.First)
 	}
 	taken.records, taken.deliveries, taken.batches = reply.Records, reply.Deliveries, reply.Batches
-	taken.RuntimeStats = reply.RuntimeStats
-	if want := r.outcomes(); reply.Deliveries != want {
-		return taken, fmt.Errorf("it counted %d outcomes of %d", reply.Deliveries, want)
-	}
-	return taken, nil
-}
-
-// discarding measures `run` with sinks that discard.
-func (r *run) discarding(ctx context.Context) (taken sample, err error) {
-	file, err := r.env.configure(r.s, r.side, r.topic, r.group)
-	if err != nil {
-		return sample{}, err
-	}
-	p, err := r.child(ctx, RoleRun, r.measured, nil, RunSpec{Config: file, Discard: true, Outcomes: r.outcomes(), Watch: len(r.s.targets) == 0, Profile: r.profile})
-	if err != nil {
-		return sample{}, err
-	}
-	defer func() { err = r.finish(ctx, p, &taken, err) }()
-	var reply RunReply
-	if err := p.reply(ctx, sideTime, &reply); err != nil {
-		return taken, err
-	}
-	taken.records, taken.deliveries, taken.batches = reply.Records, reply.Deliveries, reply.Batches
 	taken.dropped = reply.Dropped
-	taken.elapsed = time.Duration(reply.Last - reply.First)
 	taken.RuntimeStats = reply.RuntimeStats
 	switch {
 	case !reply.Balanced:
 		return taken, errors.New("routed = delivered + dropped + pending doesn't hold")
-	case reply.Records != r.on.Events || reply.Deliveries != r.on.deliveries(r.s.of(r.side)):
+	case reply.Records != r.on.Events || reply.Deliveries != deliveries:
 		return taken, fmt.Errorf("it counted %d records and %d deliveries of %d events", reply.Records, reply.Deliveries, r.on.Events)
 	}
 	return taken, nil
@@ -271,9 +258,9 @@ func (r *run) finish(ctx context.Context, p *process, taken *sample, err error) 
 	if err == nil {
 		taken.peakRSS, err = peakRSS(p.pid())
 	}
-	used, stopErr := p.stop()
-	if taken.cpu == 0 {
-		taken.cpu, taken.system = used.user+used.system, used.system
+	stopErr := p.stop()
+	if state := p.cmd.ProcessState; taken.cpu == 0 && state != nil {
+		taken.cpu, taken.system = state.UserTime()+state.SystemTime(), state.SystemTime()
 	}
 	if err = errors.Join(err, stopErr); err != nil {
 		return err
@@ -296,7 +283,7 @@ func (r *run) watch(ctx context.Context, p *process, taken *sample) error {
 		}
 		got = 0
 		for _, t := range targets {
-			got += stats.Entity(t.name).Count
+			got += stats.Entity(t.Name).Count
 		}
 		if got > 0 && first.IsZero() {
 			first = now
@@ -326,11 +313,11 @@ func (r *run) arrived(ctx context.Context) error {
 		return err
 	}
 	for _, t := range r.s.healthy(r.side) {
-		e := stats.Entity(t.name)
+		e := stats.Entity(t.Name)
 		if want := r.on.at(t); e.Count != want {
-			return fmt.Errorf("the services have %d events for %s, which was to get %d", e.Count, t.name, want)
+			return fmt.Errorf("the services have %d events for %s, which was to get %d", e.Count, t.Name, want)
 		} else if e.Kind != emulator.KindEventGrid && e.Distinct != want {
-			return fmt.Errorf("%s has %d different message ids in %d events", t.name, e.Distinct, want)
+			return fmt.Errorf("%s has %d different message ids in %d events", t.Name, e.Distinct, want)
 		}
 	}
 	return nil

@@ -30,9 +30,6 @@ func allowedCores() ([]int, error) {
 	return cores, nil
 }
 
-// pinThread pins the calling thread and its later children to cores.
-func pinThread(cores []int) error { return pin(0, cores) }
-
 // pinProcess pins every thread of this process to cores.
 func pinProcess(cores []int) error {
 	tasks, err := os.ReadDir("/proc/self/task")
@@ -51,6 +48,7 @@ func pinProcess(cores []int) error {
 	return nil
 }
 
+// pin confines a thread, and what it starts from then on; 0 is the calling one.
 func pin(thread int, cores []int) error {
 	var set unix.CPUSet
 	for _, core := range cores {

@@ -13,7 +13,7 @@ import (
 var errLinuxOnly = errors.New("bench: only on Linux")
 
 func allowedCores() ([]int, error)        { return nil, nil }
-func pinThread([]int) error               { return errLinuxOnly }
+func pin(int, []int) error                { return errLinuxOnly }
 func pinProcess([]int) error              { return errLinuxOnly }
 func cpuTime(int) (time.Duration, error)  { return 0, nil }
 func waitTime(int) (time.Duration, error) { return 0, nil }

@@ -86,11 +86,11 @@ func startOn(cmd *exec.Cmd, cores []int) error {
 	if err != nil {
 		return err
 	}
-	if err := pinThread(cores); err != nil {
+	if err := pin(0, cores); err != nil {
 		return err
 	}
 	err = cmd.Start()
-	if pinErr := pinThread(before); pinErr != nil {
+	if pinErr := pin(0, before); pinErr != nil {
 		return errors.Join(err, pinErr) // the thread stays locked, so it ends with this goroutine
 	}
 	runtime.UnlockOSThread()
@@ -141,11 +141,8 @@ func (p *process) failed(err error) error {
 	return err
 }
 
-// usage is the CPU time of a process in total.
-type usage struct{ user, system time.Duration }
-
 // stop shuts the child down and waits for its end.
-func (p *process) stop() (usage, error) {
+func (p *process) stop() error {
 	p.end.Do(func() {
 		// A signal or the end of the input, not both: a signal after the end of the
 		// input, when the child has removed its handler, would kill it.
@@ -161,11 +158,7 @@ func (p *process) stop() (usage, error) {
 			p.err = p.failed(fmt.Errorf("bench: %s: %w", p.name, err))
 		}
 	})
-	state := p.cmd.ProcessState
-	if state == nil {
-		return usage{}, p.err
-	}
-	return usage{state.UserTime(), state.SystemTime()}, p.err
+	return p.err
 }
 
 // tail keeps the last lines of a log.

@@ -58,9 +58,9 @@ func oneIsDown(label string, fault emulator.Fault) []side {
 
 // target is an endpoint of a scenario, with the name of its hub or topic.
 type target struct {
-	name  string
-	typ   endpoints.Type
-	types []string
+	Name  string
+	Type  endpoints.Type
+	Types []string
 }
 
 // of returns the endpoints of one side.

@@ -8,14 +8,6 @@ import (
 	"strings"
 )
 
-// WriteTable writes the report as text.
-func (r *Report) WriteTable(w io.Writer) {
-	r.Header.WriteTable(w)
-	for _, result := range r.Results {
-		result.WriteTable(w)
-	}
-}
-
 // WriteTable writes the machine and the configuration of the run.
 func (h *Header) WriteTable(w io.Writer) {
 	fmt.Fprintf(w, "twinegress %s, %s %s, %s (%d cores), %s\n",
@@ -137,11 +129,11 @@ func (v Values) spread(scale float64, digits int) string {
 }
 
 func each(values []float64) string {
-	var b strings.Builder
-	for _, v := range values {
-		fmt.Fprintf(&b, " %.2f", v)
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = strconv.FormatFloat(v, 'f', 2, 64)
 	}
-	return strings.TrimSpace(b.String())
+	return strings.Join(texts, " ")
 }
 
 func reasons(dropped map[string]int64) string {

@@ -131,10 +131,8 @@ func (o *outcomes) watch(ctx context.Context, p *pipeline.Pipeline) {
 
 // reply returns the counts. It waits until the senders have counted every outcome.
 func (o *outcomes) reply(p *pipeline.Pipeline) bench.RunReply {
-	r := bench.RunReply{
-		First: o.first.Load(), Last: o.last.Load(), Dropped: make(map[string]int64), Balanced: true,
-		RuntimeStats: bench.ReadRuntime(),
-	}
+	r := bench.RunReply{Dropped: make(map[string]int64), Balanced: true, RuntimeStats: bench.ReadRuntime()}
+	r.First, r.Last = time.Unix(0, o.first.Load()), time.Unix(0, o.last.Load())
 	snaps := p.Snapshots()
 	for slices.ContainsFunc(snaps, func(s sinks.Snapshot) bool { return s.Counts.Pending > 0 }) {
 		time.Sleep(time.Millisecond) // a sink returns before its sender counts

@@ -6,10 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 
-	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 )
@@ -26,24 +27,25 @@ func opsAddress() (onLog func(line []byte), address <-chan string) {
 	}, found
 }
 
-// families are the metrics that a process exposes.
-type families map[string]*dto.MetricFamily
+// scraped is the samples that a process exposes; a histogram is several.
+type scraped model.Vector
 
-func parse(r io.Reader) (families, error) {
+func parse(r io.Reader) (scraped, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	m, err := parser.TextToMetricFamilies(r)
+	families, err := parser.TextToMetricFamilies(r)
 	if err != nil {
 		return nil, fmt.Errorf("bench: reading metrics: %w", err)
 	}
-	return m, nil
+	samples, err := expfmt.ExtractSamples(&expfmt.DecodeOptions{}, slices.Collect(maps.Values(families))...)
+	return scraped(samples), err
 }
 
 // balanced returns an error unless routed = delivered + dropped + pending holds
 // for each endpoint.
-func (f families) balanced() error {
-	routed := f.by("endpoint", "twinegress_endpoint_routed_events_total")
-	outcomes := f.by("endpoint", "twinegress_endpoint_events_total")
-	pending := f.by("endpoint", "twinegress_endpoint_pending_events")
+func (m scraped) balanced() error {
+	routed := m.by("endpoint", "twinegress_endpoint_routed_events_total")
+	outcomes := m.by("endpoint", "twinegress_endpoint_events_total")
+	pending := m.by("endpoint", "twinegress_endpoint_pending_events")
 	for id, n := range routed {
 		if n != outcomes[id]+pending[id] {
 			return fmt.Errorf("endpoint %s: routed %.0f, but outcomes %.0f and pending %.0f", id, n, outcomes[id], pending[id])
@@ -52,45 +54,39 @@ func (f families) balanced() error {
 	return nil
 }
 
-// sum returns the sum of the series of a counter or gauge with these labels,
-// which alternate names and values.
-func (f families) sum(name string, labels ...string) (sum float64) {
-	for _, n := range f.by("", name, labels...) {
-		sum += n
-	}
-	return sum
-}
+// sum returns the sum of the samples of a name with these labels, which alternate
+// names and values.
+func (m scraped) sum(name string, labels ...string) float64 { return m.by("", name, labels...)[""] }
 
 // by returns the sum for each value of one label.
-func (f families) by(label, name string, labels ...string) map[string]float64 {
+func (m scraped) by(label model.LabelName, name string, labels ...string) map[string]float64 {
+	want := model.LabelSet{model.MetricNameLabel: model.LabelValue(name)}
+	for pair := range slices.Chunk(labels, 2) {
+		want[model.LabelName(pair[0])] = model.LabelValue(pair[1])
+	}
 	sums := make(map[string]float64)
-	for _, m := range f[name].GetMetric() {
-		if hasLabels(m, labels) {
-			sums[labelOf(m, label)] += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	for _, s := range m {
+		if matches(s.Metric, want) {
+			sums[string(s.Metric[label])] += float64(s.Value)
 		}
 	}
 	return sums
 }
 
-// count returns the number of observations of a histogram's series.
-func (f families) count(name string) (n uint64) {
-	for _, m := range f[name].GetMetric() {
-		n += m.GetHistogram().GetSampleCount()
+func matches(m model.Metric, want model.LabelSet) bool {
+	for name, value := range want {
+		if m[name] != value {
+			return false
+		}
 	}
-	return n
+	return true
 }
 
 // buckets returns the sum of a histogram's series.
-func (f families) buckets(name string) buckets {
-	sums := make(map[float64]uint64)
-	for _, m := range f[name].GetMetric() {
-		for _, b := range m.GetHistogram().GetBucket() {
-			sums[b.GetUpperBound()] += b.GetCumulativeCount()
-		}
-	}
-	out := make(buckets, 0, len(sums))
-	for bound, n := range sums {
-		out = append(out, bucket{bound, n})
+func (m scraped) buckets(name string) (out buckets) {
+	for bound, n := range m.by(model.BucketLabel, name+"_bucket") {
+		le, _ := strconv.ParseFloat(bound, 64) // was written by FormatFloat's like
+		out = append(out, bucket{le, uint64(n)})
 	}
 	slices.SortFunc(out, func(a, b bucket) int { return cmp.Compare(a.bound, b.bound) })
 	return out
@@ -131,22 +127,4 @@ func (b buckets) quantile(q float64) float64 {
 		below = at
 	}
 	return math.NaN()
-}
-
-func hasLabels(m *dto.Metric, labels []string) bool {
-	for i := 0; i < len(labels); i += 2 {
-		if labelOf(m, labels[i]) != labels[i+1] {
-			return false
-		}
-	}
-	return true
-}
-
-func labelOf(m *dto.Metric, name string) string {
-	for _, l := range m.GetLabel() {
-		if l.GetName() == name {
-			return l.GetValue()
-		}
-	}
-	return ""
 }
