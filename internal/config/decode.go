@@ -14,76 +14,59 @@ import (
 // set parses a raw value, from YAML or a text, into cfg. It replaces
 // mapstructure, which accepts what users get wrong: it turns 0123 into the
 // password 83, and a number into a duration in nanoseconds.
-func set(cfg *Config, k key, raw any) error {
+func set(cfg *Config, k key, raw any) (err error) {
 	into := reflect.ValueOf(cfg).Elem().FieldByIndex(k.field).Addr().Interface()
-	text, isText := raw.(string)
+	number := raw
+	if n, ok := raw.(int); ok {
+		number = strconv.Itoa(n)
+	}
 	switch p := into.(type) {
-	case *string:
-		if !isText {
-			return errNotText
+	case *string, *Secret:
+		text, ok := raw.(string)
+		if !ok {
+			return errors.New("must be a string: put it in quotes")
 		}
-		*p = text
-	case *Secret:
-		if !isText {
-			return errNotText
-		}
-		*p = Secret(text)
+		reflect.ValueOf(p).Elem().SetString(text)
 	case *bool:
-		b, ok := raw.(bool)
-		if !ok {
-			var err error
-			if b, err = strconv.ParseBool(text); err != nil {
-				return wrong(k, raw)
-			}
-		}
-		*p = b
+		err = parse(p, raw, strconv.ParseBool)
 	case *int:
-		n, ok := raw.(int)
-		if !ok {
-			var err error
-			if n, err = strconv.Atoi(text); err != nil {
-				return wrong(k, raw)
-			}
-		}
-		*p = n
+		err = parse(p, raw, strconv.Atoi)
 	case *time.Duration:
-		if n, ok := raw.(int); ok && n == 0 {
-			*p = 0
-			return nil
-		}
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return wrong(k, raw)
-		}
-		*p = d
+		err = parse(p, number, time.ParseDuration) // 0 needs no unit
 	case *ByteSize:
-		if n, ok := raw.(int); ok {
-			text = strconv.Itoa(n)
-		}
-		b, err := ParseByteSize(text)
-		if err != nil {
-			return wrong(k, raw)
-		}
-		*p = b
+		err = parse(p, number, ParseByteSize)
 	case *[]string:
-		list, err := texts(raw)
-		if err != nil {
-			return wrong(k, raw)
+		var list []string
+		if list, err = texts(raw); err == nil {
+			*p = list
 		}
-		*p = list
 	case *[]Token:
 		list, err := tokens(raw)
-		if err != nil {
-			return err
+		if err == nil {
+			*p = list
 		}
-		*p = list
+		return err
 	default:
 		panic(fmt.Sprintf("BUG: no way to read a %T", into))
+	}
+	if err != nil {
+		return wrong(k, raw)
 	}
 	return nil
 }
 
-var errNotText = errors.New("must be a string: put it in quotes")
+// parse sets p to a value of its type, or to what a text says.
+func parse[T any](p *T, raw any, read func(string) (T, error)) (err error) {
+	v, ok := raw.(T)
+	if !ok {
+		text, _ := raw.(string)
+		if v, err = read(text); err != nil {
+			return err
+		}
+	}
+	*p = v
+	return nil
+}
 
 func wrong(k key, raw any) error {
 	switch raw.(type) {
@@ -99,12 +82,12 @@ func wrong(k key, raw any) error {
 func texts(raw any) ([]string, error) {
 	switch v := raw.(type) {
 	case string:
-		out := []string{}
 		if strings.TrimSpace(v) == "" {
-			return out, nil
+			return []string{}, nil
 		}
-		for _, s := range strings.Split(v, ",") {
-			out = append(out, strings.TrimSpace(s))
+		out := strings.Split(v, ",")
+		for i, s := range out {
+			out[i] = strings.TrimSpace(s)
 		}
 		return out, nil
 	case []any:

@@ -12,6 +12,16 @@ import (
 	"github.com/knadh/koanf/v2"
 )
 
+// flatten returns the values of a YAML file by their full keys.
+func flatten(t *testing.T, text []byte) map[string]any {
+	t.Helper()
+	k := koanf.New(".")
+	if err := k.Load(rawbytes.Provider(text), yaml.Parser()); err != nil {
+		t.Fatal(err)
+	}
+	return k.All()
+}
+
 // The example loads and changes nothing, and has every key, no other, each with
 // its default.
 func TestExample(t *testing.T) {
@@ -25,11 +35,7 @@ func TestExample(t *testing.T) {
 	}
 
 	all := regexp.MustCompile(`(?m)^  # (listen: )`).ReplaceAll(Example(), []byte("  $1"))
-	k := koanf.New(".")
-	if err := k.Load(rawbytes.Provider(all), yaml.Parser()); err != nil {
-		t.Fatal(err)
-	}
-	flat := k.All()
+	flat := flatten(t, all)
 	var cfg Config // zero, not the defaults, so that a missing key is found
 	for _, key := range keys {
 		raw, ok := flat[key.path]

@@ -71,7 +71,7 @@ func unknownKey(path string) string {
 	// The closest section that exists, and its keys.
 	section := path
 	for section != "" && !slices.Contains(sections, section) {
-		section, _, _ = cutLast(section)
+		section = section[:max(0, strings.LastIndexByte(section, '.'))]
 	}
 	in := ""
 	if section != "" {
@@ -87,13 +87,6 @@ func unknownKey(path string) string {
 		}
 	}
 	return "unknown key; known are " + strings.Join(known, ", ")
-}
-
-func cutLast(path string) (before, last string, found bool) {
-	if i := strings.LastIndexByte(path, '.'); i >= 0 {
-		return path[:i], path[i+1:], true
-	}
-	return "", path, false
 }
 
 // want describes the values that a key accepts.

@@ -1,14 +1,20 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const hash = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
@@ -86,24 +92,6 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// everything is each key with a value that differs from the default.
-var everything = map[string]string{
-	"ingest.brokers": "a:1,b:2", "ingest.topics": "t,u", "ingest.group": "g", "ingest.start": "Latest",
-	"ingest.protocol": "Consumer", "ingest.instanceId": "i", "ingest.sessionTimeout": "10s",
-	"ingest.rebalanceTimeout": "2m", "ingest.tls.enabled": "true", "ingest.tls.caFile": "ca",
-	"ingest.tls.certFile": "cert", "ingest.tls.keyFile": "key", "ingest.sasl.mechanism": "scram-sha-256",
-	"ingest.sasl.username": "u", "ingest.sasl.password": "SECRET", "ingest.maxInFlightBytes": "1MB",
-	"endpoints.store": "Kafka", "endpoints.file": "e", "endpoints.topic": "x", "endpoints.secretsKeyFile": "k", "endpoints.allowDevelopmentEmulator": "true", "endpoints.identityDomains": "a.example,b.example",
-	"api.listen": ":2", "api.tokens": `[{"name":"n","sha256":"` + strings.ToUpper(hash) + `","role":"Write"}]`,
-	"api.oidc.issuer": "https://i", "api.oidc.audience": "a", "api.oidc.roleClaim": "c", "api.oidc.readRole": "r",
-	"api.oidc.writeRole": "w", "api.tls.certFile": "cert", "api.tls.keyFile": "key", "api.rateLimit": "9",
-	"ops.listen": ":3", "batch.linger": "1ms", "batch.maxEvents": "7", "backoff.initial": "2s", "backoff.max": "1m",
-	"send.timeout": "3s", "send.attempts": "4", "send.throttleLimit": "5s", "send.caFile": "c",
-	"deadLetter.topic": "d", "deadLetter.backoff": "true", "shutdown.timeout": "6s",
-	// These two would be too much beside the others, or be read: TestFiles.
-	"ingest.sasl.passwordFile": "", "api.tokensFile": "",
-}
-
 func wantEverything() Config {
 	return Config{
 		Ingest: Ingest{
@@ -129,30 +117,23 @@ func wantEverything() Config {
 }
 
 func TestEveryKeyFromEverySource(t *testing.T) {
-	if len(everything) != len(keys) {
-		t.Fatalf("%d of %d keys are tested", len(everything), len(keys))
-	}
-	var environ []string
-	for path, value := range everything {
-		environ = append(environ, "TWINEGRESS_"+strings.ToUpper(strings.ReplaceAll(path, ".", "_"))+"="+value)
-	}
-	const yaml = `
+	yaml := `
 ingest:
   brokers: [a:1, b:2]
   topics: [t, u]
   group: g
-  start: latest
-  protocol: consumer
+  start: Latest
+  protocol: Consumer
   instanceId: i
   sessionTimeout: 10s
   rebalanceTimeout: 2m
   tls: {enabled: true, caFile: ca, certFile: cert, keyFile: key}
-  sasl: {mechanism: SCRAM-SHA-256, username: u, password: SECRET}
+  sasl: {mechanism: scram-sha-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
-endpoints: {store: kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example]}
+endpoints: {store: Kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example]}
 api:
   listen: ":2"
-  tokens: [{name: n, sha256: ` + hash + `, role: write}]
+  tokens: [{name: n, sha256: ` + strings.ToUpper(hash) + `, role: Write}]
   oidc: {issuer: "https://i", audience: a, roleClaim: c, readRole: r, writeRole: w}
   tls: {certFile: cert, keyFile: key}
   rateLimit: 9
@@ -163,10 +144,30 @@ send: {timeout: 3s, attempts: 4, throttleLimit: 5s, caFile: c}
 deadLetter: {topic: d, backoff: true}
 shutdown: {timeout: 6s}
 `
+	set := map[string]string{}
+	var environ []string
+	for path, v := range flatten(t, []byte(yaml)) {
+		text := fmt.Sprint(v)
+		if list, ok := v.([]any); ok && path != "api.tokens" {
+			text = strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]")
+		} else if ok {
+			b, err := json.Marshal(list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(b)
+		}
+		set[path] = text
+		environ = append(environ, "TWINEGRESS_"+strings.ToUpper(strings.ReplaceAll(path, ".", "_"))+"="+text)
+	}
+	// Two would be too much beside the others, or be read: TestFiles.
+	if len(set) != len(keys)-2 {
+		t.Fatalf("%d of %d keys are tested", len(set), len(keys))
+	}
 	for name, read := range map[string]func() (Config, error){
 		"file":        func() (Config, error) { return load(t, yaml, nil, nil) },
 		"environment": func() (Config, error) { return load(t, "", environ, nil) },
-		"--set":       func() (Config, error) { return load(t, "", nil, everything) },
+		"--set":       func() (Config, error) { return load(t, "", nil, set) },
 	} {
 		got, err := read()
 		if err != nil || !reflect.DeepEqual(got, wantEverything()) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,27 +84,19 @@ func (i Ingest) check(e *Errors) {
 }
 
 func (t TLS) check(e *Errors) {
-	files := []struct{ key, file string }{{"caFile", t.CAFile}, {"certFile", t.CertFile}, {"keyFile", t.KeyFile}}
-	for _, f := range files {
-		if f.file != "" && !t.Enabled {
-			e.add("ingest.tls."+f.key, "is set, but ingest.tls.enabled is false")
+	for key, file := range map[string]string{"caFile": t.CAFile, "certFile": t.CertFile, "keyFile": t.KeyFile} {
+		if file != "" && !t.Enabled {
+			e.add("ingest.tls."+key, "is set, but ingest.tls.enabled is false")
 		}
 	}
-	if t.CertFile != "" && t.KeyFile == "" {
-		e.add("ingest.tls.keyFile", "must be set along with ingest.tls.certFile")
-	}
-	if t.KeyFile != "" && t.CertFile == "" {
-		e.add("ingest.tls.certFile", "must be set along with ingest.tls.keyFile")
-	}
+	certificate(e, "ingest.tls.", t.CertFile, t.KeyFile)
 }
 
 func (s SASL) check(e *Errors) {
 	if s.Mechanism == "" {
-		for _, f := range []struct{ key, value string }{
-			{"username", s.Username}, {"password", s.Password.Reveal()}, {"passwordFile", s.PasswordFile},
-		} {
-			if f.value != "" {
-				e.add("ingest.sasl."+f.key, "is set, but ingest.sasl.mechanism is empty")
+		for key, value := range map[string]string{"username": s.Username, "password": s.Password.Reveal(), "passwordFile": s.PasswordFile} {
+			if value != "" {
+				e.add("ingest.sasl."+key, "is set, but ingest.sasl.mechanism is empty")
 			}
 		}
 		return
@@ -163,12 +156,7 @@ func (a API) check(e *Errors) {
 		oneOf(e, at+"role", t.Role, RoleRead, RoleWrite)
 	}
 	a.OIDC.check(e)
-	if a.TLS.CertFile != "" && a.TLS.KeyFile == "" {
-		e.add("api.tls.keyFile", "must be set along with api.tls.certFile")
-	}
-	if a.TLS.KeyFile != "" && a.TLS.CertFile == "" {
-		e.add("api.tls.certFile", "must be set along with api.tls.keyFile")
-	}
+	certificate(e, "api.tls.", a.TLS.CertFile, a.TLS.KeyFile)
 	if a.RateLimit < 1 || a.RateLimit > 1_000_000 {
 		e.add("api.rateLimit", "must be from 1 to 1000000 requests a second, not %d", a.RateLimit)
 	}
@@ -190,11 +178,11 @@ func (o OIDC) check(e *Errors) {
 		e.add("api.oidc.issuer", "must be an https:// URL; http:// is for this machine only")
 	}
 	// Without it a token for any other program would be accepted.
-	for _, f := range []struct{ key, value string }{
-		{"audience", o.Audience}, {"roleClaim", o.RoleClaim}, {"readRole", o.ReadRole}, {"writeRole", o.WriteRole},
+	for key, value := range map[string]string{
+		"audience": o.Audience, "roleClaim": o.RoleClaim, "readRole": o.ReadRole, "writeRole": o.WriteRole,
 	} {
-		if strings.TrimSpace(f.value) == "" {
-			e.add("api.oidc."+f.key, "must not be empty along with api.oidc.issuer")
+		if strings.TrimSpace(value) == "" {
+			e.add("api.oidc."+key, "must not be empty along with api.oidc.issuer")
 		}
 	}
 	if o.ReadRole != "" && o.ReadRole == o.WriteRole {
@@ -263,6 +251,16 @@ func oneOf(e *Errors, key, value string, allowed ...string) bool {
 	return false
 }
 
+// certificate requires both files of a certificate or neither.
+func certificate(e *Errors, section, cert, key string) {
+	switch {
+	case cert != "" && key == "":
+		e.add(section+"keyFile", "must be set along with %scertFile", section)
+	case cert == "" && key != "":
+		e.add(section+"certFile", "must be set along with %skeyFile", section)
+	}
+}
+
 func positive(e *Errors, key string, d time.Duration) bool {
 	if d <= 0 {
 		e.add(key, "must be more than 0, not %s", d)
@@ -283,13 +281,11 @@ func between(e *Errors, key string, d, low, high time.Duration) {
 	}
 }
 
+var legalTopic = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
 // topic applies Kafka's rule for names.
 func topic(e *Errors, key, name string) {
-	legal := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
-	}
-	if name == "" || name == "." || name == ".." || len(name) > 249 ||
-		strings.ContainsFunc(name, func(r rune) bool { return !legal(r) }) {
+	if !legalTopic.MatchString(name) || name == "." || name == ".." {
 		e.add(key, "must be 1 to 249 letters, digits, dots, underscores or hyphens, not %q", name)
 	}
 }
