@@ -16,6 +16,7 @@ package floor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -113,12 +114,6 @@ type batch interface {
 	send(ctx context.Context) error
 }
 
-// opened is an open endpoint.
-type opened interface {
-	batch(partition int32) batch
-	close(ctx context.Context) error
-}
-
 // Run delivers the events.
 func Run(ctx context.Context, spec Spec) (_ Result, err error) {
 	var endpoints []opened
@@ -174,7 +169,10 @@ func Run(ctx context.Context, spec Spec) (_ Result, err error) {
 			}
 			w := workers[p.Partition]
 			if w == nil {
-				w = newWorker(client, p.Partition, endpoints, &routes)
+				w = &worker{in: make(chan []*kgo.Record, queued), client: client, routes: &routes}
+				for _, e := range endpoints {
+					w.targets = append(w.targets, target{batch: e.batch(p.Partition)})
+				}
 				workers[p.Partition] = w
 				running.Go(func() {
 					if err := w.run(ctx); err != nil {
@@ -231,19 +229,6 @@ type target struct {
 	batch
 	first *kgo.Record // of the batch; nil: it is empty
 	count int
-}
-
-func newWorker(client *kgo.Client, partition int32, endpoints []opened, routes *[numTypes][]int) *worker {
-	w := &worker{
-		in:      make(chan []*kgo.Record, queued),
-		client:  client,
-		routes:  routes,
-		targets: make([]target, len(endpoints)),
-	}
-	for i, e := range endpoints {
-		w.targets[i].batch = e.batch(partition)
-	}
-	return w
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -368,10 +353,5 @@ func (w *worker) outcome(n int) {
 }
 
 func isTelemetry(r *kgo.Record) bool {
-	for i := range r.Headers {
-		if r.Headers[i].Key == "DigitalTwins-Telemetry" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == "DigitalTwins-Telemetry" })
 }
