@@ -180,9 +180,9 @@ func (h *harness) side(ctx context.Context, e *env, s *Scenario, sd side, rate f
 	r.profile = profile
 	if s.live {
 		r.topic, r.on = r.group, loaded{}
-		return r.live(ctx, rate)
+		return r.measure(ctx, func(ctx context.Context) (sample, error) { return r.live(ctx, rate) })
 	}
-	return r.measure(ctx)
+	return r.measure(ctx, r.loaded)
 }
 
 // prepare measures the cost of each side's start and stop, and warms up all parts.
@@ -190,7 +190,8 @@ func (h *harness) prepare(ctx context.Context, e *env, s *Scenario, result *Resu
 	for i, sd := range s.sides {
 		h.progress("%s: start and stop of %s", s.Name, sd.Label)
 		for range starts {
-			taken, err := h.newRun(e, s, sd, startTopic, e.start).measure(ctx)
+			r := h.newRun(e, s, sd, startTopic, e.start)
+			taken, err := r.measure(ctx, r.loaded)
 			if err != nil {
 				return err
 			}
@@ -200,7 +201,8 @@ func (h *harness) prepare(ctx context.Context, e *env, s *Scenario, result *Resu
 			continue // the only run is so long that it needs no warm-up
 		}
 		h.progress("%s: warm-up of %s", s.Name, sd.Label)
-		if _, err := h.newRun(e, s, sd, eventsTopic, e.main).measure(ctx); err != nil {
+		r := h.newRun(e, s, sd, eventsTopic, e.main)
+		if _, err := r.measure(ctx, r.loaded); err != nil {
 			return err
 		}
 	}
@@ -212,7 +214,8 @@ func (h *harness) halfRate(ctx context.Context, e *env, s *Scenario) (float64, e
 	var rates []float64
 	for i := range 3 {
 		h.progress("%s: the maximum, %d of 3", s.Name, i+1)
-		taken, err := h.newRun(e, s, s.sides[0], eventsTopic, e.main).measure(ctx)
+		r := h.newRun(e, s, s.sides[0], eventsTopic, e.main)
+		taken, err := r.measure(ctx, r.loaded)
 		if err != nil {
 			return 0, err
 		}

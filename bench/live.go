@@ -16,17 +16,6 @@ const warmUp = 2 * time.Second
 // live runs the side while its events arrive. The process is warm by then: it has
 // delivered a few events, and backs off from an endpoint that is down.
 func (r *run) live(ctx context.Context, rate float64) (taken sample, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s: %s: %w", r.s.Name, r.side.Label, err)
-		}
-	}()
-	limit := sideTime + r.s.long
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("longer than %v", limit))
-	defer cancel()
-	if err := r.reset(ctx); err != nil {
-		return sample{}, err
-	}
 	if err := r.env.createTopic(ctx, r.s.retention(), r.topic); err != nil {
 		return sample{}, err
 	}

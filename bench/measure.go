@@ -57,18 +57,23 @@ func (h *harness) newRun(e *env, s *Scenario, sd side, topic string, on loaded) 
 	return &run{harness: h, env: e, s: s, side: sd, topic: topic, on: on, group: fmt.Sprintf("bench-%d", h.runs)}
 }
 
-// measure runs the side over a topic that has its events already.
-func (r *run) measure(ctx context.Context) (taken sample, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("%s: %s: %w", r.s.Name, r.side.Label, err)
-		}
-	}()
-	ctx, cancel := context.WithTimeoutCause(ctx, sideTime, fmt.Errorf("longer than %v", sideTime))
+// measure runs the side with one of its methods, within its time limit, after the
+// services have reset their counts.
+func (r *run) measure(ctx context.Context, method func(context.Context) (sample, error)) (taken sample, err error) {
+	limit := sideTime + r.s.long
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("longer than %v", limit))
 	defer cancel()
-	if err := r.reset(ctx); err != nil {
-		return sample{}, err
+	if err = r.reset(ctx); err == nil {
+		taken, err = method(ctx)
 	}
+	if err != nil {
+		err = fmt.Errorf("%s: %s: %w", r.s.Name, r.side.Label, err)
+	}
+	return taken, err
+}
+
+// loaded runs the side over a topic that has its events already.
+func (r *run) loaded(ctx context.Context) (taken sample, err error) {
 	before, err := r.clocks(0)
 	if err != nil {
 		return sample{}, err
@@ -168,8 +173,8 @@ func (r *run) discarding(ctx context.Context) (sample, error) {
 	return r.counting(ctx, RoleRun, spec, r.on.deliveries(r.s.of(r.side)))
 }
 
-// counting measures a child that counts its deliveries itself, and is to have
-// so many.
+// counting measures a child that counts its own deliveries and returns an error
+// unless it has this many.
 func (r *run) counting(ctx context.Context, role string, spec any, deliveries int64) (taken sample, err error) {
 	p, err := r.child(ctx, role, r.measured, nil, spec)
 	if err != nil {

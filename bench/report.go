@@ -188,23 +188,22 @@ func (s *Side) compute(r *Result) {
 	s.Broker = perEvent(func(x *sample) float64 { return x.brokerCPU.Seconds() * 1e6 })
 	s.Services = perEvent(func(x *sample) float64 { return x.servicesCPU.Seconds() * 1e6 })
 
-	for _, v := range []*Values{&s.P50, &s.P99, &s.P999, &s.SendP50, &s.SendP99, &s.Waited, &s.OthersWaited, &s.IdleCPU} {
-		*v = valuesOf(nil)
-	}
-	if r.Rate > 0 { // otherwise events wait for each other
-		s.P50 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.5) })
-		s.P99 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.99) })
-		s.P999 = over(s.samples, func(x *sample) float64 { return x.latency.quantile(0.999) })
-		s.SendP50 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.5) })
-		s.SendP99 = over(s.samples, func(x *sample) float64 { return x.sends.quantile(0.99) })
-		if s.samples[0].waited > 0 { // otherwise the kernel doesn't count it
-			s.Waited = over(s.samples, func(x *sample) float64 { return x.waited.Seconds() / x.elapsed.Seconds() })
-			s.OthersWaited = over(s.samples, func(x *sample) float64 { return x.othersWaited.Seconds() / x.elapsed.Seconds() })
+	// Without a rate events wait for each other.
+	atRate := func(known bool, f figure) Values {
+		if r.Rate == 0 || !known {
+			return valuesOf(nil)
 		}
-		if s.samples[0].idleCPU > 0 {
-			s.IdleCPU = over(s.samples, func(x *sample) float64 { return x.idleCPU })
-		}
+		return over(s.samples, f)
 	}
+	s.P50 = atRate(true, func(x *sample) float64 { return x.latency.quantile(0.5) })
+	s.P99 = atRate(true, func(x *sample) float64 { return x.latency.quantile(0.99) })
+	s.P999 = atRate(true, func(x *sample) float64 { return x.latency.quantile(0.999) })
+	s.SendP50 = atRate(true, func(x *sample) float64 { return x.sends.quantile(0.5) })
+	s.SendP99 = atRate(true, func(x *sample) float64 { return x.sends.quantile(0.99) })
+	waits := s.samples[0].waited > 0 // otherwise the kernel doesn't count it
+	s.Waited = atRate(waits, func(x *sample) float64 { return x.waited.Seconds() / x.elapsed.Seconds() })
+	s.OthersWaited = atRate(waits, func(x *sample) float64 { return x.othersWaited.Seconds() / x.elapsed.Seconds() })
+	s.IdleCPU = atRate(s.samples[0].idleCPU > 0, func(x *sample) float64 { return x.idleCPU })
 	s.RSS = append([]int64{}, s.samples[0].rss...)
 	s.Dropped = make(map[string]int64)
 	for i := range s.samples {
