@@ -40,15 +40,6 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap makes each error available to errors.As.
-func (e Errors) Unwrap() []error {
-	out := make([]error, len(e))
-	for i, one := range e {
-		out[i] = one
-	}
-	return out
-}
-
 func (e *Errors) add(key, format string, args ...any) {
 	*e = append(*e, KeyError{Key: key, Message: fmt.Sprintf(format, args...)})
 }

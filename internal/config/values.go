@@ -83,10 +83,7 @@ func (s Secret) String() string {
 	return "***"
 }
 
-// GoString returns the mask.
-func (s Secret) GoString() string { return s.String() }
-
-// Format writes the mask for every verb: without it %x would print the bytes.
+// Format writes the mask for every verb, %#v too: without it %x would print the bytes.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
 
 // MarshalText returns the mask, in JSON too.
