@@ -54,7 +54,13 @@ type busConfig struct {
 }
 
 func TestConfigIsValid(t *testing.T) {
-	cfg := load(t)
+	cfg, err := config.Load(config.Sources{
+		File:    filepath.Join(compose, "twinegress", "twinegress.yaml"),
+		Environ: []string{}, // and not this process's
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !cfg.API.Enabled() {
 		t.Error("the Management API is off: its port is published")
 	}
@@ -88,7 +94,12 @@ func TestEndpointsHaveTheirEntities(t *testing.T) {
 	entities[endpoints.TypeEventGrid] = []string{"eventgrid:8443"}
 
 	subscribed := map[string]bool{}
-	for _, e := range loadEndpoints(t) {
+	eps, err := endpoints.DecodeSet([]byte(read(t, compose, "twinegress", "endpoints.json")), nil,
+		endpoints.Options{AllowDevelopmentEmulator: true})
+	if err != nil || len(eps) == 0 {
+		t.Fatalf("%d endpoints, %v", len(eps), err)
+	}
+	for _, e := range eps {
 		if !slices.Contains(entities[e.Type], e.Path) {
 			t.Errorf("endpoint %s sends to %s %q; there are only %q", e.Name, e.Type, e.Path, entities[e.Type])
 		}
@@ -132,31 +143,6 @@ func TestFeed(t *testing.T) {
 			t.Errorf("no %s in the feed", typ)
 		}
 	}
-}
-
-func load(t *testing.T) config.Config {
-	t.Helper()
-	cfg, err := config.Load(config.Sources{
-		File:    filepath.Join(compose, "twinegress", "twinegress.yaml"),
-		Environ: []string{}, // and not this process's
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
-}
-
-func loadEndpoints(t *testing.T) []endpoints.Endpoint {
-	t.Helper()
-	eps, err := endpoints.DecodeSet([]byte(read(t, compose, "twinegress", "endpoints.json")), nil,
-		endpoints.Options{AllowDevelopmentEmulator: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(eps) == 0 {
-		t.Fatal("no endpoints")
-	}
-	return eps
 }
 
 // service returns a service's lines in docker-compose.yml, list items one after

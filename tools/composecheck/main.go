@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,7 +52,11 @@ func check(file string) (services int, err error) {
 		return 0, err
 	}
 	var errs []error
-	if _, err := load(file); err == nil && usesEULA(project) {
+	usesEULA := func(s types.ServiceConfig) bool {
+		_, ok := s.Environment[eula]
+		return ok
+	}
+	if _, err := load(file); err == nil && slices.ContainsFunc(slices.Collect(maps.Values(project.Services)), usesEULA) {
 		errs = append(errs, fmt.Errorf("it loads without %s: whoever runs it has to accept the licences themselves", eula))
 	}
 	for _, name := range project.ServiceNames() {
@@ -73,15 +78,6 @@ func load(file string, env ...string) (*types.Project, error) {
 		return nil, err
 	}
 	return options.LoadProject(context.Background())
-}
-
-func usesEULA(p *types.Project) bool {
-	for _, s := range p.Services {
-		if _, ok := s.Environment[eula]; ok {
-			return true
-		}
-	}
-	return false
 }
 
 // checkService finds what the schema doesn't.

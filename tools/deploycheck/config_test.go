@@ -3,6 +3,7 @@ package deploycheck
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -63,11 +64,7 @@ func (s settings) files() map[string]string {
 	if s.Endpoints.Store == "file" {
 		named["endpoints.file"] = s.Endpoints.File
 	}
-	for key, path := range named {
-		if path == "" {
-			delete(named, key)
-		}
-	}
+	maps.DeleteFunc(named, func(_, path string) bool { return path == "" })
 	return named
 }
 

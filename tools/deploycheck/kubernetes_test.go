@@ -16,7 +16,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -308,11 +307,7 @@ func (in *installation) checkMemory(t *testing.T) {
 	var goLimit int64
 	for _, e := range in.main.Env {
 		if e.Name == "GOMEMLIMIT" {
-			q, err := resource.ParseQuantity(strings.TrimSuffix(e.Value, "B"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			goLimit = q.Value()
+			goLimit = size(e.Value).value()
 		}
 	}
 	if goLimit < container*8/10 || goLimit > container*95/100 {

@@ -100,25 +100,25 @@ func TestAlertsFire(t *testing.T) {
 		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="16.777216"} 0+1000x30`,
 		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="+Inf"} 0+1000x30`,
 	}
-	// instead takes the place of the series with the same name and labels.
-	troubles := map[string]struct{ instead []string }{
-		"TwinegressGone":               {nil}, // no series at all
-		"TwinegressEndpointBackingOff": {[]string{`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 1x30`}},
-		"TwinegressEventsDropped": {[]string{
+	// Each takes the place of the series with the same name and labels.
+	troubles := map[string][]string{
+		"TwinegressGone":               nil, // no series at all
+		"TwinegressEndpointBackingOff": {`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 1x30`},
+		"TwinegressEventsDropped": {
 			`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 7+1x30`,
 			`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+101x30`,
-		}},
-		"TwinegressEndpointThrottled": {[]string{`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 1x30`}},
-		"TwinegressEndpointHoldsBack": {[]string{`twinegress_endpoint_holds_back{job="j",endpoint="e"} 1x30`}},
-		"TwinegressBehind":            {[]string{`twinegress_ingest_lag_records{job="j",instance="a"} 1000000x30`}},
-		"TwinegressStalled": {[]string{
+		},
+		"TwinegressEndpointThrottled": {`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 1x30`},
+		"TwinegressEndpointHoldsBack": {`twinegress_endpoint_holds_back{job="j",endpoint="e"} 1x30`},
+		"TwinegressBehind":            {`twinegress_ingest_lag_records{job="j",instance="a"} 1000000x30`},
+		"TwinegressStalled": {
 			`twinegress_ingest_records_total{job="j",instance="a"} 5x30`, `twinegress_ingest_records_total{job="j",instance="b"} 5x30`,
-		}},
-		"TwinegressDeadLettersWaiting":   {[]string{`twinegress_dead_letters_waiting{job="j"} 1x30`}},
-		"TwinegressEndpointsFileRefused": {[]string{`twinegress_endpoints_file_refused{job="j"} 1x30`}},
-		"TwinegressInputRejected":        {[]string{`twinegress_events_rejected_total{job="j",reason="undecodable"} 5+1x30`}},
-		"TwinegressSlow":                 {[]string{`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+900x30`}},
-		"TwinegressCountsDisagree":       {[]string{`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 2x30`}},
+		},
+		"TwinegressDeadLettersWaiting":   {`twinegress_dead_letters_waiting{job="j"} 1x30`},
+		"TwinegressEndpointsFileRefused": {`twinegress_endpoints_file_refused{job="j"} 1x30`},
+		"TwinegressInputRejected":        {`twinegress_events_rejected_total{job="j",reason="undecodable"} 5+1x30`},
+		"TwinegressSlow":                 {`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+900x30`},
+		"TwinegressCountsDisagree":       {`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 2x30`},
 	}
 	for _, g := range rules(t).Groups {
 		for _, r := range g.Rules {
@@ -131,15 +131,15 @@ func TestAlertsFire(t *testing.T) {
 				continue
 			}
 			var series []string
-			if trouble.instead != nil {
-				series = replaced(well, trouble.instead)
+			if trouble != nil {
+				series = replaced(well, trouble)
 			}
 			if got := evaluate(t, r.Expr, series); len(got) != 1 {
 				t.Errorf("%s: %v, want one alert", r.Alert, got)
 			}
 			// And no other one does.
 			for _, other := range rules(t).Groups[0].Rules {
-				if other.Alert != r.Alert && trouble.instead != nil {
+				if other.Alert != r.Alert && trouble != nil {
 					if got := evaluate(t, other.Expr, series); len(got) != 0 {
 						t.Errorf("the trouble of %s sets %s off: %v", r.Alert, other.Alert, got)
 					}
