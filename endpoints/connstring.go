@@ -9,7 +9,7 @@ import (
 )
 
 // ConnectionString is a parsed connection string of Event Hubs or Service Bus.
-// Printing one masks its key and signature.
+// Every way of printing one masks its key and signature.
 type ConnectionString struct {
 	// Endpoint is the address as given, such as sb://ns.servicebus.windows.net/.
 	Endpoint string
@@ -27,38 +27,36 @@ type ConnectionString struct {
 	// host: see Options.AllowDevelopmentEmulator.
 	UseDevelopmentEmulator bool
 
-	faultyEntity bool // EntityPath is there, and no name of an entity
+	faultyEntity bool // EntityPath is given, and is not a valid name
 }
 
 // legacyParts are settings of the older .NET libraries that connection strings
-// in the wild still carry. They mean nothing here, nor to the SDKs.
+// still carry. They are ignored, as the SDKs ignore them.
 var legacyParts = map[string]bool{
 	"transporttype":    true,
 	"operationtimeout": true,
 }
 
-// ParseConnectionString reads a connection string in the form that the portal
-// shows. It takes nothing that the SDKs would refuse, and is stricter where
-// they'd quietly ignore a mistake (an unknown or repeated part).
+// ParseConnectionString parses a connection string in the form that the portal
+// shows. It accepts nothing that the SDKs reject, and is stricter where they
+// ignore a mistake (an unknown or repeated part).
 //
-// No error quotes the input: with a separator missing or two parts swapped,
-// any piece of it can be the key. Parts are named by their position.
-//
-// An error is everything that is wrong.
+// An error names everything that is wrong, and never quotes the input: with a
+// separator missing or two parts swapped, any piece of it can be the key. Parts
+// are named by their position.
 func ParseConnectionString(s string) (ConnectionString, error) {
-	return together(parseKeyed(s))
+	return joined(parseKeyed(s))
 }
 
-// ParseNamespace reads what is left of a connection string where this
-// process's identity takes the place of the keys:
-// Endpoint=sb://NAMESPACE/[;EntityPath=…].
+// ParseNamespace parses the connection string of an identityBased endpoint, which
+// has no keys: Endpoint=sb://NAMESPACE/[;EntityPath=…].
 func ParseNamespace(s string) (ConnectionString, error) {
-	return together(parseKeyless(s))
+	return joined(parseKeyless(s))
 }
 
 func parseKeyed(s string) (ConnectionString, []string) {
 	cs, given, faults := parseParts(s)
-	return cs, append(faults, lacking(given)...)
+	return cs, append(faults, missingParts(given)...)
 }
 
 func parseKeyless(s string) (ConnectionString, []string) {
@@ -75,15 +73,15 @@ func parseKeyless(s string) (ConnectionString, []string) {
 	return cs, faults
 }
 
-func together(cs ConnectionString, faults []string) (ConnectionString, error) {
+func joined(cs ConnectionString, faults []string) (ConnectionString, error) {
 	if len(faults) > 0 {
 		return ConnectionString{}, errors.New(strings.Join(faults, "; "))
 	}
 	return cs, nil
 }
 
-// parseParts takes what it can, and tells which parts were given, right or
-// wrong, by their names in lower case.
+// parseParts returns the parts that are valid, the names of all that are given,
+// in lower case, and what is wrong.
 func parseParts(s string) (cs ConnectionString, given map[string]bool, faults []string) {
 	given = map[string]bool{}
 	for i, part := range strings.Split(s, ";") {
@@ -112,7 +110,7 @@ func parseParts(s string) (cs ConnectionString, given map[string]bool, faults []
 	return cs, given, faults
 }
 
-// set takes one part. Errors are constants, for the reason given above.
+// set sets one part. Errors are constants, since any part can be the key.
 func (cs *ConnectionString) set(lowerName, value string) error {
 	switch lowerName {
 	case "endpoint":
@@ -126,8 +124,8 @@ func (cs *ConnectionString) set(lowerName, value string) error {
 		}
 		cs.Endpoint, cs.Host = value, host
 	case "sharedaccesskeyname":
-		// A key ends in = as a rule, a key's name never does: this finds the
-		// two swapped, before the one that is printed holds the other.
+		// A key usually ends in =, a key's name never does: this detects the
+		// two swapped. The name is printed, so it must not be the key.
 		if value == "" || strings.ContainsFunc(value, isSpaceOrControl) || strings.Contains(value, "=") {
 			return errors.New("SharedAccessKeyName must be a policy's name, without spaces or =")
 		}
@@ -160,28 +158,28 @@ func (cs *ConnectionString) set(lowerName, value string) error {
 	return nil
 }
 
-// lacking tells what isn't there at all, in any form.
-func lacking(given map[string]bool) (lacks []string) {
+// missingParts returns what is missing, among the parts that are given.
+func missingParts(given map[string]bool) (missing []string) {
 	if !given["endpoint"] {
-		lacks = append(lacks, "Endpoint is missing")
+		missing = append(missing, "Endpoint is missing")
 	}
 	name, key := given["sharedaccesskeyname"], given["sharedaccesskey"]
 	switch {
 	case given["sharedaccesssignature"]:
 		if name || key {
-			lacks = append(lacks, "SharedAccessSignature takes the place of SharedAccessKeyName and SharedAccessKey: give one or the other")
+			missing = append(missing, "SharedAccessSignature takes the place of SharedAccessKeyName and SharedAccessKey: give one or the other")
 		}
 	case !name && !key:
-		lacks = append(lacks, "SharedAccessKeyName and SharedAccessKey are missing")
+		missing = append(missing, "SharedAccessKeyName and SharedAccessKey are missing")
 	case !name:
-		lacks = append(lacks, "SharedAccessKeyName is missing")
+		missing = append(missing, "SharedAccessKeyName is missing")
 	case !key:
-		lacks = append(lacks, "SharedAccessKey is missing")
+		missing = append(missing, "SharedAccessKey is missing")
 	}
-	return lacks
+	return missing
 }
 
-// checkHost takes host or host:port, nothing else. Errors don't quote it.
+// checkHost returns an error unless s is host or host:port. It doesn't quote s.
 func checkHost(s string) error {
 	host := s
 	if strings.HasPrefix(s, "[") || strings.Contains(s, ":") {
@@ -211,8 +209,8 @@ func checkHost(s string) error {
 			return errors.New("each part of the host between dots must have 1 to 63 characters")
 		}
 	}
-	// The underscore is no part of a DNS name, but of the names of services in
-	// a compose file, and of the documented placeholders.
+	// The underscore isn't allowed in DNS names, but the names of services in a
+	// compose file and the documented placeholders have it.
 	if strings.ContainsFunc(host, func(r rune) bool { return !isAlnum(r) && r != '-' && r != '.' && r != '_' }) {
 		return errors.New("a host has only letters, digits, dots and hyphens")
 	}
@@ -222,15 +220,15 @@ func checkHost(s string) error {
 			return errors.New("each part of the host between dots must start and end with a letter or a digit")
 		}
 	}
-	// What ends in a number is an address or nothing (WHATWG's URL standard, too).
+	// A host that ends in a number is an address (as in WHATWG's URL standard).
 	if last := labels[len(labels)-1]; strings.Trim(last, "0123456789") == "" && net.ParseIP(host) == nil {
 		return errors.New("a host that ends in a number must be an IPv4 address")
 	}
 	return nil
 }
 
-// checkEntity takes the name of a hub or of a Service Bus topic. It is no
-// stricter than it must be: the service knows its own rules best.
+// checkEntity returns an error unless s can be the name of a hub or of a Service
+// Bus topic. The service has further rules of its own.
 func checkEntity(s string) error {
 	switch {
 	case s == "":
@@ -247,7 +245,8 @@ func checkEntity(s string) error {
 	return nil
 }
 
-// checkKey takes base64, in its URL form too, which covers Event Grid's keys.
+// checkKey returns an error unless s is base64, standard or URL-safe: Event Grid
+// issues both.
 func checkKey(s string) error {
 	switch {
 	case s == "":

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Decode reads the body of a POST, or of a PUT for the endpoint that is stored
-// now: canonical, with defaults, valid. What is read-only in a body is ignored;
-// the id is the stored one's, and a masked key, such as a GET shows, stands for
-// the stored one. What is wrong comes back all at once, as ValidationErrors.
+// Decode decodes the body of a POST, or of a PUT that replaces stored, and returns
+// an endpoint that is canonical and valid, or everything that is wrong as
+// ValidationErrors. Read-only fields in the body are ignored; the id is that of
+// stored, and a masked key, as a GET returns it, means the key of stored.
 func Decode(body []byte, stored Endpoint, o Options) (Endpoint, error) {
 	if err := checkSyntax(body); err != nil {
 		return Endpoint{}, err
@@ -22,15 +22,15 @@ func Decode(body []byte, stored Endpoint, o Options) (Endpoint, error) {
 	e = e.canonical()
 	e.ID = stored.ID
 	e.unmask(stored, &known)
-	if err := known.and(e.violations(o)).err(); err != nil {
+	if err := known.merge(e.violations(o)).err(); err != nil {
 		return Endpoint{}, err
 	}
 	return e, nil
 }
 
-// DecodeSet reads an array of POST bodies, as the endpoints file holds it, in
-// which an id and a lastUpdatedUtc count, and secrets are decrypted by open; and
-// makes it fit for use, as Prepare does.
+// DecodeSet decodes an array of POST bodies, as the endpoints file holds it, and
+// prepares it as Prepare does. Unlike in a body, id and lastUpdatedUtc count, and
+// open decrypts secrets.
 func DecodeSet(data []byte, open SecretFunc, o Options) ([]Endpoint, error) {
 	// Some editors put a byte order mark before the text.
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
@@ -48,15 +48,15 @@ func DecodeSet(data []byte, open SecretFunc, o Options) ([]Endpoint, error) {
 	return prepare(eps, known, o)
 }
 
-// DecodeStored reads what Encode wrote. What is wrong comes back as
-// ValidationErrors; see ValidationErrors.NotAnEndpoint.
+// DecodeStored decodes what Encode returned. An error is ValidationErrors: see
+// NotAnEndpoint there.
 func DecodeStored(data []byte, open SecretFunc, o Options) (Endpoint, error) {
 	if err := checkSyntax(data); err != nil {
 		return Endpoint{}, err
 	}
 	e, known := decodeStored(data, open)
 	e = e.canonical()
-	if err := known.and(e.violations(o)).err(); err != nil {
+	if err := known.merge(e.violations(o)).err(); err != nil {
 		return Endpoint{}, err
 	}
 	return e, nil
@@ -78,8 +78,8 @@ func decodeStored(raw []byte, open SecretFunc) (Endpoint, ValidationErrors) {
 	return e, v
 }
 
-// checkSyntax says where a document stops being JSON. The JSON package's own
-// message quotes one character at most.
+// checkSyntax returns an error with line and column unless data is JSON. The JSON
+// package's own message quotes one character at most.
 func checkSyntax(data []byte) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return ValidationErrors{{Message: "is empty, and is to be JSON"}}
@@ -101,8 +101,8 @@ func checkSyntax(data []byte) error {
 }
 
 // lookupKey returns a key of an endpoint's JSON in its canonical spelling, and its
-// field. Those without one are what the API reports besides: a body that was
-// read may be sent back as it is.
+// field. The API's status and properties have no field: they are ignored, so that
+// a client may send back the body that it got.
 func lookupKey(key string) (name string, f *field) {
 	if f := fieldNamed(key); f != nil {
 		return f.name, f
@@ -136,8 +136,8 @@ func (f *field) decode(e *Endpoint, raw json.RawMessage) error {
 			e.EventTypes = append(e.EventTypes, *t)
 		}
 	default:
-		// For the endpoints file, in which the time outlives a restart. What
-		// isn't a time is ignored: the field is nobody's to write.
+		// The endpoints file keeps the time over a restart. A value that isn't a
+		// time is ignored: users don't write this field.
 		var t time.Time
 		if json.Unmarshal(raw, &t) == nil {
 			e.LastUpdated = t.UTC()
@@ -146,9 +146,9 @@ func (f *field) decode(e *Endpoint, raw json.RawMessage) error {
 	return nil
 }
 
-// decodeObject reads one valid JSON value. It goes key by key, and not through
-// a struct, to report all that is wrong instead of the first thing, and to
-// refuse a key that comes twice, of which a struct would take the last.
+// decodeObject decodes one valid JSON value. It goes key by key, since decoding
+// into a struct reports only the first mistake, and takes the last of two equal
+// keys.
 func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 	var (
 		e    Endpoint
@@ -165,7 +165,7 @@ func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 		key, ok := t.(string)
 		var value json.RawMessage
 		if err != nil || !ok || dec.Decode(&value) != nil {
-			v.add("", "an endpoint must be a JSON object") // checkSyntax came before: can't be
+			v.add("", "an endpoint must be a JSON object") // impossible after checkSyntax
 			return e, v
 		}
 		name, f := lookupKey(key)
@@ -185,8 +185,8 @@ func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 	return e, v
 }
 
-// quotableKey returns key unless it can't be a field's name: a connection
-// string on the wrong side of a colon is not repeated.
+// quotableKey returns key for a message, or a stand-in if it can't be the name of
+// a field: it may be a connection string on the wrong side of a colon.
 func quotableKey(key string) string {
 	if key == "" || len(key) > 64 || strings.ContainsAny(key, "=;") || strings.ContainsFunc(key, isControl) {
 		return "…"

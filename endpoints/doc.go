@@ -1,21 +1,31 @@
-// Package endpoints is the domain: what a user configures, whether it is
-// valid, and where it is kept.
+// Package endpoints is the domain: what an endpoint is, when it is valid, and
+// what a store of endpoints promises.
 //
-// The way of an endpoint into the process:
+// An endpoint enters the process in three steps:
 //
-//	bytes ── Decode ──▶ Endpoint ── Prepare ──▶ a valid set ── Store ──▶ whoever routes
+//	bytes ── Decode ──▶ Endpoint ── Prepare ──▶ a valid set ── Store ──▶ router
 //
 // What each step does:
 //
-//   - [Decode] reads one POST body, [DecodeSet] the array of them that an
+//   - [Decode] reads the body of a request, [DecodeSet] the array that an
 //     endpoints file holds. Keys and enum values match without regard to case,
 //     as the v1 service's clients need; unknown fields are an error.
-//   - [Prepare] gives every endpoint its canonical spelling, its defaults and
-//     its stable id, and reports every violation at once as [ValidationErrors].
-//   - A [Store] ([FileStore], [MemoryStore], package kafkastore) holds the set and delivers each
-//     new one whole. It never delivers an invalid set: a broken change leaves
-//     the last good set in force and is reported. Its Change is the one way
-//     to write, for as many writers at once as there are.
+//   - [Prepare] sets canonical spellings, defaults and stable ids, and returns
+//     every violation at once as [ValidationErrors].
+//   - A [Store] ([MemoryStore], package filestore, package kafkastore) holds the
+//     set and delivers each new one whole. It never delivers an invalid set: a
+//     broken change leaves the last good set in force and is logged. Change is
+//     the only way to write; any number of writers may call it at once.
+//
+// The files:
+//
+//	endpoint.go   Endpoint, its fields and their tags
+//	fields.go     what follows from the tags: defaults, equality, Diff, ETag
+//	types.go      what each type of endpoint allows
+//	decode.go     JSON to Endpoint; encode.go the way back; mask.go secrets in output
+//	validate.go   rules about one endpoint; set.go about a set; identity.go about hosts
+//	connstring.go connection strings
+//	store.go      Store, and what its implementations share; live.go the set in force
 //
 // # Secrets
 //
@@ -24,5 +34,8 @@
 // package quotes any part of a connection string that could be a key. Whoever
 // needs the key reads the field.
 //
-// The package imports nothing else of twinegress.
+// Secrets are encrypted where they are stored, by a [SecretFunc] that the store
+// passes in: the domain knows no key ring.
+//
+// Of twinegress the package imports filter only, to validate an expression.
 package endpoints

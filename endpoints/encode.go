@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// Document is an endpoint as JSON holds it. It has none of an Endpoint's
-// methods, those that mask its secrets among them.
+// Document is an endpoint in JSON. It has none of Endpoint's methods, so nothing
+// masks its secrets: see [Endpoint.Document].
 type Document Endpoint
 
-// Document returns e as it is shown, with its secrets masked. It isn't a valid
-// endpoint any more.
+// Document returns e with its secrets masked, for output. It isn't a valid
+// endpoint.
 func (e Endpoint) Document() Document {
 	e.secrets(func(_ string, s *string) {
 		if e.Type.AMQP() {
@@ -24,9 +24,8 @@ func (e Endpoint) Document() Document {
 	return Document(e)
 }
 
-// MarshalJSON writes the fields as the Management API names them, with the
-// secrets masked: a key leaves this process in no other way than to its
-// service or, where that is meant, its store.
+// MarshalJSON returns e with its secrets masked: a key leaves this process only
+// to its service, or through Encode and EncodeSet to its store.
 func (e Endpoint) MarshalJSON() ([]byte, error) { return json.Marshal(e.Document()) }
 
 // SecretFunc encrypts a secret for a store, or decrypts it. boundTo is the host
@@ -44,9 +43,9 @@ func Encode(e Endpoint, seal SecretFunc) ([]byte, error) {
 	return json.Marshal(d)
 }
 
-// EncodeSet returns a set as people would write it: an array of POST bodies,
-// with the ids and times that make it the same set when it is read again, and
-// without what is the default anyway. The secrets are encrypted by seal.
+// EncodeSet returns a set as people write it: an array of POST bodies without
+// defaults, but with ids and times, so that DecodeSet returns the same set. The
+// secrets are encrypted by seal.
 func EncodeSet(set []Endpoint, seal SecretFunc) ([]byte, error) {
 	docs := make([]Document, len(set))
 	for i, e := range set {

@@ -59,16 +59,15 @@ const (
 //
 // A field is declared here, and compared in sameTexts: decoding, encoding,
 // defaults, masking, encryption, the ETag, [Diff] and the API's resource follow
-// from the tags. What there is to say about a value beyond them is in
-// validate.go.
+// from the tags. Further rules about values are in validate.go.
 //
 //   - json, enum, default, readOnly, doc, example, …: as in the OpenAPI
 //     document. An enum's values match without regard to case; a field that is
 //     readOnly is the store's to set, and ignored in a body.
 //   - endpoint:"secret": masked wherever an endpoint is shown, and encrypted
 //     where it is stored.
-//   - endpoint:"routing": which events come, and what waits for them. A change
-//     of any other field needs a new connection.
+//   - endpoint:"routing": selects events, or says how they are queued. A change of
+//     any other field needs a new connection.
 type Endpoint struct {
 	// ID is a UUID in its canonical form. It labels metrics and dead letters
 	// and must therefore survive restarts: see Prepare.
@@ -113,8 +112,8 @@ func (e Endpoint) Host() string {
 	return cs.Host
 }
 
-// parse reads one of the connection strings of an EventHub or a ServiceBus: what
-// is right of it, and everything that is wrong.
+// parse parses one of the connection strings of an EventHub or a ServiceBus, and
+// returns its valid parts and everything that is wrong.
 func (e Endpoint) parse(s string) (cs ConnectionString, faults []string) {
 	if e.Authentication == AuthenticationIdentity {
 		return parseKeyless(s)
@@ -122,10 +121,10 @@ func (e Endpoint) parse(s string) (cs ConnectionString, faults []string) {
 	return parseKeyed(s)
 }
 
-// boundTo returns the host that an endpoint's keys may be sent to, if the
-// strings that hold them don't say so themselves. It is encrypted with them:
-// whoever can write to a store but has no key of the ring must not be able to
-// send a secret elsewhere. The endpoint needn't be canonical.
+// boundTo returns the host that an endpoint's keys may be sent to, or "" if the
+// connection strings contain it. It is encrypted with the keys: a user who can
+// write to a store, but has no key of the ring, must not be able to have a secret
+// sent elsewhere. The endpoint needn't be canonical.
 func (e Endpoint) boundTo() string {
 	if !Type(fold(string(e.Type), typeField.allowed)).AMQP() {
 		return strings.ToLower(strings.TrimSpace(e.Path))

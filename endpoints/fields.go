@@ -10,14 +10,14 @@ import (
 	"unicode"
 )
 
-// field is what the tags of one of Endpoint's fields say: see there. Its kind is
-// a text (reflect.String), the event types (Slice) or the time (Struct).
+// field describes one of Endpoint's fields, by its tags: see there. Its kind is
+// String for a text, Slice for the event types, or Struct for the time.
 type field struct {
 	name     string // its key in JSON
 	index    int    // in the struct
 	kind     reflect.Kind
 	allowed  []string // the values of an enumeration; nil: any text
-	absent   string   // what no value means
+	absent   string   // the default
 	readOnly bool
 	secret   bool
 	routing  bool
@@ -31,8 +31,8 @@ var (
 	eventTypesField = fieldNamed("eventTypes")
 )
 
-// describe reads the tags of a struct, in the order of its fields. It panics
-// where this file would not know what to do with a field.
+// describe returns the fields of a struct, in their order. It panics if this file
+// doesn't support one.
 func describe(t reflect.Type) []field {
 	all := make([]field, t.NumField())
 	for i := range all {
@@ -59,7 +59,7 @@ func describe(t reflect.Type) []field {
 	return all
 }
 
-// fieldNamed returns the field with a key, whatever its case; or nil.
+// fieldNamed returns the field with a key, without regard to case, or nil.
 func fieldNamed(key string) *field {
 	for i := range fields {
 		if strings.EqualFold(fields[i].name, key) {
@@ -130,15 +130,15 @@ func sameTexts(a, b *Endpoint) bool {
 
 // ETag returns a strong entity tag, with its quotes: it changes with everything
 // that a user can change, the secrets included, and is the same in every copy
-// of the process. LastUpdated has no part in it.
+// of the process. LastUpdated isn't part of it.
 //
-// Nobody learns a key from it: it is a hash, cut short, and a key is far too
-// random to be guessed at.
+// It doesn't reveal a key: it is a truncated hash, and a key is too random to be
+// guessed.
 func (e Endpoint) ETag() string {
 	e = e.canonical()
 	h := sha256.New()
 	add := func(s string) {
-		// With its length before it, no two lists make the same bytes.
+		// The length before each keeps the concatenation unambiguous.
 		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
 	for i := range texts {
@@ -150,14 +150,14 @@ func (e Endpoint) ETag() string {
 	return `"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
 }
 
-// canonical returns e with canonical spellings and defaults filled in. A value
-// that matches nothing stays as it is, for the validation to name.
+// canonical returns e with canonical spellings and defaults. A value that matches
+// nothing stays as it is, and violations reports it.
 func (e Endpoint) canonical() Endpoint {
 	e = e.Clone()
 	for i := range e.EventTypes {
 		e.EventTypes[i] = fold(e.EventTypes[i], eventTypesField.allowed)
 	}
-	// Not before a filter: errors in it name the column.
+	// Leading space of a filter stays: its errors name the column.
 	filter := strings.TrimRightFunc(e.Filter, unicode.IsSpace)
 	values := reflect.ValueOf(&e).Elem()
 	for i := range texts {
@@ -166,8 +166,8 @@ func (e Endpoint) canonical() Endpoint {
 		s := v.String()
 		switch {
 		case f.allowed == nil:
-			// White space around a pasted value, a secret file's final newline
-			// above all, is never part of it.
+			// White space around a value is never part of it: a pasted value, or a
+			// secret file's final newline.
 			s = strings.TrimSpace(s)
 		case s == "":
 			s = f.absent
@@ -180,7 +180,7 @@ func (e Endpoint) canonical() Endpoint {
 	return e
 }
 
-// withoutDefaults returns e as people write it, who leave out what is the default.
+// withoutDefaults returns e with "" in place of each default, which JSON omits.
 func (e Endpoint) withoutDefaults() Endpoint {
 	for i := range texts {
 		if v := texts[i].of(&e); texts[i].absent != "" && v.String() == texts[i].absent {
@@ -202,10 +202,10 @@ func (e *Endpoint) secrets(f func(field string, s *string)) {
 	}
 }
 
-// fold returns the canonical value that s spells, or s.
+// fold returns the canonical spelling of s, or s if there is none.
 func fold(s string, canonical []string) string {
 	for _, c := range canonical {
-		// Without regard to ASCII's case: EqualFold takes an ſ for an s as well.
+		// The length excludes what only Unicode folds: EqualFold matches ſ and s.
 		if t := strings.TrimSpace(s); len(t) == len(c) && strings.EqualFold(t, c) {
 			return c
 		}

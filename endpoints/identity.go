@@ -14,14 +14,13 @@ var azureDomains = []string{
 	"servicebus.chinacloudapi.cn", "eventgrid.azure.cn",
 }
 
-// checkIdentityHost keeps this process's token from going anywhere but to
-// Azure. An endpoint's key is its own, and whoever writes the endpoint knows
-// it; the token is the process's, and whoever may write endpoints must not be
-// able to have it sent to a host of theirs.
+// checkIdentityHost adds a violation unless the endpoint's host is allowed to
+// receive this process's token. A user who may write endpoints must not be able to
+// have the token sent to a host of his own; an endpoint's key he knows anyway.
 //
-// A host of another service isn't good enough: below servicebus.windows.net
-// are Azure Relay's, too, which pass an HTTP request on, its token with it, to
-// whatever program anybody has listen there.
+// Another service's domain isn't allowed either: Azure Relay is below
+// servicebus.windows.net, too, and forwards an HTTP request with its token to any
+// program that listens there.
 func (e Endpoint) checkIdentityHost(v *ValidationErrors, o Options) {
 	rules := e.Type.rules()
 	host, field := e.Host(), "connectionString"

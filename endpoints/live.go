@@ -5,19 +5,19 @@ import (
 	"sync"
 )
 
-// Live is the set that a store has in force, whether it was handed out, and who
-// may change it: the part that all stores have in common. The zero value holds no
-// endpoints.
+// Live holds the set that a store has in force, whether it was delivered, and the
+// lock of writers: the part that all stores have in common. The zero value holds
+// no endpoints.
 type Live struct {
 	mu      sync.Mutex
 	set     []Endpoint
-	pending bool          // a set that neither Take nor Follow handed out
-	changed chan struct{} // closed, and replaced, with every Put
-	writer  chan struct{} // holds an element while someone writes
+	pending bool          // neither Take nor Follow delivered the set yet
+	changed chan struct{} // closed and replaced by every Put
+	writer  chan struct{} // a semaphore, of size 1
 }
 
-// Acquire blocks until the caller is the only one who writes, or ctx ends. Unlike
-// with a mutex, one can stop waiting.
+// Acquire blocks until the caller is the only writer, or ctx ends. A mutex would
+// not end with ctx.
 func (l *Live) Acquire(ctx context.Context) (release func(), err error) {
 	l.mu.Lock()
 	if l.writer == nil {
@@ -32,7 +32,7 @@ func (l *Live) Acquire(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// Put puts a set in force. From here on nobody may change it.
+// Put puts a set in force. It must not be changed afterwards.
 func (l *Live) Put(set []Endpoint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,8 +50,8 @@ func (l *Live) Current() []Endpoint {
 	return l.set
 }
 
-// Take is Current and marks the set as handed out. next is closed when there
-// is another one; fresh says whether this one was handed out before.
+// Take returns the set in force and marks it as delivered. fresh reports whether
+// it wasn't before; next is closed when there is another set.
 func (l *Live) Take() (set []Endpoint, fresh bool, next <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,7 +63,8 @@ func (l *Live) Take() (set []Endpoint, fresh bool, next <-chan struct{}) {
 	return l.set, fresh, l.changed
 }
 
-// Follow hands out every set that wasn't yet, until ctx ends: see Store.Watch.
+// Follow delivers every set that wasn't delivered yet, until ctx ends: see
+// Store.Watch.
 func (l *Live) Follow(ctx context.Context, apply func([]Endpoint)) {
 	for ctx.Err() == nil {
 		set, fresh, next := l.Take()

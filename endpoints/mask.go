@@ -14,7 +14,7 @@ const mask = "***"
 
 func isSpaceOrControl(r rune) bool { return unicode.IsSpace(r) || isControl(r) }
 
-// String renders the connection string with its key or signature masked.
+// String returns the connection string with its key or signature masked.
 func (cs ConnectionString) String() string {
 	parts := []string{"Endpoint=" + cs.Endpoint}
 	if cs.SharedAccessKeyName != "" {
@@ -35,15 +35,15 @@ func (cs ConnectionString) String() string {
 	return strings.Join(parts, ";")
 }
 
-// Format is String for every verb: without it %#v, %d and the like print the fields.
+// Format writes String for every verb: without it %#v and %d print the fields.
 func (cs ConnectionString) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, cs.String()) }
 
-// MarshalText is String, which covers encoding/json, zap and slog.
+// MarshalText returns String: encoding/json, zap and slog call it.
 func (cs ConnectionString) MarshalText() ([]byte, error) { return []byte(cs.String()), nil }
 
-// masked renders the connection string s without its secret, for logs and API
-// replies. What doesn't parse (a bare key, a broken string) is masked whole,
-// since any part of it may be the key.
+// masked returns the connection string s without its secret. A string that
+// doesn't parse (a bare key, a broken string) is masked whole, since any part of
+// it may be the key.
 func masked(s string) string {
 	if s == "" {
 		return ""
@@ -58,9 +58,9 @@ func masked(s string) string {
 	return cs.String()
 }
 
-// unmask puts the stored keys where e has their masks. It doesn't where the
-// key would go to another place than the one it was given for: whoever may
-// write but not read keys could have it sent to himself.
+// unmask replaces the masks in e by the stored keys. It adds a violation where
+// the key would be sent to another host than before: otherwise a caller who may
+// write but not read keys could have one sent to a host of his own.
 func (e *Endpoint) unmask(stored Endpoint, v *ValidationErrors) {
 	sameHost := e.Type.AMQP() == stored.Type.AMQP() && (e.Type.AMQP() || strings.EqualFold(e.Path, stored.Path))
 	e.secrets(func(field string, s *string) {
@@ -77,11 +77,11 @@ func (e *Endpoint) unmask(stored Endpoint, v *ValidationErrors) {
 	})
 }
 
-// unmasked returns the string that is s, but for its mask, and goes to the
-// same place as the stored one.
+// unmasked returns s with the stored key in place of its mask, and reports
+// whether it names the same host and policy as the stored string.
 func unmasked(s, stored string) (string, bool) {
 	if stored != "" && (s == mask || s == masked(stored)) {
-		return stored, true // as it was, in the order that it was written in
+		return stored, true // with its parts in the order in which they were written
 	}
 	was, err := ParseConnectionString(stored)
 	if err != nil {
@@ -105,13 +105,14 @@ func unmasked(s, stored string) (string, bool) {
 	return s, ok
 }
 
-// Format is String for every verb: without it %#v, %d and the like print the fields.
+// Format writes String for every verb: without it %#v and %d print the fields.
 func (e Endpoint) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, e.String()) }
 
-// LogValue keeps slog from reflecting over the fields.
+// LogValue returns String, so that slog doesn't reflect over the fields.
 func (e Endpoint) LogValue() slog.Value { return slog.StringValue(e.String()) }
 
-// MarshalLogObject logs an endpoint, secrets masked, with zap.Object.
+// MarshalLogObject adds what identifies an endpoint in a log, without secrets. It
+// lists few fields on purpose: log lines are documented.
 func (e Endpoint) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("id", e.ID)
 	if e.Name != "" {

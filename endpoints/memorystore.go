@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// MemoryStore keeps the set in memory only: for the demo, and for tests of
-// whoever takes a Store. It is safe for use by several goroutines.
+// MemoryStore keeps the set in memory only: for store: memory, the demo and tests.
+// It is safe for concurrent use.
 type MemoryStore struct {
 	opts Options
 	live Live
@@ -14,7 +14,7 @@ type MemoryStore struct {
 
 var _ Store = (*MemoryStore)(nil)
 
-// NewMemoryStore returns a store that holds eps, or what is wrong with them.
+// NewMemoryStore returns a store that holds eps. An error is ValidationErrors.
 func NewMemoryStore(eps []Endpoint, o Options) (*MemoryStore, error) {
 	set, err := Prepare(eps, o)
 	if err != nil {
@@ -26,7 +26,7 @@ func NewMemoryStore(eps []Endpoint, o Options) (*MemoryStore, error) {
 	return s, nil
 }
 
-// Load returns the set.
+// Load returns the set: see Store.
 func (s *MemoryStore) Load(context.Context) ([]Endpoint, error) {
 	set, _, _ := s.live.Take()
 	return set, nil

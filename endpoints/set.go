@@ -8,29 +8,28 @@ import (
 	"github.com/google/uuid"
 )
 
-// Prepare makes a set fit for use: canonical spellings, defaults and an id for
-// every endpoint, all of it valid. Or it reports everything that is wrong, as
-// ValidationErrors. It leaves eps alone.
+// Prepare returns the set with canonical spellings, defaults and ids, or
+// everything that is wrong with it, as ValidationErrors. It doesn't change eps.
 //
 // An endpoint without an id gets one that is the same after every restart and
-// in every copy of the process: made of its name, else of its type, host and
-// path, and its rank among those that agree in all three.
+// in every copy of the process: derived from its name, else from its type, host
+// and path, and its rank among those that agree in all three.
 func Prepare(eps []Endpoint, o Options) ([]Endpoint, error) {
 	return prepare(eps, make([]ValidationErrors, len(eps)), o)
 }
 
-// prepare is Prepare for endpoints of which something is known to be wrong
-// already: what a decoder said about a field replaces what validation would.
+// prepare is Prepare for endpoints with known violations: the decoder's of a
+// field replace the validation's.
 func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, error) {
 	out := make([]Endpoint, len(eps))
 	for i, e := range eps {
 		out[i] = e.canonical()
 	}
-	// Validation comes first, so that a faulty id is reported as the user's
-	// and never overwritten.
+	// Validation comes before ids are assigned, so that an invalid id is reported
+	// and not overwritten.
 	var all ValidationErrors
 	for i, e := range out {
-		for _, v := range known[i].and(e.violations(o)) {
+		for _, v := range known[i].merge(e.violations(o)) {
 			v.Endpoint = label(i, e)
 			all = append(all, v)
 		}
@@ -43,7 +42,7 @@ func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, e
 	return out, nil
 }
 
-// label names an endpoint of a set so that its user finds it in the file.
+// label returns the name of an endpoint by its position in the file.
 func label(i int, e Endpoint) string {
 	if e.Name == "" {
 		return fmt.Sprintf("endpoints[%d]", i)
@@ -51,9 +50,9 @@ func label(i int, e Endpoint) string {
 	return fmt.Sprintf("endpoints[%d] (%s)", i, quotable(e.Name))
 }
 
-// setViolations is what only a set can get wrong. Every endpoint has its id. Of
-// two that are in conflict the one that is new is at fault; of two of the same
-// kind, the later one.
+// setViolations returns the conflicts within a set, in which every endpoint has
+// its id. Of two that are in conflict, the new one is at fault; if both or
+// neither are new, the later one.
 func setViolations(eps []Endpoint, isNew func(i int) bool, label func(int, Endpoint) string) ValidationErrors {
 	var v ValidationErrors
 	firstDevice, firstWith := -1, make(map[string]int, len(eps))
@@ -83,7 +82,7 @@ func setViolations(eps []Endpoint, isNew func(i int) bool, label func(int, Endpo
 		}
 		if first, taken := named[e.Name]; taken {
 			conflict(i, first, "name", "is already that of ", "")
-			continue // the id was made of it, or copied along with it
+			continue // the id is derived from it, or was copied with it
 		}
 		if e.Name != "" {
 			named[e.Name] = i
@@ -97,9 +96,9 @@ func setViolations(eps []Endpoint, isNew func(i int) bool, label func(int, Endpo
 	return v
 }
 
-// idSpace is the namespace of ids made of names and places. Never change it:
-// every derived id, and with it every metric's label, would change.
-var idSpace = uuid.MustParse("5b0a1bd4-4f0c-5d0e-9c39-7f2f4d1f6a11")
+// idNamespace is the UUID namespace of derived ids. It must never change: every
+// derived id, and with it every metric's label, would change.
+var idNamespace = uuid.MustParse("5b0a1bd4-4f0c-5d0e-9c39-7f2f4d1f6a11")
 
 func assignIDs(eps []Endpoint) {
 	explicit := make(map[string]bool, len(eps))
@@ -115,17 +114,17 @@ func assignIDs(eps []Endpoint) {
 		if e.Name == "" {
 			of = strings.Join([]string{"place", string(e.Type), e.Host(), e.Path}, "\x00")
 		}
-		// An id of this kind may have been written down, as a store does when
-		// it writes its file, and its endpoint renamed or moved since.
+		// A derived id may be explicit by now, because a store wrote it to its
+		// file, and its endpoint renamed or moved since.
 		for eps[i].ID == "" || explicit[eps[i].ID] {
-			// A zero byte can't be part of any of the pieces, so no two
-			// different tuples make the same string.
+			// No part can contain a zero byte, so no two different tuples make
+			// the same string.
 			ranked := of
 			if e.Name == "" || rank[of] > 0 {
 				ranked = fmt.Sprintf("%s\x00%d", of, rank[of])
 			}
 			rank[of]++
-			eps[i].ID = uuid.NewSHA1(idSpace, []byte(ranked)).String()
+			eps[i].ID = uuid.NewSHA1(idNamespace, []byte(ranked)).String()
 		}
 	}
 }

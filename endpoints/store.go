@@ -9,41 +9,40 @@ import (
 	"github.com/google/uuid"
 )
 
-// Store is where the endpoints are kept. A set that it hands out is valid and
-// canonical, and shared with everyone else who got it: nobody may change it.
-// Whoever wants to takes a [Clone] first.
+// Store keeps the endpoints. A set that it returns is valid and canonical, and
+// shared with other callers: it must not be changed. [Clone] copies one.
 type Store interface {
-	// Load reads the set from where it is kept and puts it in force. It comes
-	// first, before every other method.
+	// Load reads the set from the store and puts it in force. It must be called
+	// before every other method.
 	Load(ctx context.Context) ([]Endpoint, error)
 
-	// Current is the set in force: what was loaded, or the latest good change
-	// since. It costs nothing, and takes nothing away from Watch.
+	// Current returns the set in force: the one that Load returned, or the latest
+	// valid change since. It does no I/O, and doesn't affect Watch.
 	Current() []Endpoint
 
 	// Watch delivers the whole set after every change of it, beginning with
 	// any change since the last Load, until ctx ends; then it returns nil.
 	// apply is called from one goroutine, one call at a time; changes that
-	// happen meanwhile are delivered as one. An error is one that keeps the
-	// store from watching at all: a bad change isn't.
+	// happen meanwhile are delivered as one. An error means that the store can't
+	// watch at all: an invalid change is logged, and no error.
 	//
-	// One Watch at a time.
+	// There must be one Watch at a time.
 	Watch(ctx context.Context, apply func([]Endpoint)) error
 
-	// Change is the one way to write. It gives edit the set as it is at that
-	// moment wherever it is kept, edit's own to change, and takes what it
-	// returns: the whole next set, in which an endpoint without an id gets a
-	// new one. When Change returns it, the next set is durable, it is Current,
-	// and Watch delivers it, here and in every other process on the same
-	// store. Times are the store's: what edit does to LastUpdated is ignored.
+	// Change writes. It calls edit with a copy of the latest stored set, which
+	// edit may change, and stores what edit returns: the whole next set, in which
+	// an endpoint without an id gets a new one. When Change returns that set, it
+	// is durable, it is Current, and Watch delivers it, here and in every other
+	// process on the same store. LastUpdated is set by the store only: what edit
+	// does to it is ignored.
 	//
-	// edit is called again, with a newer set, if another writer came first; so
-	// it must work from what it is given only. It must not call the store.
+	// edit is called again, with a newer set, if another writer was faster; it
+	// must depend on its argument only, and must not call the store.
 	//
-	// Nothing has changed if Change fails, unless the error says otherwise. It
-	// is edit's own error as it is; ValidationErrors if the next set isn't
-	// valid; ErrReadOnly if this store can't be written at all; ErrUnknown if
-	// the store stopped answering at the one moment where it can't be told.
+	// If Change returns an error, nothing has changed, except with ErrUnknown:
+	// the store stopped answering when the outcome wasn't known. The error of
+	// edit is returned as it is. ValidationErrors means that the next set isn't
+	// valid, ErrReadOnly that this store can't be written at all.
 	Change(ctx context.Context, edit func(set []Endpoint) ([]Endpoint, error)) ([]Endpoint, error)
 }
 
@@ -51,17 +50,17 @@ type Store interface {
 // succeed, however often it is tried.
 var ErrReadOnly = errors.New("the endpoints can't be changed here")
 
-// ErrUnknown is wrapped by the error of a Change that may have taken effect
-// and may not: look before trying again.
+// ErrUnknown is wrapped by the error of a Change that may or may not have taken
+// effect: read the set before trying again.
 var ErrUnknown = errors.New("it is not known whether the change took effect")
 
-// Revise makes a set fit for use that an edit made of the set before: what a
-// store's Change does between reading and writing. Ids are kept, and an
-// endpoint without one gets a random one: unlike in a file, there is nothing
-// that it would have to be derived from, and a deleted endpoint's id must not
-// come back for another. What is wrong comes back as ValidationErrors.
+// Revise validates the set that an edit made of the one before, and returns it
+// canonical, or what is wrong as ValidationErrors: a store's Change calls it
+// between reading and writing. An endpoint without an id gets a random one, not a
+// derived one as in a file: a deleted endpoint's id must not come back for
+// another.
 //
-// It looks at what changed only; what is as it was is known to be right.
+// It validates changed endpoints only: the others were valid before.
 func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, error) {
 	was := byID(before)
 	next := make([]Endpoint, len(after))
@@ -93,7 +92,8 @@ func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, err
 	return next, nil
 }
 
-// labelByID names an endpoint for a user who doesn't see the set as a list.
+// labelByID returns the name of an endpoint for a user of the API, who sees no
+// positions.
 func labelByID(_ int, e Endpoint) string {
 	id := e.ID
 	if uuid.Validate(id) != nil {
@@ -105,19 +105,20 @@ func labelByID(_ int, e Endpoint) string {
 	return fmt.Sprintf("endpoint %s (%s)", quotable(e.Name), id)
 }
 
-// Stamp gives every endpoint that was read in next its LastUpdated: what came
-// with it if that is news, else that of its equal in prev, else otherwise.
+// Stamp sets LastUpdated of every endpoint in next, which was read from a store:
+// the time that was read, if it is newer than in prev; else that of its equal in
+// prev; else otherwise.
 func Stamp(next, prev []Endpoint, otherwise time.Time) {
 	was, now := byID(prev), time.Now()
 	for i, e := range next {
 		old := was[e.ID]
 		switch {
 		case (old == nil || e.LastUpdated.After(old.LastUpdated)) && !e.LastUpdated.IsZero() && !e.LastUpdated.After(now):
-			// Another process changed it, then.
+			// Another process changed it, and wrote the time.
 		case old != nil && old.Equal(e):
 			next[i].LastUpdated = old.LastUpdated
 		default:
-			// New; or changed by hand, and the time left as it was.
+			// New, or changed by hand without a new time.
 			next[i].LastUpdated = otherwise.UTC()
 		}
 	}

@@ -21,22 +21,22 @@ const (
 	DeviceMessage     = "DeviceMessage"
 )
 
-// typeRules are what an endpoint of a type may ask for, and what its fields mean.
+// typeRules are what a type of endpoint allows, and what its fields mean.
 type typeRules struct {
 	Type
-	// amqp: connectionString names the namespace, and path an entity in it.
-	// Otherwise connectionString is a bare key, and path is the host.
+	// amqp means that connectionString names the namespace, and path an entity in
+	// it. Otherwise connectionString is a bare key, and path is the host.
 	amqp   bool
-	path   string // what path is, as a message that it is missing says it
+	path   string // what path is, in the message that it is missing
 	device bool   // DeviceMessage may be its event type
 	data   bool   // body may be data
 	none   bool   // ordering may be none
-	// others begins the domains of Azure that hold services of other types: see
+	// others is the prefix of Azure's domains of other types' services: see
 	// checkIdentityHost.
 	others string
 }
 
-// rulesByType is all there is to know about a type outside of its sink.
+// rulesByType is everything that differs by type, outside of the sinks.
 var rulesByType = []typeRules{
 	{
 		Type: TypeEventHub, amqp: true, device: true, data: true, none: true,
@@ -52,8 +52,8 @@ var rulesByType = []typeRules{
 	},
 }
 
-// rules returns what is allowed to a type. Of a type that isn't known only that
-// is reported: everything else is allowed to it.
+// rules returns the rules of a type. Those of an unknown type allow everything:
+// only the type itself is reported.
 func (t Type) rules() *typeRules {
 	for i := range rulesByType {
 		if rulesByType[i].Type == t {

@@ -10,27 +10,27 @@ import (
 	"twinegress/endpoints/filter"
 )
 
-// Options are an operator's decisions about what an endpoint may be.
+// Options are the operator's limits on endpoints.
 type Options struct {
 	// AllowDevelopmentEmulator accepts UseDevelopmentEmulator=true, with which
-	// the SDKs speak plain text to any host. Off in production.
+	// the SDKs speak plain text to any host. It is off in production.
 	AllowDevelopmentEmulator bool
-	// IdentityDomains are where an identityBased endpoint may be: at these
-	// hosts, or anywhere below them. Nil: those of Azure's clouds.
+	// IdentityDomains are the hosts of identityBased endpoints, and the domains
+	// above them. Nil means those of Azure's clouds.
 	IdentityDomains []string
 }
 
-// maxConnectionString is far more than any has, and keeps an endpoint within
-// what a Kafka record takes.
+// maxConnectionString bounds a connection string. It is far longer than any, and
+// keeps an endpoint within a Kafka record's size.
 const maxConnectionString = 8192
 
-// violations returns what is wrong with one canonical endpoint. One function a
-// field, so that a mistake in one doesn't hide that in another.
+// violations returns what is wrong with one canonical endpoint. Each field is
+// checked by itself, so that a mistake in one doesn't hide that in another.
 func (e Endpoint) violations(o Options) ValidationErrors {
 	var v ValidationErrors
 	rules := e.Type.rules()
 	if e.ID != "" {
-		// uuid.Parse takes three more forms; ids are compared as strings.
+		// uuid.Parse accepts three more forms, but ids are compared as strings.
 		if _, err := uuid.Parse(e.ID); err != nil || len(e.ID) != 36 {
 			v.add("id", "must be a UUID such as 0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d, or be left out")
 		}
@@ -40,7 +40,7 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	}
 	for i := range texts {
 		texts[i].checkEnum(&v, &e)
-		// A rule about two fields stands behind those of the first one.
+		// A rule about two fields follows the first one's.
 		if texts[i].name == "authentication" && e.Authentication == AuthenticationIdentity && e.SecondaryConnectionString != "" {
 			v.add("secondaryConnectionString", "has no place beside identityBased: there is no second key to try")
 		}
@@ -55,7 +55,7 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 		e.checkIdentityHost(&v, o)
 	}
 	switch {
-	case rules == &unknownRules: // the type is reported; what follows from it can't be said
+	case rules == &unknownRules: // reported above; the type's own rules aren't known
 		if e.ConnectionString == "" {
 			v.add("connectionString", "is required")
 		}
@@ -126,7 +126,7 @@ func (e Endpoint) checkPath(v *ValidationErrors) {
 	}
 }
 
-// checkKeys is for Event Grid, where connectionString is the bare key.
+// checkKeys checks the keys of Event Grid, which are bare.
 func (e Endpoint) checkKeys(v *ValidationErrors) {
 	for _, f := range []struct {
 		field, key string
@@ -149,7 +149,7 @@ func (e Endpoint) checkKeys(v *ValidationErrors) {
 	}
 }
 
-// checkConnectionStrings is for EventHub and ServiceBus.
+// checkConnectionStrings checks those of EventHub and ServiceBus.
 func (e Endpoint) checkConnectionStrings(v *ValidationErrors, o Options) {
 	primary, ok1 := e.checkConnectionString(v, o, "connectionString", e.ConnectionString)
 	if e.SecondaryConnectionString == "" || e.Authentication == AuthenticationIdentity {
@@ -159,13 +159,13 @@ func (e Endpoint) checkConnectionStrings(v *ValidationErrors, o Options) {
 	if !ok1 || !ok2 {
 		return
 	}
-	// Failover sends the very same batch with the other key: to another place,
-	// it would split a stream in two without anyone noticing.
+	// Failover sends the same batch with the other key: at another host, it would
+	// split the stream in two unnoticed.
 	if primary.Host != secondary.Host {
 		v.add("secondaryConnectionString", fmt.Sprintf(
 			"must name the same namespace as connectionString: %s is not %s", secondary.Host, primary.Host))
 	}
-	// With a path, each was compared to it already.
+	// With a path, each has been compared with it.
 	if e.Path == "" && primary.EntityPath != "" && secondary.EntityPath != "" && primary.EntityPath != secondary.EntityPath {
 		v.add("secondaryConnectionString", "must name the same EntityPath as connectionString")
 	}
@@ -202,8 +202,7 @@ func (e Endpoint) checkConnectionString(v *ValidationErrors, o Options, field, s
 	return cs, len(faults) == 0
 }
 
-// checkEnum adds a violation if the field has an enumeration, and a value that
-// is none of it.
+// checkEnum adds a violation if the field is an enumeration without this value.
 func (f *field) checkEnum(v *ValidationErrors, e *Endpoint) {
 	value := f.of(e).String()
 	if f.allowed == nil || slices.Contains(f.allowed, value) {
@@ -216,11 +215,11 @@ func (f *field) checkEnum(v *ValidationErrors, e *Endpoint) {
 	v.add(f.name, "unknown value"+quoted(value)+"; allowed are "+f.list())
 }
 
-// list returns the values of an enumeration, for a message.
+// list returns the allowed values, for a message.
 func (f *field) list() string { return strings.Join(f.allowed, ", ") }
 
-// quoted is ` "s"` for a word, and nothing for anything else: whoever puts a
-// value into the wrong field may have put a key there.
+// quoted returns ` "s"` for a word, and "" for anything else, which may be a key
+// in the wrong field.
 func quoted(s string) string {
 	if q := quotable(s); q == s && s != "" {
 		return ` "` + s + `"`
@@ -228,7 +227,7 @@ func quoted(s string) string {
 	return ""
 }
 
-// quotable returns s if it is a short word or some of them, else a stand-in.
+// quotable returns s if it is one or more short words, else a stand-in.
 func quotable(s string) string {
 	if len(s) > 32 || strings.ContainsFunc(s, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("-_. ", r) }) {
 		return "…"

@@ -147,10 +147,10 @@ func TestStableIDs(t *testing.T) {
 	explicit := func(e *Endpoint) { e.ID = strings.ToUpper(id) }
 	got := ids(hub(named("telemetry")), hub(), hub(), grid(), hub(named("x"), explicit))
 	want := []string{
-		uuid.NewSHA1(idSpace, []byte("name\x00telemetry")).String(),
-		uuid.NewSHA1(idSpace, []byte("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x000")).String(),
-		uuid.NewSHA1(idSpace, []byte("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x001")).String(),
-		uuid.NewSHA1(idSpace, []byte("place\x00EventGrid\x00topic.westus-1.eventgrid.azure.net\x00topic.westus-1.eventgrid.azure.net\x000")).String(),
+		uuid.NewSHA1(idNamespace, []byte("name\x00telemetry")).String(),
+		uuid.NewSHA1(idNamespace, []byte("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x000")).String(),
+		uuid.NewSHA1(idNamespace, []byte("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x001")).String(),
+		uuid.NewSHA1(idNamespace, []byte("place\x00EventGrid\x00topic.westus-1.eventgrid.azure.net\x00topic.westus-1.eventgrid.azure.net\x000")).String(),
 		id,
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {

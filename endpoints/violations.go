@@ -9,21 +9,21 @@ import (
 
 // Violation is one thing that is wrong with one field.
 type Violation struct {
-	// Endpoint says which one of a set, such as `endpoints[2]` or
-	// `endpoints[2] (telemetry)`. It is empty for a single endpoint and for
-	// what concerns the whole set.
+	// Endpoint names the endpoint within a set, such as `endpoints[2]` or
+	// `endpoints[2] (telemetry)`. It is empty for a single endpoint and for a
+	// violation of the whole set.
 	Endpoint string `json:"endpoint,omitempty"`
 	// Field is the JSON key, in its canonical spelling if it has one. It is
 	// empty if the document as a whole is at fault.
 	Field string `json:"field,omitempty"`
 	// Message says what is wrong and what is allowed. It never holds a secret.
 	Message string `json:"message"`
-	// Conflict means that the endpoint is right by itself, and can't be beside
+	// Conflict means that the endpoint is valid by itself, but not together with
 	// another of the set.
 	Conflict bool `json:"-"`
 }
 
-// String is one line: where, which field, what.
+// String returns one line: the endpoint, the field, the message.
 func (v Violation) String() string {
 	var b strings.Builder
 	for _, s := range []string{v.Endpoint, v.Field} {
@@ -36,11 +36,11 @@ func (v Violation) String() string {
 	return b.String()
 }
 
-// ValidationErrors is everything that is wrong, at once. It is never empty
-// when it is returned as an error.
+// ValidationErrors are all violations at once. It is never empty when it is
+// returned as an error.
 type ValidationErrors []Violation
 
-// Error has one violation to a line.
+// Error returns one line for each violation.
 func (v ValidationErrors) Error() string {
 	lines := make([]string, len(v))
 	for i, one := range v {
@@ -49,18 +49,18 @@ func (v ValidationErrors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Conflict reports whether nothing is wrong but conflicts.
+// Conflict reports whether all violations are conflicts.
 func (v ValidationErrors) Conflict() bool {
 	return !slices.ContainsFunc(v, func(one Violation) bool { return !one.Conflict })
 }
 
-// NotAnEndpoint reports whether the document as a whole is at fault: it isn't
-// one that another version, or another key, could read.
+// NotAnEndpoint reports whether the document as a whole is at fault: another
+// version or another key couldn't read it either.
 func (v ValidationErrors) NotAnEndpoint() bool {
 	return slices.ContainsFunc(v, func(one Violation) bool { return one.Field == "" })
 }
 
-// MarshalLogArray logs each violation by itself.
+// MarshalLogArray adds one string for each violation.
 func (v ValidationErrors) MarshalLogArray(enc zapcore.ArrayEncoder) error {
 	for _, one := range v {
 		enc.AppendString(one.String())
@@ -68,7 +68,7 @@ func (v ValidationErrors) MarshalLogArray(enc zapcore.ArrayEncoder) error {
 	return nil
 }
 
-// err is v as an error: nil when there is none.
+// err returns v as an error, or nil if it is empty.
 func (v ValidationErrors) err() error {
 	if len(v) == 0 {
 		return nil
@@ -80,10 +80,10 @@ func (v *ValidationErrors) add(field, message string) {
 	*v = append(*v, Violation{Field: field, Message: message})
 }
 
-// and adds what validation found to v, what decoding found: of a field that
-// couldn't be read nothing more can be said, least of all that it's missing,
-// and nothing at all of what isn't an endpoint.
-func (v ValidationErrors) and(found ValidationErrors) ValidationErrors {
+// merge adds the violations that validation found to those that decoding found.
+// It leaves out fields that couldn't be decoded, which validation takes for
+// missing, and everything if the document isn't an endpoint.
+func (v ValidationErrors) merge(found ValidationErrors) ValidationErrors {
 	known := map[string]bool{}
 	for _, one := range v {
 		known[one.Field] = true
