@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// lockDir locks nothing here: one process only may change the file.
+// lockDir doesn't lock here: only one process may change the file.
 func lockDir(context.Context, string) (unlock func(), err error) { return func() {}, nil }
 
 func keepOwner(*os.File, os.FileInfo) {}

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// lockDir waits until this process is the only one that changes files in a
-// directory. The lock is on the directory itself, so no lock file is left
-// lying about, and ends with the process, so none is left locked.
+// lockDir blocks until this process has the lock of a directory. The lock is on the
+// directory itself, so no lock file remains, and the kernel releases it when the
+// process ends.
 func lockDir(ctx context.Context, path string) (unlock func(), err error) {
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	// Asked again and again, since a call that waits can't be stopped. The
-	// lock is held for the time of one write.
+	// It polls, since a blocking call doesn't end with ctx. The lock is held for
+	// the time of one write.
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()
 	for {
@@ -36,16 +36,16 @@ func lockDir(ctx context.Context, path string) (unlock func(), err error) {
 				return nil, context.Cause(ctx)
 			}
 		default:
-			// Not every network file system can. One process still may write;
-			// and an edit that another made before is noticed without a lock.
+			// Some network file systems don't support it. Without a lock an
+			// earlier edit of another process is still noticed.
 			_ = dir.Close()
 			return func() {}, nil
 		}
 	}
 }
 
-// keepOwner gives a file the owner of the one that it is to replace. Where
-// that isn't ours to give away, it stays our own.
+// keepOwner sets a file's owner to that of the file that it replaces. Without the
+// right to, it stays this process's.
 func keepOwner(f *os.File, of os.FileInfo) {
 	if was, ok := of.Sys().(*syscall.Stat_t); ok {
 		_ = f.Chown(int(was.Uid), int(was.Gid))

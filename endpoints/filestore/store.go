@@ -1,5 +1,5 @@
 // Package filestore keeps the endpoints in a file, an array of POST bodies, which
-// people and other processes may write too.
+// users and other processes may write, too.
 //
 //	store.go  what is in force, and how a read takes its place
 //	watch.go  when to read: the file system's signals
@@ -26,15 +26,15 @@ import (
 // Options configure a Store. The zero value works.
 type Options struct {
 	endpoints.Options
-	// Keyring, if set, encrypts the secrets in the file. Those that someone
-	// writes there in the clear are taken, and encrypted with the next Change.
+	// Keyring, if set, encrypts the secrets in the file. A user may write them in
+	// the clear: the next Change encrypts them.
 	Keyring *secrets.Keyring
-	// Logger gets an error with every violation of a broken edit. Default: none.
+	// Logger logs every violation of a broken edit, among others. Default: none.
 	Logger *zap.Logger
 }
 
-// Store is an endpoints.Store in a file, which it follows. It is safe for use by
-// several goroutines.
+// Store is an endpoints.Store in a file, which it follows. It is safe for
+// concurrent use.
 type Store struct {
 	path string
 	o    Options
@@ -48,10 +48,10 @@ type Store struct {
 	debounce, recheck time.Duration
 
 	mu      sync.Mutex
-	content []byte // of the file at the last attempt, good or bad; nil: none
-	bad     error  // what was wrong with content; nil: the set in force is what it says
-	missing string // the error of the last attempt, if the file couldn't be read
-	good    bool   // there is a last good set
+	content []byte // that was read last, valid or not; nil: none
+	invalid error  // of content; nil: it is the set in force
+	readErr string // of the last attempt; "": the file could be read
+	loaded  bool   // a valid set was read
 
 	box *secrets.Box // of the last good set
 }
@@ -68,8 +68,7 @@ func New(path string, o Options) *Store {
 }
 
 // Load reads the file. An error names the file and what to do; it wraps
-// fs.ErrNotExist where the file is missing and ValidationErrors where it is
-// there and wrong.
+// fs.ErrNotExist if the file is missing, and ValidationErrors if it is invalid.
 func (s *Store) Load(context.Context) ([]endpoints.Endpoint, error) {
 	if _, err := s.read(); err != nil {
 		return nil, err
@@ -81,43 +80,42 @@ func (s *Store) Load(context.Context) ([]endpoints.Endpoint, error) {
 // Current returns the set in force: see endpoints.Store.
 func (s *Store) Current() []endpoints.Endpoint { return s.live.Current() }
 
-// read takes the file over if it changed since the last read. It reports
-// whether that was news, good or bad; the error is there in any case.
+// read puts the file's content in force if it changed since the last read. news
+// reports whether the result differs from the last one's; err is set either way.
 func (s *Store) read() (news bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data, err := os.ReadFile(s.path) // under the lock: what a Change has replaced meanwhile is no news
+	data, err := os.ReadFile(s.path) // under the lock, so that a Change meanwhile is no news
 	if err != nil {
 		err = s.unreadable(err)
-		// One and the same failure is told once, however often it's looked at.
-		news = s.missing != err.Error()
-		s.missing = err.Error()
+		// The same failure is reported once.
+		news = s.readErr != err.Error()
+		s.readErr = err.Error()
 		return news, err
 	}
-	// A file that comes back as it was has nothing new in it; but that it is
-	// back is news to whoever was told that it's gone.
-	back := s.missing != ""
-	s.missing = ""
+	// A file that is readable again is news, even with the same content: its
+	// absence was reported.
+	back := s.readErr != ""
+	s.readErr = ""
 	if s.content != nil && bytes.Equal(data, s.content) {
-		return back, s.bad
+		return back, s.invalid
 	}
 	s.content = data
 	box := s.o.Keyring.Box(nil)
 	next, err := endpoints.DecodeSet(data, box.Open, s.o.Options)
 	if err != nil {
-		s.bad = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
-		return true, s.bad
+		s.invalid = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
+		return true, s.invalid
 	}
 	endpoints.Stamp(next, s.live.Current(), s.timeOfChange())
-	s.bad, s.good, s.box = nil, true, box
+	s.invalid, s.loaded, s.box = nil, true, box
 	s.live.Put(next)
 	s.warnOfReaders(next)
 	return true, nil
 }
 
-// warnOfReaders tells that others can read keys: from the first Change on only
-// the owner can. It is told with each set that is taken over, since that is
-// when keys come.
+// warnOfReaders logs a warning if other users can read keys, with each set that is
+// read: the keys may be new. After a Change only the owner can read them.
 func (s *Store) warnOfReaders(set []endpoints.Endpoint) {
 	info, err := os.Stat(s.path)
 	if err != nil || s.o.Keyring != nil || info.Mode().Perm()&0o077 == 0 ||
@@ -128,21 +126,21 @@ func (s *Store) warnOfReaders(set []endpoints.Endpoint) {
 		zap.String("file", s.path), zap.String("mode", fmt.Sprintf("%04o", info.Mode().Perm())))
 }
 
-// Stale reports whether the file holds what can't be taken, or is gone, and
-// the set in force is an older one.
+// Stale reports whether the file is invalid or unreadable, and the set in force is
+// an older one.
 func (s *Store) Stale() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.good && (s.bad != nil || s.missing != "")
+	return s.loaded && (s.invalid != nil || s.readErr != "")
 }
 
-// timeOfChange is now; but for the first set of this process the file's own
-// time, so that a restart doesn't make every endpoint look new to a client
-// that asks for what changed since. Only the first time: a file moved into
-// place may well carry an old date, and its change would be missed.
+// timeOfChange returns now, but for the first set of this process the file's own
+// time, so that a restart doesn't make every endpoint look changed to a client
+// that asks for what changed since. Later sets don't use the file's time: a file
+// moved into place may have an old one, and its change would be missed.
 func (s *Store) timeOfChange() time.Time {
 	now := time.Now()
-	if s.good {
+	if s.loaded {
 		return now
 	}
 	if info, err := os.Stat(s.path); err == nil && info.ModTime().Before(now) {
@@ -162,21 +160,21 @@ func (s *Store) unreadable(err error) error {
 	return fmt.Errorf("endpoints file %s can't be read: %w", s.path, err)
 }
 
-// reload takes over a changed file, if it did change, and tells about it.
+// reload reads the file, and logs the result if it is news.
 func (s *Store) reload() {
 	news, err := s.read()
 	if !news {
 		return
 	}
 	if err != nil {
-		s.refused(err)
+		s.logRefused(err)
 	} else {
 		s.log.Info("endpoints file taken over", zap.String("file", s.path), zap.Int("endpoints", len(s.Current())))
 	}
 }
 
-// refused logs a broken edit, every violation of it.
-func (s *Store) refused(err error) {
+// logRefused logs every violation of a broken edit.
+func (s *Store) logRefused(err error) {
 	fields := []zap.Field{zap.String("file", s.path), zap.Int("endpointsInForce", len(s.Current()))}
 	var v endpoints.ValidationErrors
 	if errors.As(err, &v) {

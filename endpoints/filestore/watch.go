@@ -17,24 +17,23 @@ import (
 // Watch follows the file until ctx ends: see endpoints.Store. A broken edit, or a file
 // that disappears, leaves the last good set in force and is reported.
 //
-// It watches directories, never the file: a rename over the file, by which
-// careful editors write and by which Kubernetes replaces a mounted ConfigMap
-// (..data, a symlink), leaves a watch on the file with the old one.
+// It watches directories, never the file: editors and Kubernetes (with ..data, the
+// symlink of a mounted ConfigMap) replace the file by a rename, after which a
+// watch on the file would watch the old one.
 func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) error {
 	s.reseal(ctx)
 	signals := make(<-chan struct{})
-	look := func() {}
+	syncDirs := func() {}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		// The kernel's limit of watchers is no reason not to start.
+		// The kernel's limit of watchers must not prevent the start.
 		s.log.Warn("the endpoints file can't be watched: looking at it now and then instead",
 			zap.String("file", s.path), zap.Duration("every", s.recheck), zap.Error(err))
 	} else {
 		dirs := &dirWatch{w: w, path: s.path}
-		look = dirs.sync
-		// The only goroutine of this package: it turns fsnotify's two channels
-		// into the one signal that the loop needs, and ends with the watcher,
-		// whose Close closes both.
+		syncDirs = dirs.sync
+		// The only goroutine of this package. It ends with the watcher, whose
+		// Close closes both channels that it reads.
 		out, done := make(chan struct{}, 1), make(chan struct{})
 		go func() {
 			defer close(done)
@@ -46,16 +45,16 @@ func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) err
 			<-done
 		}()
 	}
-	s.follow(ctx, signals, look, apply)
+	s.follow(ctx, signals, syncDirs, apply)
 	return nil
 }
 
-// forward turns events into signals, as many as one reader can take.
+// forward sends a signal for each event, unless one is pending.
 func forward(w *fsnotify.Watcher, out chan<- struct{}, log *zap.Logger) {
 	signal := func() {
 		select {
 		case out <- struct{}{}:
-		default: // one is waiting already
+		default: // one is pending
 		}
 	}
 	for {
@@ -69,26 +68,26 @@ func forward(w *fsnotify.Watcher, out chan<- struct{}, log *zap.Logger) {
 			if !ok {
 				return
 			}
-			// An overflow above all: events were lost, so look.
+			// Most often an overflow: events were lost, so the file must be read.
 			log.Warn("watching the endpoints file", zap.Error(err))
 			signal()
 		}
 	}
 }
 
-// follow is Watch without the file system's part: it reads the file at once,
-// after each burst of signals, and every now and then; and it delivers what was
-// read, or written by Change. look is called before each reading, so that
-// nothing that happens after the reading goes unnoticed.
-func (s *Store) follow(ctx context.Context, signals <-chan struct{}, look func(), apply func([]endpoints.Endpoint)) {
+// follow is Watch without the file system's part: it reads the file at once, after
+// each burst of signals, and every recheck; and delivers what was read, or written
+// by Change. syncDirs is called before each read, so that a change after the read
+// is signalled.
+func (s *Store) follow(ctx context.Context, signals <-chan struct{}, syncDirs func(), apply func([]endpoints.Endpoint)) {
 	read := func() {
 		if ctx.Err() != nil {
-			return // select picks at random: nothing is delivered past the end
+			return // select picks at random: nothing is delivered after the end
 		}
-		look()
+		syncDirs()
 		s.reload()
 	}
-	read() // whatever happened since Load
+	read() // changes since Load
 	recheck := time.NewTicker(s.recheck)
 	defer recheck.Stop()
 	for {
@@ -102,7 +101,7 @@ func (s *Store) follow(ctx context.Context, signals <-chan struct{}, look func()
 		case <-next:
 			continue
 		case <-signals:
-			if !s.settle(ctx, signals) {
+			if !s.waitUntilQuiet(ctx, signals) {
 				return
 			}
 		case <-recheck.C:
@@ -111,10 +110,10 @@ func (s *Store) follow(ctx context.Context, signals <-chan struct{}, look func()
 	}
 }
 
-// settle waits until signals stop coming for the debounce time, yet no longer
-// than ten times that: in a busy directory they never stop. It reports whether
-// ctx is still alive.
-func (s *Store) settle(ctx context.Context, signals <-chan struct{}) bool {
+// waitUntilQuiet blocks until no signal came for the debounce time, but no longer
+// than ten times that: in a busy directory they never stop. It reports whether ctx
+// is still alive.
+func (s *Store) waitUntilQuiet(ctx context.Context, signals <-chan struct{}) bool {
 	quiet := time.NewTimer(s.debounce)
 	defer quiet.Stop()
 	enough := time.NewTimer(10 * s.debounce)
@@ -133,19 +132,18 @@ func (s *Store) settle(ctx context.Context, signals <-chan struct{}) bool {
 	}
 }
 
-// dirWatch keeps a watcher on the directories whose entries decide what a path
-// leads to.
+// dirWatch watches the directories whose entries a path is resolved through.
 type dirWatch struct {
 	w    *fsnotify.Watcher
 	path string
-	on   map[string]os.FileInfo // what each watched directory was when it was added
+	on   map[string]os.FileInfo // each watched directory, when it was added
 }
 
-// sync brings the watched directories up to date. What can't be watched, such
-// as a directory that is gone again, is left to the next signal or recheck.
+// sync updates the watched directories. It skips a directory that can't be
+// watched, such as a removed one, until the next signal or recheck.
 func (d *dirWatch) sync() {
-	// A link that changes just before its directory is watched gives no signal
-	// and leads elsewhere than thought: so look again until nothing moved.
+	// A link that changes just before its directory is watched sends no signal, so
+	// the path is resolved until it is the same twice.
 	for range 8 {
 		want := dirsOf(d.path)
 		d.watch(want)
@@ -163,8 +161,8 @@ func (d *dirWatch) watch(want []string) {
 			on[dir] = was
 			continue
 		}
-		// No longer meant, or another directory of the same name, of which the
-		// old watch says nothing.
+		// No longer wanted, or another directory with the same name, which the old
+		// watch doesn't cover.
 		_ = d.w.Remove(dir)
 	}
 	for _, dir := range want {
@@ -178,10 +176,10 @@ func (d *dirWatch) watch(want []string) {
 	d.on = on
 }
 
-// dirsOf returns the directories in which a change of an entry can change what
-// path leads to: that of the file itself and that of every symlink on the way.
-// Where something is missing, it is the last directory that exists, in which
-// the missing piece would appear.
+// dirsOf returns the directories in which a change of an entry can change the
+// target of path: that of the file and that of every symlink in the path. Where an
+// element is missing, it is the last directory that exists, in which the element
+// would appear.
 func dirsOf(path string) []string {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -198,8 +196,7 @@ func dirsOf(path string) []string {
 			dirs = append(dirs, dir)
 		}
 	}
-	// The bound is for links that go round in a circle; 255 is the kernel's
-	// own order of magnitude.
+	// The bound ends a cycle of links; the kernel's is of the same magnitude.
 	for links := 0; len(rest) > 0 && links < 255; {
 		next := filepath.Join(at, rest[0])
 		info, err := os.Lstat(next)

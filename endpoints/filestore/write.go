@@ -16,17 +16,16 @@ import (
 	"twinegress/endpoints"
 )
 
-// Change edits the file: see endpoints.Store. Whoever reads the file sees it as it was
-// or as it becomes, never half of it, also after a power cut. Other processes
-// that change it wait for their turn, and an edit by hand that came before is
-// read first. Where that edit is broken, nothing is written over it.
+// Change edits the file: see endpoints.Store. The file is replaced atomically, and
+// durably over a power cut. Changes of other processes wait for a lock. An edit by
+// hand before is read first; if it is broken, the file is not written.
 func (s *Store) Change(ctx context.Context, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
 	release, err := s.live.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	// A link stays a link: what it leads to is replaced.
+	// A link stays a link: its target is replaced.
 	target, err := filepath.EvalSymlinks(s.path)
 	if err != nil {
 		return nil, s.unreadable(err)
@@ -47,12 +46,12 @@ func (s *Store) Change(ctx context.Context, edit func([]endpoints.Endpoint) ([]e
 	}
 }
 
-// errMoved means that someone without the lock, an editor, wrote meanwhile.
+// errMoved means that a writer without the lock, such as an editor, was faster.
 var errMoved = errors.New("the file changed while it was being changed")
 
 func (s *Store) change(target string, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
 	if _, err := s.read(); err != nil {
-		// Not with %w: the violations are those of the file, not of the edit.
+		// Not with %w: these violations are not those of the edit.
 		return nil, fmt.Errorf("nothing is written over an endpoints file that needs correcting first: %v", err) //nolint:errorlint // see above
 	}
 	s.mu.Lock()
@@ -71,8 +70,8 @@ func (s *Store) change(target string, edit func([]endpoints.Endpoint) ([]endpoin
 	if err != nil {
 		return nil, fmt.Errorf("endpoints file %s: %w", s.path, err)
 	}
-	// Under the lock from before the file has it, as read is: what an editor
-	// writes right behind it must not be in force before it.
+	// The lock is held over the replacement, as read holds it: what an editor
+	// writes right after it must not be in force before it.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !bytes.Equal(data, content) {
@@ -86,8 +85,8 @@ func (s *Store) change(target string, edit func([]endpoints.Endpoint) ([]endpoin
 	return next, nil
 }
 
-// reseal writes the file anew if a secret in it is encrypted with an older key
-// than the newest: so that one more start ends a rotation.
+// reseal rewrites the file if a secret in it is encrypted with an older key than
+// the newest, so that a restart completes a rotation.
 func (s *Store) reseal(ctx context.Context) {
 	s.mu.Lock()
 	older := s.box.Older()
@@ -105,16 +104,15 @@ func (s *Store) reseal(ctx context.Context) {
 		zap.String("file", s.path))
 }
 
-// replaceFile puts data in the place of a file that holds before, or leaves it
-// alone. Where it may it keeps the file's owner; and its permissions, unless
-// there are secrets in the clear in it.
+// replaceFile replaces a file that holds before by data, or returns errMoved. It
+// keeps the file's owner if it may, and its permissions unless private.
 func replaceFile(path string, before, data []byte, private bool) (err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	// Beside the file: a rename is atomic within one file system only. The
-	// name starts with a dot and is nobody's pattern.
+	// In the same directory: a rename is atomic within one file system only. The
+	// name starts with a dot, which glob patterns skip.
 	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return err
@@ -142,8 +140,8 @@ func replaceFile(path string, before, data []byte, private bool) (err error) {
 	if err := tmp.Close(); err != nil {
 		return err
 	}
-	// As late as can be. What an editor does between here and the rename is
-	// lost, as it would be if it came just before an editor saved.
+	// As late as possible. What an editor writes between here and the rename is
+	// lost, as our change is when an editor saves right after it.
 	now, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -160,7 +158,7 @@ func replaceFile(path string, before, data []byte, private bool) (err error) {
 	return nil
 }
 
-// syncDir makes a rename outlive a power cut.
+// syncDir makes a rename durable over a power cut.
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {
@@ -169,12 +167,12 @@ func syncDir(path string) error {
 	err = dir.Sync()
 	_ = dir.Close() // nothing was written through it
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
-		return nil // a file system that has no such thing
+		return nil // the file system doesn't support it
 	}
 	return err
 }
 
-// unwritable says why the file could not be replaced.
+// unwritable returns an error that says why the file could not be replaced.
 func (s *Store) unwritable(err error) error {
 	switch {
 	case errors.Is(err, errMoved):

@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// sealedPrefix begins a connection string that is encrypted. No other can begin
-// so: an Event Grid key has no colon, and a connection string begins with Name=.
+// sealedPrefix begins an encrypted string. No plain one begins with it: an Event
+// Grid key has no colon, and a connection string begins with Name=.
 const sealedPrefix = "age:"
 
-// Box encrypts and decrypts the secrets of one document. Its Seal and its Open
-// are endpoints.SecretFuncs. It must not be used by two goroutines at once.
+// Box encrypts and decrypts the secrets of one document. Seal and Open are
+// endpoints.SecretFuncs. It is not safe for concurrent use.
 type Box struct {
 	ring   *Keyring
-	before map[opened]string // sealed strings that may be written again
-	sealed map[opened]string // those in the document, sealed with the newest key
+	before map[opened]string // sealed strings of the document before
+	sealed map[opened]string // of this document, with the newest key only
 	older  bool
 	plain  bool
 }
 
-// opened is what a sealed string holds.
+// opened is the content of a sealed string.
 type opened struct{ secret, boundTo string }
 
-// Box returns a box for a document that takes the place of the one in before's,
-// if that isn't nil.
+// Box returns a box for a document that replaces the one of before, which may be
+// nil.
 func (k *Keyring) Box(before *Box) *Box {
 	b := &Box{ring: k, sealed: make(map[opened]string)}
 	if before != nil {
@@ -34,15 +34,15 @@ func (k *Keyring) Box(before *Box) *Box {
 	return b
 }
 
-// Older reports whether a secret was opened that is sealed with another than the
-// newest key.
+// Older reports whether Open opened a secret that is sealed with an older key than
+// the newest.
 func (b *Box) Older() bool { return b.older }
 
-// Plain reports whether a secret was opened that was in the clear, and needn't be.
+// Plain reports whether Open found a secret in the clear although there is a key.
 func (b *Box) Plain() bool { return b.plain }
 
-// Seal returns a secret in the form in which it is stored. The same secret has
-// the same form in one document, and in the one before it.
+// Seal encrypts a secret. The same secret has the same form within a document, and
+// in the one before it.
 func (b *Box) Seal(secret, boundTo string) (string, error) {
 	if b.ring == nil {
 		return secret, nil
@@ -62,7 +62,7 @@ func (b *Box) Seal(secret, boundTo string) (string, error) {
 	return s, nil
 }
 
-// Open returns the secret that s stands for: s itself if it isn't sealed.
+// Open decrypts a secret, and returns s if it isn't sealed.
 func (b *Box) Open(s, boundTo string) (string, error) {
 	if !strings.HasPrefix(s, sealedPrefix) {
 		b.plain = b.plain || b.ring != nil
@@ -82,8 +82,8 @@ func (b *Box) Open(s, boundTo string) (string, error) {
 	return o.secret, nil
 }
 
-// seal encrypts a secret: age:KEY.TEXT, where KEY is the data key, TEXT the
-// nonce and what it encrypts, both in base64.
+// seal returns age:KEY.TEXT, where KEY is the wrapped data key and TEXT the nonce
+// and the ciphertext, both in base64.
 func (k *Keyring) seal(o opened) (string, error) {
 	key, err := k.ownKey()
 	if err != nil {
@@ -95,7 +95,7 @@ func (k *Keyring) seal(o opened) (string, error) {
 	return sealedPrefix + key.wrapped + "." + base64.StdEncoding.EncodeToString(text), nil
 }
 
-// Errors of Open. They are about the user's file, and quote none of it.
+// Errors of Open. They must not quote any of the user's file.
 var (
 	errNoKeyring = errors.New("is encrypted, and endpoints.secretsKeyFile is not set")
 	errNoKey     = errors.New("is encrypted with a key that endpoints.secretsKeyFile does not hold")

@@ -1,10 +1,9 @@
-// Package secrets encrypts the secrets of endpoints where they are stored, with
-// age.
+// Package secrets encrypts the secrets of endpoints with age, for a store.
 //
-// A [Keyring] holds the keys of the operator's file. A [Box] encrypts and
-// decrypts the secrets of one document with it, and remembers them, so that what
-// didn't change is written as it was: encryption never makes the same string
-// twice.
+// A [Keyring] holds the keys of endpoints.secretsKeyFile. A [Box] encrypts and
+// decrypts the secrets of one document with it, and keeps their encrypted form, so
+// that an unchanged secret is written unchanged: encrypting twice never returns
+// the same string.
 package secrets
 
 import (
@@ -24,23 +23,22 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// Keyring is the age identities that secrets are encrypted with. A nil Keyring
-// encrypts nothing.
+// Keyring holds age identities. A nil Keyring encrypts nothing.
 //
 // It has one key or several: it encrypts with the first and decrypts with any.
-// To rotate, a new key goes to the front, and the old one leaves when nothing
-// is left that only it can decrypt.
+// To rotate, a new key is put first, and the old one removed when no secret is
+// encrypted with it any more.
 type Keyring struct {
 	identities []age.Identity
 	newest     age.Recipient
 
 	mu        sync.Mutex
 	own       *dataKey
-	unwrapped map[string]unwrapped // by their wrapped form
+	unwrapped map[string]unwrapped // by wrapped form
 }
 
-// Load reads a file of age identities, as age-keygen makes them, one a
-// line. warning is something that its owner should know, or empty.
+// Load reads a file of age identities, one a line, as age-keygen writes them.
+// warning is for the operator, or empty.
 func Load(path string) (k *Keyring, warning string, err error) {
 	data, err := os.ReadFile(path)
 	switch {
@@ -55,7 +53,7 @@ func Load(path string) (k *Keyring, warning string, err error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		// Line by line, and without age's own message: it may quote the key.
+		// Line by line, and without age's message, which may quote the key.
 		ids, err := age.ParseIdentities(strings.NewReader(line))
 		if err != nil || len(ids) != 1 {
 			return nil, "", fmt.Errorf("endpoints.secretsKeyFile %s, line %d: must be an age secret key, "+
@@ -80,10 +78,10 @@ func Load(path string) (k *Keyring, warning string, err error) {
 	return k, warning, nil
 }
 
-// dataKey is what secrets are encrypted with. It is itself encrypted with a key
-// of the ring, and stored with every secret in that form. So age, whose
-// public-key work takes a fraction of a millisecond, runs once for all that
-// one process has written, not once for each of thousands of secrets.
+// dataKey encrypts secrets. It is itself encrypted with a key of the ring, and
+// stored with every secret in that form. So age's public-key operation, which takes
+// a fraction of a millisecond, runs once for everything that one process wrote,
+// not once for each of thousands of secrets.
 type dataKey struct {
 	cipher.AEAD
 	wrapped string // with age, in base64
@@ -95,7 +93,7 @@ func newDataKey(secret []byte, wrapped string, newest bool) (*dataKey, error) {
 	return &dataKey{aead, wrapped, newest}, err
 }
 
-// ownKey is this process's data key, made when it is first needed.
+// ownKey returns this process's data key, which it makes on the first call.
 func (k *Keyring) ownKey() (*dataKey, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -119,7 +117,7 @@ func (k *Keyring) ownKey() (*dataKey, error) {
 	return k.own, err
 }
 
-// unwrap returns the data key that a secret is encrypted with.
+// unwrap returns the data key with a wrapped form, and caches it or the error.
 func (k *Keyring) unwrap(wrapped string) (*dataKey, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
