@@ -10,35 +10,34 @@ import (
 	"go.uber.org/zap"
 )
 
-// patience is how long the end of a transaction may be missing from what was
-// read. It never is, unless compaction took it.
-const patience = 100 * time.Millisecond
+// markerTimeout is how long follow waits for the marker that ends a transaction,
+// which only compaction can have removed.
+const markerTimeout = 100 * time.Millisecond
 
-// consumer reads the topic from an offset on, committed records only, and the
-// markers of transactions, by which it shows how far the topic has got.
+// consumer returns a client that reads the topic from an offset: committed records,
+// and the markers of transactions, which show the end of the topic.
 func (s *Store) consumer(from kgo.Offset, options ...kgo.Opt) (*kgo.Client, error) {
 	return s.client(append(options,
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.o.Topic: {0: from}}),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // the topic was deleted, and made again
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // the topic was deleted and created again
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(),
 	)...)
 }
 
-// next is where following goes on.
+// next returns the offset at which to continue.
 func (s *Store) next() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.position
 }
 
-// reader collects what a consumer reads until it can be put in force: whole
-// transactions.
+// reader collects records until they are whole transactions.
 type reader struct {
-	next  int64                  // the offset behind what was read
+	next  int64                  // the offset after the last record
 	last  map[string]*kgo.Record // of each key
 	marks map[string]bool        // of the transactions
-	open  bool                   // the last record belongs to one whose end wasn't read
+	open  bool                   // the last record's transaction wasn't read to its end
 	reset bool                   // the topic began again at an earlier offset
 }
 
@@ -60,12 +59,11 @@ func (r *reader) add(record *kgo.Record) {
 	}
 }
 
-// readAll reads the topic to its end, from its start or from where it was read
-// to before, and puts it in force.
+// readAll reads the topic from the last position to its end, and puts it in force.
 func (s *Store) readAll(ctx context.Context) error {
-	// What else is fetched waits behind the consumer's own fetch.
+	// Other requests wait until the consumer's own fetch returns.
 	from := s.next()
-	consumer, err := s.consumer(kgo.NewOffset().At(from), kgo.FetchMaxWait(patience))
+	consumer, err := s.consumer(kgo.NewOffset().At(from), kgo.FetchMaxWait(markerTimeout))
 	if err != nil {
 		return err
 	}
@@ -77,8 +75,8 @@ func (s *Store) readAll(ctx context.Context) error {
 	}
 	r := reader{next: from}
 	for r.next < end {
-		// Records come at once, if there are any.
-		polling, cancel := context.WithTimeout(ctx, patience)
+		// If there are records, they come at once.
+		polling, cancel := context.WithTimeout(ctx, markerTimeout)
 		fetches := consumer.PollFetches(polling)
 		late := polling.Err() != nil
 		cancel()
@@ -92,7 +90,7 @@ func (s *Store) readAll(ctx context.Context) error {
 		if err := fetches.Err(); err != nil && !late {
 			return err
 		}
-		if nothing, err := s.nothingFrom(ctx, consumer, r.next); err != nil {
+		if nothing, err := s.emptyFrom(ctx, consumer, r.next); err != nil {
 			return err
 		} else if nothing {
 			break
@@ -103,13 +101,13 @@ func (s *Store) readAll(ctx context.Context) error {
 	return nil
 }
 
-// follow puts in force whatever comes, until ctx ends.
+// follow puts new records in force until ctx ends.
 func (s *Store) follow(ctx context.Context, consumer *kgo.Client) {
 	r := reader{next: s.next()}
 	for {
 		polling, cancel := ctx, context.CancelFunc(func() {})
 		if r.open {
-			polling, cancel = context.WithTimeout(ctx, patience)
+			polling, cancel = context.WithTimeout(ctx, markerTimeout)
 		}
 		fetches := consumer.PollFetches(polling)
 		late := polling.Err() != nil
@@ -136,7 +134,7 @@ func (s *Store) follow(ctx context.Context, consumer *kgo.Client) {
 	}
 }
 
-// putInForce makes what was read the set in force.
+// putInForce applies what was read to the table, and puts its set in force.
 func (s *Store) putInForce(r *reader) {
 	newer := decodeAll(r.last, s.o)
 	s.mu.Lock()
@@ -144,11 +142,11 @@ func (s *Store) putInForce(r *reader) {
 	if r.reset || s.table == nil {
 		s.table = make(table)
 	}
-	for _, problem := range s.table.take(newer) {
+	for _, problem := range s.table.apply(newer) {
 		s.o.Logger.Error("a record of the endpoints topic can't be read: the endpoint stays as it was, if there was one",
 			zap.String("topic", s.o.Topic), zap.String("problem", problem))
 	}
-	if len(newer) > 0 || r.reset { // else it was markers only
+	if len(newer) > 0 || r.reset { // not only markers
 		set, conflicts := s.table.set()
 		for _, conflict := range conflicts {
 			s.o.Logger.Error("an endpoint in the topic is not in force: it can't be beside another; delete the other, or take this one's record out by hand",
@@ -166,7 +164,7 @@ func (s *Store) putInForce(r *reader) {
 	s.moved = make(chan struct{})
 }
 
-// await waits until done, which is called with s.mu held, says so.
+// await blocks until done returns true, or ctx ends. done is called with s.mu held.
 func (s *Store) await(ctx context.Context, done func() bool) error {
 	for {
 		s.mu.Lock()
@@ -183,7 +181,7 @@ func (s *Store) await(ctx context.Context, done func() bool) error {
 	}
 }
 
-// catchUp waits until everything that the topic holds now is in force.
+// catchUp blocks until everything in the topic at this moment is in force.
 func (s *Store) catchUp(ctx context.Context, client *kgo.Client) error {
 	end, err := s.end(ctx, kadm.NewClient(client))
 	if err != nil {
@@ -195,7 +193,7 @@ func (s *Store) catchUp(ctx context.Context, client *kgo.Client) error {
 		return &configError{fmt.Sprintf("the topic ends at offset %d, and was read up to %d before: it has lost records, "+
 			"or was made anew; restart this process to take over what it holds now", end, position)}
 	case end > position:
-		nothing, err := s.nothingFrom(ctx, client, position)
+		nothing, err := s.emptyFrom(ctx, client, position)
 		if err != nil {
 			return err
 		}

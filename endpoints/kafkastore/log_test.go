@@ -18,7 +18,7 @@ func (l *lines) Log(level kgo.LogLevel, message string, _ ...any) {
 
 func TestFencingIsNoAlarm(t *testing.T) {
 	var got lines
-	log := calm{&got}
+	log := quietLogger{&got}
 	log.Log(kgo.LogLevelError, "fatal InitProducerID error", "broker", "1", "err", fmt.Errorf("x: %w", kerr.InvalidProducerEpoch))
 	log.Log(kgo.LogLevelError, "fatal InitProducerID error", "err", kerr.TransactionalIDAuthorizationFailed)
 	log.Log(kgo.LogLevelDebug, "fenced", "err", kerr.ProducerFenced)

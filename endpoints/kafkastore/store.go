@@ -1,27 +1,27 @@
-// Package kafkastore keeps the endpoints in a compacted Kafka topic, which any
-// number of copies of the process share.
+// Package kafkastore keeps the endpoints in a compacted Kafka topic, which all
+// copies of the process share.
 //
 // The topic has one partition. A record's key is an endpoint's id, its value
-// the endpoint as JSON with the secrets encrypted, or nothing where the endpoint
-// was deleted. Every copy follows the topic, so what is in the topic is what is
-// in force everywhere.
+// the endpoint as JSON with the secrets encrypted, or null if the endpoint was
+// deleted. Every copy follows the topic, so the content of the topic is in force
+// everywhere.
 //
-// Writing takes three things at once: that of two copies asked at the same
-// moment only one may create a DeviceMessage endpoint; that a change which was
-// acknowledged stays; and that a copy which dies in the middle leaves nothing
-// behind. A transactional producer gives all three. All copies use one
-// transactional id, and Kafka lets only the last one that asked for it commit:
+// Writing must ensure that only one of two concurrent changes creates a
+// DeviceMessage endpoint, that an acknowledged change is durable, and that a copy
+// which dies in the middle leaves nothing behind. A transactional producer ensures
+// all three. All copies use one transactional id, and Kafka fences all but the last
+// one that initialised it:
 //
-//	ask for the id      whoever had it can't commit any more; what it had
-//	                    open is aborted
-//	read to the end     nobody else can add anything from here on without
-//	                    asking for the id himself
+//	init the id         the producer before is fenced; its open transaction is
+//	                    aborted
+//	read to the end     from here on nobody else can write without fencing
+//	                    this producer
 //	edit, validate      against exactly what the topic holds
-//	write, commit       or be told that another copy asked for the id
-//	                    meanwhile: then from the start
-//	read back           and only then answer
+//	write, commit       if another copy fenced this one meanwhile: from the
+//	                    start
+//	read back           only then reply
 //
-// docs/decisions/0009 says why not otherwise.
+// docs/decisions/0009 has the alternatives.
 package kafkastore
 
 import (
@@ -42,16 +42,16 @@ import (
 type Options struct {
 	endpoints.Options
 	Topic   string
-	Keyring *secrets.Keyring // not nil: others can read the topic
+	Keyring *secrets.Keyring // must not be nil: other users can read the topic
 	Connect []kgo.Opt        // how to reach the brokers
 	Logger  *zap.Logger
-	// ClientLog, if set, is the Kafka client's, in place of one in Connect.
+	// ClientLog, if set, is the Kafka client's logger; it replaces one in Connect.
 	ClientLog kgo.Logger
 }
 
-// Store is an endpoints.Store in a Kafka topic. It is safe for use by several
-// goroutines. It holds no connection but within Load and Watch, and is watched
-// once: a Change waits for Watch to begin, and fails once that has ended.
+// Store is an endpoints.Store in a Kafka topic. It is safe for concurrent use. It
+// is connected only during Load and Watch. Watch may be called once: a Change waits
+// until it begins, and fails after it has ended.
 type Store struct {
 	o        Options
 	live     endpoints.Live
@@ -60,16 +60,16 @@ type Store struct {
 
 	mu       sync.Mutex
 	table    table
-	position int64           // what is before it in the topic is in force
-	moved    chan struct{}   // closed, and replaced, when position moves
-	changed  chan struct{}   // closed, and replaced, when a change is put in force
-	expected map[string]bool // our own transactions by their mark; true once one was read
-	failure  error           // of the last attempt to write, if it failed
+	position int64           // records before this offset are in force
+	moved    chan struct{}   // closed and replaced when position moves
+	changed  chan struct{}   // closed and replaced when a change is put in force
+	expected map[string]bool // own transactions by mark; true once read
+	failure  error           // of the last attempt to write; nil: it succeeded
 }
 
 var _ endpoints.Store = (*Store)(nil)
 
-// New returns a store, without connecting.
+// New returns a store. It doesn't connect.
 func New(o Options) *Store {
 	return &Store{
 		o: o, requests: make(chan *request), ended: make(chan struct{}),
@@ -77,15 +77,15 @@ func New(o Options) *Store {
 	}
 }
 
-// Load makes sure of the topic and reads it, the second time what came since.
-// It waits for the brokers as long as ctx allows. A record that can't be read is left out, loudly; if none can,
-// it is an error: an instance whose key file is wrong must not start without
-// endpoints, and so without delivering anything.
+// Load ensures that the topic exists and reads it, or on a later call what came
+// since. It retries until ctx ends. A record that can't be read is left out and
+// logged; if none can, Load returns an error: an instance with a wrong key file
+// must not start without endpoints, and deliver nothing.
 func (s *Store) Load(ctx context.Context) ([]endpoints.Endpoint, error) {
-	if err := s.untilItWorks(ctx, "making sure of the endpoints topic", s.ensureTopic); err != nil {
+	if err := s.retry(ctx, "making sure of the endpoints topic", s.ensureTopic); err != nil {
 		return nil, err
 	}
-	if err := s.untilItWorks(ctx, "reading the endpoints topic", s.readAll); err != nil {
+	if err := s.retry(ctx, "reading the endpoints topic", s.readAll); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -98,10 +98,11 @@ func (s *Store) Load(ctx context.Context) ([]endpoints.Endpoint, error) {
 	return set, nil
 }
 
-// Current is the set in force: see endpoints.Store.
+// Current returns the set in force: see endpoints.Store.
 func (s *Store) Current() []endpoints.Endpoint { return s.live.Current() }
 
-// Watch follows the topic, and writes what Change asks for: see endpoints.Store.
+// Watch follows the topic, and writes the changes that Change requests: see
+// endpoints.Store.
 func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) error {
 	defer close(s.ended)
 	consumer, err := s.consumer(kgo.NewOffset().At(s.next()), kgo.FetchMaxWait(time.Second))
@@ -117,7 +118,7 @@ func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) err
 	return nil
 }
 
-// errEnded is why nothing can be changed any more.
+// errEnded is the error of a Change after Watch has ended.
 var errEnded = errors.New("the process is stopping")
 
 // Change edits the set: see endpoints.Store.
@@ -128,31 +129,31 @@ func (s *Store) Change(ctx context.Context, edit func([]endpoints.Endpoint) ([]e
 	case <-s.ended:
 		return nil, errEnded
 	case <-ctx.Done():
-		return nil, s.tooLate(ctx)
+		return nil, s.timeoutError(ctx)
 	}
 	select {
 	case a := <-r.answer:
 		return a.set, a.err
 	case <-s.ended:
 		select {
-		case a := <-r.answer: // at the last moment
+		case a := <-r.answer: // just before the end
 			return a.set, a.err
 		default:
 		}
-		if r.giveUp() {
+		if r.abandon() {
 			return nil, errEnded
 		}
 		return nil, fmt.Errorf("%w: %w", endpoints.ErrUnknown, errEnded)
 	case <-ctx.Done():
-		if r.giveUp() {
-			return nil, s.tooLate(ctx)
+		if r.abandon() {
+			return nil, s.timeoutError(ctx)
 		}
 		return nil, fmt.Errorf("%w: %w", endpoints.ErrUnknown, context.Cause(ctx))
 	}
 }
 
-// tooLate is the error of a change that had no time to happen.
-func (s *Store) tooLate(ctx context.Context) error {
+// timeoutError returns the error of a change that didn't begin before ctx ended.
+func (s *Store) timeoutError(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := fmt.Errorf("endpoints topic %s: no time was left for the change, nothing has changed: %w", s.o.Topic, context.Cause(ctx))
@@ -166,7 +167,7 @@ func (s *Store) tooLate(ctx context.Context) error {
 type request struct {
 	ctx    context.Context
 	edit   func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)
-	answer chan answer // room for the one that comes
+	answer chan answer // buffered
 
 	mu    sync.Mutex
 	state state
@@ -180,28 +181,28 @@ type answer struct {
 type state uint8
 
 const (
-	waiting state = iota
-	claimed       // it may be in the topic any moment
-	givenUp       // its caller is gone
+	waiting   state = iota
+	claimed         // it may already be in the topic
+	abandoned       // its caller has returned
 )
 
-// giveUp reports whether nothing came, or will come, of the request. It waits
-// while edit runs: when Change returns, edit is over.
-func (r *request) giveUp() bool {
+// abandon reports whether the request has no effect, now and later. It blocks while
+// edit runs: edit doesn't outlive Change.
+func (r *request) abandon() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.state == claimed {
 		return false
 	}
-	r.state = givenUp
+	r.state = abandoned
 	return true
 }
 
-// claim runs a part of the writing, unless the caller is gone.
+// claim runs f and claims the request, unless it was abandoned.
 func (r *request) claim(f func()) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.state == givenUp || r.ctx.Err() != nil {
+	if r.state == abandoned || r.ctx.Err() != nil {
 		return false
 	}
 	f()
@@ -209,7 +210,7 @@ func (r *request) claim(f func()) bool {
 	return true
 }
 
-// release takes a claim back: for certain, nothing of it is in the topic.
+// release undoes claim. The request must not be in the topic.
 func (r *request) release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -20,32 +20,33 @@ import (
 
 // Headers of a record.
 const (
-	// createdHeader is when its endpoint was created: the order of the set.
+	// createdHeader is the time of creation. It orders the set.
 	createdHeader = "created"
-	// markHeader is the same for the records of one transaction, and for no
-	// others: whoever wrote it finds out by it whether it was committed.
+	// markHeader identifies a transaction: its writer reads it back to learn
+	// whether the transaction was committed.
 	markHeader = "transaction"
 )
 
-// table is what the topic says: for each key its last record.
+// table is the content of the topic: an entry for each key.
 type table map[string]entry
 
-// entry is what the records of one key say.
+// entry is the content of one key's records.
 type entry struct {
 	endpoint endpoints.Endpoint // of the last good record
 	good     bool               // there was one
 	created  time.Time
-	stale    bool // its secrets are to be encrypted anew
+	stale    bool // its secrets must be encrypted again
 
-	problem error // what is wrong with the last record
-	// hidden says that the last record is an endpoint for someone else, who has
-	// another version or another key: it may be in force there.
+	problem error // of the last record
+	// hidden means that a copy with another version or another key may be able to
+	// read the last record, and have it in force.
 	hidden bool
 
-	deleted bool // by a record that was just decoded; such an entry is in no table
+	deleted bool // of a decoded record only; no entry of a table has it
 }
 
-// decodeAll reads the last record of each key, of thousands in a moment.
+// decodeAll decodes the last record of each key, on all cores: there may be
+// thousands.
 func decodeAll(last map[string]*kgo.Record, o Options) map[string]entry {
 	keys := slices.Collect(maps.Keys(last))
 	entries := make([]entry, len(keys))
@@ -79,7 +80,7 @@ func decode(r *kgo.Record, o Options) entry {
 	if e.ID != string(r.Key) {
 		return entry{problem: errors.New("it holds another endpoint than its key says")}
 	}
-	created, _ := time.Parse(time.RFC3339Nano, header(r, createdHeader)) // by hand without: the oldest
+	created, _ := time.Parse(time.RFC3339Nano, header(r, createdHeader)) // zero, hence the oldest, in a record written by hand
 	return entry{endpoint: e, good: true, created: created, stale: box.Older() || box.Plain()}
 }
 
@@ -92,9 +93,9 @@ func header(r *kgo.Record, key string) string {
 	return ""
 }
 
-// take puts newer entries in the place of older ones. One that can't be read
-// leaves the endpoint as it was. It returns the problems that are new.
-func (t table) take(newer map[string]entry) (problems []string) {
+// apply replaces entries by newer ones. One that can't be read leaves the endpoint
+// as it was. It returns the new problems.
+func (t table) apply(newer map[string]entry) (problems []string) {
 	for key, e := range newer {
 		switch old := t[key]; {
 		case e.deleted:
@@ -111,7 +112,7 @@ func (t table) take(newer map[string]entry) (problems []string) {
 	return problems
 }
 
-// shownKey is a key as a log shows it: anything may be in a topic.
+// shownKey returns a key for a log, quoted and cut unless it is an id.
 func shownKey(key string) string {
 	if uuid.Validate(key) == nil {
 		return key
@@ -119,11 +120,10 @@ func shownKey(key string) string {
 	return fmt.Sprintf("%.64q", key)
 }
 
-// set is the endpoints in force, the oldest first, and which can't be although
-// their records are good. Every copy that read as far makes the same of it.
+// set returns the endpoints in force, the oldest first, and those that are not in
+// force causeOf of a conflict. Every copy that has read as far returns the same.
 //
-// Our own writers don't let a conflict happen. Whoever else can write to the
-// topic can, and then the older endpoint stays.
+// Only a foreign writer can cause a conflict: then the older endpoint is in force.
 func (t table) set() (set []endpoints.Endpoint, conflicts []string) {
 	inOrder := make([]entry, 0, len(t))
 	for _, e := range t {
@@ -153,7 +153,7 @@ func (t table) set() (set []endpoints.Endpoint, conflicts []string) {
 	return set, conflicts
 }
 
-// unreadable is an error if there are endpoints and none of them can be read.
+// unreadable returns an error if there are endpoints and none of them can be read.
 func (t table) unreadable() error {
 	var first string
 	for key, e := range t {
@@ -170,8 +170,8 @@ func (t table) unreadable() error {
 	return fmt.Errorf("none of the endpoints in it can be read; endpoint %s: %w", shownKey(first), t[first].problem)
 }
 
-// hidden is an error while there are endpoints that only others can read: what
-// must be unique among all can't be made sure of then.
+// hidden returns an error if there are endpoints that only other copies may be able
+// to read: names and DeviceMessage couldn't be checked against them.
 func (t table) hidden() error {
 	var all []string
 	for key, e := range t {
@@ -191,7 +191,7 @@ func (t table) hidden() error {
 		"correct endpoints.secretsKeyFile, or delete these records", strings.Join(all, ", "), more)
 }
 
-// stale are the endpoints whose secrets are to be encrypted anew.
+// stale returns the endpoints whose secrets must be encrypted again.
 func (t table) stale() (all []entry) {
 	for _, e := range t {
 		if e.good && e.stale && e.problem == nil {

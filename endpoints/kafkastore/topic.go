@@ -16,22 +16,22 @@ import (
 	"go.uber.org/zap"
 )
 
-// retryDelay is the pause after the brokers couldn't be reached, or refused.
+// retryDelay is the pause after a request to the brokers failed.
 const retryDelay = time.Second
 
-// requestTimeout is how long a broker that doesn't answer is waited for: one
-// that is gone without a word. Nothing that is asked here takes long.
+// requestTimeout bounds a request to a broker that doesn't answer. No request here
+// takes long.
 const requestTimeout = 3 * time.Second
 
-// A request that a broker can't answer yet, as when it just became the
-// coordinator, is sent again after this. The client's own pauses grow to 5 s,
-// with which a few of them fill all the time that a change has.
+// minRetry and maxRetry bound the pause before a request is sent again, such as one
+// to a broker that has just become the coordinator. The client's own pauses grow
+// to 5 s, and a few of them would exceed a change's time.
 const minRetry, maxRetry = 100 * time.Millisecond, 400 * time.Millisecond
 
-// client connects.
+// client returns a Kafka client for the store's brokers.
 func (s *Store) client(options ...kgo.Opt) (*kgo.Client, error) {
 	if s.o.ClientLog != nil {
-		options = append(options, kgo.WithLogger(calm{s.o.ClientLog}))
+		options = append(options, kgo.WithLogger(quietLogger{s.o.ClientLog}))
 	}
 	client, err := kgo.NewClient(slices.Concat([]kgo.Opt{
 		kgo.RequestTimeoutOverhead(requestTimeout),
@@ -44,7 +44,7 @@ func (s *Store) client(options ...kgo.Opt) (*kgo.Client, error) {
 	return client, nil
 }
 
-// permanent reports whether an error stays, however often one tries.
+// permanent reports whether a retry can't succeed.
 func permanent(err error) bool {
 	if _, ok := errors.AsType[*configError](err); ok {
 		return true
@@ -53,13 +53,13 @@ func permanent(err error) bool {
 	return ok && !broker.Retriable
 }
 
-// configError is something that someone has to set right.
+// configError is an error that the operator must correct.
 type configError struct{ message string }
 
 func (e *configError) Error() string { return e.message }
 
-// untilItWorks tries until ctx ends or the error is one that stays.
-func (s *Store) untilItWorks(ctx context.Context, doing string, f func(context.Context) error) error {
+// retry calls f until it succeeds, its error is permanent, or ctx ends.
+func (s *Store) retry(ctx context.Context, doing string, f func(context.Context) error) error {
 	for {
 		err := f(ctx)
 		if err == nil {
@@ -76,7 +76,7 @@ func (s *Store) untilItWorks(ctx context.Context, doing string, f func(context.C
 	}
 }
 
-// pause waits, and reports whether ctx is still alive.
+// pause blocks for a time, and reports whether ctx is still alive.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -88,8 +88,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// ensureTopic creates the topic if it is missing, and makes sure that it keeps
-// what is put into it.
+// ensureTopic creates the topic if it is missing, and checks that it is compacted
+// and has one partition.
 func (s *Store) ensureTopic(ctx context.Context) error {
 	client, err := s.client()
 	if err != nil {
@@ -157,8 +157,8 @@ func cleanupPolicy(ctx context.Context, admin *kadm.Client, topic string) (strin
 	return "", errors.New("the brokers don't say")
 }
 
-// end is the offset before which everything in the topic is decided: what
-// comes later belongs to a transaction that is still open.
+// end returns the last stable offset: records after it belong to a transaction that
+// is still open.
 func (s *Store) end(ctx context.Context, admin *kadm.Client) (int64, error) {
 	ends, err := admin.ListCommittedOffsets(ctx, s.o.Topic)
 	if err != nil {
@@ -171,10 +171,10 @@ func (s *Store) end(ctx context.Context, admin *kadm.Client) (int64, error) {
 	return end.Offset, end.Err
 }
 
-// nothingFrom reports whether the topic holds no more records from an offset
-// on. Compaction may take the last records before the end: a consumer that
-// waited for them would wait for ever.
-func (s *Store) nothingFrom(ctx context.Context, client *kgo.Client, offset int64) (bool, error) {
+// emptyFrom reports whether the topic has no records from an offset on. Compaction
+// may remove the last records before the end, for which a consumer would wait for
+// ever.
+func (s *Store) emptyFrom(ctx context.Context, client *kgo.Client, offset int64) (bool, error) {
 	topics, err := kadm.NewClient(client).ListTopics(ctx, s.o.Topic)
 	if err != nil {
 		return false, err
@@ -185,7 +185,7 @@ func (s *Store) nothingFrom(ctx context.Context, client *kgo.Client, offset int6
 	}
 	partition := kmsg.NewFetchRequestTopicPartition()
 	partition.FetchOffset = offset
-	partition.PartitionMaxBytes = 1 // one batch comes all the same
+	partition.PartitionMaxBytes = 1 // a broker returns at least one batch
 	topic := kmsg.NewFetchRequestTopic()
 	topic.Topic, topic.TopicID = s.o.Topic, detail.ID
 	topic.Partitions = append(topic.Partitions, partition)
@@ -201,14 +201,14 @@ func (s *Store) nothingFrom(ctx context.Context, client *kgo.Client, offset int6
 		return false, err
 	}
 	if response.ThrottleMillis > 0 || len(response.Topics) != 1 || len(response.Topics[0].Partitions) != 1 {
-		return false, nil // an empty answer may mean that, too
+		return false, nil // a throttled reply is empty, too
 	}
 	p := response.Topics[0].Partitions[0]
 	err = kerr.ErrorForCode(p.ErrorCode)
-	if errors.Is(err, kerr.OffsetOutOfRange) { // somebody deleted the records up to another offset
+	if errors.Is(err, kerr.OffsetOutOfRange) { // records before another offset were deleted
 		starts, listErr := kadm.NewClient(client).ListStartOffsets(ctx, s.o.Topic)
 		if start, ok := starts.Lookup(s.o.Topic, 0); listErr == nil && ok && start.Offset > offset {
-			return s.nothingFrom(ctx, client, start.Offset)
+			return s.emptyFrom(ctx, client, start.Offset)
 		}
 	}
 	return err == nil && len(p.RecordBatches) == 0, err

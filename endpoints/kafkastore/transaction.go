@@ -16,8 +16,8 @@ import (
 	"twinegress/endpoints"
 )
 
-// attempt is one way through what the package comment describes. Without an
-// error the batch's answers are true.
+// attempt makes one attempt to write a batch, as the package comment describes. If
+// it returns nil, the batch's answers are valid.
 func (s *Store) attempt(ctx context.Context, b *batch) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, attemptTimeout, errors.New("the brokers took too long"))
 	defer cancel()
@@ -33,20 +33,20 @@ func (s *Store) attempt(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
-	// What is on its way to a broker that is silent outlives its context, lest
-	// the producer's sequence break. Only closing the client ends it, and with
-	// it a wait of which the caller would else not see the end.
+	// A record in flight to a silent broker outlives its context, so that the
+	// producer's sequence stays intact. Only closing the client ends the wait for
+	// it.
 	closing := sync.OnceFunc(producer.Close)
 	defer closing()
 	defer context.AfterFunc(ctx, closing)()
 
 	if _, _, err := producer.ProducerID(ctx); err != nil {
-		return fmt.Errorf("asking for the transactional id: %w", because(ctx, err))
+		return fmt.Errorf("asking for the transactional id: %w", causeOf(ctx, err))
 	}
 	if err := s.catchUp(ctx, producer); err != nil {
-		return fmt.Errorf("reading to the end: %w", because(ctx, err))
+		return fmt.Errorf("reading to the end: %w", causeOf(ctx, err))
 	}
-	if s.decided(b) {
+	if s.wasCommitted(b) {
 		return nil
 	}
 	records, err := s.compute(b)
@@ -56,18 +56,18 @@ func (s *Store) attempt(ctx context.Context, b *batch) error {
 	return s.commit(ctx, producer, b, records)
 }
 
-// because adds why a context ended, where an error only says that it did.
-func because(ctx context.Context, err error) error {
+// causeOf returns the cause of ctx's end if err is ctx's error, else err.
+func causeOf(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) {
 		return cause
 	}
 	return err
 }
 
-// decided reports whether the transaction of which it wasn't known was
-// committed. Whoever asked for the transactional id since knows: what was open
-// is closed, and read.
-func (s *Store) decided(b *batch) bool {
+// wasCommitted reports whether the batch's transaction with an unknown outcome was
+// committed. The transactional id must have been initialised since, and the topic
+// read: then the transaction is closed.
+func (s *Store) wasCommitted(b *batch) bool {
 	if b.mark == "" {
 		return false
 	}
@@ -92,8 +92,8 @@ func (s *Store) forget(b *batch) {
 	b.mark = ""
 }
 
-// compute runs the edits of a batch, one upon the other, and gives the records
-// that make what is in the topic what comes out.
+// compute runs the edits of a batch, each on the result of the one before, and
+// returns the records that change the topic to the last result.
 func (s *Store) compute(b *batch) ([]*kgo.Record, error) {
 	s.mu.Lock()
 	err := s.table.hidden()
@@ -116,10 +116,10 @@ func (s *Store) compute(b *batch) ([]*kgo.Record, error) {
 	return s.records(b, before, set, now)
 }
 
-// edited is what a request makes of a set.
+// edited returns the set that a request's edit makes of a set.
 func edited(set []endpoints.Endpoint, r *request, o endpoints.Options, now time.Time) (next []endpoints.Endpoint, err error) {
-	// It runs on the writer's goroutine: a panic must not end the process over
-	// what would be a failed request where it came from.
+	// It runs on the writer's goroutine, where a panic would end the process; on
+	// the caller's it would fail one request.
 	if p := panics.Try(func() { next, err = r.edit(endpoints.Clone(set)) }); p != nil {
 		return nil, fmt.Errorf("BUG: changing the endpoints: %w", p.AsError())
 	}
@@ -129,7 +129,8 @@ func edited(set []endpoints.Endpoint, r *request, o endpoints.Options, now time.
 	return endpoints.Revise(set, next, o, now)
 }
 
-// records are the difference between two sets, and what is to be encrypted anew.
+// records returns the difference between two sets, and for a batch that reseals the
+// stale endpoints.
 func (s *Store) records(b *batch, before, after []endpoints.Endpoint, now time.Time) ([]*kgo.Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,7 +161,7 @@ func (s *Store) records(b *batch, before, after []endpoints.Endpoint, now time.T
 		}
 		created := s.table[e.ID].created
 		if !known {
-			created = now.Add(time.Duration(i)) // those of one moment stay in order
+			created = now.Add(time.Duration(i)) // keeps the order of those created at once
 		}
 		if err := put(e, created); err != nil {
 			return nil, err
@@ -186,9 +187,8 @@ func (s *Store) records(b *batch, before, after []endpoints.Endpoint, now time.T
 	return records, nil
 }
 
-// commit writes the records in one transaction, and waits until this copy has
-// read them. An error after which the batch has a mark leaves open whether they
-// are in the topic.
+// commit writes the records in one transaction, and blocks until this copy has read
+// them. If it returns an error and the batch has a mark, the outcome is unknown.
 func (s *Store) commit(ctx context.Context, producer *kgo.Client, b *batch, records []*kgo.Record) error {
 	mark := uuid.NewString()
 	for _, r := range records {
@@ -200,36 +200,37 @@ func (s *Store) commit(ctx context.Context, producer *kgo.Client, b *batch, reco
 	results := producer.ProduceSync(ctx, records...)
 	if err := results.FirstErr(); err != nil {
 		abort(ctx, producer)
-		return fmt.Errorf("writing: %w", because(ctx, err))
+		return fmt.Errorf("writing: %w", causeOf(ctx, err))
 	}
 	s.expect(b, mark)
-	s.noted(ctx, producer)
+	s.awaitPartition(ctx, producer)
 	if err := producer.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		if errors.Is(err, kerr.OperationNotAttempted) {
 			s.forget(b)
 			abort(ctx, producer)
 		}
-		return fmt.Errorf("committing: %w", because(ctx, err))
+		return fmt.Errorf("committing: %w", causeOf(ctx, err))
 	}
 	last := records[len(records)-1].Offset
 	if err := s.await(ctx, func() bool { return s.position > last }); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
-	// Only what was read back counts, whatever the client says.
-	if !s.decided(b) {
+	// Only what was read back counts, not the client's result.
+	if !s.wasCommitted(b) {
 		return errNotCommitted
 	}
 	return nil
 }
 
-// errNotCommitted is for a commit that was none, although it was said to be.
+// errNotCommitted means that the client reported a commit, but the transaction was
+// aborted.
 var errNotCommitted = errors.New("the transaction was aborted while it was said to be committed")
 
-// noted waits until the client has noted the partition that it wrote to. It may
-// get the answer to its first write before that, and what it is told to commit
-// then it aborts, without an error (franz-go v1.22.2, storePartitionsUpdate
-// stores after it produces).
-func (s *Store) noted(ctx context.Context, producer *kgo.Client) {
+// awaitPartition blocks until the client has stored the partition that it wrote to.
+// The reply to its first write may come before that, and then it aborts instead of
+// committing, without an error (franz-go v1.22.2: storePartitionsUpdate stores
+// after it produces).
+func (s *Store) awaitPartition(ctx context.Context, producer *kgo.Client) {
 	for {
 		if leader, _, _ := producer.PartitionLeader(s.o.Topic, 0); leader >= 0 || !pause(ctx, time.Millisecond) {
 			return
@@ -237,15 +238,15 @@ func (s *Store) noted(ctx context.Context, producer *kgo.Client) {
 	}
 }
 
-// abort ends a transaction that failed, so that nobody has to wait for the
-// brokers to do so. They do, if it doesn't work.
+// abort aborts a failed transaction, so that no copy waits for the brokers' time-out
+// of it. If abort fails, they time it out.
 func abort(ctx context.Context, producer *kgo.Client) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = producer.EndTransaction(ctx, kgo.TryAbort)
 }
 
-// fenced reports whether an error says that another copy asked for the
+// fenced reports whether an error means that another copy initialised the
 // transactional id.
 func fenced(err error) bool {
 	return isOneOf(err, kerr.ProducerFenced, kerr.InvalidProducerEpoch, kerr.InvalidProducerIDMapping, kerr.InvalidTxnState,
@@ -253,8 +254,8 @@ func fenced(err error) bool {
 		kerr.TransactionCoordinatorFenced)
 }
 
-// refused reports whether this user must not write.
-func refused(err error) bool {
+// unauthorized reports whether an error means that this user must not write.
+func unauthorized(err error) bool {
 	return isOneOf(err, kerr.TopicAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.ClusterAuthorizationFailed)
 }
 

@@ -13,33 +13,33 @@ import (
 )
 
 const (
-	// attemptTimeout bounds one attempt to write, from asking for the
-	// transactional id to reading back. A replica that is gone without a word
-	// holds a write up until the cluster counts it out, which takes 9 s by default.
+	// attemptTimeout bounds one attempt to write, from initialising the
+	// transactional id to reading back. A silent replica delays a write until the
+	// cluster removes it from the in-sync ones, after 9 s by default.
 	attemptTimeout = 20 * time.Second
-	// transactionTimeout is when the brokers abort what a copy that died left
-	// open, if no other copy asks for the id before.
+	// transactionTimeout is when the brokers abort the open transaction of a copy
+	// that died, if no other copy fences it before.
 	transactionTimeout = 30 * time.Second
-	// maxBatch is how many changes share a transaction.
+	// maxBatch bounds the changes in one transaction.
 	maxBatch = 256
-	// Between attempts that fail.
+	// minPause and maxPause bound the pause after a failed attempt.
 	minPause, maxPause = 50 * time.Millisecond, 2 * time.Second
-	// maxTurn is how long another copy that took the transactional id is given at least.
-	maxTurn = 4 * time.Second
+	// maxYield bounds the shortest time for which yield waits.
+	maxYield = 4 * time.Second
 )
 
-// batch is the changes that share a transaction.
+// batch is a set of changes in one transaction.
 type batch struct {
 	requests []*request
-	reseal   bool // and all secrets that aren't encrypted with the newest key
-	// What was computed for each request; it is true once the transaction is.
+	reseal   bool // also encrypts stale secrets again
+	// answers are the results computed for each request, valid after the commit.
 	answers map[*request]answer
-	// mark is that of a transaction of which it isn't known whether it was
-	// committed, with these answers; empty: there is none.
+	// mark identifies the transaction with an unknown outcome that has these
+	// answers; empty: there is none.
 	mark string
 }
 
-// writeAll is the writer. It writes one batch after the other, until ctx ends.
+// writeAll writes one batch after the other, until ctx ends.
 func (s *Store) writeAll(ctx context.Context) {
 	s.reseal(ctx)
 	for {
@@ -52,8 +52,8 @@ func (s *Store) writeAll(ctx context.Context) {
 	}
 }
 
-// reseal encrypts anew what isn't encrypted with the newest key, so that one
-// more start of every copy ends a rotation.
+// reseal encrypts secrets again that aren't encrypted with the newest key, so that a
+// restart of every copy completes a rotation.
 func (s *Store) reseal(ctx context.Context) {
 	for done := false; ; done = true {
 		s.mu.Lock()
@@ -69,12 +69,12 @@ func (s *Store) reseal(ctx context.Context) {
 	}
 }
 
-// write writes a batch, which grows while it waits, and answers its requests.
-// It tries again until it succeeds, no request is left, or ctx ends; and
+// write writes a batch, to which it adds requests that come while it retries, and
+// answers them. It retries until it succeeds, no request is left, or ctx ends, and
 // reports whether it succeeded.
 func (s *Store) write(ctx context.Context, b *batch) bool {
 	for delay := minPause; ; delay = min(2*delay, maxPause) {
-		s.gather(b)
+		s.collect(b)
 		if len(b.requests) == 0 && !b.reseal {
 			return false
 		}
@@ -93,7 +93,7 @@ func (s *Store) write(ctx context.Context, b *batch) bool {
 			s.o.Logger.Warn("a change may be in the endpoints topic or not: finding out", zap.String("topic", s.o.Topic), zap.Error(err))
 		case fenced(err):
 			s.o.Logger.Debug("another copy changes the endpoints at the same time: trying again", zap.Error(err))
-		case refused(err):
+		case unauthorized(err):
 			b.finish(fmt.Errorf("%w: %w", endpoints.ErrReadOnly, s.named(err)))
 			return false
 		case permanent(err):
@@ -103,7 +103,7 @@ func (s *Store) write(ctx context.Context, b *batch) bool {
 			s.o.Logger.Warn("the endpoints topic can't be written: trying again", zap.String("topic", s.o.Topic), zap.Error(err))
 		}
 		if fenced(err) {
-			s.giveTurn(ctx, time.Since(begun))
+			s.yield(ctx, time.Since(begun))
 		}
 		if !pause(ctx, rand.N(delay)) {
 			return false
@@ -111,15 +111,15 @@ func (s *Store) write(ctx context.Context, b *batch) bool {
 	}
 }
 
-// giveTurn waits for a change of the copy that took the transactional id: to
-// take it back at once would only stop that, and where an attempt takes
-// seconds, as while a broker is frozen, copies would stop each other for ever.
-// If no change comes, it waits longer than an attempt took, up to three times.
-func (s *Store) giveTurn(ctx context.Context, took time.Duration) {
+// yield waits for a change by the copy that fenced this one: fencing it at once would
+// abort its attempt, and where an attempt takes seconds, as while a broker is
+// frozen, copies would abort each other for ever. If no change comes, it waits one
+// to three times as long as the attempt took.
+func (s *Store) yield(ctx context.Context, took time.Duration) {
 	s.mu.Lock()
 	changed := s.changed
 	s.mu.Unlock()
-	took = max(minPause, min(took, maxTurn))
+	took = max(minPause, min(took, maxYield))
 	timer := time.NewTimer(took + rand.N(2*took))
 	defer timer.Stop()
 	select {
@@ -131,9 +131,9 @@ func (s *Store) giveTurn(ctx context.Context, took time.Duration) {
 
 func (s *Store) named(err error) error { return fmt.Errorf("endpoints topic %s: %w", s.o.Topic, err) }
 
-// gather lets go of the requests whose callers are gone, and takes in those
-// that wait. While it isn't known what became of the batch, it stays as it is.
-func (s *Store) gather(b *batch) {
+// collect removes the requests whose callers have returned, and adds those that
+// wait. It doesn't change a batch with an unknown outcome.
+func (s *Store) collect(b *batch) {
 	if b.mark != "" {
 		return
 	}
@@ -151,7 +151,7 @@ func (s *Store) gather(b *batch) {
 	}
 }
 
-// finish answers every request: as was computed for it, or with an error.
+// finish answers every request with its computed answer, or with an error.
 func (b *batch) finish(err error) {
 	for _, r := range b.requests {
 		a, computed := b.answers[r]
@@ -161,7 +161,7 @@ func (b *batch) finish(err error) {
 		case err != nil:
 			a = answer{err: err}
 		case !computed:
-			a = answer{err: context.Cause(r.ctx)} // nobody waits for it any more
+			a = answer{err: context.Cause(r.ctx)} // its caller has returned
 		}
 		r.answer <- a
 	}

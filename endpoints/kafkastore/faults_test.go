@@ -165,14 +165,14 @@ func TestSilentBroker(t *testing.T) {
 		}}
 	}), kgo.DisableClientMetrics())
 	silent.Store(true)
-	waiting, giveUp := context.WithCancel(t.Context())
+	waiting, abandon := context.WithCancel(t.Context())
 	answer := make(chan error, 1)
 	go func() {
 		_, err := a.Change(waiting, storetest.Add(storetest.Hub("first")))
 		answer <- err
 	}()
 	<-swallowed
-	giveUp()
+	abandon()
 	if err := <-answer; !errors.Is(err, endpoints.ErrUnknown) {
 		t.Errorf("a change that may be on its way: %v", err)
 	}
@@ -497,7 +497,7 @@ func TestEndWithoutRecords(t *testing.T) {
 	end, err := a.end(t.Context(), kadm.NewClient(client))
 	storetest.Must(t, err)
 	for offset, want := range map[int64]bool{0: false, end - 1: false, end: true} {
-		got, err := a.nothingFrom(t.Context(), client, offset)
+		got, err := a.emptyFrom(t.Context(), client, offset)
 		if err != nil || got != want {
 			t.Errorf("nothing from %d of %d: %t, %v", offset, end, got, err)
 		}
