@@ -1,13 +1,13 @@
-// Package api is the Management API over HTTP: the endpoints as a resource, as
-// the v1 service had them and a little more, and the status of this copy.
+// Package api is the Management API over HTTP: the endpoints as a resource, with
+// v1's fields and some more, and the status of this copy.
 //
-// The way of a request:
+// A request passes three layers:
 //
-//	handler     ids, who is it from, may they, how often; the log
+//	handler     request ids, authentication, authorization, rate limits, the log
 //	huma        routing, the OpenAPI description
-//	operations  one function each: read the store or change it
+//	operations  one function each: it reads the store or changes it
 //
-// It reads and changes the store, and shows what the [Pipeline] makes of it.
+// It reads and changes the store, and shows the state of the [Pipeline].
 package api
 
 import (
@@ -23,24 +23,24 @@ import (
 	"twinegress/sinks"
 )
 
-// Base is the path that all operations share.
+// Base is the base path of all operations.
 const Base = "/management/api/v1.0"
 
-// AuditLog is the name, below that of Options.Log, of the log of who changed
-// what. Its lines are of the level info, and should be kept at any level.
+// AuditLog is the name, below that of Options.Log, of the audit log. Its lines have
+// the level info, and must be logged at any configured level.
 const AuditLog = "audit"
 
-// Pipeline is the running copy, as far as the API shows and controls it. It is
+// Pipeline is the part of the running copy that the API shows and controls. It is
 // an interface so that a test can put an endpoint into any state.
 type Pipeline interface {
 	Status() pipeline.Status
-	// These three are about one endpoint; false while nothing of it runs.
+	// These three are about one endpoint. They return false if it isn't running.
 	EndpointStatus(id string) (pipeline.EndpointStatus, bool)
 	Health(id string) (sinks.Health, bool)
 	Retry(id string)
 }
 
-// Options are what the API is made of.
+// Options are the API's configuration and what it serves.
 type Options struct {
 	Config   config.API // who may call, and how often
 	Store    endpoints.Store
@@ -58,7 +58,7 @@ const (
 	StatusDeleting     = "Deleting"
 )
 
-// New returns the API's handler. Every request wants a token.
+// New returns the API's handler. Every request needs a token.
 func New(o Options) http.Handler {
 	mux := http.NewServeMux()
 	api := humago.New(mux, description())
@@ -68,12 +68,13 @@ func New(o Options) http.Handler {
 	return newHandler(o, mux)
 }
 
-// description begins the OpenAPI document; the operations add themselves.
+// description returns the OpenAPI document without operations, which are registered
+// later.
 func description() huma.Config {
 	config := huma.DefaultConfig("twinegress Management API", "1.0")
 	config.Info.Description = "The endpoints that events go to, and how they are doing. " +
 		"Keys and enum values in bodies match without regard to case. Keys come back masked, and a masked key that is sent back stands for the stored one."
-	// We serve the document and its page ourselves, from memory and offline.
+	// serveDocs serves the document and its page, without other sites.
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
 	config.CreateHooks = nil // no $schema member in the replies
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{

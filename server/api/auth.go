@@ -16,23 +16,21 @@ import (
 	"twinegress/internal/config"
 )
 
-// caller is who a request is from.
+// caller is the authenticated sender of a request.
 type caller struct {
 	name  string // for the log and for the rate limit
-	read  bool   // may look; write may, too
+	read  bool   // write includes it
 	write bool
 }
 
-// authenticator tells who a request is from: the holder of one of our tokens,
-// or of an issuer's.
+// authenticator authenticates callers, by configured tokens and an issuer's.
 type authenticator struct {
 	tokens []config.Token
 	oidc   *issuer // nil: none
 }
 
-// unauthorized says how to authenticate. Basic is for people with a browser,
-// which asks them for the token and remembers it; whoever sent a bearer token
-// that is refused gets no such question.
+// unauthorized returns a 401 with its challenges. Basic is for browsers, which ask
+// the user for the token; it isn't offered to a client that sent a bearer token.
 func unauthorized(sentBearer bool, why string) *Error {
 	e := failure(http.StatusUnauthorized, why)
 	if sentBearer {
@@ -42,7 +40,7 @@ func unauthorized(sentBearer bool, why string) *Error {
 		with("WWW-Authenticate", `Basic realm="twinegress: any name, the token as password", charset="UTF-8"`)
 }
 
-// quotable makes a text fit for a quoted string in a header.
+// quotable returns a text that fits into a quoted string of a header.
 func quotable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '"' || r == '\\' {
@@ -52,8 +50,8 @@ func quotable(s string) string {
 	}, s)
 }
 
-// credentials gives the token that a request carries: as a bearer token, or as
-// the password of Basic authentication, with any user name.
+// credentials returns a request's token: a bearer token, or the password of Basic
+// authentication with any user name.
 func credentials(r *http.Request) (token string, bearer bool) {
 	if _, password, ok := r.BasicAuth(); ok {
 		return password, false
@@ -65,15 +63,15 @@ func credentials(r *http.Request) (token string, bearer bool) {
 	return strings.TrimSpace(token), true
 }
 
-// refusal is why a token does not do.
+// refusal is an error that says why a token is refused.
 type refusal struct{ why string }
 
 func (r refusal) Error() string { return r.why }
 
-// authenticate tells whose token it is. An error is a refusal, or says that
-// it can't be told right now.
+// authenticate returns the caller with a token. An error is a refusal, or says why
+// the token can't be checked now.
 func (a *authenticator) authenticate(ctx context.Context, token string) (caller, error) {
-	if t := known(a.tokens, token); t != nil {
+	if t := findToken(a.tokens, token); t != nil {
 		return caller{name: t.Name, read: true, write: t.Role == config.RoleWrite}, nil
 	}
 	if a.oidc != nil && strings.Count(token, ".") == 2 {
@@ -82,8 +80,8 @@ func (a *authenticator) authenticate(ctx context.Context, token string) (caller,
 	return caller{}, refusal{"the token is not known here"}
 }
 
-// known compares with every token in constant time.
-func known(tokens []config.Token, given string) (found *config.Token) {
+// findToken compares a token with every configured one in constant time.
+func findToken(tokens []config.Token, given string) (found *config.Token) {
 	sum := sha256.Sum256([]byte(given))
 	digest := hex.AppendEncode(nil, sum[:])
 	for i := range tokens {
@@ -94,13 +92,14 @@ func known(tokens []config.Token, given string) (found *config.Token) {
 	return found
 }
 
-// admit lets a request through to the operations, or says why not.
+// admit returns the caller of a request that may proceed, or the reply that refuses
+// it.
 func (h *handler) admit(r *http.Request) (caller, *Error) {
 	token, bearer := credentials(r)
 	if token == "" {
 		return caller{}, unauthorized(false, "a token is required: Authorization: Bearer TOKEN")
 	}
-	guesses := h.guesses.of(guesser(r))
+	guesses := h.guesses.of(clientNetwork(r))
 	if guesses.TokensAt(time.Now()) < 1 {
 		return caller{}, tooMany(guesses, "too many tokens from this address were refused")
 	}
@@ -110,7 +109,7 @@ func (h *handler) admit(r *http.Request) (caller, *Error) {
 			return caller{}, failure(http.StatusServiceUnavailable, "the token can't be checked right now: "+err.Error()).with("Retry-After", "5")
 		}
 		guesses.Allow()
-		if guesses.TokensAt(time.Now()) < 1 { // once a second at most, from then on
+		if guesses.TokensAt(time.Now()) < 1 { // then at most once a second
 			h.log.Warn("many tokens from one address were refused: it has to wait", zap.String("from", r.RemoteAddr))
 		}
 		return caller{}, unauthorized(bearer, err.Error())
@@ -121,7 +120,7 @@ func (h *handler) admit(r *http.Request) (caller, *Error) {
 	if !who.read && !who.write {
 		return who, failure(http.StatusForbidden, "the token is valid, but gives no role: "+h.auth.oidc.wanted())
 	}
-	// A browser sends what it remembers along with any site's requests.
+	// A browser sends remembered credentials with the requests of any site.
 	if err := h.crossOrigin.Check(r); err != nil {
 		return who, failure(http.StatusForbidden, "this request comes from another site's page: "+err.Error())
 	}

@@ -20,7 +20,7 @@ import (
 
 func TestAuthentication(t *testing.T) {
 	basic := func(s string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(s)) }
-	r := newRig(t)
+	r := newEnv(t)
 	for name, tt := range map[string]struct {
 		authorization string
 		status        int
@@ -56,7 +56,7 @@ func TestAuthentication(t *testing.T) {
 // Tokens can't be guessed fast, from one address; nobody else notices.
 func TestGuessing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t)
+		r := newEnv(t)
 		from := func(address, token string) *httptest.ResponseRecorder {
 			request := httptest.NewRequestWithContext(t.Context(), http.MethodGet, Base+"/status", nil)
 			request.RemoteAddr = address
@@ -99,7 +99,7 @@ func TestGuessing(t *testing.T) {
 // A caller gets so many requests a second, and no other caller pays for it.
 func TestRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, func(o *Options) { o.Config.RateLimit = 100 })
+		r := newEnv(t, func(o *Options) { o.Config.RateLimit = 100 })
 		get := func(token string) *httptest.ResponseRecorder {
 			return r.do(call{method: "GET", path: Base + "/status", token: token})
 		}
@@ -143,7 +143,7 @@ func (panicking) Health(string) (sinks.Health, bool) { panic(errors.New("BUG: it
 
 // A panic is a 500 that names the request, and a line in the log.
 func TestPanic(t *testing.T) {
-	r := newRig(t, func(o *Options) { o.Pipeline = panicking{o.Pipeline} })
+	r := newEnv(t, func(o *Options) { o.Pipeline = panicking{o.Pipeline} })
 	w := r.do(call{method: "GET", path: Base + "/endpoints"})
 	lines := r.logs.FilterLevelExact(zap.ErrorLevel).All()
 	if w.Code != 500 || strings.Contains(w.Body.String(), "BUG") || len(lines) != 1 {
@@ -156,7 +156,7 @@ func TestPanic(t *testing.T) {
 
 // The page and all that it loads comes from here, for who has a token.
 func TestDocs(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	for path, want := range map[string]struct{ kind, has string }{
 		"/docs":                         {"text/html; charset=utf-8", "docs/swagger-ui-bundle.js"},
 		"/docs/start.js":                {"text/javascript; charset=utf-8", "SwaggerUIBundle("},

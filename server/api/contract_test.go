@@ -49,10 +49,10 @@ func TestContract(t *testing.T) {
 	documented := documentedStatuses(t)
 	for _, op := range contract {
 		t.Run(op.method+" "+strings.ReplaceAll(op.path, "/", "_"), func(t *testing.T) {
-			// cell sends one request to an API of its own.
-			cell := func(name string, change func(*rig, *call), want int, and ...func(*testing.T, *httptest.ResponseRecorder)) {
+			// run sends one request to an API of its own.
+			run := func(name string, change func(*env, *call), want int, and ...func(*testing.T, *httptest.ResponseRecorder)) {
 				t.Run(name, func(t *testing.T) {
-					r := newRig(t)
+					r := newEnv(t)
 					c := op.call()
 					if change != nil {
 						change(r, &c)
@@ -69,10 +69,10 @@ func TestContract(t *testing.T) {
 					}
 				})
 			}
-			header := func(name, value string) func(*rig, *call) {
-				return func(_ *rig, c *call) { c.header = map[string]string{name: value} }
+			header := func(name, value string) func(*env, *call) {
+				return func(_ *env, c *call) { c.header = map[string]string{name: value} }
 			}
-			body := func(text string) func(*rig, *call) { return func(_ *rig, c *call) { c.body = text } }
+			body := func(text string) func(*env, *call) { return func(_ *env, c *call) { c.body = text } }
 			either := func(yes bool, status int) int {
 				if yes {
 					return status
@@ -80,24 +80,24 @@ func TestContract(t *testing.T) {
 				return op.ok
 			}
 
-			cell("ok", nil, op.ok)
-			cell("slash at the end", func(_ *rig, c *call) { c.path += "/" }, op.ok)
-			cell("no token", func(_ *rig, c *call) { c.token = "-" }, 401)
-			cell("unknown token", func(_ *rig, c *call) { c.token = "nope" }, 401)
-			cell("read-only token", func(_ *rig, c *call) { c.token = reader }, either(op.write, 403))
-			cell("from another site", header("Sec-Fetch-Site", "cross-site"), either(op.write, 403))
+			run("ok", nil, op.ok)
+			run("slash at the end", func(_ *env, c *call) { c.path += "/" }, op.ok)
+			run("no token", func(_ *env, c *call) { c.token = "-" }, 401)
+			run("unknown token", func(_ *env, c *call) { c.token = "nope" }, 401)
+			run("read-only token", func(_ *env, c *call) { c.token = reader }, either(op.write, 403))
+			run("from another site", header("Sec-Fetch-Site", "cross-site"), either(op.write, 403))
 			if op.byID {
-				cell("wrong id", func(_ *rig, c *call) { c.path = strings.Replace(c.path, hubID, noID, 1) }, 404)
-				cell("no id", func(_ *rig, c *call) { c.path = strings.Replace(c.path, hubID, "nope", 1) }, 404)
-				cell("id in upper case", func(_ *rig, c *call) { c.path = strings.Replace(c.path, hubID, strings.ToUpper(hubID), 1) }, op.ok)
+				run("wrong id", func(_ *env, c *call) { c.path = strings.Replace(c.path, hubID, noID, 1) }, 404)
+				run("no id", func(_ *env, c *call) { c.path = strings.Replace(c.path, hubID, "nope", 1) }, 404)
+				run("id in upper case", func(_ *env, c *call) { c.path = strings.Replace(c.path, hubID, strings.ToUpper(hubID), 1) }, op.ok)
 			}
 			if op.conditional {
-				cell("stale ETag", header("If-Match", `"0123456789abcdef.x"`), 412)
-				cell("weak ETag", func(r *rig, c *call) { c.header = map[string]string{"If-Match": "W/" + r.tag()} }, 412)
-				cell("current ETag", func(r *rig, c *call) { c.header = map[string]string{"If-Match": r.tag()} }, op.ok)
-				cell("one of some ETags", func(r *rig, c *call) { c.header = map[string]string{"If-Match": `"x", ` + r.tag()} }, op.ok)
-				cell("any ETag", header("If-Match", "*"), op.ok)
-				cell("ETag from before a back-off", func(r *rig, c *call) {
+				run("stale ETag", header("If-Match", `"0123456789abcdef.x"`), 412)
+				run("weak ETag", func(r *env, c *call) { c.header = map[string]string{"If-Match": "W/" + r.tag()} }, 412)
+				run("current ETag", func(r *env, c *call) { c.header = map[string]string{"If-Match": r.tag()} }, op.ok)
+				run("one of some ETags", func(r *env, c *call) { c.header = map[string]string{"If-Match": `"x", ` + r.tag()} }, op.ok)
+				run("any ETag", header("If-Match", "*"), op.ok)
+				run("ETag from before a back-off", func(r *env, c *call) {
 					c.header = map[string]string{"If-Match": r.tag()}
 					r.state.Store(&sinks.Health{State: sinks.StateBackingOff, Reason: "unreachable"})
 				}, op.ok)
@@ -105,23 +105,23 @@ func TestContract(t *testing.T) {
 			if !op.body {
 				return
 			}
-			cell("oversized", body(newHub[:1]+strings.Repeat(" ", maxBody)+newHub[1:]), 413)
-			cell("as large as may be", body(newHub+strings.Repeat(" ", maxBody-len(newHub))), op.ok)
-			cell("malformed JSON", body(newHub[:len(newHub)-1]+",}"), 400, mentions("line 1, column"))
-			cell("half of it", body(newHub[:50]), 400)
-			cell("a list", body("["+newHub+"]"), 400)
-			cell("no body", func(_ *rig, c *call) {
+			run("oversized", body(newHub[:1]+strings.Repeat(" ", maxBody)+newHub[1:]), 413)
+			run("as large as may be", body(newHub+strings.Repeat(" ", maxBody-len(newHub))), op.ok)
+			run("malformed JSON", body(newHub[:len(newHub)-1]+",}"), 400, mentions("line 1, column"))
+			run("half of it", body(newHub[:50]), 400)
+			run("a list", body("["+newHub+"]"), 400)
+			run("no body", func(_ *env, c *call) {
 				c.body, c.header = "", map[string]string{"Content-Type": "application/json"}
 			}, 400)
-			cell("form", header("Content-Type", "application/x-www-form-urlencoded"), 415)
-			cell("text", header("Content-Type", "text/plain"), 415)
-			cell("Latin 1", header("Content-Type", "application/json; charset=iso-8859-1"), 415)
-			cell("content type that is none", header("Content-Type", ";"), 415)
-			cell("compressed", header("Content-Encoding", "gzip"), 415)
-			cell("no content type", header("Content-Type", ""), op.ok)
-			cell("with a charset", header("Content-Type", "Application/JSON; charset=UTF-8"), op.ok)
-			cell("PascalCase keys", body(pascal.Replace(newHub)), op.ok)
-			cell("what was read", body(newHub[:1]+`"id":"x","status":5,"properties":{"a":"b"},"lastUpdatedUtc":"never",`+newHub[1:]), op.ok)
+			run("form", header("Content-Type", "application/x-www-form-urlencoded"), 415)
+			run("text", header("Content-Type", "text/plain"), 415)
+			run("Latin 1", header("Content-Type", "application/json; charset=iso-8859-1"), 415)
+			run("content type that is none", header("Content-Type", ";"), 415)
+			run("compressed", header("Content-Encoding", "gzip"), 415)
+			run("no content type", header("Content-Type", ""), op.ok)
+			run("with a charset", header("Content-Type", "Application/JSON; charset=UTF-8"), op.ok)
+			run("PascalCase keys", body(pascal.Replace(newHub)), op.ok)
+			run("what was read", body(newHub[:1]+`"id":"x","status":5,"properties":{"a":"b"},"lastUpdatedUtc":"never",`+newHub[1:]), op.ok)
 		})
 	}
 }
@@ -138,7 +138,7 @@ func mentions(text string) func(*testing.T, *httptest.ResponseRecorder) {
 }
 
 // tag is the hub's ETag.
-func (r *rig) tag() string {
+func (r *env) tag() string {
 	r.t.Helper()
 	return r.do(call{method: "GET", path: Base + "/endpoints/" + hubID}).Header().Get("ETag")
 }
@@ -146,7 +146,7 @@ func (r *rig) tag() string {
 // documentedStatuses are those of each operation in the OpenAPI document.
 func documentedStatuses(t *testing.T) map[string]map[int]bool {
 	t.Helper()
-	w := newRig(t).do(call{method: "GET", path: "/openapi.json"})
+	w := newEnv(t).do(call{method: "GET", path: "/openapi.json"})
 	document := decode[struct {
 		OpenAPI string
 		Paths   map[string]map[string]struct {
@@ -180,7 +180,7 @@ func documentedStatuses(t *testing.T) map[string]map[int]bool {
 
 // What is no operation.
 func TestNoOperation(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	for _, tt := range []struct {
 		method, path, token string
 		status              int

@@ -13,25 +13,25 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// viewer is Swagger UI, from the npm package swagger-ui-dist as its VERSION
-// says, compressed: the page works without any other site.
+// viewer is Swagger UI from the npm package swagger-ui-dist (see VERSION), compressed.
+// With it embedded, the page needs no other site.
 //
 //go:embed viewer
 var viewer embed.FS
 
-// pagePolicy lets the page load from here only. The viewer makes styles of its own.
+// pagePolicy allows the page to load from here only. The viewer uses inline styles.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// serveDocs serves the OpenAPI document, once all operations are in it, and
-// the page that shows it.
+// serveDocs serves the OpenAPI document and the page that shows it. It must be
+// called after all operations are registered.
 func serveDocs(mux *http.ServeMux, document *huma.OpenAPI) {
 	for _, path := range document.Paths {
 		for _, op := range []*huma.Operation{path.Get, path.Post, path.Put, path.Delete} {
 			if op == nil {
 				continue
 			}
-			delete(op.Responses, "422") // huma's word for a 400: see hookedError
+			delete(op.Responses, "422") // huma documents it for what is a 400 here: see newError
 			for status, response := range op.Responses {
 				describeHeaders(status, response)
 			}
@@ -65,7 +65,7 @@ func serveDocs(mux *http.ServeMux, document *huma.OpenAPI) {
 	}
 }
 
-// describeHeaders adds the headers that replies have besides those of their operation.
+// describeHeaders documents the headers that replies of all operations have.
 func describeHeaders(status string, r *huma.Response) {
 	header := func(name, description string) {
 		if r.Headers == nil {

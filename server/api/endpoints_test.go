@@ -21,7 +21,7 @@ import (
 
 // What v1's clients rely on, and what they get besides.
 func TestCreateGetUpdateDelete(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	w := r.do(call{method: "POST", path: Base + "/endpoints", body: newHub})
 	id := decode[string](t, w)
 	location := w.Header().Get("Location")
@@ -75,7 +75,7 @@ func TestCreateGetUpdateDelete(t *testing.T) {
 	}
 }
 
-func (r *rig) stored(id string) endpoints.Endpoint {
+func (r *env) stored(id string) endpoints.Endpoint {
 	r.t.Helper()
 	for _, e := range r.store.Current() {
 		if e.ID == id {
@@ -89,7 +89,7 @@ func (r *rig) stored(id string) endpoints.Endpoint {
 // The resource has every field that an endpoint has, its keys masked, and how
 // the endpoint is doing.
 func TestResource(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	e := r.stored(hubID)
 	e.Filter, e.LastUpdated = "type = 'x'", time.Now()
 	shown, _ := (&operations{r.options}).resource(e)
@@ -110,7 +110,7 @@ func TestResource(t *testing.T) {
 }
 
 func TestStatusOfEndpoint(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	get := func(header map[string]string) *httptest.ResponseRecorder {
 		return r.do(call{method: "GET", path: Base + "/endpoints/" + hubID, header: header})
 	}
@@ -144,7 +144,7 @@ func TestStatusOfEndpoint(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	old := time.Now().Add(-time.Hour).UTC()
 	r.do(call{method: "PUT", path: Base + "/endpoints/" + gridID, body: `{"type":"EventGrid","eventTypes":["UdfCustom"],"path":"topic.example.net","connectionString":"***"}`})
 	changed := r.stored(gridID).LastUpdated
@@ -213,7 +213,7 @@ func TestList(t *testing.T) {
 
 // Following the links gives every endpoint once.
 func TestPages(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	for range 5 {
 		r.do(call{method: "POST", path: "/endpoints", body: newHub})
 	}
@@ -236,7 +236,7 @@ func TestPages(t *testing.T) {
 
 // Who changed what, and nothing else, is in the log at its usual level.
 func TestAudit(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	client := map[string]string{clientRequestIDHeader: "mine\n" + strings.Repeat("x", 200)}
 	w := r.do(call{method: "POST", path: "/endpoints", body: newHub, header: client})
 	id := decode[string](t, w)
@@ -276,7 +276,7 @@ func TestAudit(t *testing.T) {
 // A store that can't be written says so, and one that doesn't answer, too.
 // A body that ends too early is the client's fault, or its network's.
 func TestCutOffBody(t *testing.T) {
-	r := newRig(t)
+	r := newEnv(t)
 	request := httptest.NewRequest(http.MethodPost, Base+"/endpoints", io.MultiReader(strings.NewReader(`{"type":`), iotest.ErrReader(io.ErrUnexpectedEOF)))
 	request.Header.Set("Authorization", "Bearer "+writer)
 	request.Header.Set("Content-Type", "application/json")
@@ -297,7 +297,7 @@ func TestStoreErrors(t *testing.T) {
 		"unknown":   {fmt.Errorf("%w: no answer", endpoints.ErrUnknown), 503, "not known whether the change took effect"},
 		"other":     {fmt.Errorf("disk full"), 503, "disk full"},
 	} {
-		r := newRig(t, func(o *Options) { o.Store = failing{o.Store, tt.err} })
+		r := newEnv(t, func(o *Options) { o.Store = failing{o.Store, tt.err} })
 		for _, c := range []call{
 			{method: "POST", path: "/endpoints", body: newHub},
 			{method: "PUT", path: Base + "/endpoints/" + hubID, body: newHub},

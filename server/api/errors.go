@@ -13,8 +13,7 @@ import (
 	"twinegress/endpoints"
 )
 
-// Error is an error reply in the shape of the v1 service, with all that is
-// wrong with a request by field.
+// Error is an error reply in v1's shape, with all mistakes of a request by field.
 type Error struct {
 	status int
 	header http.Header
@@ -25,7 +24,7 @@ type Error struct {
 	} `json:"error"`
 }
 
-// Detail is one thing that is wrong with a request.
+// Detail is one mistake of a request.
 type Detail struct {
 	Field   string `json:"field,omitempty" doc:"The field of the body, or the parameter; absent: the request as a whole"`
 	Message string `json:"message"`
@@ -33,13 +32,13 @@ type Detail struct {
 
 func (e *Error) Error() string { return e.Detail.Message }
 
-// GetStatus is huma's: the reply's HTTP status.
+// GetStatus returns the HTTP status; huma calls it.
 func (e *Error) GetStatus() int { return e.status }
 
-// GetHeaders is huma's: what the reply's header has besides.
+// GetHeaders returns further headers of the reply; huma calls it.
 func (e *Error) GetHeaders() http.Header { return e.header }
 
-// with adds to the reply's header.
+// with adds a header to the reply.
 func (e *Error) with(name, value string) *Error {
 	if e.header == nil {
 		e.header = make(http.Header)
@@ -56,20 +55,20 @@ func failure(status int, message string, details ...Detail) *Error {
 	return e
 }
 
-// init: huma makes its own errors with this, for each API of the process alike.
+// init sets how huma makes its own errors, which is global to the process.
 func init() {
-	huma.NewError = hookedError
+	huma.NewError = newError
 	huma.DefaultArrayNullable = false // our lists are never null
 }
 
-// unreadableBody is huma's message of a body that ends too early. It takes that
-// for a fault of its own.
+// unreadableBody is huma's message for a body that ends too early, to which it gives
+// the status 500.
 const unreadableBody = "cannot read request body"
 
-// hookedError gives huma's own errors our shape. Of an ErrorDetail the value is
-// left out: it may be a whole body, keys and all.
-func hookedError(status int, message string, errs ...error) huma.StatusError {
-	if status == http.StatusUnprocessableEntity { // huma's word for a 400
+// newError returns huma's own errors in v1's shape. It omits the value of an
+// ErrorDetail, which may be a whole body with its keys.
+func newError(status int, message string, errs ...error) huma.StatusError {
+	if status == http.StatusUnprocessableEntity { // huma uses it for what is a 400 here
 		status = http.StatusBadRequest
 	}
 	var details []Detail
@@ -94,7 +93,8 @@ func hookedError(status int, message string, errs ...error) huma.StatusError {
 	return failure(status, message, details...)
 }
 
-// invalid is the reply to an endpoint that isn't allowed, or not beside the others.
+// invalid returns the reply to an endpoint that isn't valid, or is in conflict with
+// others.
 func invalid(v endpoints.ValidationErrors) *Error {
 	status, message := http.StatusConflict, "the endpoint is in conflict with another"
 	details := make([]Detail, 0, len(v))
@@ -114,7 +114,7 @@ func invalid(v endpoints.ValidationErrors) *Error {
 	return failure(status, message+": "+strings.Join(lines, "; "), details...)
 }
 
-// fromStore says what a failed change means to the caller.
+// fromStore returns the reply to a failed change.
 func fromStore(err error) error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
@@ -135,8 +135,8 @@ func notFound(id string) *Error {
 	return failure(http.StatusNotFound, "there is no endpoint with the id "+echo(id))
 }
 
-// echo gives a short word that the caller sent, to be said again in a reply.
-// Anything else may be a key in the wrong place.
+// echo returns a short word of the request for a reply, and a stand-in for anything
+// else, which may be a key in the wrong place.
 func echo(s string) string {
 	if uuid.Validate(s) == nil {
 		return s

@@ -21,12 +21,12 @@ const (
 	maxClientRequestID    = 128
 )
 
-// handler is what every request passes on its way to the operations: it gets
-// its id, has to say who it is from, and is logged.
+// handler identifies, authenticates and logs every request before it reaches the
+// operations.
 type handler struct {
 	operations  *http.ServeMux
 	auth        authenticator
-	guesses     *limiters[netip.Prefix] // tokens that were refused
+	guesses     *limiters[netip.Prefix] // of refused tokens, by client network
 	calls       *limiters[string]       // requests, by caller
 	crossOrigin *http.CrossOriginProtection
 	log, audit  *zap.Logger
@@ -46,8 +46,8 @@ func newHandler(o Options, operations *http.ServeMux) *handler {
 	return h
 }
 
-// ServeHTTP lets nothing through without a token: not even the description of
-// the API, so that an open port tells nothing.
+// ServeHTTP serves nothing without a token, the API's description included, so that
+// an open port reveals nothing.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	id := uuid.NewString()
@@ -63,12 +63,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	who, refused := h.admit(r)
 	ids = append(ids, zap.String("who", who.name), zap.String("from", r.RemoteAddr))
 	log := h.log.With(ids...)
-	operation := "" // not the path itself, where somebody may have put a key
+	operation := "" // not the path, which may have a key in it
 	defer func() {
-		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so, too
+		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // as net/http does
 			log.Error("BUG: a request panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 			if answer.status == 0 {
-				reply(answer, hookedError(http.StatusInternalServerError, "").(*Error))
+				reply(answer, newError(http.StatusInternalServerError, "").(*Error))
 			}
 		}
 		log.Debug("request", zap.String("operation", operation), zap.Int("status", answer.status), zap.Duration("took", time.Since(start)))
@@ -78,11 +78,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Path == "/docs/" && r.Method == http.MethodGet {
-		w.Header().Set("Location", "../docs") // the page's links are relative, and so are right behind a proxy's prefix
+		w.Header().Set("Location", "../docs") // relative, as the page's links are, for a proxy's prefix
 		answer.WriteHeader(http.StatusPermanentRedirect)
 		return
 	}
-	// As the v1 service did: a slash at the end changes nothing.
+	// A slash at the end is ignored, as by the v1 service.
 	if path := strings.TrimRight(r.URL.Path, "/"); path != "" && path != r.URL.Path {
 		url := *r.URL
 		url.Path, url.RawPath = path, ""
@@ -93,8 +93,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.operations.ServeHTTP(answer, r)
 }
 
-// clientRequestID is what the client calls the request, as far as it may go
-// into a header and into the log.
+// clientRequestID returns the client's id of the request, bounded and without
+// control characters.
 func clientRequestID(r *http.Request) string {
 	id := strings.Map(func(c rune) rune {
 		if c > ' ' && c < 0x7f {
@@ -105,8 +105,8 @@ func clientRequestID(r *http.Request) string {
 	return id[:min(len(id), maxClientRequestID)]
 }
 
-// noOperation answers what no operation does: 405 where another method would
-// have found one.
+// noOperation replies to requests without an operation: 405 if the path has another
+// method, else 404.
 func (h *handler) noOperation(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -127,7 +127,7 @@ func (h *handler) noOperation(w http.ResponseWriter, r *http.Request) {
 	reply(w, failure(http.StatusMethodNotAllowed, "on this path there is only "+list).with("Allow", list))
 }
 
-// reply answers with an error, outside of huma.
+// reply writes an error outside of huma.
 func reply(w http.ResponseWriter, e *Error) {
 	for name, values := range e.header {
 		for _, v := range values {
@@ -143,7 +143,7 @@ func reply(w http.ResponseWriter, e *Error) {
 	_, _ = w.Write(body.Bytes()) // the client is gone if it fails
 }
 
-// statusWriter notes the status of a reply.
+// statusWriter records the status of a reply.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -163,5 +163,5 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap returns the writer for http.ResponseController.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -40,8 +40,8 @@ func hash(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// rig is an API on a store in memory, with two endpoints in it.
-type rig struct {
+// env is an API on a store in memory, with two endpoints in it.
+type env struct {
 	t       testing.TB
 	handler http.Handler
 	store   *endpoints.MemoryStore
@@ -51,10 +51,10 @@ type rig struct {
 	options Options
 }
 
-func newRig(t testing.TB, change ...func(*Options)) *rig {
+func newEnv(t testing.TB, change ...func(*Options)) *env {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
-	r := &rig{t: t, logs: logs}
+	r := &env{t: t, logs: logs}
 	r.state.Store(&sinks.Health{State: sinks.StateReady})
 	hub := endpoints.Endpoint{
 		ID: hubID, Name: "changes", Type: endpoints.TypeEventHub, EventTypes: []string{"SensorChange", "SpaceChange"}, Path: "hub",
@@ -89,19 +89,19 @@ func newRig(t testing.TB, change ...func(*Options)) *rig {
 	return r
 }
 
-// The rig is its own Pipeline, in which only the hub runs.
+// The env is its own Pipeline, in which only the hub runs.
 
-func (r *rig) Status() pipeline.Status {
+func (r *env) Status() pipeline.Status {
 	return pipeline.Status{Ingest: pipeline.IngestStatus{Records: 7}}
 }
 
-func (r *rig) EndpointStatus(id string) (pipeline.EndpointStatus, bool) {
+func (r *env) EndpointStatus(id string) (pipeline.EndpointStatus, bool) {
 	return pipeline.EndpointStatus{Routed: 3}, id == hubID
 }
 
-func (r *rig) Health(id string) (sinks.Health, bool) { return *r.state.Load(), id == hubID }
+func (r *env) Health(id string) (sinks.Health, bool) { return *r.state.Load(), id == hubID }
 
-func (r *rig) Retry(string) { r.retried.Add(1) }
+func (r *env) Retry(string) { r.retried.Add(1) }
 
 // call is one request; what isn't said is as a client does it right.
 type call struct {
@@ -110,7 +110,7 @@ type call struct {
 	header             map[string]string
 }
 
-func (r *rig) do(c call) *httptest.ResponseRecorder {
+func (r *env) do(c call) *httptest.ResponseRecorder {
 	r.t.Helper()
 	request := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)).WithContext(context.Background())
 	switch c.token {
@@ -137,7 +137,7 @@ func (r *rig) do(c call) *httptest.ResponseRecorder {
 }
 
 // check looks at what every reply has in common.
-func (r *rig) check(w *httptest.ResponseRecorder) {
+func (r *env) check(w *httptest.ResponseRecorder) {
 	r.t.Helper()
 	if len(w.Header().Get(requestIDHeader)) != 36 {
 		r.t.Errorf("request id %q", w.Header().Get(requestIDHeader))

@@ -11,17 +11,17 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// How fast a token can be guessed from one address: guessBurst refusals at
-// once, then guessRate a second. A caller who mistyped does not notice.
+// guessBurst and guessRate limit the refused tokens of one client network: so many at
+// once, then so many a second. A caller who mistypes a token stays below.
 const (
 	guessBurst = 20
 	guessRate  = 1
 )
 
-// limiters are rate limiters by key. They are two generations of a bounded
-// map: what was not asked for during a whole generation is forgotten, which by
-// then has its full allowance again unless somebody sends from more keys than
-// a generation holds, and who can do that is stopped by no limit per key.
+// limiters are rate limiters by key, in two generations of a bounded map. A limiter
+// that isn't used for a whole generation is removed; by then it has its full
+// allowance again, unless a client uses more keys than a generation holds, and
+// such a client no limit per key can stop.
 type limiters[K comparable] struct {
 	rate  rate.Limit
 	burst int
@@ -53,23 +53,23 @@ func (l *limiters[K]) of(key K) *rate.Limiter {
 	return one
 }
 
-// guesser is who a request comes from, as far as guessing goes. In IPv6 a
-// subscriber has a whole /64 to call from.
-func guesser(r *http.Request) netip.Prefix {
+// clientNetwork returns the network that a request comes from: an IPv4 address, or an
+// IPv6 /64, which one subscriber has.
+func clientNetwork(r *http.Request) netip.Prefix {
 	at, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return netip.Prefix{} // not from TCP: they share one limit
+		return netip.Prefix{} // not TCP: all share one limit
 	}
 	bits := 32
 	addr := at.Addr().Unmap()
 	if addr.Is6() {
 		bits = 64
 	}
-	prefix, _ := addr.Prefix(bits) // fails for an impossible number of bits only
+	prefix, _ := addr.Prefix(bits) // fails only for an invalid number of bits
 	return prefix
 }
 
-// tooMany is the reply to who asks too often.
+// tooMany returns the reply to a caller over the limit.
 func tooMany(l *rate.Limiter, message string) *Error {
 	missing := (1 - l.TokensAt(time.Now())) / float64(l.Limit())
 	seconds := max(1, int(math.Ceil(missing)))

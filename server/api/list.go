@@ -13,9 +13,8 @@ import (
 	"twinegress/endpoints"
 )
 
-// selection is what of the endpoints a list shows. huma calls Resolve with the
-// request: its own reading of a query is a matter of case, and takes a list
-// either with commas or repeated.
+// selection is the query of a list. It reads the query itself, in Resolve: huma's
+// parameters are case-sensitive, and a list is either repeated or has commas.
 type selection struct {
 	types       []endpoints.Type
 	eventTypes  []string
@@ -24,7 +23,7 @@ type selection struct {
 	url         url.URL
 }
 
-// listParameters describe the query.
+// listParameters documents the query.
 func listParameters() []*huma.Param {
 	zero := 0.0
 	number := &huma.Schema{Type: huma.TypeInteger, Minimum: &zero}
@@ -48,7 +47,7 @@ func someOf[T ~string](known []T) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString, Enum: words}}
 }
 
-// Resolve is huma's: it reads the query, and reports all that is wrong.
+// Resolve reads the query, and returns all mistakes; huma calls it.
 func (s *selection) Resolve(ctx huma.Context) []error {
 	s.url, s.top = ctx.URL(), -1
 	var details []Detail
@@ -56,7 +55,7 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 		details = append(details, Detail{Field: name, Message: fmt.Sprintf(format, args...)})
 	}
 	query, err := url.ParseQuery(s.url.RawQuery)
-	if err != nil { // what can't be read would be left out
+	if err != nil { // it would be ignored otherwise
 		wrong("", "has a ; or a %% that is not escaped: write %%3B, and %%25")
 	}
 	for name, values := range query {
@@ -82,7 +81,7 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 				s.skip = n
 			}
 		default:
-			// Ignored, a misspelled filter would list what it was to leave out.
+			// If it were ignored, a misspelled filter would list too much.
 			wrong(echo(name), "unknown parameter; known are types, eventTypes, timeUpdated, $top, $skip")
 		}
 	}
@@ -97,7 +96,7 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 	return []error{failure(400, "the query is not valid: "+strings.Join(lines, "; "), details...)}
 }
 
-// choices reads a list of words, each in its canonical spelling.
+// choices returns the words of a list in their canonical spelling.
 func choices[T ~string](values []string, known []T, unknown func(string)) (chosen []T) {
 	for _, value := range values {
 		for one := range strings.SplitSeq(value, ",") {
@@ -124,8 +123,8 @@ func unknown[T ~string](value string, known []T) string {
 	return fmt.Sprintf("unknown value %q; allowed are %s", echo(value), strings.Join(names, ", "))
 }
 
-// parseTime reads a time as v1's clients write it: .NET's DateTime may have no
-// zone, and is UTC then. A plus sign that was not escaped came as a space.
+// parseTime parses a time as v1's clients write it: .NET's DateTime without a zone is
+// UTC, and a plus sign that wasn't escaped is a space.
 func parseTime(s string) (time.Time, error) {
 	s = strings.ReplaceAll(s, " ", "+")
 	at, err := time.Parse(time.RFC3339Nano, s)
@@ -138,7 +137,8 @@ func parseTime(s string) (time.Time, error) {
 	return at, err
 }
 
-// of selects, in the order of the ids, which is the same on every copy.
+// of returns the selected page of a set, ordered by id, as on every copy, and the
+// query of the next page.
 func (s *selection) of(set []endpoints.Endpoint) (page []endpoints.Endpoint, next string) {
 	set = slices.DeleteFunc(set, func(e endpoints.Endpoint) bool { return !s.has(e) })
 	slices.SortFunc(set, func(a, b endpoints.Endpoint) int { return strings.Compare(a.ID, b.ID) })
@@ -158,7 +158,7 @@ func (s *selection) has(e endpoints.Endpoint) bool {
 		!e.LastUpdated.Before(s.timeUpdated)
 }
 
-// next is the same query, further on.
+// next returns the query of the next page.
 func (s *selection) next() string {
 	query := s.url.Query()
 	for name := range query {

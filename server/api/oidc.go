@@ -17,19 +17,18 @@ import (
 )
 
 const (
-	// issuerTimeout bounds each request to the issuer; a caller waits for two
-	// at most.
+	// issuerTimeout bounds each request to the issuer. A caller waits for at most
+	// two.
 	issuerTimeout = 5 * time.Second
-	// refreshAfter is how long a key that the issuer gave up can go on signing.
-	// A new key is looked for when the first token comes that it signed.
+	// refreshAfter bounds how long a key that the issuer withdrew is accepted. A new
+	// key is fetched with the first token that it signed.
 	refreshAfter = time.Hour
-	// retryAfter is how soon an issuer that didn't answer is asked again.
+	// retryAfter is the pause after a request to the issuer failed.
 	retryAfter = 5 * time.Second
 )
 
-// issuer checks the tokens of an OpenID Connect issuer. It asks the issuer for
-// nothing before the first token comes: that it can't be reached is no reason
-// not to move events.
+// issuer checks the tokens of an OpenID Connect issuer. It sends the issuer no
+// request before the first token: events flow even if it can't be reached.
 type issuer struct {
 	config.OIDC
 	client *http.Client
@@ -47,7 +46,7 @@ func newIssuer(o config.OIDC, log *zap.Logger) *issuer {
 		return nil
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableKeepAlives = true // it is asked once an hour
+	transport.DisableKeepAlives = true // there is a request an hour
 	return &issuer{
 		OIDC: o, log: log, now: time.Now,
 		client: &http.Client{Timeout: issuerTimeout, Transport: transport},
@@ -62,15 +61,15 @@ func CheckIssuer(ctx context.Context, o config.OIDC) error {
 	return err
 }
 
-// current gives the verifier, from a discovery that is not too old if the
-// issuer can be reached, else from the last one.
+// current returns the verifier of a recent discovery, or of the last one if the
+// issuer can't be reached.
 func (i *issuer) current(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.now().Before(i.due) {
 		return i.verifier, i.err
 	}
-	// Not ended along with this caller's request: others wait for it, too.
+	// It doesn't end with this caller's request: others wait for it, too.
 	provider, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), i.client), i.Issuer)
 	if err != nil {
 		i.due = i.now().Add(retryAfter)
@@ -80,8 +79,8 @@ func (i *issuer) current(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 		}
 		return i.verifier, i.err
 	}
-	// What the issuer signs with is in what was discovered; the library knows
-	// no algorithm without a public key, and takes RS256 where nothing is said.
+	// The issuer's algorithms come from the discovery. The library supports only
+	// those with a public key, and defaults to RS256.
 	i.verifier, i.err = provider.Verifier(&oidc.Config{ClientID: i.Audience, Now: i.now}), nil
 	i.due = i.now().Add(refreshAfter)
 	return i.verifier, nil
@@ -98,7 +97,7 @@ func (i *issuer) authenticate(ctx context.Context, token string) (caller, error)
 	case err == nil:
 	case ctx.Err() != nil:
 		return caller{}, ctx.Err()
-	case strings.Contains(err.Error(), "fetching keys"): // it has no type
+	case strings.Contains(err.Error(), "fetching keys"): // the error has no type
 		i.log.Warn("the keys of api.oidc's issuer can't be had", zap.String("issuer", i.Issuer), zap.Error(err))
 		return caller{}, errors.New("the keys of the issuer " + i.Issuer + " can't be had; the log says why")
 	default:
@@ -120,13 +119,13 @@ func (i *issuer) authenticate(ctx context.Context, token string) (caller, error)
 	return who, nil
 }
 
-// wanted says what gives a role.
+// wanted returns a text about the roles that a token needs.
 func (i *issuer) wanted() string {
 	return fmt.Sprintf("its claim %s must have %s or %s in it", i.RoleClaim, i.ReadRole, i.WriteRole)
 }
 
-// rolesIn finds the roles in a claim: a list, or a text with spaces. A claim's
-// name is taken as it is (some are URLs), else as a way into objects.
+// rolesIn returns the roles in a claim: a list, or a text with spaces. The claim's
+// name is a key (some are URLs), or else a path of keys with dots.
 func rolesIn(claims map[string]any, claim string) []string {
 	value, ok := claims[claim]
 	if first, rest, nested := strings.Cut(claim, "."); !ok && nested {
@@ -148,7 +147,7 @@ func rolesIn(claims map[string]any, claim string) []string {
 	return nil
 }
 
-// short makes a text that came from outside fit for a log and for a reply.
+// short returns a text from outside without control characters, cut to a length.
 func short(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {

@@ -135,9 +135,9 @@ func (p *identityProvider) token(change map[string]any) string {
 	return sign(p.t, jose.RS256, p.key, "one", p.claims(change))
 }
 
-func (p *identityProvider) rig(change ...func(*Options)) *rig {
+func (p *identityProvider) env(change ...func(*Options)) *env {
 	p.t.Helper()
-	return newRig(p.t, append([]func(*Options){func(o *Options) {
+	return newEnv(p.t, append([]func(*Options){func(o *Options) {
 		o.Config.OIDC = config.OIDC{Issuer: p.server.URL, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"}
 	}}, change...)...)
 }
@@ -190,7 +190,7 @@ func TestOIDC(t *testing.T) {
 		"one of ours":         {writer, 200, 201, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := p.rig()
+			r := p.env()
 			r.t = t
 			get := r.do(call{method: "GET", path: Base + "/endpoints", token: tt.token})
 			post := r.do(call{method: "POST", path: "/endpoints", body: newHub, token: tt.token})
@@ -210,7 +210,7 @@ func TestOIDC(t *testing.T) {
 // Who an issuer's token is from is in the log; roles may be inside objects.
 func TestOIDCNamesAndNestedRoles(t *testing.T) {
 	p := newIdentityProvider(t)
-	r := p.rig(func(o *Options) { o.Config.OIDC.RoleClaim = "realm_access.roles" })
+	r := p.env(func(o *Options) { o.Config.OIDC.RoleClaim = "realm_access.roles" })
 	token := p.token(map[string]any{
 		"preferred_username": "ann\n" + strings.Repeat("x", 200), "realm_access": map[string]any{"roles": []string{"twinegress.write"}},
 	})
@@ -232,7 +232,7 @@ func TestOIDCNamesAndNestedRoles(t *testing.T) {
 // Keys are asked for once, and again when a token comes that another key signed.
 func TestOIDCKeysAreCachedAndRotate(t *testing.T) {
 	p := newIdentityProvider(t)
-	r := p.rig()
+	r := p.env()
 	get := func(token string) int {
 		return r.do(call{method: "GET", path: Base + "/status", token: token}).Code
 	}
@@ -267,7 +267,7 @@ func TestOIDCKeysAreCachedAndRotate(t *testing.T) {
 // token comes that would make us look for a new one.
 func TestOIDCForgetsOldKeys(t *testing.T) {
 	p := newIdentityProvider(t)
-	i := newIssuer(p.rig().options.Config.OIDC, p.rig().options.Log)
+	i := newIssuer(p.env().options.Config.OIDC, p.env().options.Log)
 	now := time.Now()
 	i.now = func() time.Time { return now }
 	token := p.token(map[string]any{"exp": now.Add(100 * time.Hour).Unix()})
@@ -301,7 +301,7 @@ func TestOIDCForgetsOldKeys(t *testing.T) {
 func TestOIDCUnreachable(t *testing.T) {
 	p := newIdentityProvider(t)
 	p.fail("discovery")
-	r := p.rig()
+	r := p.env()
 	get := func(token string) *httptest.ResponseRecorder {
 		return r.do(call{method: "GET", path: Base + "/status", token: token})
 	}
@@ -317,7 +317,7 @@ func TestOIDCUnreachable(t *testing.T) {
 		t.Errorf("our own token: %d", w.Code)
 	}
 	p.fail("keys")
-	r = p.rig()
+	r = p.env()
 	if w := get(p.token(nil)); w.Code != 503 {
 		t.Errorf("keys: %d %s", w.Code, w.Body)
 	}

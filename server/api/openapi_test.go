@@ -13,7 +13,7 @@ var update = flag.Bool("update", false, "write docs/openapi.yaml as it is served
 // go test ./server/api -run OpenAPI -update
 func TestOpenAPIDocument(t *testing.T) {
 	const file = "../../docs/openapi.yaml"
-	served := newRig(t).do(call{method: "GET", path: "/openapi.yaml"})
+	served := newEnv(t).do(call{method: "GET", path: "/openapi.yaml"})
 	if served.Code != http.StatusOK {
 		t.Fatal(served.Body)
 	}

@@ -16,29 +16,29 @@ import (
 	"twinegress/endpoints"
 )
 
-// maxBody is the largest body that is read. huma refuses what fills its limit.
+// maxBody is the largest accepted body. huma's limit is exclusive.
 const maxBody = 1 << 20
 
-// changeTimeout bounds how long a caller waits for a store that doesn't answer.
+// changeTimeout bounds a change of the store.
 const changeTimeout = 20 * time.Second
 
-// operations are those on endpoints.
+// operations are the operations on endpoints.
 type operations struct{ Options }
 
-// ByID is the input of what is about one endpoint.
+// ByID is the input of an operation on one endpoint.
 type ByID struct {
 	ID string `path:"id" doc:"The endpoint's id" example:"568fd394-380b-46fa-925a-ebb96f658cce"`
 }
 
-// JSONBody is an endpoint as JSON. It is read by package endpoints, which knows
-// v1's ways and reports all that is wrong, not by huma.
+// JSONBody is an endpoint in JSON. Package endpoints decodes it, not huma: it is
+// compatible with v1's clients, and reports all mistakes at once.
 type JSONBody struct {
 	RawBody []byte `contentType:"application/json"`
 }
 
-// Resolve is huma's: it takes JSON only. Without a content type a body is
-// taken for JSON; but not with curl's own, which a page of another site could
-// send as well without asking first.
+// Resolve rejects bodies that aren't JSON; huma calls it. A body without a content
+// type is accepted; one with a form's, curl's default, is not: a page of another
+// site can send that without a preflight request.
 func (*JSONBody) Resolve(ctx huma.Context) []error {
 	given := ctx.Header("Content-Type")
 	media, parameters, err := mime.ParseMediaType(given)
@@ -122,8 +122,8 @@ func registerEndpoints(api huma.API, options Options) {
 
 var tags = []string{"endpoints"}
 
-// registerWithBody registers an operation whose body is an endpoint: huma
-// passes the bytes on, and only describes what is in them.
+// registerWithBody registers an operation whose body is an endpoint. huma documents
+// the body and passes its bytes on.
 func registerWithBody[I, O any](api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	op.MaxBodyBytes, op.SkipValidateBody = maxBody+1, true
 	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
@@ -133,13 +133,13 @@ func registerWithBody[I, O any](api huma.API, op huma.Operation, handle func(con
 	content.Examples = examples()
 }
 
-// examples are the documented bodies, one a kind of endpoint.
+// examples returns the documented bodies, one for each kind of endpoint.
 func examples() map[string]*huma.Example {
 	amqp := func(kind, path, eventTypes string) *huma.Example {
 		const namespace = "Endpoint=sb://NAMESPACE.servicebus.windows.net/;SharedAccessKeyName=POLICY;SharedAccessKey="
 		entity := ""
 		if eventTypes == endpoints.DeviceMessage {
-			entity = ";EntityPath=" + path // mandatory there
+			entity = ";EntityPath=" + path // mandatory for it
 		}
 		return &huma.Example{Value: map[string]any{
 			"type": kind, "eventTypes": strings.Split(eventTypes, ","), "path": path,
@@ -296,8 +296,8 @@ func indexOf(set []endpoints.Endpoint, id string) int {
 	return slices.IndexFunc(set, func(e endpoints.Endpoint) bool { return e.ID == id })
 }
 
-// audit says in the log who changed what. The fields are named only: what is
-// in them may be a key.
+// audit logs who changed what. It logs the names of fields, not their values, which
+// may be keys.
 func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoint, fields []string) {
 	log := requestOf(ctx).audit
 	if fields != nil {

@@ -6,8 +6,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// request is what the operations know of the request beyond their input: an
-// audit log that names it and who it is from.
+// request is what the operations get of a request besides their input: an audit log
+// with its ids and its caller.
 type request struct{ audit *zap.Logger }
 
 type requestKey struct{}
@@ -17,5 +17,5 @@ func withRequest(ctx context.Context, r request) context.Context {
 }
 
 func requestOf(ctx context.Context) request {
-	return ctx.Value(requestKey{}).(request) // every request passes the handler
+	return ctx.Value(requestKey{}).(request) // the handler sets it for every request
 }

@@ -11,20 +11,20 @@ import (
 	"twinegress/sinks"
 )
 
-// Endpoint is the v1 resource, with what came after v1: an endpoint, and how it
-// is doing. Of a body, the fields that are read only are ignored.
+// Endpoint is the resource: v1's fields and later ones. Read-only fields of a body
+// are ignored.
 type Endpoint struct {
 	endpoints.Document
 	Report
 }
 
-// Report is how an endpoint is doing, in the resource.
+// Report is the state of an endpoint, in the resource.
 type Report struct {
 	Status     string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
 	Properties map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint is Failed: reason, lastError, backOffUntil"`
 }
 
-// resource returns an endpoint as it is shown now, its keys masked.
+// resource returns an endpoint with its keys masked, and its state now.
 func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	now := o.state(e.ID)
 	r := Endpoint{e.Document(), Report{Status: now.status, Properties: map[string]string{}}}
@@ -40,7 +40,7 @@ func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	return r, now
 }
 
-// state is how an endpoint is doing, with its status in v1's words.
+// state is the state of an endpoint, with its v1 status.
 type state struct {
 	status string // one of the Status constants
 	sinks.Health
@@ -49,7 +49,7 @@ type state struct {
 func (o *operations) state(id string) state {
 	health, ok := o.Pipeline.Health(id)
 	if !ok {
-		return state{status: StatusProvisioning} // stored, and on its way to running
+		return state{status: StatusProvisioning} // stored, and not yet running
 	}
 	s := state{StatusReady, health}
 	switch health.State {
@@ -66,10 +66,10 @@ func (o *operations) state(id string) state {
 	return s
 }
 
-// etag identifies what GET answers. It has two parts: what was configured, and
-// how the endpoint is doing. If-Match compares the first alone, since a change
-// of the endpoint is not in conflict with one of its state; If-None-Match both,
-// since who polls wants to see the state change.
+// etag returns the entity tag of a GET. It has two parts: the configuration and the
+// state. If-Match compares the first only, since a change of the configuration
+// doesn't conflict with one of the state; If-None-Match compares both, since a
+// client that polls waits for the state to change.
 func etag(e endpoints.Endpoint, s state) string {
 	h := fnv.New32a()
 	for _, part := range []string{s.status, s.Reason, s.LastError, s.BackOffUntil.UTC().Format(time.RFC3339)} {
@@ -78,8 +78,8 @@ func etag(e endpoints.Endpoint, s state) string {
 	return `"` + strings.Trim(e.ETag(), `"`) + "." + strconv.FormatUint(uint64(h.Sum32()), 36) + `"`
 }
 
-// matches reports whether one of the tags of an If-Match or If-None-Match
-// header is tag, as far as part keeps of either.
+// matches reports whether one of the tags of an If-Match or If-None-Match header
+// equals tag, in the part that is compared.
 func matches(header []string, tag string, part func(string) string) bool {
 	for _, line := range header {
 		for one := range strings.SplitSeq(line, ",") {
@@ -92,17 +92,17 @@ func matches(header []string, tag string, part func(string) string) bool {
 	return false
 }
 
-// configured is the part of a tag that If-Match is about. A weak tag matches
-// nothing there (RFC 9110, section 13.1.1).
+// configured returns the part of a tag that If-Match compares. A weak tag never
+// matches there (RFC 9110, section 13.1.1).
 func configured(tag string) string {
 	before, _, _ := strings.Cut(strings.TrimSuffix(tag, `"`), ".")
 	return before
 }
 
-// weakly is the whole tag, for If-None-Match.
+// weakly returns the whole tag, which If-None-Match compares.
 func weakly(tag string) string { return strings.TrimPrefix(tag, "W/") }
 
-// checkMatch fails if the caller saw an older endpoint than the stored one.
+// checkMatch returns a 412 if If-Match has the tag of an older endpoint.
 func checkMatch(ifMatch []string, e endpoints.Endpoint) *Error {
 	if len(ifMatch) == 0 || matches(ifMatch, etag(e, state{}), configured) {
 		return nil

@@ -37,7 +37,7 @@ func TestViolations(t *testing.T) {
 				continue
 			}
 			t.Run(name+" "+op.method+strings.ReplaceAll(op.path, "/", "_"), func(t *testing.T) {
-				r := newRig(t)
+				r := newEnv(t)
 				if tt.beside != "" {
 					if w := r.do(call{method: "POST", path: "/endpoints", body: tt.beside}); w.Code != 201 {
 						t.Fatalf("what is there already: %s", w.Body)
