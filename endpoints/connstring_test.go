@@ -159,7 +159,7 @@ func FuzzParseConnectionString(f *testing.F) {
 			strings.Contains(fmt.Sprintf("%v %+v %#v %s", cs, cs, cs, masked(s)), marker) {
 			t.Fatalf("%q prints its key", s)
 		}
-		// Parsing the masked form gives the same but for the key: nothing is
+		// Parsing the masked form returns the same but for the key: nothing is
 		// lost and nothing slips from one part into another.
 		if cs.SharedAccessKey != "" {
 			again, err := ParseConnectionString(strings.Replace(cs.String(), "=***", "=x", 1))

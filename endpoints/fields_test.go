@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// other returns a value that e hasn't in a field.
+// other returns e with another value in a field.
 func other(t *testing.T, f field, e Endpoint) Endpoint {
 	t.Helper()
 	e = e.Clone()
@@ -26,8 +26,7 @@ func other(t *testing.T, f field, e Endpoint) Endpoint {
 	return e
 }
 
-// No field of an endpoint is forgotten anywhere: whatever is done with all of
-// them is done with a value of each.
+// Each field is compared, hashed, encoded, decoded and masked: none is forgotten.
 func TestEveryField(t *testing.T) {
 	base := hub(named("n"), func(e *Endpoint) { e.Filter = "$body.x > 1" }).canonical()
 	routing := []string{"name", "eventTypes", "overflow", "filter"} // and anything else needs a new connection
@@ -90,7 +89,7 @@ func TestEveryField(t *testing.T) {
 			}
 		})
 	}
-	// What the services know of each.
+	// The tag can't be missing on these.
 	for _, name := range []string{"connectionString", "secondaryConnectionString"} {
 		if !fieldNamed(name).secret {
 			t.Errorf("%s is no secret", name)
@@ -144,7 +143,7 @@ func TestEveryEnum(t *testing.T) {
 	}
 }
 
-// A field that nobody would know what to do with ends the process at once.
+// A field that isn't supported ends the process at once.
 func TestFieldsThatAreNotKnown(t *testing.T) {
 	for name, typ := range map[string]reflect.Type{
 		"no key": reflect.TypeFor[struct{ A string }](),
@@ -182,7 +181,7 @@ func TestETag(t *testing.T) {
 	}
 }
 
-// The order of the event types is no difference, but shows in Diff and the ETag.
+// The order of the event types matters to Diff and the ETag, not to Equal.
 func TestEqualEventTypes(t *testing.T) {
 	with := func(types ...string) Endpoint { return hub(func(e *Endpoint) { e.EventTypes = types }) }
 	a := with(SensorChange, SpaceChange)

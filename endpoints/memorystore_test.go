@@ -20,8 +20,7 @@ func TestMemoryStore(t *testing.T) {
 	})
 }
 
-// What Load returned isn't delivered again; a change while nobody watches is what
-// Watch begins with.
+// Watch doesn't deliver what Load returned, and begins with a change from before it.
 func TestMemoryStoreBeforeWatch(t *testing.T) {
 	if _, err := endpoints.NewMemoryStore([]endpoints.Endpoint{{}}, endpoints.Options{}); err == nil {
 		t.Error("an invalid set is taken")

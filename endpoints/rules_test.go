@@ -16,11 +16,10 @@ import (
 	"twinegress/endpoints"
 )
 
-// ruleFiles hold the rules about an endpoint: what they say in words is what a
-// violation says.
+// ruleFiles contain the rules about an endpoint: their texts are violations.
 var ruleFiles = []string{"validate.go", "set.go", "types.go", "connstring.go", "identity.go", "decode.go", "mask.go"}
 
-// elsewhere is how those begin that no body can bring about, and why.
+// elsewhere are the beginnings of those that no body can cause, and why.
 var elsewhere = map[string]string{
 	"id: must be a UUID":                         "an id in a body is ignored",
 	"id: is already that of":                     "every endpoint of the API gets an id of its own",

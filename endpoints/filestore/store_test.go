@@ -192,7 +192,7 @@ func TestFollowReadsOnceTheFileIsQuiet(t *testing.T) {
 		after(time.Millisecond)
 		w.want(t, "a b")
 		w.wantLogged(t, 1, 0) // half a write was not read
-		w.signal()            // somebody else's file in the same directory
+		w.signal()            // another file in the same directory
 		after(time.Second)
 		w.want(t, "a b")
 	})
@@ -237,7 +237,7 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 			t.Errorf("logged %v", fields)
 		}
 
-		w.signal() // nothing new: not told again
+		w.signal() // nothing new: not logged again
 		after(time.Hour)
 		w.wantLogged(t, 0, 1)
 
@@ -251,8 +251,8 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 	})
 }
 
-// Keys in the clear that others can read are told of, and after a write they
-// can't. Where there are none, the file's permissions are its owner's affair.
+// A warning is logged if other users can read keys in the clear; after a write they
+// can't. Without such keys the file's permissions are not changed.
 func TestOthersCanRead(t *testing.T) {
 	sealed := storetest.Keyring(t, storetest.AgeKey(t))
 	identity := `[{"type":"ServiceBus","eventTypes":["SpaceChange"],"path":"t","connectionString":"Endpoint=sb://ns.servicebus.windows.net/","authentication":"identityBased"}]`

@@ -27,7 +27,7 @@ func loaded(t *testing.T, path string) *Store {
 	return s
 }
 
-// What a write leaves must be what a person would want to edit.
+// The written file is one that a user would want to edit.
 func TestWhatIsWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	write(t, path, set("first", "second"))
@@ -88,7 +88,7 @@ func TestWhatIsWritten(t *testing.T) {
 	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
 		t.Errorf("left lying about: %v, %v", left, err)
 	}
-	// And a change while nobody watches is what Watch begins with.
+	// Watch begins with a change from before it.
 	ctx, stop := context.WithCancel(t.Context())
 	var got []endpoints.Endpoint
 	storetest.Must(t, s.Watch(ctx, func(set []endpoints.Endpoint) { got = set; stop() }))
@@ -107,7 +107,7 @@ func TestChangeKeepsAnEditByHand(t *testing.T) {
 	write(t, path, set("a"))
 	s := loaded(t, path)
 
-	write(t, path, set("a", "b")) // and nobody watches
+	write(t, path, set("a", "b")) // without a Watch
 	got, err := s.Change(t.Context(), storetest.Add(storetest.Hub("c", func(e *endpoints.Endpoint) { e.Path = "c" })))
 	storetest.Must(t, err)
 	if pathsOf(got) != "a b c" {
@@ -209,8 +209,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// An edit by hand right behind a write, read before the write has noted what it
-// wrote: what is in the file last is in force, and not what was written.
+// An edit by hand right after a write may be read before the write returns: the
+// last content of the file is in force, not the written one.
 func TestEditRightBehindAWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
 	write(t, path, set("a"))

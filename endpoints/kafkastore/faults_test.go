@@ -25,7 +25,7 @@ import (
 	"twinegress/endpoints/storetest"
 )
 
-// tapped is a connection that a test has a say in.
+// tapped is a connection that a test intercepts.
 type tapped struct {
 	net.Conn
 	reading func() error                       // before each answer is read
@@ -56,7 +56,7 @@ func dialer(wrap func(net.Conn) net.Conn) kgo.Opt {
 	})
 }
 
-// A copy that lags behind must not decide by what it has seen so far.
+// A copy that lags behind must read to the end before it decides.
 func TestChangeReadsToTheEndFirst(t *testing.T) {
 	c := anyCluster(t)
 	a := c.start(t, c.keys)
@@ -103,8 +103,8 @@ func TestChangeReadsToTheEndFirst(t *testing.T) {
 	}
 }
 
-// The answer to a commit is lost, and another copy asks for the transactional
-// id before it can be asked again: nobody says whether it was committed.
+// The reply to a commit is lost, and another copy fences this one before it can ask
+// again: only the topic shows whether it was committed.
 func TestLostAnswerToACommit(t *testing.T) {
 	c := anyCluster(t)
 	var lose, lost atomic.Bool
@@ -145,8 +145,8 @@ func TestLostAnswerToACommit(t *testing.T) {
 	}
 }
 
-// A broker that takes a write and never answers doesn't hold up the end: what
-// it was given outlives the attempt's context.
+// A broker that accepts a write and never replies doesn't delay the end, although
+// the record in flight outlives the attempt's context.
 func TestSilentBroker(t *testing.T) {
 	c := newCluster(t)
 	var silent atomic.Bool
@@ -179,8 +179,8 @@ func TestSilentBroker(t *testing.T) {
 	a.stop(t)
 }
 
-// A client that says it committed is believed once the records are read back:
-// franz-go has been seen to abort instead.
+// A reported commit counts once the records are read back: franz-go has been seen to
+// abort instead.
 func TestCommitThatWasAnAbort(t *testing.T) {
 	c := anyCluster(t)
 	var turned atomic.Bool
@@ -201,7 +201,7 @@ func TestCommitThatWasAnAbort(t *testing.T) {
 	}
 }
 
-// A commit that fails without saying whether it did is looked up, and was none.
+// The outcome of a commit that failed is read from the topic: it was aborted.
 func TestCommitThatDidNotHappen(t *testing.T) {
 	c := newCluster(t)
 	a := c.start(t, c.keys)
@@ -217,7 +217,7 @@ func TestCommitThatDidNotHappen(t *testing.T) {
 	}
 }
 
-// While it can't be known, the caller is told so.
+// ErrUnknown is returned while the outcome isn't known.
 func TestUnknownOutcome(t *testing.T) {
 	c := newCluster(t)
 	a := c.start(t, c.keys)
@@ -380,7 +380,7 @@ func TestCompaction(t *testing.T) {
 	eventually(t, "the one from before follows", func() bool { return storetest.Names(a.Current()) == storetest.Names(set) })
 }
 
-// What can't be read holds nothing up, and stays what it was.
+// A record that can't be read delays nothing, and leaves its endpoint as it was.
 func TestRecordsThatCantBeRead(t *testing.T) {
 	c := anyCluster(t)
 	a := c.start(t, c.keys)
@@ -420,8 +420,7 @@ func TestRecordsThatCantBeRead(t *testing.T) {
 	}
 }
 
-// Whoever else writes to the topic can put in what our own writers wouldn't.
-// Every copy makes the same of it.
+// A foreign writer can cause conflicts. Every copy resolves them in the same way.
 func TestConflictsFromElsewhere(t *testing.T) {
 	c := anyCluster(t)
 	a := c.start(t, c.keys)

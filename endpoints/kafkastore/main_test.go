@@ -119,7 +119,7 @@ func (c *cluster) start(t testing.TB, k *secrets.Keyring, connect ...kgo.Opt) *r
 	return r
 }
 
-// stop ends the copy, and makes sure that its logs tell no secret.
+// stop ends the copy, and checks that its logs show no secret.
 func (r *running) stop(t testing.TB) {
 	t.Helper()
 	r.kill()

@@ -72,7 +72,7 @@ func testChange(t *testing.T, s *env) {
 		t.Fatalf("added another one: %v", set)
 	}
 
-	// edit's set is its own: what it writes there and then gives up is nowhere.
+	// edit gets a copy: what it writes there and doesn't return has no effect.
 	stop := errors.New("no")
 	if _, err := s.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		set[0].EventTypes[0] = "scribble"

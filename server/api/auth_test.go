@@ -53,7 +53,7 @@ func TestAuthentication(t *testing.T) {
 	}
 }
 
-// Tokens can't be guessed fast, from one address; nobody else notices.
+// Refused tokens from one network are limited; other networks are not affected.
 func TestGuessing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newEnv(t)
@@ -96,7 +96,7 @@ func TestGuessing(t *testing.T) {
 	})
 }
 
-// A caller gets so many requests a second, and no other caller pays for it.
+// Each caller has a rate limit of its own.
 func TestRateLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newEnv(t, func(o *Options) { o.Config.RateLimit = 100 })

@@ -211,7 +211,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// Following the links gives every endpoint once.
+// The links lead to every endpoint once.
 func TestPages(t *testing.T) {
 	r := newEnv(t)
 	for range 5 {
@@ -273,8 +273,7 @@ func TestAudit(t *testing.T) {
 	}
 }
 
-// A store that can't be written says so, and one that doesn't answer, too.
-// A body that ends too early is the client's fault, or its network's.
+// A body that ends too early is a 400.
 func TestCutOffBody(t *testing.T) {
 	r := newEnv(t)
 	request := httptest.NewRequest(http.MethodPost, Base+"/endpoints", io.MultiReader(strings.NewReader(`{"type":`), iotest.ErrReader(io.ErrUnexpectedEOF)))

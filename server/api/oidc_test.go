@@ -283,7 +283,7 @@ func TestOIDCForgetsOldKeys(t *testing.T) {
 	if err := check(); err != nil {
 		t.Errorf("cached: %v", err)
 	}
-	// An issuer that is out of reach then locks nobody out.
+	// An issuer that can't be reached then locks no caller out.
 	p.fail("discovery")
 	now = now.Add(2 * time.Minute)
 	if err := check(); err != nil {
@@ -296,7 +296,7 @@ func TestOIDCForgetsOldKeys(t *testing.T) {
 	}
 }
 
-// An issuer that can't be reached is told apart from a bad token, and is
+// An issuer that can't be reached is distinguished from a bad token, and is
 // asked again; our own tokens work meanwhile.
 func TestOIDCUnreachable(t *testing.T) {
 	p := newIdentityProvider(t)
