@@ -229,7 +229,7 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 		after(time.Second)
 		w.want(t)
 		if !w.Stale() {
-			t.Error("a broken edit doesn't show")
+			t.Error("a broken edit isn't stale")
 		}
 		w.wantLogged(t, 0, 1)
 		fields := w.logs.All()[0].ContextMap()
@@ -246,7 +246,7 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 		after(time.Second)
 		w.want(t, "a c")
 		if w.Stale() {
-			t.Error("a broken edit that was mended still shows")
+			t.Error("a corrected edit is stale")
 		}
 	})
 }
@@ -302,7 +302,7 @@ func TestFollowSurvivesTheFilesAbsence(t *testing.T) {
 		}
 		w.want(t)
 		if !w.Stale() {
-			t.Error("that the file is gone doesn't show")
+			t.Error("a missing file isn't stale")
 		}
 		write(t, w.path, set("a", "d"))
 		w.signal()
