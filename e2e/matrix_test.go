@@ -104,7 +104,7 @@ func TestKillMatrix(t *testing.T) {
 	t.Log("\n" + table.String())
 }
 
-// planRounds gives each mode its faults, so that over the rounds every fault
+// planRounds assigns each mode its faults, so that over the rounds every fault
 // meets every mode.
 func planRounds(n int) map[mode][]fault {
 	chosen := faults
@@ -226,7 +226,7 @@ func (m *matrix) round(f fault) result {
 func (m *matrix) check(f fault, r result) {
 	m.t.Helper()
 	for what, n := range map[string]int{
-		"lost": r.Lost, "out of order": r.Reordered, "dropped": r.dropped,
+		"lost": r.Lost, "out of order": r.Reordered, "in another partition of the hub": r.Misplaced, "dropped": r.dropped,
 		"repeated although they were committed": r.Behind,
 		"commits ahead of the outcomes":         r.ahead, "commits that went back": r.back,
 	} {

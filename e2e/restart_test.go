@@ -24,7 +24,7 @@ func (h *harness) everyType() []env.Endpoint {
 // in flight is repeated; nothing at all when it is stopped in order.
 func restarts(signal syscall.Signal) func(*harness) {
 	return func(h *harness) {
-		const total = 20_000
+		const total = 12_000
 		h.SetEndpoints(h.everyType()...)
 		h.Produce(h.Events(total)...)
 		h.slowDown(everywhere...)

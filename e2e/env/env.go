@@ -49,7 +49,7 @@ func EventuallyWithin(t testing.TB, limit time.Duration, what string, holds func
 	t.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(25 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
 		select {
