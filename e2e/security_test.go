@@ -3,83 +3,46 @@
 package e2e
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/e2e/env"
+	"twinegress/internal/certtest"
 	"twinegress/internal/kafkatest"
 )
 
-// certificates makes an authority, a certificate for the broker and one for a
-// client, and gives the directory: ca.pem, and of each both key and certificate
-// in one file (broker.pem, client.pem), as Kafka wants them.
+// certificates writes broker.pem and client.pem, each both a certificate and its
+// key in one file, as Kafka wants them, and ca.pem, which trusts both, and
+// returns their directory.
 func certificates(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	caKey, ca := certificate(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "e2e authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}, nil, nil)
-	save := func(name string, blocks ...*pem.Block) {
-		t.Helper()
-		var b bytes.Buffer
-		for _, block := range blocks {
-			if err := pem.Encode(&b, block); err != nil {
+	var trusted []byte
+	for _, who := range []string{"broker", "client"} {
+		cert, key := filepath.Join(dir, who+".crt"), filepath.Join(dir, who+".key")
+		certtest.Write(t, cert, key)
+		var both []byte
+		for _, file := range []string{key, cert} {
+			content, err := os.ReadFile(file)
+			if err != nil {
 				t.Fatal(err)
 			}
+			both = append(both, content...)
+			if file == cert {
+				trusted = append(trusted, content...)
+			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, who+".pem"), both, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	save("ca.pem", &pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})
-	for _, who := range []string{"broker", "client"} {
-		key, cert := certificate(t, &x509.Certificate{
-			Subject: pkix.Name{CommonName: who}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		}, ca, caKey)
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		save(who+".pem", &pem.Block{Type: "PRIVATE KEY", Bytes: der}, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), trusted, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	return dir
-}
-
-// certificate makes a key and its certificate, signed by a parent or by itself.
-func certificate(t *testing.T, template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-	if parent == nil {
-		parent, parentKey = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key, cert
 }
 
 // Every way of logging in that the configuration knows, over TLS.
