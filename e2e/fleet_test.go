@@ -11,7 +11,7 @@ type fleet struct {
 	copies     []*replica
 }
 
-// areShared tells whether the copies have all partitions between them, each
+// areShared reports whether the copies have all partitions between them, each
 // one once, and everyone has some.
 func (f *fleet) areShared() bool {
 	owners := f.owners()
@@ -25,7 +25,7 @@ func (f *fleet) areShared() bool {
 	return n == f.partitions && len(owners) == f.partitions && len(having) == len(f.copies)
 }
 
-// owners tells which copy has a partition.
+// owners returns which copy has a partition.
 func (f *fleet) owners() map[int32]string {
 	owners := make(map[int32]string)
 	for _, r := range f.copies {
@@ -36,7 +36,7 @@ func (f *fleet) owners() map[int32]string {
 	return owners
 }
 
-// evenly tells whether no copy has more than one partition more than another.
+// evenly reports whether no copy has more than one partition more than another.
 func (f *fleet) evenly() bool {
 	least, most := f.partitions, 0
 	for _, r := range f.copies {

@@ -28,7 +28,7 @@ type load struct {
 	idle       *sync.Cond
 	partitions int
 	paused     bool
-	made       map[int32]int64           // events given to the client
+	made       map[int32]int64           // events handed to the client
 	stored     map[int32][]time.Duration // when they were stored, on the ledger's clock, by offset
 	unanswered int
 	err        error
@@ -71,7 +71,7 @@ func (l *load) run(ctx context.Context) {
 	}
 }
 
-// produce gives one event to the client; false while the load is paused.
+// produce hands one event to the client; it returns false while the load is paused.
 func (l *load) produce(ctx context.Context, n int) bool {
 	l.mu.Lock()
 	if l.paused {

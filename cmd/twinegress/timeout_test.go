@@ -59,7 +59,7 @@ type slowClient struct {
 	background sync.WaitGroup
 }
 
-// serverEnd tells when the server closes it.
+// serverEnd calls close when the server closes it.
 type serverEnd struct {
 	net.Conn
 	close func()

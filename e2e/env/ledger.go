@@ -13,7 +13,7 @@ import (
 // Ledger is what the receivers saw: at each entity, for each Kafka partition,
 // every event in the order of its arrival. An event is known by its place in
 // Kafka, which its message id is. (Event Grid's events have no message id;
-// Event gives them an id of the same form.)
+// those of Event have an id of the same form.)
 //
 // Their producer writes each partition without a gap, so the next event that
 // arrives for the first time has to be the next offset.
