@@ -20,7 +20,6 @@ import (
 	"twinegress/bench/feed"
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
-	"twinegress/sinks"
 )
 
 // Options are the options of a demo.
@@ -126,7 +125,7 @@ func (d *demo) play(ctx context.Context) (*report, error) {
 	defer stopFeed()
 	fed := make(chan error, 1)
 	d.started = time.Now()
-	d.sample() // the baseline of the first frame
+	d.window.add(d.now()) // the baseline of the first frame
 	go func() { fed <- d.feed(feeding) }()
 
 	feedErr, err := d.watch(fed, stopped, stopFeed)
@@ -192,15 +191,15 @@ func (d *demo) watch(fed, stopped <-chan error, stopFeed func()) (feedErr, err e
 		case <-tick.C:
 			d.show("")
 		case <-storyTick:
-			ended, err := d.story.advance(d.moment())
+			storyErr = d.story.advance(d.now())
 			d.announce()
-			if storyErr = err; err != nil || ended && d.Duration > 0 {
+			if storyErr != nil || d.story.over() && d.Duration > 0 {
 				storyTick = nil
 				stopFeed()
 			}
 		case feedErr := <-fed:
 			if d.story != nil && storyErr == nil {
-				storyErr = d.story.finish(d.moment())
+				storyErr = d.story.finish(d.now())
 				d.announce()
 			}
 			return errors.Join(feedErr, storyErr), nil
@@ -262,37 +261,27 @@ func (d *demo) unsettled() int64 {
 	return left
 }
 
-// moment returns the input of a story's step.
-func (d *demo) moment() (at time.Duration, all []sinks.Snapshot, lag int64) {
+// now takes a sample.
+func (d *demo) now() sample {
 	p := d.app.Pipeline
-	return time.Since(d.started), p.Snapshots(), p.Ingest().Lag
+	return sample{at: time.Since(d.started), produced: d.acked.Load(), lag: p.Ingest().Lag, endpoints: p.Snapshots()}
 }
 
 // announce shows the new lines of the story.
 func (d *demo) announce() {
-	if d.story == nil {
-		return
-	}
-	for _, line := range d.story.news(time.Since(d.started)) {
+	for _, line := range d.story.news() {
 		d.view.announce(line)
 	}
 }
 
 // show takes a sample and shows its frame.
 func (d *demo) show(notice string) {
-	frame := d.sample()
+	frame := d.window.add(d.now())
 	frame.notice = notice
-	d.announce()
-	d.view.show(frame)
-}
-
-func (d *demo) sample() frame {
-	at, all, lag := d.moment()
-	frame := d.window.add(sample{at: d.started.Add(at), produced: d.acked.Load(), snapshots: all})
-	frame.uptime, frame.lag = at, lag
 	if d.story != nil {
-		d.story.observe(at, all, lag) // so that it agrees with the table
+		d.story.observe(frame.sample) // so that it agrees with the table
 		frame.story = d.story.lines()
+		d.announce()
 	}
-	return frame
+	d.view.show(frame)
 }

@@ -62,12 +62,23 @@ func TestDemoReportsAsJSON(t *testing.T) {
 	}
 }
 
-func TestDemoEndsAfterItsDuration(t *testing.T) {
+// A demo ends after its duration, or with a feed of so many events: then the
+// fault is repaired, and queued events are delivered.
+func TestDemoReportsAsText(t *testing.T) {
 	leavesNothing(t)
-	var out, errOut bytes.Buffer
-	err := Run(t.Context(), Options{Rate: 500, Duration: 300 * time.Millisecond}, &out, &errOut)
-	if err != nil || !strings.Contains(out.String(), "\nOK: ") || !strings.Contains(out.String(), "twin-alerts") {
-		t.Errorf("%v\n%s%s", err, &errOut, &out)
+	throttled, err := FindScenario("throttled")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, o := range map[string]Options{
+		"twin-alerts":   {Rate: 500, Duration: 300 * time.Millisecond},
+		"450 events in": {Scenario: throttled, Events: 450, Rate: 300, Duration: 4 * time.Second},
+	} {
+		var out, errOut bytes.Buffer
+		err := Run(t.Context(), o, &out, &errOut)
+		if err != nil || !strings.Contains(out.String(), "\nOK: ") || !strings.Contains(out.String(), want) {
+			t.Errorf("%v\n%s%s", err, &errOut, &out)
+		}
 	}
 }
 

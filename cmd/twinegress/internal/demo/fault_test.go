@@ -149,18 +149,3 @@ func (r *faultRun) announced(t *testing.T, texts ...string) {
 		}
 	}
 }
-
-// A story ends with a feed of --events: the fault is repaired, and queued events
-// are delivered.
-func TestDemoFaultWithEvents(t *testing.T) {
-	leavesNothing(t)
-	scenario, err := FindScenario("throttled")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out, errOut bytes.Buffer
-	err = Run(t.Context(), Options{Scenario: scenario, Events: 450, Rate: 300, Duration: 4 * time.Second}, &out, &errOut)
-	if err != nil || !strings.Contains(out.String(), "\nOK: ") || !strings.Contains(out.String(), "450 events in") {
-		t.Errorf("%v\n%s%s", err, &out, &errOut)
-	}
-}

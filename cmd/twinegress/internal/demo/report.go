@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,7 @@ func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *repo
 		all.Add(&snap.Counts.Latency)
 		r.Endpoints = append(r.Endpoints, e)
 	}
-	slices.SortStableFunc(r.Endpoints, func(a, b endpointReport) int { return rank(a.Name) - rank(b.Name) })
+	slices.SortStableFunc(r.Endpoints, func(a, b endpointReport) int { return cmp.Compare(rank(a.Name), rank(b.Name)) })
 	r.Latency = latencyOf(&all)
 	if feedErr != nil {
 		r.problem("%v", feedErr)

@@ -36,17 +36,8 @@ type message struct {
 	text string
 }
 
-// condition is a predicate of scenarios.
-type condition func(*moment) bool
-
-// moment is the input of conditions.
-type moment struct {
-	sinks.Snapshot                  // the scenario's endpoint
-	all            []sinks.Snapshot // every endpoint
-	lag, usualLag  int64            // now, and just before the fault
-	start          *sinks.Snapshot  // at the start of the present step
-	observed       bool             // what the step expects has been true since then
-}
+// condition is a predicate of scenarios, about the story's present moment.
+type condition func(*story) bool
 
 // tuning is the settings that a scenario adapts to the length of its fault: with
 // the defaults, the same sequence takes minutes.
@@ -153,7 +144,7 @@ var Scenarios = []Scenario{
 		repairHeadline: "the service of twin-alerts takes every event again",
 		// 8 of 96 rooms have that name, which only UdfCustom events have in them.
 		fault:       emulator.Fault{Poison: "Galois"},
-		takesEffect: func(m *moment) bool { return m.Counts.Dropped[event.Rejected] > 0 },
+		takesEffect: func(s *story) bool { return s.now.Counts.Dropped[event.Rejected] > 0 },
 		recovered:   delivers,
 		during:      []message{{observed, "such an event is found by halving and set aside; all others arrive"}},
 		after:       []message{{always, "the refused events, and no others, are in the dead-letter topic"}},
@@ -182,34 +173,34 @@ var (
 	}
 )
 
-func always(*moment) bool        { return true }
-func observed(m *moment) bool    { return m.observed }
-func holdsBack(m *moment) bool   { return m.HoldsBack }
-func onSecondary(m *moment) bool { return m.Key == sinks.Secondary }
-func ready(m *moment) bool       { return m.State == sinks.StateReady }
+func always(*story) bool        { return true }
+func observed(s *story) bool    { return s.observed }
+func holdsBack(s *story) bool   { return s.now.HoldsBack }
+func onSecondary(s *story) bool { return s.now.Key == sinks.Secondary }
+func ready(s *story) bool       { return s.now.State == sinks.StateReady }
 
 func in(state sinks.State) condition {
-	return func(m *moment) bool { return m.State == state }
+	return func(s *story) bool { return s.now.State == state }
 }
 
 // delivers is true after a delivery in this step: an endpoint is also ready
 // before it notices a fault.
-func delivers(m *moment) bool {
-	return ready(m) && m.Counts.Delivered > m.start.Counts.Delivered
+func delivers(s *story) bool {
+	return ready(s) && s.now.Counts.Delivered > s.start.Counts.Delivered
 }
 
 // drops is true after a drop in this step.
-func drops(m *moment) bool { return m.Counts.DroppedTotal() > m.start.Counts.DroppedTotal() }
+func drops(s *story) bool { return s.now.Counts.DroppedTotal() > s.start.Counts.DroppedTotal() }
 
 // caughtUp compares the lag with that before the fault, which is never zero while
 // a feed runs.
-func caughtUp(m *moment) bool {
-	return ready(m) && !m.HoldsBack && m.lag <= 2*m.usualLag+1000
+func caughtUp(s *story) bool {
+	return ready(s) && !s.now.HoldsBack && s.lag <= 2*s.usualLag+1000
 }
 
 // allDeliver is true once every endpoint has delivered an event.
-func allDeliver(m *moment) bool {
-	return len(m.all) > 0 && !slices.ContainsFunc(m.all, func(s sinks.Snapshot) bool { return s.Counts.Delivered == 0 })
+func allDeliver(s *story) bool {
+	return len(s.endpoints) > 0 && !slices.ContainsFunc(s.endpoints, func(e sinks.Snapshot) bool { return e.Counts.Delivered == 0 })
 }
 
 // FindScenario returns a scenario, or an error that names all of them.

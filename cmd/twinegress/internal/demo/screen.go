@@ -46,12 +46,16 @@ func (v *screenView) show(f frame) {
 // lines returns the lines of a frame, for a width.
 func (v *screenView) lines(f *frame, width int) []term.Line {
 	s, plain := v.styles, term.Style("")
+	var delivered uint64
+	for i := range f.rows {
+		delivered += f.rows[i].Counts.Delivered
+	}
 	lines := []term.Line{
-		{s.Bold.Text("twinegress demo"), plain.Text("  up " + term.Clock(f.uptime) + "   Ctrl-C ends it with a report")},
+		{s.Bold.Text("twinegress demo"), plain.Text("  up " + term.Clock(f.at) + "   Ctrl-C ends it with a report")},
 		{
 			plain.Text("in "), s.Bold.Text(term.Rate(f.rateIn) + "/s"),
 			plain.Text(", " + term.Grouped(f.produced) + " so far   lag " + term.Grouped(f.lag) +
-				"   delivered " + term.Grouped(f.delivered())),
+				"   delivered " + term.Grouped(delivered)),
 		},
 		nil,
 	}
@@ -86,104 +90,82 @@ func (v *screenView) lines(f *frame, width int) []term.Line {
 	return lines
 }
 
-// column is a column of the table. Its width is fixed, so that no column moves.
-type column struct {
+// columns are the table's. Their widths are fixed, so that no column moves;
+// negative is left-aligned.
+var columns = []struct {
 	title string
-	width int // negative: left-aligned
-	wide  bool
-	cell  func(*row) string
-	style func(term.Styles, *row) term.Style
+	width int
+}{
+	{"ENDPOINT", -16},
+	{"TYPE", -10},
+	{"STATE", -12},
+	{"EVENTS/S", 8},
+	{"DELIVERED", 11},
+	{"DROPPED", 8},
+	{"PENDING", 7},
+	{"P50", 5},
+	{"P99", 5},
 }
 
-var columns = []column{
-	{title: "ENDPOINT", width: -16, cell: func(r *row) string { return r.name }},
-	{title: "TYPE", width: -10, wide: true, cell: func(r *row) string { return r.typ }},
-	{
-		title: "STATE", width: -12, cell: func(r *row) string { return string(r.state) },
-		style: func(s term.Styles, r *row) term.Style { return styleOf(s, r.state) },
-	},
-	{title: "EVENTS/S", width: 8, cell: func(r *row) string { return term.Rate(r.rate) }},
-	{title: "DELIVERED", width: 11, cell: func(r *row) string { return term.Grouped(r.delivered) }},
-	{
-		title: "DROPPED", width: 8, cell: func(r *row) string { return term.Grouped(r.dropped) },
-		style: func(s term.Styles, r *row) term.Style {
-			if r.dropped > 0 {
+// tableWidth is the width of all columns. TYPE is left out of a narrower terminal.
+const tableWidth = 90
+
+// table returns a line per endpoint, followed by its remarks.
+func (v *screenView) table(f *frame, width int) (lines []term.Line) {
+	add := func(style func(title string) term.Style, cell func(i int) string) {
+		var line term.Line
+		for i, c := range columns {
+			if c.title != "TYPE" || width >= tableWidth {
+				line = append(line, style(c.title).Text(fmt.Sprintf("%*s ", c.width, cell(i))))
+			}
+		}
+		lines = append(lines, line)
+	}
+	s := v.styles
+	add(func(string) term.Style { return s.Faint }, func(i int) string { return columns[i].title })
+	for i := range f.rows {
+		r := &f.rows[i]
+		dropped := r.Counts.DroppedTotal()
+		cells := []string{
+			r.Endpoint.Name, string(r.Endpoint.Type), string(r.State), term.Rate(r.rate), term.Grouped(r.Counts.Delivered),
+			term.Grouped(dropped), term.Grouped(r.Counts.Pending), r.p50, r.p99,
+		}
+		add(func(title string) term.Style {
+			switch {
+			case title == "STATE":
+				return styleOf(s, r.State)
+			case title == "DROPPED" && dropped > 0:
 				return s.Warn
 			}
 			return ""
-		},
-	},
-	{title: "PENDING", width: 7, cell: func(r *row) string { return term.Grouped(r.pending) }},
-	{title: "P50", width: 5, cell: func(r *row) string { return r.p50 }},
-	{title: "P99", width: 5, cell: func(r *row) string { return r.p99 }},
-}
-
-// table returns a line per endpoint, followed by its remarks.
-func (v *screenView) table(f *frame, width int) []term.Line {
-	columns := fitting(width)
-	head := make(term.Line, 0, len(columns))
-	for _, c := range columns {
-		head = append(head, v.styles.Faint.Text(c.pad(c.title)))
-	}
-	lines := []term.Line{head}
-	for i := range f.rows {
-		r := &f.rows[i]
-		line := make(term.Line, 0, len(columns))
-		for _, c := range columns {
-			style := term.Style("")
-			if c.style != nil {
-				style = c.style(v.styles, r)
-			}
-			line = append(line, style.Text(c.pad(c.cell(r))))
-		}
-		lines = append(lines, line)
+		}, func(i int) string { return cells[i] })
 		for _, what := range r.remarks() {
-			lines = append(lines, v.styles.Warn.Wrap("  "+what, width)...)
+			lines = append(lines, s.Warn.Wrap("  "+what, width)...)
 		}
 	}
 	return lines
 }
 
-// fitting returns the columns that fit into a width.
-func fitting(width int) []column {
-	all := 0
-	for _, c := range columns {
-		all += max(c.width, -c.width) + 1
-	}
-	if all-1 <= width {
-		return columns
-	}
-	var narrow []column
-	for _, c := range columns {
-		if !c.wide {
-			narrow = append(narrow, c)
-		}
-	}
-	return narrow
-}
-
-func (c column) pad(cell string) string { return fmt.Sprintf("%*s ", c.width, cell) }
-
 // remarks returns the facts that have no column.
 func (r *row) remarks() (lines []string) {
 	var parts []string
-	if left := time.Until(r.until); left > 0 && r.state == sinks.StateBackingOff {
+	if left := time.Until(r.BackOffUntil); left > 0 && r.State == sinks.StateBackingOff {
 		parts = append(parts, "next try in "+left.Round(time.Second).String())
 	}
-	if r.reasons != "" {
-		parts = append(parts, "dropped: "+r.reasons)
+	if reasons := r.reasons(); reasons != "" {
+		parts = append(parts, "dropped: "+reasons)
 	}
-	if r.secondary {
+	if r.usesSecondary() {
 		parts = append(parts, "uses its secondary key")
 	}
-	if r.holdsBack {
+	if r.HoldsBack {
 		parts = append(parts, "holds the others back")
 	}
 	if len(parts) > 0 {
 		lines = append(lines, strings.Join(parts, "; "))
 	}
-	if r.lastError != "" && r.state != sinks.StateReady {
-		lines = append(lines, r.lastError)
+	if r.LastError != "" && r.State != sinks.StateReady {
+		lines = append(lines, r.LastError)
 	}
 	return lines
 }

@@ -78,10 +78,10 @@ type injector interface {
 	ClearFault(name string) error
 }
 
-// story runs the steps of one scenario and describes them. The clock is passed
-// in: the time since the feed began, which the view shows as "up". Its fields are
-// many because it is one state machine: the first group is set once, the second
-// is the present step, the third what is shown of it.
+// story runs the steps of one scenario and describes them. Its fields are many
+// because it is one state machine, and what the scenarios' conditions are about:
+// the first group is set once, the second is the present sample, the third the
+// present step, the fourth what is shown of it.
 type story struct {
 	*Scenario
 	length   time.Duration
@@ -90,16 +90,19 @@ type story struct {
 	tuned    string
 	injector injector
 
+	sample
+	now sinks.Snapshot // of the scenario's endpoint
+
 	step        int            // index of the present one
 	since       time.Duration  // start of the step
 	from, until time.Duration  // of the faults: planned, then actual
 	start       sinks.Snapshot // at the start of the step
-	usualLag    int64
-	observed    bool // what the step expects was observed
+	usualLag    int64          // just before the fault
+	observed    bool           // what the step expects was observed
 	observedAt  time.Duration
 
-	now       string    // the message that holds
-	announced [2]string // the headline and now that news returned last
+	message   string    // that holds
+	announced [2]string // the headline and message that news returned last
 }
 
 func newStory(s *Scenario, length time.Duration) *story {
@@ -116,12 +119,13 @@ func (s *story) configure(c *config.Config, rate float64) {
 
 func (s *story) present() *step { return &s.steps[s.step] }
 
-// advance begins the next step when it is due, and reports whether the story has
-// ended. all are the endpoints' snapshots.
-func (s *story) advance(at time.Duration, all []sinks.Snapshot, lag int64) (over bool, err error) {
-	m := s.observe(at, all, lag)
-	if !s.due(at) {
-		return s.present().phase == ended, nil
+func (s *story) over() bool { return s.present().phase == ended }
+
+// advance begins the next step when it is due.
+func (s *story) advance(to sample) (err error) {
+	s.observe(to)
+	if !s.due() {
+		return nil
 	}
 	now, next := s.present(), &s.steps[s.step+1]
 	switch {
@@ -131,33 +135,32 @@ func (s *story) advance(at time.Duration, all []sinks.Snapshot, lag int64) (over
 		// A connection may hold the port of a service that was down, briefly: then
 		// the fault lasts until the next attempt.
 		err = s.injector.ClearFault(s.endpoint)
-		if err != nil && at-s.since < now.length+2*storyGrace {
-			return false, nil
+		if err != nil && s.at-s.since < now.length+2*storyGrace {
+			return nil
 		}
 	}
-	if err != nil {
-		return false, err
+	if err == nil {
+		s.enter(s.step + 1)
 	}
-	s.enter(s.step+1, at, m)
-	return s.present().phase == ended, nil
+	return err
 }
 
-func (s *story) due(at time.Duration) bool {
-	now, in := s.present(), at-s.since
+func (s *story) due() bool {
+	now, in := s.present(), s.at-s.since
 	switch {
-	case now.phase == ended || in < now.length:
+	case s.over() || in < now.length:
 		return false
 	case now.expects == nil:
 		return true
 	}
 	// A late effect stays visible for a while too.
-	return s.observed && at-s.observedAt >= now.length/4 || in >= now.length+storyGrace
+	return s.observed && s.at-s.observedAt >= now.length/4 || in >= now.length+storyGrace
 }
 
 // finish repairs a fault at the end of the feed, so that queued events are
 // delivered.
-func (s *story) finish(at time.Duration, all []sinks.Snapshot, lag int64) error {
-	m := s.observe(at, all, lag)
+func (s *story) finish(at sample) error {
+	s.observe(at)
 	switch s.present().phase {
 	case faulty:
 		if err := s.injector.ClearFault(s.endpoint); err != nil {
@@ -165,78 +168,75 @@ func (s *story) finish(at time.Duration, all []sinks.Snapshot, lag int64) error 
 		}
 		fallthrough
 	case paused:
-		s.enter(len(s.steps)-2, at, m)
+		s.enter(len(s.steps) - 2)
 	}
 	return nil
 }
 
 // enter begins a step.
-func (s *story) enter(next int, at time.Duration, m *moment) {
+func (s *story) enter(next int) {
 	before := s.present().phase
 	switch s.step = next; s.present().phase {
 	case healthy:
-		s.from = at + s.present().length
+		s.from = s.at + s.present().length
 		s.until = s.from + faultLength(s.length)
 	case faulty:
 		if before == healthy {
-			s.from, s.until, s.usualLag = at, at+faultLength(s.length), m.lag
+			s.from, s.until, s.usualLag = s.at, s.at+faultLength(s.length), s.lag
 		}
 	case recovering:
-		s.until = at
+		s.until = s.at
 	}
-	s.since, s.start, s.observed = at, m.Snapshot, false
-	m.observed = false
-	s.describe(m)
+	s.since, s.start, s.observed = s.at, s.now, false
+	s.describe()
 }
 
-// observe updates the message and returns the moment.
-func (s *story) observe(at time.Duration, all []sinks.Snapshot, lag int64) *moment {
-	m := &moment{all: all, lag: lag, usualLag: s.usualLag, start: &s.start}
-	for i := range all {
-		if all[i].Endpoint.Name == s.endpoint {
-			m.Snapshot = all[i]
+// observe takes the present sample and updates the message.
+func (s *story) observe(now sample) {
+	s.sample, s.now = now, sinks.Snapshot{}
+	for i := range now.endpoints {
+		if now.endpoints[i].Endpoint.Name == s.endpoint {
+			s.now = now.endpoints[i]
 		}
 	}
-	if expects := s.present().expects; !s.observed && expects != nil && expects(m) {
-		s.observed, s.observedAt = true, at
+	if expects := s.present().expects; !s.observed && expects != nil && expects(s) {
+		s.observed, s.observedAt = true, s.at
 	}
-	m.observed = s.observed
-	s.describe(m)
-	return m
+	s.describe()
 }
 
-func (s *story) describe(m *moment) {
+func (s *story) describe() {
 	now := s.present()
 	text := ""
 	for _, candidate := range now.messages {
-		if candidate.when(m) {
+		if candidate.when(s) {
 			text = strings.ReplaceAll(candidate.text, "ENDPOINT", s.endpoint)
 			break
 		}
 	}
 	switch now.phase {
 	case healthy:
-		s.now = "trouble comes at " + s.clock(s.from)
+		s.message = "trouble comes at " + s.clock(s.from)
 		if s.tuned != "" {
-			s.now += ", with " + s.tuned
+			s.message += ", with " + s.tuned
 		}
 	case faulty:
 		// The last message stays until another one holds: an endpoint may seem
 		// ready briefly, between its breaker and its lanes.
-		if text != "" || !m.observed {
-			s.now = text
+		if text != "" || !s.observed {
+			s.message = text
 		}
 	case paused, recovering:
-		s.now = text
+		s.message = text
 	}
 }
 
 // news returns the lines that are new since the last call.
-func (s *story) news(at time.Duration) (lines []string) {
-	texts := [2]string{s.present().headline, s.now}
+func (s *story) news() (lines []string) {
+	texts := [2]string{s.present().headline, s.message}
 	for i, text := range texts {
 		if text != s.announced[i] && text != "" {
-			lines = append(lines, s.clock(at)+": "+text)
+			lines = append(lines, s.clock(s.at)+": "+text)
 		}
 	}
 	s.announced = texts
@@ -256,7 +256,7 @@ func (s *story) title() string {
 // that the table does not move.
 func (s *story) lines() []string {
 	at := s.clock(s.since)
-	return []string{s.title(), fmt.Sprintf("%-5s %s", at, s.present().headline), fmt.Sprintf("%*s %s", max(len(at), 5), "", s.now)}
+	return []string{s.title(), fmt.Sprintf("%-5s %s", at, s.present().headline), fmt.Sprintf("%*s %s", max(len(at), 5), "", s.message)}
 }
 
 // clock formats an uptime, rounded down as in the view.

@@ -40,159 +40,158 @@ type harness struct {
 	*story
 	t        *testing.T
 	injector fakeInjector
-	now      sinks.Snapshot
+	snap     sinks.Snapshot
 }
 
-func newHarness(t *testing.T, name string) *harness {
+// newHarness returns a story whose endpoint has delivered so much.
+func newHarness(t *testing.T, name string, delivered uint64) *harness {
 	t.Helper()
 	scenario, err := FindScenario(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &harness{story: newStory(scenario, StoryLength), t: t, now: snapshot(scenario.endpoint, 0)}
-	b.story.injector = &b.injector
+	h := &harness{story: newStory(scenario, StoryLength), t: t, snap: snapshot(scenario.endpoint, delivered)}
+	h.story.injector = &h.injector
 	c := config.Default()
-	b.configure(&c, Rate)
-	return b
+	h.configure(&c, Rate)
+	return h
 }
 
-func (b *harness) at(seconds float64, want phase) {
-	b.t.Helper()
-	over, err := b.advance(time.Duration(seconds*float64(time.Second)), []sinks.Snapshot{b.now}, 100)
-	if got := b.present().phase; err != nil || got != want || over != (want == ended) {
-		b.t.Errorf("at %v s: part %d (over: %t, error: %v), want %d", seconds, got, over, err, want)
+func (h *harness) sampleAt(seconds float64) sample {
+	return sample{at: time.Duration(seconds * float64(time.Second)), lag: 100, endpoints: []sinks.Snapshot{h.snap}}
+}
+
+func (h *harness) at(seconds float64, want phase) {
+	h.t.Helper()
+	err := h.advance(h.sampleAt(seconds))
+	if got := h.present().phase; err != nil || got != want || h.over() != (want == ended) {
+		h.t.Errorf("at %v s: phase %d (over: %t, error: %v), want %d", seconds, got, h.over(), err, want)
 	}
 }
 
-func (b *harness) messages(want string) {
-	b.t.Helper()
-	if text := strings.Join(b.lines(), "\n"); !strings.Contains(text, want) {
-		b.t.Errorf("%q is not in\n%s", want, text)
+func (h *harness) finishAt(seconds float64, want phase) {
+	h.t.Helper()
+	if err := h.finish(h.sampleAt(seconds)); err != nil || h.present().phase != want {
+		h.t.Errorf("finished at %v s: phase %d, want %d: %v", seconds, h.present().phase, want, err)
+	}
+}
+
+func (h *harness) messages(want string) {
+	h.t.Helper()
+	if text := strings.Join(h.lines(), "\n"); !strings.Contains(text, want) {
+		h.t.Errorf("%q is not in\n%s", want, text)
+	}
+}
+
+// calls checks the calls of the injector.
+func (h *harness) calls(want ...string) {
+	h.t.Helper()
+	if !slices.Equal(h.injector.calls, want) {
+		h.t.Errorf("injected %v, want %v", h.injector.calls, want)
 	}
 }
 
 func TestStoryGoesThroughItsParts(t *testing.T) {
-	b := newHarness(t, "unauthorized")
-	b.at(0, starting)
-	b.now.Counts.Delivered = 1 // what it expects
-	b.at(.5, healthy)
-	b.messages("fault unauthorized at twin-changes, t+5s to t+17s\nt+0s  all is well\n      trouble comes at t+5s, with backoff.max 4s")
-	b.at(5, healthy)
-	b.at(5.5, faulty)
-	b.messages("t+5s  the service refuses both keys of twin-changes")
+	h := newHarness(t, "unauthorized", 0)
+	h.at(0, starting)
+	h.snap.Counts.Delivered = 1 // what it expects
+	h.at(.5, healthy)
+	h.messages("fault unauthorized at twin-changes, t+5s to t+17s\nt+0s  all is well\n      trouble comes at t+5s, with backoff.max 4s")
+	h.at(5, healthy)
+	h.at(5.5, faulty)
+	h.messages("t+5s  the service refuses both keys of twin-changes")
 
-	b.at(18, faulty) // no effect yet, so it lasts
-	b.now.State, b.now.Counts.Dropped[event.Unauthorized] = sinks.StateBackingOff, 3
-	b.at(19, faulty) // and stays visible for a while
-	b.at(22, recovering)
-	b.messages("t+22s the service accepts the keys of twin-changes again\n      twin-changes is left alone until its next try")
-	b.at(31, recovering)
-	b.now.State = sinks.StateReady
-	b.at(31.5, recovering)
-	b.now.Counts.Delivered++ // only that proves it
-	b.at(32, recovering)
-	b.at(34, ended)
-	b.messages("fault unauthorized at twin-changes, t+5s to t+22s\nt+34s the story is over\n      twin-changes was tried and delivers again")
-	if want := []string{"set twin-changes", "clear twin-changes"}; !slices.Equal(b.injector.calls, want) {
-		t.Errorf("%v, want %v", b.injector.calls, want)
-	}
+	h.at(18, faulty) // no effect yet, so it lasts
+	h.snap.State, h.snap.Counts.Dropped[event.Unauthorized] = sinks.StateBackingOff, 3
+	h.at(19, faulty) // and stays visible for a while
+	h.at(22, recovering)
+	h.messages("t+22s the service accepts the keys of twin-changes again\n      twin-changes is left alone until its next try")
+	h.at(31, recovering)
+	h.snap.State = sinks.StateReady
+	h.at(31.5, recovering)
+	h.snap.Counts.Delivered++ // only that proves it
+	h.at(32, recovering)
+	h.at(34, ended)
+	h.messages("fault unauthorized at twin-changes, t+5s to t+22s\nt+34s the story is over\n      twin-changes was tried and delivers again")
+	h.calls("set twin-changes", "clear twin-changes")
 }
 
 // The story ends although no expectation is met.
 func TestStoryDoesNotWaitForEver(t *testing.T) {
-	b := newHarness(t, "slow")
-	b.at(9.9, starting)
-	b.at(10, healthy)
-	b.at(15, faulty)
-	b.at(36.9, faulty)
-	b.at(37, recovering)
-	b.now.State = sinks.StateThrottled
-	b.at(54.9, recovering)
-	b.at(55, ended)
+	h := newHarness(t, "slow", 0)
+	h.at(9.9, starting)
+	h.at(10, healthy)
+	h.at(15, faulty)
+	h.at(36.9, faulty)
+	h.at(37, recovering)
+	h.snap.State = sinks.StateThrottled
+	h.at(54.9, recovering)
+	h.at(55, ended)
 }
 
 func TestStoryThatComesAgain(t *testing.T) {
-	b := newHarness(t, "flapping")
-	b.now.Counts.Delivered = 1
-	b.at(0, healthy)
+	h := newHarness(t, "flapping", 1)
+	h.at(0, healthy)
 	for cycle := range 3 {
 		start := 5 + float64(cycle)*4.8
-		b.at(start, faulty)
-		b.now.Counts.Dropped[event.Unreachable]++ // in this cycle
-		b.at(start+1, faulty)
+		h.at(start, faulty)
+		h.snap.Counts.Dropped[event.Unreachable]++ // in this cycle
+		h.at(start+1, faulty)
 		if cycle < 2 {
-			b.at(start+2.4, paused)
+			h.at(start+2.4, paused)
 		}
 	}
-	b.at(17.1, recovering)
-	if got := strings.Join(b.injector.calls, " "); got != strings.TrimSpace(strings.Repeat("set twin-changes clear twin-changes ", 3)) {
-		t.Error(got)
-	}
+	h.at(17.1, recovering)
+	h.calls(slices.Repeat([]string{"set twin-changes", "clear twin-changes"}, 3)...)
 }
 
 func TestStoryWhoseFeedEnds(t *testing.T) {
-	b := newHarness(t, "throttled")
-	finish := func(at time.Duration) {
-		t.Helper()
-		if err := b.finish(at, []sinks.Snapshot{b.now}, 0); err != nil {
-			t.Error(err)
-		}
-	}
-	b.now.Counts.Delivered = 1
-	b.at(0, healthy)
-	finish(time.Second)
-	if b.present().phase != healthy || len(b.injector.calls) > 0 {
-		t.Errorf("part %d, %v", b.present().phase, b.injector.calls)
-	}
-	b.at(5, faulty)
-	finish(6 * time.Second)
-	if b.present().phase != recovering || !slices.Contains(b.injector.calls, "clear sensor-values") {
-		t.Errorf("part %d, %v", b.present().phase, b.injector.calls)
-	}
-	b.messages("t+5s to t+6s")
+	h := newHarness(t, "throttled", 1)
+	h.at(0, healthy)
+	h.finishAt(1, healthy)
+	h.calls()
+	h.at(5, faulty)
+	h.finishAt(6, recovering)
+	h.calls("set sensor-values", "clear sensor-values")
+	h.messages("t+5s to t+6s")
 }
 
 func TestStoryWhoseServiceCannotComeBackYet(t *testing.T) {
-	b := newHarness(t, "unreachable")
-	b.now.Counts.Delivered = 1
-	b.at(0, healthy)
-	b.at(5, faulty)
-	b.now.Counts.Dropped[event.Unreachable] = 1
-	b.at(14, faulty)
-	b.injector.err = errors.New("address already in use")
-	b.at(18, faulty) // tried again
-	b.injector.err = nil
-	b.at(19, recovering)
-
-	b = newHarness(t, "unreachable")
-	b.now.Counts.Delivered = 1
-	b.at(0, healthy)
-	b.injector.err = errors.New("no such thing")
-	if _, err := b.advance(6*time.Second, []sinks.Snapshot{b.now}, 0); err == nil {
-		t.Error("a fault that can't be switched on is no error")
+	h := newHarness(t, "unreachable", 1)
+	h.at(0, healthy)
+	h.injector.err = errors.New("no such thing")
+	if err := h.advance(h.sampleAt(5)); err == nil {
+		t.Error("a fault that can't be injected is no error")
 	}
+	h.injector.err = nil
+	h.at(5, faulty)
+	h.snap.Counts.Dropped[event.Unreachable] = 1
+	h.at(14, faulty)
+	h.injector.err = errors.New("address already in use")
+	h.at(18, faulty) // tried again
+	h.injector.err = nil
+	h.at(19, recovering)
 }
 
 func TestStoryTellsWhatIsNewOnce(t *testing.T) {
-	b := newHarness(t, "primary-revoked")
-	b.now.Counts.Delivered = 1
+	h := newHarness(t, "primary-revoked", 1)
 	for _, step := range []struct {
-		at   time.Duration
+		at   float64
 		key  sinks.Key
 		want []string
 	}{
 		{0, sinks.Primary, []string{"t+0s: all is well", "t+0s: trouble comes at t+5s"}},
-		{time.Second, sinks.Primary, nil},
-		{5 * time.Second, sinks.Primary, []string{"t+5s: the service refuses the primary key of twin-events"}},
-		{6 * time.Second, sinks.Secondary, []string{"t+6s: twin-events sent the same batches with its secondary key: no drop, no gap"}},
-		{7 * time.Second, sinks.Secondary, nil},
+		{1, sinks.Primary, nil},
+		{5, sinks.Primary, []string{"t+5s: the service refuses the primary key of twin-events"}},
+		{6, sinks.Secondary, []string{"t+6s: twin-events sent the same batches with its secondary key: no drop, no gap"}},
+		{7, sinks.Secondary, nil},
 	} {
-		b.now.Key = step.key
-		if _, err := b.advance(step.at, []sinks.Snapshot{b.now}, 0); err != nil {
+		h.snap.Key = step.key
+		if err := h.advance(h.sampleAt(step.at)); err != nil {
 			t.Fatal(err)
 		}
-		if got := b.news(step.at); !slices.Equal(got, step.want) {
-			t.Errorf("at %v: %q, want %q", step.at, got, step.want)
+		if got := h.news(); !slices.Equal(got, step.want) {
+			t.Errorf("at %v s: %q, want %q", step.at, got, step.want)
 		}
 	}
 }
@@ -207,22 +206,21 @@ func TestScenariosFitTheTerminal(t *testing.T) {
 		if !slices.ContainsFunc(demoSet, func(e endpoints.Endpoint) bool { return e.Name == s.endpoint }) {
 			t.Errorf("%s: there is no endpoint %s", s.Name, s.endpoint)
 		}
-		b := newHarness(t, s.Name)
-		b.now.Counts.Delivered = 1
-		for step := range b.steps {
-			b.enter(step, 27*time.Second, b.observe(0, []sinks.Snapshot{b.now}, 0))
-			b.from, b.until = 15*time.Second, 27*time.Second
-			fits := func() {
-				for _, line := range b.lines() {
+		h := newHarness(t, s.Name, 1)
+		for step := range h.steps {
+			h.observe(h.sampleAt(27))
+			h.enter(step)
+			h.from, h.until = 15*time.Second, 27*time.Second
+			shown := []string{h.message}
+			for _, candidate := range h.steps[step].messages {
+				shown = append(shown, strings.ReplaceAll(candidate.text, "ENDPOINT", s.endpoint))
+			}
+			for _, h.message = range shown {
+				for _, line := range h.lines() {
 					if n := utf8.RuneCountInString(line); n > 80 {
 						t.Errorf("%s: %d columns: %s", s.Name, n, line)
 					}
 				}
-			}
-			fits()
-			for _, candidate := range b.steps[step].messages {
-				b.story.now = strings.ReplaceAll(candidate.text, "ENDPOINT", s.endpoint)
-				fits()
 			}
 		}
 	}

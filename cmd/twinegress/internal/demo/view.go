@@ -51,22 +51,23 @@ func (v *plainView) start(hints []hint) {
 
 func (v *plainView) show(f frame) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s in %s/s lag %s", term.Clock(f.uptime), term.Rate(f.rateIn), term.Grouped(f.lag))
-	for _, r := range f.rows {
-		fmt.Fprintf(&b, " | %s %s/s %s delivered", r.name, term.Rate(r.rate), term.Grouped(r.delivered))
-		if r.pending > 0 {
-			fmt.Fprintf(&b, " %s pending", term.Grouped(r.pending))
+	fmt.Fprintf(&b, "%s in %s/s lag %s", term.Clock(f.at), term.Rate(f.rateIn), term.Grouped(f.lag))
+	for i := range f.rows {
+		r := &f.rows[i]
+		fmt.Fprintf(&b, " | %s %s/s %s delivered", r.Endpoint.Name, term.Rate(r.rate), term.Grouped(r.Counts.Delivered))
+		if r.Counts.Pending > 0 {
+			fmt.Fprintf(&b, " %s pending", term.Grouped(r.Counts.Pending))
 		}
-		if r.dropped > 0 {
-			fmt.Fprintf(&b, " dropped %s", r.reasons)
+		if reasons := r.reasons(); reasons != "" {
+			fmt.Fprintf(&b, " dropped %s", reasons)
 		}
-		if r.state != sinks.StateReady {
-			fmt.Fprintf(&b, " %s", r.state)
+		if r.State != sinks.StateReady {
+			fmt.Fprintf(&b, " %s", r.State)
 		}
-		if r.secondary {
+		if r.usesSecondary() {
 			b.WriteString(" key secondary")
 		}
-		if r.holdsBack {
+		if r.HoldsBack {
 			b.WriteString(" holds back")
 		}
 		fmt.Fprintf(&b, " p50 %s p99 %s", r.p50, r.p99)

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"regexp"
 	"strings"
@@ -29,27 +30,22 @@ func snapshot(name string, delivered uint64, latencies ...time.Duration) sinks.S
 }
 
 func TestDemoWindow(t *testing.T) {
-	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	var w window
 	slow := []time.Duration{time.Second, time.Second, time.Second}
-	w.add(sample{at: start, snapshots: []sinks.Snapshot{snapshot("twin-events", 0)}})
-	f := w.add(sample{at: start.Add(time.Second), produced: 1000, snapshots: []sinks.Snapshot{
-		snapshot("twin-alerts", 50), snapshot("twin-events", 700, slow...), // twin-alerts is new
+	w.add(sample{endpoints: []sinks.Snapshot{snapshot("twin-events", 0)}})
+	f := w.add(sample{at: time.Second, produced: 1000, endpoints: []sinks.Snapshot{
+		snapshot("added by a user", 50), snapshot("twin-events", 700, slow...), // one is new
 	}})
-	if f.rateIn != 1000 || f.rows[0].name != "twin-events" || f.rows[0].rate != 700 || f.rows[1].rate != 50 || f.rows[0].p50 != "1.0s" {
+	if f.rateIn != 1000 || f.rows[0].Endpoint.Name != "twin-events" || f.rows[0].rate != 700 || f.rows[1].rate != 50 || f.rows[0].p50 != "1.0s" {
 		t.Errorf("%+v", f)
 	}
 	for i := range 8 { // samples older than the span don't count
-		at := start.Add(time.Duration(i+2) * time.Second)
-		f = w.add(sample{at: at, produced: 1000, snapshots: []sinks.Snapshot{
-			snapshot("twin-alerts", 50), snapshot("twin-events", 700, append(slow, 3*time.Millisecond)...),
+		f = w.add(sample{at: time.Duration(i+2) * time.Second, produced: 1000, endpoints: []sinks.Snapshot{
+			snapshot("twin-events", 700, append(slow, 3*time.Millisecond)...),
 		}})
 	}
-	if f.rateIn != 0 || f.rows[0].rate != 0 || f.rows[0].p50 != "-" || f.rows[0].delivered != 700 {
-		t.Errorf("%+v", f)
-	}
-	if len(w.samples) > 5 {
-		t.Errorf("%d samples are kept", len(w.samples))
+	if f.rateIn != 0 || f.rows[0].rate != 0 || f.rows[0].p50 != "-" || len(w.samples) > 5 {
+		t.Errorf("%+v of %d samples", f, len(w.samples))
 	}
 }
 
@@ -73,7 +69,7 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 	other := snapshot("twin-events", 12, time.Millisecond)
 	other.Key = sinks.Secondary
 	var w window
-	frame := w.add(sample{at: time.Now(), produced: 12, snapshots: []sinks.Snapshot{other, bad}})
+	frame := w.add(sample{produced: 12, endpoints: []sinks.Snapshot{other, bad}})
 	frame.story = []string{"fault x at twin-changes", "t+5s  nothing listens", "      it backs off"}
 	for _, size := range [][2]int{{80, 24}, {200, 50}, {40, 10}, {3, 2}, {1, 1}} {
 		for _, colour := range []bool{true, false} {
@@ -137,8 +133,8 @@ func TestPlainView(t *testing.T) {
 	var w window
 	other := snapshot("twin-events", 1200)
 	other.Key, other.HoldsBack = sinks.Secondary, true
-	frame := w.add(sample{at: time.Now(), snapshots: []sinks.Snapshot{other, bad}})
-	frame.uptime, frame.lag, frame.notice = time.Minute, 9, "over"
+	frame := w.add(sample{endpoints: []sinks.Snapshot{other, bad}})
+	frame.at, frame.lag, frame.notice = time.Minute, 9, "over"
 	var out bytes.Buffer
 	v := &plainView{out: &out}
 	v.announce("t+5s: nothing listens")
@@ -152,57 +148,51 @@ func TestPlainView(t *testing.T) {
 
 func TestReportNamesWhatDisagrees(t *testing.T) {
 	count := func(n int64) *int64 { return &n }
+	setAside := func(r *report, e *endpointReport) { e.Dropped["rejected"], e.Delivered, r.DeadLetters = 5, 895, 5 }
 	for name, test := range map[string]struct {
-		change func(*report)
+		change func(*report, *endpointReport)
 		want   string // part of the problem; "" is none
 	}{
-		"all agree": {func(*report) {}, ""},
+		"all agree": {func(*report, *endpointReport) {}, ""},
 		"the equation": {
-			func(r *report) { r.Endpoints[0].Routed++ },
+			func(_ *report, e *endpointReport) { e.Routed++ },
 			"hub: routed 1,001, but delivered 900 + dropped 100 + pending 0 = 1,000",
 		},
-		"no outcome":              {func(r *report) { r.Endpoints[0].Pending++; r.Endpoints[0].Routed++ }, "hub: 1 events have no outcome"},
-		"lost":                    {func(r *report) { r.Endpoints[0].Service.Distinct = count(899) }, "hub: delivered 900, but the service counted 899"},
-		"made up":                 {func(r *report) { r.Endpoints[0].Service.Distinct = count(1001) }, "hub: delivered 900, but the service counted 1,001"},
-		"stored though dropped":   {func(r *report) { r.Endpoints[0].Service.Distinct = count(1000) }, ""},
-		"repeats":                 {func(r *report) { r.Endpoints[0].Service.Count, r.Endpoints[0].Service.Repeats = 950, count(50) }, ""},
-		"lost, without ids":       {func(r *report) { r.Endpoints[0].Service = serviceCounts{Count: 899} }, "but the service counted 899"},
-		"repeats, without ids":    {func(r *report) { r.Endpoints[0].Service = serviceCounts{Count: 5000} }, ""},
-		"not everything was read": {func(r *report) { r.Produced++ }, "1,001 events were produced, and only 1,000 were read"},
-		"set aside":               {func(r *report) { r.Ingest.Rejected["undecodable"] = 2 }, "2 of the feed's events were set aside as undecodable"},
-		"set aside, and stored": {
-			func(r *report) {
-				r.Endpoints[0].Dropped["rejected"], r.Endpoints[0].Delivered, r.DeadLetters = 5, 895, 5
-			}, "",
+		"no outcome":           {func(_ *report, e *endpointReport) { e.Pending++; e.Routed++ }, "hub: 1 events have no outcome"},
+		"lost":                 {func(_ *report, e *endpointReport) { e.Service.Distinct = count(899) }, "hub: delivered 900, but the service counted 899"},
+		"made up":              {func(_ *report, e *endpointReport) { e.Service.Distinct = count(1001) }, "but the service counted 1,001"},
+		"stored and dropped":   {func(_ *report, e *endpointReport) { e.Service.Distinct = count(1000) }, ""},
+		"repeats":              {func(_ *report, e *endpointReport) { e.Service.Count, e.Service.Repeats = 950, count(50) }, ""},
+		"lost, without ids":    {func(_ *report, e *endpointReport) { e.Service = serviceCounts{Count: 899} }, "but the service counted 899"},
+		"repeats, without ids": {func(_ *report, e *endpointReport) { e.Service = serviceCounts{Count: 5000} }, ""},
+		"not all was read":     {func(r *report, _ *endpointReport) { r.Produced++ }, "1,001 events were produced, and only 1,000 were read"},
+		"undecodable": {
+			func(r *report, _ *endpointReport) { r.Ingest.Rejected["undecodable"] = 2 },
+			"2 of the feed's events were set aside as undecodable",
 		},
+		"set aside": {setAside, ""},
 		"set aside, and lost": {
-			func(r *report) {
-				r.Endpoints[0].Dropped["rejected"], r.Endpoints[0].Delivered, r.DeadLetters = 5, 895, 4
-			},
+			func(r *report, e *endpointReport) { setAside(r, e); r.DeadLetters-- },
 			"5 events were set aside, but the dead-letter topic has 4",
 		},
-		"another problem": {func(r *report) { r.problem("the feed: %s", "x") }, "the feed: x"},
+		"another problem": {func(r *report, _ *endpointReport) { r.problem("the feed: %s", "x") }, "the feed: x"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			r := &report{Produced: 1000, Status: pipeline.Status{Ingest: pipeline.IngestStatus{Events: 1000, Rejected: map[string]uint64{"undecodable": 0}}}}
-			r.Endpoints = []endpointReport{{Name: "hub", EndpointStatus: pipeline.EndpointStatus{
-				Routed: 1000, Delivered: 900, Dropped: map[string]uint64{"backoff": 90, "unreachable": 10},
-			}, Service: serviceCounts{Count: 900, Distinct: count(900), Repeats: count(0)}}}
-			test.change(r)
-			r.check()
-			var out bytes.Buffer
-			if err := r.print(&out); err != nil {
-				t.Fatal(err)
-			}
-			if test.want == "" {
-				if !r.OK || r.err() != nil || !strings.Contains(out.String(), "OK: every") {
-					t.Errorf("%v\n%s", r.Problems, out.String())
-				}
-				return
-			}
-			if err := r.err(); r.OK || err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(out.String(), "NOT OK: "+r.Problems[0]) {
-				t.Errorf("%v\n%s", err, out.String())
-			}
-		})
+		r := &report{Produced: 1000, Status: pipeline.Status{Ingest: pipeline.IngestStatus{Events: 1000, Rejected: map[string]uint64{"undecodable": 0}}}}
+		r.Endpoints = []endpointReport{{Name: "hub", EndpointStatus: pipeline.EndpointStatus{
+			Routed: 1000, Delivered: 900, Dropped: map[string]uint64{"backoff": 90, "unreachable": 10},
+		}, Service: serviceCounts{Count: 900, Distinct: count(900), Repeats: count(0)}}}
+		test.change(r, &r.Endpoints[0])
+		r.check()
+		var out bytes.Buffer
+		if err := r.print(&out); err != nil {
+			t.Fatal(err)
+		}
+		err, wantLine := fmt.Sprint(r.err()), "\nOK: every"
+		if test.want != "" {
+			wantLine = "\nNOT OK: " + strings.Join(r.Problems, "\nNOT OK: ")
+		}
+		if r.OK != (test.want == "") || r.OK != (r.err() == nil) || !strings.Contains(err, test.want) || !strings.Contains(out.String(), wantLine) {
+			t.Errorf("%s: %s\n%s", name, err, &out)
+		}
 	}
 }
