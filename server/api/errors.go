@@ -104,12 +104,14 @@ func invalid(v endpoints.ValidationErrors) *Error {
 		}
 		details = append(details, Detail{Field: one.Field, Message: one.Message})
 	}
+	return failureWith(status, message, details)
+}
+
+// failureWith is a failure whose message lists the details.
+func failureWith(status int, message string, details []Detail) *Error {
 	lines := make([]string, len(details))
 	for i, d := range details {
-		lines[i] = d.Message
-		if d.Field != "" {
-			lines[i] = d.Field + " " + d.Message
-		}
+		lines[i] = strings.TrimSpace(d.Field + " " + d.Message)
 	}
 	return failure(status, message+": "+strings.Join(lines, "; "), details...)
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/netip"
@@ -31,6 +32,10 @@ type handler struct {
 	crossOrigin *http.CrossOriginProtection
 	log, audit  *zap.Logger
 }
+
+// auditKey is the context's key of an audit log that names the request and who it
+// is from.
+type auditKey struct{}
 
 func newHandler(o Options, operations *http.ServeMux) *handler {
 	h := &handler{
@@ -88,7 +93,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		url.Path, url.RawPath = path, ""
 		r.URL = &url
 	}
-	r = r.WithContext(withRequest(r.Context(), request{h.audit.With(ids...)}))
+	r = r.WithContext(context.WithValue(r.Context(), auditKey{}, h.audit.With(ids...)))
 	_, operation = h.operations.Handler(r)
 	h.operations.ServeHTTP(answer, r)
 }

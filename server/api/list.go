@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -61,9 +62,9 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 	for name, values := range query {
 		switch strings.ToLower(name) {
 		case "types":
-			s.types = choices(values, endpoints.Types(), func(v string) { wrong("types", "%s", unknown(v, endpoints.Types())) })
+			s.types = choices("types", values, endpoints.Types(), wrong)
 		case "eventtypes":
-			s.eventTypes = choices(values, endpoints.EventTypes(), func(v string) { wrong("eventTypes", "%s", unknown(v, endpoints.EventTypes())) })
+			s.eventTypes = choices("eventTypes", values, endpoints.EventTypes(), wrong)
 		case "timeupdated":
 			at, err := parseTime(values[0])
 			if err != nil {
@@ -89,38 +90,28 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 		return nil
 	}
 	slices.SortFunc(details, func(a, b Detail) int { return strings.Compare(a.Field, b.Field) })
-	lines := make([]string, len(details))
-	for i, d := range details {
-		lines[i] = strings.TrimSpace(d.Field + " " + d.Message)
-	}
-	return []error{failure(400, "the query is not valid: "+strings.Join(lines, "; "), details...)}
+	return []error{failureWith(http.StatusBadRequest, "the query is not valid", details)}
 }
 
 // choices returns the words of a list in their canonical spelling.
-func choices[T ~string](values []string, known []T, unknown func(string)) (chosen []T) {
+func choices[T ~string](name string, values []string, known []T, wrong func(name, format string, args ...any)) (chosen []T) {
 	for _, value := range values {
 		for one := range strings.SplitSeq(value, ",") {
 			one = strings.TrimSpace(one)
-			if one == "" {
-				continue
-			}
 			i := slices.IndexFunc(known, func(k T) bool { return strings.EqualFold(string(k), one) })
-			if i < 0 {
-				unknown(one)
-				continue
+			switch {
+			case i >= 0:
+				chosen = append(chosen, known[i])
+			case one != "":
+				allowed := make([]string, len(known))
+				for i, k := range known {
+					allowed[i] = string(k)
+				}
+				wrong(name, "unknown value %q; allowed are %s", echo(one), strings.Join(allowed, ", "))
 			}
-			chosen = append(chosen, known[i])
 		}
 	}
 	return chosen
-}
-
-func unknown[T ~string](value string, known []T) string {
-	names := make([]string, len(known))
-	for i, k := range known {
-		names[i] = string(k)
-	}
-	return fmt.Sprintf("unknown value %q; allowed are %s", echo(value), strings.Join(names, ", "))
 }
 
 // parseTime parses a time as v1's clients write it: .NET's DateTime without a zone is

@@ -168,11 +168,9 @@ func (o *operations) create(ctx context.Context, in *struct{ JSONBody }) (*creat
 		return append(set, e), nil
 	})
 	if err != nil {
-		return nil, fromStore(err)
+		return nil, err
 	}
-	if i := indexOf(set, e.ID); i >= 0 {
-		e = set[i]
-	}
+	e = asStored(set, e)
 	o.audit(ctx, "endpoint created", e, nil)
 	_, state := o.resource(e)
 	return &created{Location: Base + "/endpoints/" + e.ID, ETag: etag(e, state), Body: e.ID}, nil
@@ -213,30 +211,16 @@ func (o *operations) update(ctx context.Context, in *struct {
 	IfMatch []string `header:"If-Match" doc:"412 if the endpoint was changed since it had this ETag"`
 },
 ) (*changed, error) {
-	id := strings.ToLower(in.ID)
-	var before, after endpoints.Endpoint
-	set, err := o.change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
-		i := indexOf(set, id)
-		if i < 0 {
-			return nil, notFound(in.ID)
-		}
-		before = set[i]
-		if err := checkMatch(in.IfMatch, before); err != nil {
-			return nil, err
-		}
-		var err error
-		if after, err = endpoints.Decode(in.RawBody, before, o.Rules); err != nil {
-			return nil, err
-		}
+	var after endpoints.Endpoint
+	before, set, err := o.changeOne(ctx, in.ID, in.IfMatch, func(set []endpoints.Endpoint, i int) (_ []endpoints.Endpoint, err error) {
+		after, err = endpoints.Decode(in.RawBody, set[i], o.Rules)
 		set[i] = after
-		return set, nil
+		return set, err
 	})
 	if err != nil {
-		return nil, fromStore(err)
+		return nil, err
 	}
-	if i := indexOf(set, id); i >= 0 {
-		after = set[i]
-	}
+	after = asStored(set, after)
 	o.audit(ctx, "endpoint changed", after, endpoints.Diff(before, after).Fields)
 	_, state := o.resource(after)
 	return &changed{ETag: etag(after, state)}, nil
@@ -247,21 +231,11 @@ func (o *operations) delete(ctx context.Context, in *struct {
 	IfMatch []string `header:"If-Match" doc:"412 if the endpoint was changed since it had this ETag"`
 },
 ) (*struct{}, error) {
-	id := strings.ToLower(in.ID)
-	var gone endpoints.Endpoint
-	_, err := o.change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
-		i := indexOf(set, id)
-		if i < 0 {
-			return nil, notFound(in.ID)
-		}
-		gone = set[i]
-		if err := checkMatch(in.IfMatch, gone); err != nil {
-			return nil, err
-		}
+	gone, _, err := o.changeOne(ctx, in.ID, in.IfMatch, func(set []endpoints.Endpoint, i int) ([]endpoints.Endpoint, error) {
 		return slices.Delete(set, i, i+1), nil
 	})
 	if err != nil {
-		return nil, fromStore(err)
+		return nil, err
 	}
 	o.audit(ctx, "endpoint deleted", gone, nil)
 	return nil, nil
@@ -277,10 +251,42 @@ func (o *operations) retry(ctx context.Context, in *ByID) (*struct{}, error) {
 	return nil, nil
 }
 
+// change changes the set, and returns it as stored.
 func (o *operations) change(ctx context.Context, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
-	return o.Store.Change(ctx, edit)
+	set, err := o.Store.Change(ctx, edit)
+	if err != nil {
+		return nil, fromStore(err)
+	}
+	return set, nil
+}
+
+// changeOne changes the set where it has the endpoint with that id, and returns
+// the endpoint as it was.
+func (o *operations) changeOne(ctx context.Context, id string, ifMatch []string,
+	edit func(set []endpoints.Endpoint, i int) ([]endpoints.Endpoint, error),
+) (before endpoints.Endpoint, set []endpoints.Endpoint, err error) {
+	set, err = o.change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		i := indexOf(set, strings.ToLower(id))
+		if i < 0 {
+			return nil, notFound(id)
+		}
+		before = set[i]
+		if err := checkMatch(ifMatch, before); err != nil {
+			return nil, err
+		}
+		return edit(set, i)
+	})
+	return before, set, err
+}
+
+// asStored returns the endpoint as it is in the set that was stored.
+func asStored(set []endpoints.Endpoint, e endpoints.Endpoint) endpoints.Endpoint {
+	if i := indexOf(set, e.ID); i >= 0 {
+		e = set[i]
+	}
+	return e
 }
 
 func (o *operations) stored(id string) (endpoints.Endpoint, error) {
@@ -299,7 +305,7 @@ func indexOf(set []endpoints.Endpoint, id string) int {
 // audit logs who changed what. It logs the names of fields, not their values, which
 // may be keys.
 func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoint, fields []string) {
-	log := requestOf(ctx).audit
+	log := ctx.Value(auditKey{}).(*zap.Logger) // every request passes the handler
 	if fields != nil {
 		log = log.With(zap.Strings("fields", fields))
 	}
