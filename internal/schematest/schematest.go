@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,27 +51,27 @@ func (s *schema) check(t *testing.T, root *schema, at string, v any) {
 	if s.Ref != "" {
 		s = root.Defs[strings.TrimPrefix(s.Ref, "#/$defs/")]
 	}
-	kind := map[bool]string{true: "integer", false: "number"}
-	var is []string
+	is := "null"
 	switch v := v.(type) {
-	case nil:
-		is = []string{"null"}
 	case bool:
-		is = []string{"boolean"}
+		is = "boolean"
 	case string:
-		is = []string{"string"}
+		is = "string"
 	case float64:
-		is = []string{"number", kind[v == float64(int64(v))]}
+		is = "number"
+		if v == float64(int64(v)) && !slices.Contains(s.types(), any("number")) {
+			is = "integer"
+		}
 		if s.Minimum != nil && v < *s.Minimum {
 			t.Errorf("%s: %v is under %v", at, v, *s.Minimum)
 		}
 	case []any:
-		is = []string{"array"}
+		is = "array"
 		for _, e := range v {
 			s.Items.check(t, root, at+"[]", e)
 		}
 	case map[string]any:
-		is = []string{"object"}
+		is = "object"
 		for _, name := range s.Required {
 			if _, ok := v[name]; !ok {
 				t.Errorf("%s: %s is missing", at, name)
@@ -84,28 +85,18 @@ func (s *schema) check(t *testing.T, root *schema, at string, v any) {
 			}
 		}
 	}
-	if !allows(s.Type, is) {
-		t.Errorf("%s: %v is %v, not %v", at, v, is, s.Type)
+	if !slices.Contains(s.types(), any(is)) {
+		t.Errorf("%s: %v is %s, not %v", at, v, is, s.Type)
 	}
-	if len(s.Enum) > 0 && !allows(s.Enum, []string{strings.TrimSpace(toString(v))}) {
+	if s.Enum != nil && !slices.Contains(s.Enum, v) {
 		t.Errorf("%s: %v is none of %v", at, v, s.Enum)
 	}
 }
 
-func toString(v any) string { s, _ := v.(string); return s }
-
-// allows reports whether allowed, a name or a list, has one of the names in it.
-func allows(allowed any, names []string) bool {
-	list, ok := allowed.([]any)
-	if !ok {
-		list = []any{allowed}
+// types returns the allowed types, of a name or a list.
+func (s *schema) types() []any {
+	if list, ok := s.Type.([]any); ok {
+		return list
 	}
-	for _, a := range list {
-		for _, n := range names {
-			if a == n {
-				return true
-			}
-		}
-	}
-	return false
+	return []any{s.Type}
 }
