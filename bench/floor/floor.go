@@ -16,7 +16,6 @@ package floor
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -114,6 +113,12 @@ type batch interface {
 	send(ctx context.Context) error
 }
 
+// opened is an open endpoint.
+type opened interface {
+	batch(partition int32) batch
+	close(ctx context.Context) error
+}
+
 // Run delivers the events.
 func Run(ctx context.Context, spec Spec) (_ Result, err error) {
 	var endpoints []opened
@@ -169,10 +174,7 @@ func Run(ctx context.Context, spec Spec) (_ Result, err error) {
 			}
 			w := workers[p.Partition]
 			if w == nil {
-				w = &worker{in: make(chan []*kgo.Record, queued), client: client, routes: &routes}
-				for _, e := range endpoints {
-					w.targets = append(w.targets, target{batch: e.batch(p.Partition)})
-				}
+				w = newWorker(client, p.Partition, endpoints, &routes)
 				workers[p.Partition] = w
 				running.Go(func() {
 					if err := w.run(ctx); err != nil {
@@ -229,6 +231,19 @@ type target struct {
 	batch
 	first *kgo.Record // of the batch; nil: it is empty
 	count int
+}
+
+func newWorker(client *kgo.Client, partition int32, endpoints []opened, routes *[numTypes][]int) *worker {
+	w := &worker{
+		in:      make(chan []*kgo.Record, queued),
+		client:  client,
+		routes:  routes,
+		targets: make([]target, len(endpoints)),
+	}
+	for i, e := range endpoints {
+		w.targets[i].batch = e.batch(partition)
+	}
+	return w
 }
 
 func (w *worker) run(ctx context.Context) error {
@@ -353,5 +368,10 @@ func (w *worker) outcome(n int) {
 }
 
 func isTelemetry(r *kgo.Record) bool {
-	return slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == "DigitalTwins-Telemetry" })
+	for i := range r.Headers {
+		if r.Headers[i].Key == "DigitalTwins-Telemetry" {
+			return true
+		}
+	}
+	return false
 }

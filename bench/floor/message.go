@@ -1,6 +1,8 @@
 package floor
 
-import "strconv"
+import (
+	"strconv"
+)
 
 // message is a message for both AMQP services. It is reused from event to event;
 // only a batch's first, which the SDKs keep until it is sent, is a new one.
@@ -54,4 +56,17 @@ func (m *message) set(it *item) {
 	m.contentType = contentTypeJSON
 	m.properties = m.twin
 	m.eventType, m.correlation, m.subject = typeNames[it.typ], it.envelope.ID, it.envelope.Subject
+}
+
+// messages are the messages of a batch: see message.
+type messages struct{ rest *message }
+
+func (m *messages) next(first bool) *message {
+	if first {
+		return newMessage()
+	}
+	if m.rest == nil {
+		m.rest = newMessage()
+	}
+	return m.rest
 }

@@ -15,12 +15,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azservicebus"
 )
 
-// opened is an endpoint that batches can be made for.
-type opened struct {
-	batch func(partition int32) batch
-	close func(ctx context.Context) error
-}
-
 func open(ctx context.Context, e Endpoint, caFile string) (opened, error) {
 	switch e.Type {
 	case "EventHub":
@@ -30,50 +24,83 @@ func open(ctx context.Context, e Endpoint, caFile string) (opened, error) {
 	case "EventGrid":
 		return openGrid(e, caFile)
 	case Discard:
-		return opened{func(int32) batch { return discard{} }, func(context.Context) error { return nil }}, nil
+		return discard{}, nil
 	}
-	return opened{}, fmt.Errorf("type %q is unknown", e.Type)
+	return nil, fmt.Errorf("type %q is unknown", e.Type)
 }
 
 type discard struct{}
 
+func (discard) batch(int32) batch                        { return discard{} }
 func (discard) add(context.Context, *item) (bool, error) { return false, nil }
 func (discard) send(context.Context) error               { return nil }
+func (discard) close(context.Context) error              { return nil }
 
-// openHub opens an event hub. Kafka partition p goes to hub partition p mod n.
-func openHub(ctx context.Context, e Endpoint) (opened, error) {
+// hub is an event hub. Kafka partition p goes to hub partition p mod n.
+type hub struct {
+	client     *azeventhubs.ProducerClient
+	partitions []string
+}
+
+func openHub(ctx context.Context, e Endpoint) (*hub, error) {
 	client, err := azeventhubs.NewProducerClientFromConnectionString(e.ConnectionString, "", nil)
 	if err != nil {
-		return opened{}, err
+		return nil, err
 	}
 	properties, err := client.GetEventHubProperties(ctx, nil)
 	if err != nil {
-		return opened{}, errors.Join(err, client.Close(ctx))
+		return nil, errors.Join(err, client.Close(ctx))
 	}
-	return opened{close: client.Close, batch: func(partition int32) batch {
-		id := &properties.PartitionIDs[int(partition)%len(properties.PartitionIDs)]
-		return &amqpBatch[azeventhubs.EventDataBatch]{
-			tooLarge: azeventhubs.ErrEventDataTooLarge,
-			begin: func(ctx context.Context) (*azeventhubs.EventDataBatch, error) {
-				return client.NewEventDataBatch(ctx, &azeventhubs.EventDataBatchOptions{PartitionID: id})
-			},
-			put: func(b *azeventhubs.EventDataBatch, m *message, body []byte) error {
-				return b.AddEventData(&azeventhubs.EventData{
-					Body: body, ContentType: &m.contentType, MessageID: &m.id, Properties: m.properties,
-				}, nil)
-			},
-			submit: func(ctx context.Context, b *azeventhubs.EventDataBatch) error {
-				return client.SendEventDataBatch(ctx, b, nil)
-			},
-		}
-	}}, nil
+	return &hub{client, properties.PartitionIDs}, nil
 }
 
-// openTopic opens a Service Bus topic; all workers share its sender.
-func openTopic(ctx context.Context, e Endpoint) (opened, error) {
+func (h *hub) batch(partition int32) batch {
+	return &hubBatch{hub: h, partition: &h.partitions[int(partition)%len(h.partitions)]}
+}
+
+func (h *hub) close(ctx context.Context) error { return h.client.Close(ctx) }
+
+type hubBatch struct {
+	*hub
+	partition *string
+	current   *azeventhubs.EventDataBatch
+	messages  messages
+}
+
+func (b *hubBatch) add(ctx context.Context, it *item) (full bool, err error) {
+	first := b.current == nil
+	if first {
+		if b.current, err = b.client.NewEventDataBatch(ctx, &azeventhubs.EventDataBatchOptions{PartitionID: b.partition}); err != nil {
+			return false, err
+		}
+	}
+	m := b.messages.next(first)
+	m.set(it)
+	err = b.current.AddEventData(&azeventhubs.EventData{
+		Body: it.record.Value, ContentType: &m.contentType, MessageID: &m.id, Properties: m.properties,
+	}, nil)
+	if !first && errors.Is(err, azeventhubs.ErrEventDataTooLarge) {
+		return true, nil
+	}
+	return false, err
+}
+
+func (b *hubBatch) send(ctx context.Context) error {
+	err := b.client.SendEventDataBatch(ctx, b.current, nil)
+	b.current = nil
+	return err
+}
+
+// topic is a Service Bus topic; all workers share its sender.
+type topic struct {
+	client *azservicebus.Client
+	sender *azservicebus.Sender
+}
+
+func openTopic(ctx context.Context, e Endpoint) (*topic, error) {
 	client, err := azservicebus.NewClientFromConnectionString(e.ConnectionString, nil)
 	if err != nil {
-		return opened{}, err
+		return nil, err
 	}
 	sender, err := client.NewSender(e.Path, nil)
 	if err == nil {
@@ -81,94 +108,79 @@ func openTopic(ctx context.Context, e Endpoint) (opened, error) {
 		_, err = sender.NewMessageBatch(ctx, nil)
 	}
 	if err != nil {
-		return opened{}, errors.Join(err, client.Close(ctx))
+		return nil, errors.Join(err, client.Close(ctx))
 	}
-	return opened{close: client.Close, batch: func(int32) batch {
-		return &amqpBatch[azservicebus.MessageBatch]{
-			tooLarge: azservicebus.ErrMessageTooLarge,
-			begin:    func(ctx context.Context) (*azservicebus.MessageBatch, error) { return sender.NewMessageBatch(ctx, nil) },
-			put: func(b *azservicebus.MessageBatch, m *message, body []byte) error {
-				return b.AddMessage(&azservicebus.Message{
-					Body: body, ContentType: &m.contentType, MessageID: &m.id, ApplicationProperties: m.properties,
-				}, nil)
-			},
-			submit: func(ctx context.Context, b *azservicebus.MessageBatch) error {
-				return sender.SendMessageBatch(ctx, b, nil)
-			},
-		}
-	}}, nil
+	return &topic{client, sender}, nil
 }
 
-// amqpBatch is a batch of one of the two SDKs, which do the same by other names.
-type amqpBatch[B any] struct {
-	begin    func(context.Context) (*B, error)
-	put      func(*B, *message, []byte) error
-	tooLarge error // of put
-	submit   func(context.Context, *B) error
+func (t *topic) batch(int32) batch               { return &topicBatch{topic: t} }
+func (t *topic) close(ctx context.Context) error { return t.client.Close(ctx) }
 
-	current *B
-	rest    *message // of the events after the first: see message
+type topicBatch struct {
+	*topic
+	current  *azservicebus.MessageBatch
+	messages messages
 }
 
-func (b *amqpBatch[B]) add(ctx context.Context, it *item) (full bool, err error) {
+func (b *topicBatch) add(ctx context.Context, it *item) (full bool, err error) {
 	first := b.current == nil
 	if first {
-		if b.current, err = b.begin(ctx); err != nil {
+		if b.current, err = b.sender.NewMessageBatch(ctx, nil); err != nil {
 			return false, err
 		}
 	}
-	m := b.rest
-	if first || m == nil {
-		m = newMessage()
-	}
-	if !first {
-		b.rest = m
-	}
+	m := b.messages.next(first)
 	m.set(it)
-	err = b.put(b.current, m, it.record.Value)
-	if !first && errors.Is(err, b.tooLarge) {
+	err = b.current.AddMessage(&azservicebus.Message{
+		Body: it.record.Value, ContentType: &m.contentType, MessageID: &m.id, ApplicationProperties: m.properties,
+	}, nil)
+	if !first && errors.Is(err, azservicebus.ErrMessageTooLarge) {
 		return true, nil
 	}
 	return false, err
 }
 
-func (b *amqpBatch[B]) send(ctx context.Context) error {
-	err := b.submit(ctx, b.current)
+func (b *topicBatch) send(ctx context.Context) error {
+	err := b.sender.SendMessageBatch(ctx, b.current, nil)
 	b.current = nil
 	return err
+}
+
+// grid is an Event Grid topic.
+type grid struct {
+	url, key string
+	client   *http.Client
 }
 
 // gridBytes is Event Grid's limit for one request.
 const gridBytes = 1 << 20
 
-func openGrid(e Endpoint, caFile string) (opened, error) {
+func openGrid(e Endpoint, caFile string) (*grid, error) {
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
-		return opened{}, err
+		return nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
 	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	client := &http.Client{Transport: transport}
-	return opened{
-		batch: func(int32) batch {
-			url := "https://" + e.Path + "/api/events?api-version=2018-01-01"
-			return &gridBatch{url: url, key: e.ConnectionString, client: client, body: make([]byte, 0, gridBytes)}
-		},
-		close: func(context.Context) error {
-			client.CloseIdleConnections()
-			return nil
-		},
+	return &grid{
+		url: "https://" + e.Path + "/api/events?api-version=2018-01-01", key: e.ConnectionString,
+		client: &http.Client{Transport: transport},
 	}, nil
 }
 
-// gridBatch is a request to an Event Grid topic.
+func (g *grid) batch(int32) batch { return &gridBatch{grid: g, body: make([]byte, 0, gridBytes)} }
+
+func (g *grid) close(context.Context) error {
+	g.client.CloseIdleConnections()
+	return nil
+}
+
 type gridBatch struct {
-	url, key string
-	client   *http.Client
-	body     []byte
+	*grid
+	body []byte
 }
 
 var topicMember = []byte(`,"topic":"`)
