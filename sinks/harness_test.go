@@ -324,10 +324,16 @@ func refusal(reason event.Reason, wait time.Duration) error {
 	return &Error{Reason: reason, Wait: wait, Err: errTest}
 }
 
-// script answers each Send with the next error, and takes everything after the last.
+// errHang makes script's Send block until its time is over.
+var errHang = errors.New("hangs")
+
+// ofNoEvent is an error before any event was looked at.
+type ofNoEvent struct{ error }
+
+// script returns the next error from each Send, and takes everything after the last.
 func script(errs ...error) func(context.Context, string, []*event.Event) (int, error) {
 	var mu sync.Mutex
-	return func(_ context.Context, _ string, events []*event.Event) (int, error) {
+	return func(ctx context.Context, _ string, events []*event.Event) (int, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if len(errs) == 0 {
@@ -335,11 +341,16 @@ func script(errs ...error) func(context.Context, string, []*event.Event) (int, e
 		}
 		err := errs[0]
 		errs = errs[1:]
+		if err == errHang { //nolint:errorlint // itself
+			<-ctx.Done()
+			return len(events), ctx.Err()
+		}
+		if none, ok := err.(ofNoEvent); ok { //nolint:errorlint // itself
+			return 0, none.error
+		}
 		return len(events), err
 	}
 }
-
-var nopLogger = zap.NewNop()
 
 // taker is a sink that takes everything at once.
 type taker struct{}

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
+
 	"twinegress/internal/event"
 )
 
@@ -214,26 +216,6 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// A refusal before any event was looked at (attaching the link is not allowed,
-// say) blames no event: it is the endpoint's trouble.
-func TestRefusalOfNoEvent(t *testing.T) {
-	for _, reason := range []event.Reason{event.Rejected, event.TooLarge} {
-		t.Run(reason.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				h := newHarness(t, hub, defaults)
-				h.service.respond = func(context.Context, string, []*event.Event) (int, error) { return 0, refusal(reason, 0) }
-				h.put(0, 5)
-				advance(100 * ms)
-				h.expect(counts{"unreachable": 5})
-				if len(h.letters.got) > 0 {
-					t.Errorf("events were set aside: %v", h.letters.got)
-				}
-				h.finish()
-			})
-		})
-	}
-}
-
 // A lane's bytes are given back: it doesn't fill up over time.
 func TestLaneBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -313,7 +295,7 @@ func discarding(size int) (*Sender, *event.Chunk, []*event.Event) {
 	s := NewSender(hub, Options{
 		Linger: 5 * ms, MaxEvents: 2000, BackoffInitial: time.Second, BackoffMax: time.Minute,
 		Timeout: time.Second, Attempts: 1, ThrottleLimit: time.Second,
-	}, discard, nil, nopLogger)
+	}, discard, nil, zap.NewNop())
 	c := event.NewChunk("twins", 0, 1, 0, func(*event.Chunk) {})
 	c.Add(0, time.Now().UnixMilli(), 0, nil, nil)
 	run := make([]*event.Event, size)

@@ -30,6 +30,7 @@ func TestOneBatch(t *testing.T) {
 		counts   counts
 		state    State
 		backOff  time.Duration // at least; 0: the initial one
+		lastErr  string        // where it matters
 	}{
 		"delivered":                       {calls: at(0), counts: counts{"delivered": 3}, state: StateReady},
 		"tried again, doubling the delay": {answers: []error{unreachable, errTest}, calls: at(0, 100*ms, 300*ms), counts: counts{"delivered": 3}, state: StateReady},
@@ -39,6 +40,10 @@ func TestOneBatch(t *testing.T) {
 			answers: []error{unreachable, unreachable, unreachable, unreachable}, attempts: 9, timeout: 500 * ms,
 			calls: at(0, 100*ms, 300*ms), counts: counts{"unreachable": 3}, state: StateBackingOff,
 		},
+		"hung: costs its time-out":                 {answers: []error{errHang}, timeout: 500 * ms, calls: at(0), counts: counts{"unreachable": 3}, state: StateBackingOff},
+		"hung at last: the try before says why":    {answers: []error{unreachable, errTest, errHang}, timeout: 350 * ms, calls: at(0, 100*ms, 300*ms), counts: counts{"unreachable": 3}, state: StateBackingOff, lastErr: "unreachable: context deadline exceeded, after test"},
+		"rejected, but no event: not its fault":    {answers: []error{ofNoEvent{refusal(event.Rejected, 0)}}, calls: []call{sent(5*ms, 0)}, counts: counts{"unreachable": 3}, state: StateBackingOff},
+		"too large, but no event: not its fault":   {answers: []error{ofNoEvent{refusal(event.TooLarge, 0)}}, calls: []call{sent(5*ms, 0)}, counts: counts{"unreachable": 3}, state: StateBackingOff},
 		"throttled: kept, and sent after the wait": {answers: []error{throttled(4 * time.Second)}, calls: at(0, 4*time.Second), counts: counts{"delivered": 3}, state: StateReady},
 		"throttled: twice":                         {answers: []error{throttled(4 * time.Second), throttled(2 * time.Second)}, calls: at(0, 4*time.Second, 6*time.Second), counts: counts{"delivered": 3}, state: StateReady},
 		"throttled: no tight loop without a wait":  {answers: []error{throttled(0), throttled(0)}, calls: at(0, time.Second, 2*time.Second), counts: counts{"delivered": 3}, state: StateReady},
@@ -88,6 +93,9 @@ func TestOneBatch(t *testing.T) {
 				if (snap.LastError != "") != (test.state == StateBackingOff) {
 					t.Errorf("last error of a sender that is %s: %q", snap.State, snap.LastError)
 				}
+				if test.lastErr != "" && snap.LastError != test.lastErr {
+					t.Errorf("last error is %q, want %q", snap.LastError, test.lastErr)
+				}
 				if test.state == StateBackingOff {
 					wait := time.Until(snap.BackOffUntil)
 					if test.backOff == 0 && (wait > time.Second || wait < 300*ms) || wait < test.backOff {
@@ -114,27 +122,6 @@ func TestThrottledState(t *testing.T) {
 		h.expect(counts{"delivered": 1, "pending": 1})
 		advance(time.Minute)
 		h.expect(counts{"delivered": 2})
-		h.finish()
-	})
-}
-
-// A hung service costs its time-out, once, and then only back-offs.
-func TestHungSink(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		h := newHarness(t, hub, defaults)
-		h.service.respond = func(ctx context.Context, _ string, events []*event.Event) (int, error) {
-			<-ctx.Done()
-			return len(events), ctx.Err()
-		}
-		h.put(0, 2)
-		advance(defaults.Linger + defaults.Timeout - ms)
-		h.expect(counts{"pending": 2})
-		h.put(0, 3) // behind it
-		advance(ms)
-		h.expect(counts{"unreachable": 2, "pending": 3})
-		advance(defaults.Linger)
-		h.expect(counts{"unreachable": 2, "backoff": 3})
-		h.expectCalls(sent(5*ms, 2))
 		h.finish()
 	})
 }
@@ -318,23 +305,6 @@ func TestLateSuccessHidesNoError(t *testing.T) {
 	})
 }
 
-// The last try often only runs out of time: the one before it says why.
-func TestTimeOutNamesTheCause(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		options := defaults
-		options.Timeout = 350 * ms
-		h := newHarness(t, hub, options)
-		h.service.respond = hangingAfter(2)
-		h.put(0, 1)
-		advance(time.Second)
-		h.expect(counts{"unreachable": 1})
-		if got, want := h.snapshot().LastError, "unreachable: context deadline exceeded, after test"; got != want {
-			t.Errorf("last error is %q, want %q", got, want)
-		}
-		h.finish()
-	})
-}
-
 // An endpoint that takes nothing at all is noticed, once.
 func TestNothingButRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -367,15 +337,4 @@ func TestNothingButRefusals(t *testing.T) {
 // always returns this error from each Send.
 func always(err error) func(context.Context, string, []*event.Event) (int, error) {
 	return func(_ context.Context, _ string, events []*event.Event) (int, error) { return len(events), err }
-}
-
-// hangingAfter fails n times, and then blocks each Send.
-func hangingAfter(n int) func(context.Context, string, []*event.Event) (int, error) {
-	return func(ctx context.Context, _ string, events []*event.Event) (int, error) {
-		if n--; n >= 0 {
-			return len(events), errTest
-		}
-		<-ctx.Done()
-		return len(events), ctx.Err()
-	}
 }
