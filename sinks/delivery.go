@@ -118,8 +118,11 @@ func (d *delivery) throttle(next send) send {
 			if d.ledger.throttle(err) {
 				d.log.Warn("the service throttles: waiting as told, events are kept", zap.Duration("wait", wait), zap.Error(err.Err))
 			}
-			d.conn.wait(ctx, wait)
+			over := d.conn.wait(ctx, wait)
 			d.ledger.resume()
+			if !over {
+				return n, err
+			}
 		}
 	}
 }
