@@ -29,8 +29,7 @@ type connection struct {
 	closing  sync.WaitGroup // retired sinks that are being closed; as users
 	replaced chan struct{}  // closed once the endpoint has another connection
 
-	// deliver gives the events of a batch their outcome; see delivery.compose.
-	deliver func(ctx context.Context, batch []*event.Event) (done int)
+	send send // see delivery.compose
 }
 
 // openSink is a sink with its users. A retired one takes no more sends, and is

@@ -273,6 +273,61 @@ func TestUpdateWhileSending(t *testing.T) {
 	}
 }
 
+// An update while a batch is halved: what was sent on the old connection counts,
+// and so does what is known of the bad event; everything else uses the new one.
+func TestUpdateWhileHalving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			<-time.After(100 * ms)
+			for _, ev := range events {
+				if ev.Record.Offset == 5 {
+					return len(events), refusal(event.Rejected, 0)
+				}
+			}
+			return len(events), nil
+		}
+		h.put(0, 8)
+		advance(150 * ms) // the first half is sent
+		closeOld := h.Update(newKeys())
+		advance(time.Second) // nobody closes the old connection yet
+		h.expectCalls(
+			sent(5*ms, 8, "primary"), sent(105*ms, 4, "primary"),
+			sent(205*ms, 2, "new primary"), sent(305*ms, 1, "new primary"),
+			sent(405*ms, 1, "new primary"), sent(505*ms, 2, "new primary"),
+		)
+		h.expect(counts{"delivered": 7, "rejected": 1})
+		if err := closeOld(t.Context()); err != nil {
+			t.Error(err)
+		}
+		h.finish()
+	})
+}
+
+// An update while a batch waits, and more events behind it: the batch is sent
+// again as it was, so that if the new connection fails too, it alone is dropped
+// for that, and what was behind it for the back-off.
+func TestUpdateKeepsTheBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		h.service.respond = func(_ context.Context, key string, events []*event.Event) (int, error) {
+			if key == "primary" {
+				return len(events), refusal(event.Throttled, time.Minute)
+			}
+			return 0, errTest
+		}
+		h.put(0, 3)
+		advance(5 * ms)
+		h.put(0, 4)
+		if err := h.Update(newKeys())(t.Context()); err != nil {
+			t.Error(err)
+		}
+		advance(500 * ms)
+		h.expect(counts{"unreachable": 3, "backoff": 4})
+		h.finish()
+	})
+}
+
 // What ends a back-off: the next events go out at once, with the primary key and
 // over a new connection; and if that fails, the wait begins with the shortest.
 // Counts stay. While the endpoint works, a retry changes nothing.

@@ -28,27 +28,26 @@ type send func(ctx context.Context, batch []*event.Event, probe bool) (n int, er
 
 // delivery is how one connection of an endpoint is used.
 type delivery struct {
-	conn     *connection
-	options  *Options
-	ledger   *ledger
-	outcomes *outcomes
-	log      *zap.Logger
+	conn    *connection
+	options *Options
+	ledger  *ledger
+	log     *zap.Logger
 }
 
-// compose returns the function that gives the events of a batch their outcome:
+// compose returns the connection's send:
 //
-//	bisect( breaker( throttle( excusePauses( attempts( observe( failover( sink ) ) ) ) ) ) )
+//	breaker( throttle( excusePauses( attempts( observe( failover( sink ) ) ) ) ) )
 //
 // It is composed once a connection, from the inside out: each layer has one
-// decision to make about what the one below returned.
-func (d *delivery) compose() func(ctx context.Context, batch []*event.Event) (done int) {
+// decision to make about what the one below returned. Above it is bisect, which
+// is the sender's: a batch may outlast a connection.
+func (d *delivery) compose() send {
 	send := d.conn.failover     // a key is refused: the same batch with the other one
 	send = d.observe(send)      // each send is measured
 	send = d.attempts(send)     // unreachable: tried again, within a time-out
 	send = d.excusePauses(send) // unreachable while the process was held up: no failure
 	send = d.throttle(send)     // throttled: waits, the batch is kept
-	send = d.breaker(send)      // failed all the same: the endpoint backs off
-	return d.bisect(send)       // rejected: halved, until the bad event is alone
+	return d.breaker(send)      // failed all the same: the endpoint backs off
 }
 
 func (d *delivery) observe(next send) send {
@@ -166,15 +165,15 @@ func (d *delivery) breaker(next send) send {
 	}
 }
 
-// bisect returns how many events of the batch, from the front, have an outcome.
-// What does not fit in one batch of the service's is left for the next, which
-// may be a fuller one by then; and so is, for the new connection, what has no
-// outcome when this one is replaced.
+// bisect gives the events of a batch their outcome, and returns how many, from
+// the front, have one. What does not fit in one batch of the service's is left
+// for the next, which may be a fuller one by then. If the connection was replaced
+// under a send, the batch is sent again at once: next uses the new connection.
 //
 // A batch that is rejected for what is in it is halved until the bad event is
 // alone. What is known to hold it is remembered from send to send, so that k
 // bad events among n cost O(k log n) sends, and the others arrive, in order.
-func (d *delivery) bisect(next send) func(ctx context.Context, batch []*event.Event) (done int) {
+func bisect(next send, o *outcomes) func(ctx context.Context, batch []*event.Event) (done int) {
 	return func(ctx context.Context, batch []*event.Event) (done int) {
 		suspects := 0 // a bad event is among the first so many that are left
 		for done < len(batch) {
@@ -186,21 +185,23 @@ func (d *delivery) bisect(next send) func(ctx context.Context, batch []*event.Ev
 			n, err := next(ctx, part, false)
 			switch {
 			case err == nil:
-				d.outcomes.deliver(left[:n])
+				o.deliver(left[:n])
 				done += n
 				if suspects = max(suspects-n, 0); suspects == 0 {
 					return done
 				}
-			case err == errEnded:
+			case err == errEnded && ctx.Err() != nil:
 				return done
+			case err == errEnded:
+				suspects = 0
 			case err.isRejection() && n > 1:
 				suspects = n
 			case err.isRejection():
-				d.outcomes.reject(left[:1], err.Reason, err.Err.Error())
+				o.reject(left[:1], err.Reason, err.Err.Error())
 				done++
 				suspects = 0
 			default:
-				d.outcomes.drop(left, err.Reason, err.Err.Error())
+				o.drop(left, err.Reason, err.Err.Error())
 				return len(batch)
 			}
 		}

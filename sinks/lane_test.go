@@ -330,6 +330,6 @@ func BenchmarkDeliver(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c.Hold(len(batch))
-		s.deliver(context.Background(), batch)
+		s.queue.deliver(context.Background(), batch)
 	}
 }

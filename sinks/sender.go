@@ -61,7 +61,7 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 	log = log.WithLazy(zap.String("endpoint", endpoint.ID),
 		zap.String("type", string(endpoint.Type)), zap.String("path", endpoint.Path))
 	s := &Sender{options: options, open: open, log: log, endpoint: endpoint}
-	s.queue.init(options, s.deliver)
+	s.queue.init(options, bisect(s.send, &s.outcomes))
 	s.ledger.breaker = breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
 	s.outcomes = outcomes{
 		endpointID: endpoint.ID, keepDropped: options.KeepDropped,
@@ -74,8 +74,8 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 
 func (s *Sender) connect(endpoint endpoints.Endpoint) *connection {
 	conn := newConnection(endpoint, s.open, s.log)
-	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, outcomes: &s.outcomes, log: s.log}
-	conn.deliver = d.compose()
+	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: s.log}
+	conn.send = d.compose()
 	return conn
 }
 
@@ -119,9 +119,9 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event
 	return nil
 }
 
-// deliver is the queue's.
-func (s *Sender) deliver(ctx context.Context, batch []*event.Event) (done int) {
-	return s.connection().deliver(ctx, batch)
+// send is that of the connection of this moment.
+func (s *Sender) send(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
+	return s.connection().send(ctx, batch, probe)
 }
 
 // Update changes the endpoint under the sender: queued events and counts stay.
