@@ -39,22 +39,21 @@ const (
 // ledger has one endpoint's counts and state. Both sides of the equation of
 // Counts change together, under its one mutex, and a snapshot is of one moment.
 //
-//	               success                told to wait
-//	provisioning ───────────▶ ready ◀─────────────────────▶ throttled
-//	     │                    ▲   │         wait over           │
-//	     │ failure    success │   │ failure                     │ told to wait
-//	     │                    │   ▼                             │ past the limit
-//	     └────────────────────┼▶ backing_off ◀──────────────────┘
-//	                          │   │      ▲
-//	                          │   │ wait │ failure,
-//	                          │   │ over │ or stopped
-//	                          │   ▼      │
-//	                          └─ probing ┘
+//	             success                 told to wait
+//	provisioning ───────▶ ready ◀─────────────────────▶ throttled
+//	     │                │   ▲          wait over          │
+//	     │        failure │   │ success                     │ told to wait
+//	     │ failure        │   │                             │ past the limit,
+//	     │                │   probing ── failure, stop ──┐  │ failure
+//	     │                │   ▲                          │  │
+//	     │                ▼   │ wait over                │  │
+//	     └─────────────▶ backing_off ◀───────────────────┴──┘
 //
-//	Update   from any of these to provisioning, with a new connection
-//	Retry    from backing_off and probing to provisioning
-//	Remove   from any of these to deleting and, once drained, to stopped
-//	Close    from any of these, once drained, to stopped
+//	Told to wait: from provisioning as well, and back
+//	Update: from any of the above ──▶ provisioning, if the connection changes
+//	Retry:  from backing_off, probing ──▶ provisioning
+//	Remove: from any of the above ──▶ deleting ── drained ──▶ stopped
+//	Close:  from any of the above ── drained ──▶ stopped
 type ledger struct {
 	breaker *breaker.Breaker // its lock is taken under mu, never the other way round
 

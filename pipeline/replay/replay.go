@@ -280,8 +280,8 @@ func (e *FailedError) Error() string {
 
 // shutdown divides the shutdown time-out: three quarters are for what is in
 // flight to get its outcome, and what is left for committing and leaving the
-// group. It returns how much remains for the next replay. enqueued must block until all that was read
-// is with the senders.
+// group. It returns how much remains for the next replay. enqueued must block
+// until all that was read is with the senders.
 func (r *Replay) shutdown(left int64, enqueued func()) (int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), r.ShutdownTimeout)
 	defer cancel()
