@@ -11,6 +11,7 @@ import (
 
 // sample is the figures of one process: from its start to its end if the events
 // were on the topic before, else from the first event to the last outcome.
+// Each field is a column of the report.
 type sample struct {
 	records    int64
 	eventBytes float64 // mean

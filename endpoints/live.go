@@ -50,25 +50,25 @@ func (l *Live) Current() []Endpoint {
 	return l.set
 }
 
-// Take returns the set in force and marks it as delivered. fresh reports whether
+// Take returns the set in force and marks it as delivered. pending reports whether
 // it wasn't before; next is closed when there is another set.
-func (l *Live) Take() (set []Endpoint, fresh bool, next <-chan struct{}) {
+func (l *Live) Take() (set []Endpoint, pending bool, next <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.changed == nil {
 		l.changed = make(chan struct{})
 	}
-	fresh = l.pending
+	pending = l.pending
 	l.pending = false
-	return l.set, fresh, l.changed
+	return l.set, pending, l.changed
 }
 
 // Follow delivers every set that wasn't delivered yet, until ctx ends: see
 // Store.Watch.
 func (l *Live) Follow(ctx context.Context, apply func([]Endpoint)) {
 	for ctx.Err() == nil {
-		set, fresh, next := l.Take()
-		if fresh {
+		set, pending, next := l.Take()
+		if pending {
 			apply(set)
 		}
 		select {

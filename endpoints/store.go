@@ -112,8 +112,12 @@ func Stamp(next, prev []Endpoint, otherwise time.Time) {
 	was, now := byID(prev), time.Now()
 	for i, e := range next {
 		old := was[e.ID]
+		var before time.Time
+		if old != nil {
+			before = old.LastUpdated
+		}
 		switch {
-		case (old == nil || e.LastUpdated.After(old.LastUpdated)) && !e.LastUpdated.IsZero() && !e.LastUpdated.After(now):
+		case e.LastUpdated.After(before) && !e.LastUpdated.After(now):
 			// Another process changed it, and wrote the time.
 		case old != nil && old.Equal(e):
 			next[i].LastUpdated = old.LastUpdated

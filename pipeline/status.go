@@ -30,7 +30,7 @@ type IngestStatus struct {
 }
 
 // EndpointStatus is one endpoint. At any moment
-// routed = delivered + the sum of dropped + pending.
+// routed = delivered + the sum of dropped + pending. Its fields are the API's.
 type EndpointStatus struct {
 	ID           string            `json:"id"`
 	Type         string            `json:"type"`

@@ -10,7 +10,8 @@ type chunk struct {
 	decoded bool
 }
 
-// replica is a copy of twinegress: its cores, partitions and lanes.
+// replica is a copy of twinegress: its cores, partitions and lanes,
+// with a field for each quantity that the simulation follows.
 type replica struct {
 	m          *simulation
 	free       int // cores

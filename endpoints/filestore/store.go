@@ -34,7 +34,8 @@ type Options struct {
 }
 
 // Store is an endpoints.Store in a file, which it follows. It is safe for
-// concurrent use.
+// concurrent use. Its methods share the file's last content: watch.go reads it,
+// write.go replaces it.
 type Store struct {
 	path string
 	o    Options

@@ -44,7 +44,8 @@ func Parse(source string) (*Expr, error) {
 }
 
 // parser has the token that comes next. From the first mistake on the filter
-// ends for it: what its methods return then is of no use, but never nil.
+// ends for it: what its methods return then is of no use, but never nil. It has a method for each
+// rule of the grammar.
 type parser struct {
 	source string
 	next   token

@@ -51,7 +51,9 @@ type Options struct {
 
 // Store is an endpoints.Store in a Kafka topic. It is safe for concurrent use. It
 // is connected only during Load and Watch. Watch may be called once: a Change waits
-// until it begins, and fails after it has ended.
+// until it begins, and fails after it has ended. Its methods are many because they
+// share what is in force: topic.go creates and checks the topic, follow.go reads
+// it, write.go and transaction.go write it.
 type Store struct {
 	o        Options
 	live     endpoints.Live

@@ -25,6 +25,7 @@ const (
 )
 
 // namespace is the AMQP service: it authorizes, attaches and stores.
+// Most of its methods are those of amqp.Backend and one for each management operation.
 type namespace struct {
 	cfg     *Config
 	log     *zap.Logger

@@ -35,7 +35,8 @@ type Rejection struct {
 // when it is settled.
 //
 // One count is held for every event at every endpoint that has no outcome yet.
-// At zero the chunk is settled, and only then may its offsets be committed.
+// At zero the chunk is settled, and only then may its offsets be committed. Its many fields are one allocation that is reused,
+// for records, events and the bytes of both.
 type Chunk struct {
 	Topic       string
 	Partition   int32

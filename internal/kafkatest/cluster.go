@@ -46,7 +46,8 @@ type Config struct {
 	HeapMB     int      // of each node; 0 is 256
 }
 
-// Cluster is a running cluster.
+// Cluster is a running cluster. It has a method for each thing that a test does
+// to a node or a topic.
 type Cluster struct {
 	cfg   Config
 	id    string
