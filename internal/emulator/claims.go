@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	goamqp "github.com/Azure/go-amqp"
+
 	"twinegress/internal/emulator/amqp"
 )
 
@@ -43,26 +45,26 @@ func (s *session) claim(address string) (claim, bool) {
 }
 
 // Request implements amqp.Backend: put-token at $cbs, READ at $management.
-func (n *namespace) Request(l *amqp.Link, m *amqp.Message) *amqp.Message {
+func (n *namespace) Request(l *amqp.Link, m *goamqp.Message) *goamqp.Message {
 	if l.Address() == "$cbs" {
 		return n.putToken(l.Conn(), m)
 	}
 	return n.manage(l.Conn(), m)
 }
 
-func reply(status int, description string, value any) *amqp.Message {
-	return &amqp.Message{
+func reply(status int, description string, value any) *goamqp.Message {
+	return &goamqp.Message{
 		ApplicationProperties: map[string]any{"status-code": int32(status), "status-description": description},
 		Value:                 value,
 	}
 }
 
-func text(m *amqp.Message, property string) string {
+func text(m *goamqp.Message, property string) string {
 	s, _ := m.ApplicationProperties[property].(string)
 	return s
 }
 
-func (n *namespace) putToken(conn *amqp.Conn, m *amqp.Message) *amqp.Message {
+func (n *namespace) putToken(conn *amqp.Conn, m *goamqp.Message) *goamqp.Message {
 	if text(m, "operation") != "put-token" {
 		return reply(http.StatusBadRequest, "BadRequest: the operation is not put-token.", nil)
 	}
@@ -104,7 +106,7 @@ func (n *namespace) authorize(e *entity, kind, token, audience string) (claim, e
 }
 
 // manage handles the SDKs' requests for a hub's properties.
-func (n *namespace) manage(conn *amqp.Conn, m *amqp.Message) *amqp.Message {
+func (n *namespace) manage(conn *amqp.Conn, m *goamqp.Message) *goamqp.Message {
 	if text(m, "operation") != "READ" {
 		return reply(http.StatusNotImplemented, "The emulator answers READ only.", nil)
 	}

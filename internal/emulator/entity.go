@@ -1,10 +1,13 @@
 package emulator
 
 import (
+	"cmp"
 	"hash/maphash"
 	"strconv"
 	"sync"
 	"time"
+
+	goamqp "github.com/Azure/go-amqp"
 
 	"twinegress/internal/emulator/amqp"
 )
@@ -222,18 +225,26 @@ func (r recorded) decode(e *entity) Message {
 	}
 	m.Body, _ = amqp.Body(r.encoded)
 	m.Properties = d.ApplicationProperties
-	if k, ok := d.Annotations[amqp.Symbol("x-opt-partition-key")].(string); ok {
-		m.PartitionKey = k
+	for name, v := range m.Properties {
+		if id, ok := v.(goamqp.UUID); ok {
+			m.Properties[name] = id.String() // in JSON it would be an array of numbers
+		}
 	}
-	m.ContentType = d.ContentType
-	switch id := d.MessageID.(type) {
+	m.PartitionKey = cmp.Or(amqp.Annotation(r.encoded, "x-opt-partition-key"), m.PartitionKey)
+	if d.Properties == nil {
+		return m
+	}
+	if d.Properties.ContentType != nil {
+		m.ContentType = *d.Properties.ContentType
+	}
+	switch id := d.Properties.MessageID.(type) {
 	case string:
 		m.MessageID = id
 	case uint64:
 		m.MessageID = strconv.FormatUint(id, 10)
 	case []byte:
 		m.MessageID = string(id)
-	case amqp.UUID:
+	case goamqp.UUID:
 		m.MessageID = id.String()
 	}
 	return m

@@ -94,8 +94,7 @@ func (n *namespace) all() []*entity {
 // create creates an undeclared entity of the kind that the peer's SDK sends to.
 func (n *namespace) create(name string, c *amqp.Conn) *entity {
 	kind, partitions := KindEventHub, n.cfg.Partitions
-	agent, _ := c.PeerProperties[amqp.Symbol("user-agent")].(string)
-	if strings.Contains(strings.ToLower(agent), "servicebus") {
+	if strings.Contains(strings.ToLower(c.Agent), "servicebus") {
 		kind, partitions = KindServiceBus, 1
 	}
 	n.mu.Lock()
@@ -192,7 +191,7 @@ func (n *namespace) attachSender(l *amqp.Link, e *entity, f *Fault, c claim, res
 	l.Data = t
 	l.MaxMessageBytes = e.maxBytes
 	if e.kind == KindServiceBus {
-		l.Properties = map[amqp.Symbol]any{"com.microsoft:max-message-batch-size": uint64(e.maxBytes)}
+		l.MaxBatchBytes = e.maxBytes
 	}
 	if f != nil && f.NoCredit {
 		l.Credit = 0

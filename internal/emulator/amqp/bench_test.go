@@ -14,11 +14,11 @@ import (
 // counter is the cheapest backend there is.
 type counter struct{ messages int }
 
-func (c *counter) Attach(*Link) *Error              { return nil }
-func (c *counter) Attached(*Link)                   {}
-func (c *counter) Arriving(*Link)                   {}
-func (c *counter) Detached(*Link)                   {}
-func (c *counter) Request(*Link, *Message) *Message { return nil }
+func (c *counter) Attach(*Link) *Error                            { return nil }
+func (c *counter) Attached(*Link)                                 {}
+func (c *counter) Arriving(*Link)                                 {}
+func (c *counter) Detached(*Link)                                 {}
+func (c *counter) Request(*Link, *oracle.Message) *oracle.Message { return nil }
 func (c *counter) Deliver(l *Link, d Delivery) {
 	_ = EachMessage(d.Format, d.Payload, func(m []byte) {
 		_, _ = MessageID(m)

@@ -37,9 +37,9 @@ type Conn struct {
 	// frozen stops reading and writing for good: the peer has a silent connection.
 	frozen atomic.Bool
 
-	// PeerProperties are the properties of the peer's Open performative.
-	PeerProperties map[any]any
-	sessions       map[uint16]*session
+	// Agent is the user-agent of the peer's Open performative.
+	Agent    string
+	sessions map[uint16]*session
 
 	tmu     sync.Mutex
 	pending map[*time.Timer]struct{} // of After; nil at the end

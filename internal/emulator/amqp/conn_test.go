@@ -228,4 +228,4 @@ func (r *rpc) Attach(l *Link) *Error {
 	return nil
 }
 
-func (r *rpc) Request(*Link, *Message) *Message { return &Message{Value: "yes"} }
+func (r *rpc) Request(*Link, *oracle.Message) *oracle.Message { return &oracle.Message{Value: "yes"} }

@@ -246,3 +246,52 @@ func (d *decoder) bytes() []byte {
 }
 
 func (d *decoder) string() string { return string(d.bytes()) }
+
+// lookup returns the text of a key of the map that is next, "" if it is absent.
+func (d *decoder) lookup(name string) string {
+	c := d.byte()
+	if c != 0xc1 && c != 0xd1 {
+		return ""
+	}
+	in, n := d.compound(c)
+	for range n / 2 {
+		k, v := decoder{b: in.raw()}, decoder{b: in.raw()}
+		if in.err != nil {
+			break
+		}
+		if string(k.bytes()) == name {
+			return v.string()
+		}
+	}
+	return ""
+}
+
+// checkDepth skips the next value and fails if it is nested too deeply.
+func (d *decoder) checkDepth(depth int) {
+	c := d.byte()
+	if depth > maxDepth {
+		d.fail(errDepth)
+	}
+	switch kind := c >> 4; {
+	case d.err != nil:
+	case c == 0: // a described value
+		d.checkDepth(depth + 1)
+		d.checkDepth(depth + 1)
+	case kind == 0xc || kind == 0xd: // a list or a map
+		in, n := d.compound(c)
+		for i := 0; i < n && in.err == nil; i++ {
+			in.checkDepth(depth + 1)
+		}
+		if in.err != nil {
+			d.fail(in.err)
+		}
+	case kind == 0xe || kind == 0xf: // an array, which no SDK sends with nested values
+		in := decoder{b: d.body(c), err: d.err}
+		in.size(kind == 0xf)
+		if elem := in.byte(); elem == 0 || elem >= 0xc0 {
+			d.fail(errDepth)
+		}
+	default:
+		d.body(c)
+	}
+}

@@ -1,6 +1,7 @@
 // Package amqp is the receiving half of AMQP 1.0: enough of a server for senders
 // and for request-response links ($cbs, $management), and a codec that walks
-// messages without decoding them.
+// messages without decoding them. Requests and replies are decoded and encoded by
+// go-amqp.
 //
 // One goroutine reads a connection and calls the Backend; replies collect in the
 // connection's output buffer, which is sent in one write when the input is used up.

@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -44,11 +45,10 @@ func (c *Conn) handshake() (idle time.Duration, err error) {
 		f.raw()
 	}
 	if len(f.b) > 0 {
-		c.PeerProperties, _ = f.value(0).(map[any]any)
+		c.Agent = f.lookup("user-agent")
 	}
-	d.adopt(&f)
-	if d.err != nil || code != perfOpen {
-		return 0, fmt.Errorf("amqp: performative 0x%x where Open belongs: %w", code, d.err)
+	if err := cmp.Or(d.err, f.err); err != nil || code != perfOpen {
+		return 0, fmt.Errorf("amqp: performative 0x%x where Open belongs: %w", code, err)
 	}
 	if !ok || frame > uint64(c.s.opts.MaxFrameBytes) {
 		frame = uint64(c.s.opts.MaxFrameBytes)
@@ -90,7 +90,7 @@ func (c *Conn) sasl() error {
 	c.write(frameSASL, 0, func(b []byte) []byte {
 		b, at := beginComposite(b, saslMechanisms, 1)
 		// An array: with a list go-amqp fails to decode the frame and retries for 45 s.
-		b = appendArray(b, 0xb3, []Symbol{"MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL"})
+		b = appendSymbols(b, []string{"MSSBCBS", "PLAIN", "ANONYMOUS", "EXTERNAL"})
 		return endList(b, at)
 	})
 	_, _, body, err := c.readFrame()

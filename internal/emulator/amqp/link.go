@@ -1,9 +1,12 @@
 package amqp
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 	"sync/atomic"
+
+	goamqp "github.com/Azure/go-amqp"
 )
 
 // Link is a link that a peer attached: its terms, which the backend sets, its
@@ -15,8 +18,8 @@ type Link struct {
 	// Backend.Attach sets these. RPC is true for a link of a request-response pair.
 	RPC             bool
 	MaxMessageBytes int
+	MaxBatchBytes   int // announced to Service Bus clients; 0 is not announced
 	Credit          int // 0 grants none, see GrantCredit
-	Properties      map[Symbol]any
 	// Data is the backend's.
 	Data any
 
@@ -32,7 +35,7 @@ type Link struct {
 
 	// as a receiver
 	peerCredit int
-	waiting    []*Message
+	waiting    []*goamqp.Message
 
 	// the delivery that is arriving
 	open    bool
@@ -123,8 +126,8 @@ func (l *Link) request() error {
 	if reply == nil {
 		return nil
 	}
-	if reply.CorrelationID = m.CorrelationID; reply.CorrelationID == nil {
-		reply.CorrelationID = m.MessageID
+	if p := m.Properties; p != nil {
+		reply.Properties = &goamqp.MessageProperties{CorrelationID: cmp.Or(p.CorrelationID, p.MessageID)}
 	}
 	for _, out := range l.ss.links {
 		if out.receiver && strings.EqualFold(out.Source, l.Target) {
@@ -149,8 +152,8 @@ func (l *Link) sendWaiting() error {
 }
 
 // send sends a settled message to a receiving peer.
-func (l *Link) send(m *Message) error {
-	payload, err := m.appendReply(nil)
+func (l *Link) send(m *goamqp.Message) error {
+	payload, err := m.MarshalBinary()
 	if err != nil {
 		return err
 	}

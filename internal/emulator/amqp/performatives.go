@@ -50,7 +50,7 @@ func appendError(b []byte, e *Error) []byte {
 		return append(b, 0x40)
 	}
 	b, at := beginComposite(b, errorCode, 2)
-	b = appendSymbol(b, Symbol(e.Condition))
+	b = appendSymbol(b, e.Condition)
 	b = appendString(b, e.Description)
 	return endList(b, at)
 }

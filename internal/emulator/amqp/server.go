@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	goamqp "github.com/Azure/go-amqp"
 	"go.uber.org/zap"
 )
 
@@ -31,7 +32,7 @@ type Backend interface {
 	// the call only.
 	Deliver(l *Link, d Delivery)
 	// Request handles a request on an RPC link and returns the reply; nil is none.
-	Request(l *Link, m *Message) *Message
+	Request(l *Link, m *goamqp.Message) *goamqp.Message
 	// Detached is called once for each link that was attached.
 	Detached(l *Link)
 }

@@ -124,12 +124,13 @@ func (ss *session) attach(f *decoder) {
 		}
 		b = appendUlong(b, uint64(l.MaxMessageBytes))
 		b = append(b, 0x40, 0x40) // capabilities
-		if len(l.Properties) == 0 {
-			b = append(b, 0x40)
-		} else {
-			b = appendProperties(b, l.Properties)
+		if l.MaxBatchBytes == 0 {
+			return endList(append(b, 0x40), at)
 		}
-		return endList(b, at)
+		properties := len(b)
+		b = appendSymbol(append(b, 0xd1, 0, 0, 0, 0, 0, 0, 0, 2), "com.microsoft:max-message-batch-size")
+		b = appendUlong(b, uint64(l.MaxBatchBytes))
+		return endList(endList(b, properties), at)
 	})
 	if refused != nil {
 		l.Detach(refused)
@@ -140,14 +141,6 @@ func (ss *session) attach(f *decoder) {
 		l.grant(l.Credit)
 	}
 	ss.c.s.backend.Attached(l)
-}
-
-func appendProperties(b []byte, m map[Symbol]any) []byte {
-	out, err := appendMap(b, m)
-	if err != nil {
-		panic("BUG: link property: " + err.Error()) // the backend's own values
-	}
-	return out
 }
 
 func (ss *session) flow(f *decoder) {
