@@ -9,7 +9,7 @@
 //
 // It costs little CPU, because benchmarks share the machine with it: it counts a
 // delivery by walking the section headers of its messages, decodes a message only
-// when it is read, and has no goroutine per message.
+// when it is read, and has no goroutine per message that no fault delays.
 //
 //	e, err := emulator.Start(ctx, emulator.Config{
 //		Hubs:            []emulator.Hub{{Name: "twins"}},

@@ -226,14 +226,16 @@ func (e *Emulator) change(name string, f *Fault) error {
 	case f != nil && f.Down:
 		return fmt.Errorf("emulator: %q shares its listener; down is for %q and Event Grid topics", name, Namespace)
 	}
-	active := t.fault.set(f)
+	active := activate(f)
+	t.fault.Store(active)
 	e.ns.apply(t, active)
 	return nil
 }
 
 // setFault sets or ends a fault of the whole namespace.
 func (n *namespace) setFault(f *Fault) error {
-	active := n.fault.set(f)
+	active := activate(f)
+	n.fault.Store(active)
 	n.server.SetHang(f != nil && f.Hang)
 	if f != nil && f.Silent {
 		n.server.Each((*amqp.Conn).Freeze)
@@ -248,7 +250,7 @@ func (n *namespace) setFault(f *Fault) error {
 		return fmt.Errorf("emulator: namespace: %w", err)
 	}
 	for _, t := range n.all() {
-		if t.fault.get() == nil {
+		if t.fault.Load() == nil {
 			n.apply(t, active)
 		}
 	}

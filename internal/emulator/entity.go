@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	goamqp "github.com/Azure/go-amqp"
@@ -20,7 +21,7 @@ type entity struct {
 	keys       KeyPair
 	keep       int // messages recorded
 	arrived    func(entity string, partition int, what []byte)
-	fault      faultSlot
+	fault      atomic.Pointer[activeFault] // every delivery reads it, hence no lock
 
 	mu         sync.Mutex
 	partitions []partition
@@ -189,7 +190,7 @@ func (e *entity) stats() EntityStats {
 	if e.ids != nil {
 		s.Distinct = e.ids.count
 	}
-	if f := e.fault.get(); f != nil {
+	if f := e.fault.Load(); f != nil {
 		s.Fault = &f.Fault
 	}
 	return s

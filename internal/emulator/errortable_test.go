@@ -74,6 +74,7 @@ func TestErrorTable(t *testing.T) {
 		{"silent, and new clients hang", emulator.Fault{Silent: true, Hang: true}, live, "deadline", "deadline", 0},
 		{"released", emulator.Fault{Outcome: emulator.OutcomeReleased}, live, "nil", "nil", 0},
 		{"modified", emulator.Fault{Outcome: emulator.OutcomeModified}, live, "nil", "nil", 0},
+		{"hang", emulator.Fault{Hang: true}, !live, "deadline", "deadline", 0},
 		{"slow", emulator.Fault{Delay: emulator.Duration(30 * time.Millisecond)}, live, "nil", "nil", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -85,7 +86,11 @@ func TestErrorTable(t *testing.T) {
 					}
 				}
 				before := e.Stats().Entity(entity).Count
-				set(t, e, entity, c.fault)
+				target := entity
+				if c.fault == (emulator.Fault{Hang: true}) {
+					target = emulator.Namespace
+				}
+				set(t, e, target, c.fault)
 				want := map[string]string{"hub": c.hub, "topic": c.topic}[entity]
 				timeout := 5 * time.Second
 				if want == "deadline" {
@@ -104,7 +109,7 @@ func TestErrorTable(t *testing.T) {
 				if n := e.Stats().Entity(entity).Count - before; n != c.stored {
 					t.Errorf("%d messages stored, want %d", n, c.stored)
 				}
-				if err := e.ClearFault(entity); err != nil {
+				if err := e.ClearFault(target); err != nil {
 					t.Fatal(err)
 				}
 				// A new client finds the entity well again, whatever became of the old one.

@@ -5,25 +5,18 @@ import (
 	"sync/atomic"
 )
 
-// faultSlot holds the active fault, if any. Every delivery reads it, hence no lock.
-type faultSlot struct{ p atomic.Pointer[activeFault] }
-
 // activeFault is a fault and its counts of deliveries.
 type activeFault struct {
 	Fault
 	seen, applied atomic.Int64
 }
 
-func (s *faultSlot) get() *activeFault { return s.p.Load() }
-
-func (s *faultSlot) set(f *Fault) *activeFault {
+// activate returns the fault with its counts at zero; nil for none.
+func activate(f *Fault) *activeFault {
 	if f == nil {
-		s.p.Store(nil)
 		return nil
 	}
-	a := &activeFault{Fault: *f}
-	s.p.Store(a)
-	return a
+	return &activeFault{Fault: *f}
 }
 
 // fault returns the fault; nil has none, so that callers need no case for it.

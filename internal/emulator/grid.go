@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -77,7 +78,7 @@ func (g *gridTopic) up(ctx context.Context) error {
 		},
 	}
 	g.server, g.cancel = srv, cancel
-	hl := newHangListener(ln, func() bool { f := g.fault.get().fault(); return f != nil && f.Hang })
+	hl := &hangListener{Listener: ln, fault: &g.fault}
 	g.wg.Go(func() {
 		defer hl.release()
 		if err := srv.ServeTLS(hl, "", ""); !errors.Is(err, http.ErrServerClosed) {
@@ -101,7 +102,7 @@ func (g *gridTopic) stop() {
 }
 
 func (g *gridTopic) setFault(f *Fault) error {
-	g.fault.set(f)
+	g.fault.Store(activate(f))
 	if f != nil && f.Down {
 		g.stop()
 		return nil
@@ -113,7 +114,7 @@ func (g *gridTopic) setFault(f *Fault) error {
 
 // ServeHTTP handles one request.
 func (g *gridTopic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	active := g.fault.get()
+	active := g.fault.Load()
 	f := active.fault()
 	if f != nil && (f.Hang || f.Silent) {
 		// A server detects the client's end only after the body is read.
@@ -234,26 +235,22 @@ func (g *gridTopic) writeError(w http.ResponseWriter, status int, code, message 
 	_, _ = fmt.Fprintf(w, `{"error":{"code":%q,"message":%q}}`, code, message)
 }
 
-// hangListener accepts connections and, while hang returns true, keeps them
-// without serving them.
+// hangListener accepts connections and, during the fault Hang, keeps them without
+// serving them.
 type hangListener struct {
 	net.Listener
-	hang func() bool
+	fault *atomic.Pointer[activeFault]
 
 	mu   sync.Mutex
 	kept []net.Conn
 	over bool
 }
 
-func newHangListener(ln net.Listener, hang func() bool) *hangListener {
-	return &hangListener{Listener: ln, hang: hang}
-}
-
 // Accept returns the next connection to serve.
 func (h *hangListener) Accept() (net.Conn, error) {
 	for {
 		c, err := h.Listener.Accept()
-		if err != nil || !h.hang() {
+		if f := h.fault.Load(); err != nil || f == nil || !f.Hang {
 			return c, err
 		}
 		h.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,7 +32,7 @@ type namespace struct {
 	log     *zap.Logger
 	started time.Time
 	server  *amqp.Server
-	fault   faultSlot
+	fault   atomic.Pointer[activeFault]
 
 	mu       sync.RWMutex
 	entities map[string]*entity // by lower-case name: names don't differ by case
@@ -111,11 +112,11 @@ func (n *namespace) create(name string, c *amqp.Conn) *entity {
 // faultOf returns the active fault of e: its own, else the namespace's. e may be nil.
 func (n *namespace) faultOf(e *entity) *activeFault {
 	if e != nil {
-		if f := e.fault.get(); f != nil {
+		if f := e.fault.Load(); f != nil {
 			return f
 		}
 	}
-	return n.fault.get()
+	return n.fault.Load()
 }
 
 // split splits "hub/Partitions/3" and "hub/$management" after the name.

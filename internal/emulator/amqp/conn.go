@@ -23,7 +23,7 @@ const (
 var errClosed = errors.New("amqp: connection closed")
 
 // Conn is a peer's connection. Its fields are in groups by their user: the reading
-// goroutine, the timers (tmu) and all that write (wmu).
+// goroutine and all that write (wmu).
 type Conn struct {
 	// Data is the backend's.
 	Data any
@@ -40,10 +40,7 @@ type Conn struct {
 	// Agent is the user-agent of the peer's Open performative.
 	Agent    string
 	sessions map[uint16]*session
-
-	tmu     sync.Mutex
-	pending map[*time.Timer]struct{} // of After; nil at the end
-	timers  sync.WaitGroup
+	delayed  sync.WaitGroup // goroutines of After
 
 	wmu       sync.Mutex // guards what follows, and the detached flag of links
 	out       []byte
@@ -55,7 +52,6 @@ type Conn struct {
 func newConn(s *Server, nc net.Conn) *Conn {
 	return &Conn{
 		s: s, nc: nc, done: make(chan struct{}), sessions: map[uint16]*session{}, peerFrame: 512,
-		pending: map[*time.Timer]struct{}{},
 		// Whole frames are read in place, hence room for at least one.
 		br: bufio.NewReaderSize(nc, max(2*s.opts.MaxFrameBytes, 4096)),
 	}
@@ -82,7 +78,7 @@ func (c *Conn) serve() error {
 			ss.end()
 		}
 		alive.Wait()
-		c.stopTimers()
+		c.delayed.Wait()
 	}()
 	// A frozen connection isn't read, so its end is not detected: wait for Abort.
 	if c.frozen.Load() {
@@ -215,39 +211,18 @@ func (c *Conn) keepAlive(idle time.Duration) {
 }
 
 // After calls fn after d and flushes the output, unless the connection ends before.
+// Only the reading goroutine may call it.
 func (c *Conn) After(d time.Duration, fn func()) {
-	c.tmu.Lock()
-	defer c.tmu.Unlock()
-	if c.pending == nil {
-		return
-	}
-	c.timers.Add(1)
-	var t *time.Timer
-	t = time.AfterFunc(d, func() {
-		defer c.timers.Done()
-		c.tmu.Lock()
-		delete(c.pending, t)
-		over := c.pending == nil
-		c.tmu.Unlock()
-		if !over {
+	c.delayed.Go(func() {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-c.done:
+		case <-t.C:
 			fn()
 			_ = c.flush()
 		}
 	})
-	c.pending[t] = struct{}{}
-}
-
-// stopTimers stops the timers of After and waits for those that are running.
-func (c *Conn) stopTimers() {
-	c.tmu.Lock()
-	for t := range c.pending {
-		if t.Stop() {
-			c.timers.Done()
-		}
-	}
-	c.pending = nil
-	c.tmu.Unlock()
-	c.timers.Wait()
 }
 
 // Flush sends the output.

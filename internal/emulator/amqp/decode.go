@@ -142,8 +142,6 @@ func (d *decoder) descriptor() uint64 {
 		if b := d.next(8); b != nil {
 			return binary.BigEndian.Uint64(b)
 		}
-	case 0xa3, 0xb3:
-		return descriptorNames[string(d.body(c))]
 	default:
 		d.fail(fmt.Errorf("amqp: descriptor of type 0x%02x", c))
 	}

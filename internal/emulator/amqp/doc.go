@@ -5,8 +5,8 @@
 //
 // One goroutine reads a connection and calls the Backend; replies collect in the
 // connection's output buffer, which is sent in one write when the input is used up.
-// A second goroutine per connection keeps it alive. There is none per link or
-// message.
+// A second goroutine per connection keeps it alive. There is none per link,
+// and per message only while its settlement is delayed, which a fault does.
 //
 // Only the reading goroutine uses sessions and links. What other goroutines may do
 // (settle, detach, grant credit, freeze, cut) takes the connection's write lock.

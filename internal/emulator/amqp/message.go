@@ -11,15 +11,10 @@ const BatchFormat = 0x80013700
 
 // Section codes.
 const (
-	secHeader              = 0x70
-	secDeliveryAnnotations = 0x71
-	secMessageAnnotations  = 0x72
-	secProperties          = 0x73
-	secApplicationProps    = 0x74
-	secData                = 0x75
-	secSequence            = 0x76
-	secValue               = 0x77
-	secFooter              = 0x78
+	secMessageAnnotations = 0x72
+	secProperties         = 0x73
+	secData               = 0x75
+	secValue              = 0x77
 )
 
 // EachMessage calls fn for each message of a delivery: those in its data sections

@@ -25,18 +25,6 @@ const (
 	stateModified = 0x27
 )
 
-// descriptorNames are the symbolic descriptors, which a peer may use instead of codes.
-var descriptorNames = map[string]uint64{
-	"amqp:open:list": perfOpen, "amqp:begin:list": perfBegin, "amqp:attach:list": perfAttach,
-	"amqp:flow:list": perfFlow, "amqp:transfer:list": perfTransfer, "amqp:disposition:list": perfDisposition,
-	"amqp:detach:list": perfDetach, "amqp:end:list": perfEnd, "amqp:close:list": perfClose,
-	"amqp:sasl-init:list": saslInit,
-	"amqp:header:list":    secHeader, "amqp:delivery-annotations:map": secDeliveryAnnotations,
-	"amqp:message-annotations:map": secMessageAnnotations, "amqp:properties:list": secProperties,
-	"amqp:application-properties:map": secApplicationProps, "amqp:data:binary": secData,
-	"amqp:amqp-sequence:list": secSequence, "amqp:amqp-value:*": secValue, "amqp:footer:map": secFooter,
-}
-
 // Error is an AMQP error.
 type Error struct {
 	Condition   string

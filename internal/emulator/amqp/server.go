@@ -174,10 +174,7 @@ func (s *Server) start(nc net.Conn, ln net.Listener) {
 		c.Freeze()
 	}
 	s.conns[c] = struct{}{}
-	s.wg.Add(1)
-	s.mu.Unlock()
-	go func() {
-		defer s.wg.Done()
+	s.wg.Go(func() {
 		err := c.serve()
 		s.mu.Lock()
 		delete(s.conns, c)
@@ -185,5 +182,6 @@ func (s *Server) start(nc net.Conn, ln net.Listener) {
 		if err != nil {
 			s.opts.Logger.Debug("amqp: connection ended", zap.Stringer("peer", nc.RemoteAddr()), zap.Error(err))
 		}
-	}()
+	})
+	s.mu.Unlock()
 }
