@@ -261,7 +261,7 @@ func (n *namespace) setFault(f *Fault) error {
 func (n *namespace) apply(t *entity, f *activeFault) {
 	if f == nil || !f.NoCredit {
 		for _, l := range t.liveLinks(nil) {
-			l.GrantCredit(linkCredit)
+			l.GrantCredit()
 		}
 	}
 	if f == nil {

@@ -195,12 +195,8 @@ func (g *gridTopic) publish(w http.ResponseWriter, r *http.Request, a *activeFau
 			return
 		}
 	}
-	if status, err := g.storeEvents(f, body); err != nil {
-		code := "BadRequest"
-		if status == http.StatusRequestEntityTooLarge {
-			code = "PayloadTooLarge"
-		}
-		g.writeError(w, status, code, err.Error())
+	if err := g.storeEvents(f, body); err != nil {
+		g.writeError(w, http.StatusBadRequest, "BadRequest", err.Error())
 		return
 	}
 	if faulty && f.Cut != "" {

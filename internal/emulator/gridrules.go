@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"twinegress/internal/jsonwalk"
@@ -34,12 +33,12 @@ const gridRequired = 1 | 2 | 4 | 8 | 16
 
 // storeEvents checks a request's events against the Event Grid schema and stores all or
 // none.
-func (g *gridTopic) storeEvents(f *Fault, body []byte) (status int, err error) {
+func (g *gridTopic) storeEvents(f *Fault, body []byte) (err error) {
 	if err = jsonwalk.Validate(body); err != nil {
-		return http.StatusBadRequest, err
+		return err
 	}
 	if jsonwalk.Trim(body)[0] != '[' {
-		return http.StatusBadRequest, errors.New("the body is not an array")
+		return errors.New("the body is not an array")
 	}
 	type span struct{ start, end int }
 	var events []span
@@ -52,10 +51,10 @@ func (g *gridTopic) storeEvents(f *Fault, body []byte) (status int, err error) {
 		return end
 	})
 	if err != nil {
-		return http.StatusBadRequest, err
+		return err
 	}
 	if f != nil && f.Poison != "" && bytes.Contains(body, []byte(f.Poison)) {
-		return http.StatusBadRequest, errors.New(cmp.Or(f.Description, "An event of the batch is not valid."))
+		return errors.New(cmp.Or(f.Description, "An event of the batch is not valid."))
 	}
 	g.entity.mu.Lock()
 	defer g.entity.mu.Unlock()
@@ -71,7 +70,7 @@ func (g *gridTopic) storeEvents(f *Fault, body []byte) (status int, err error) {
 		p.bytes += int64(e.end - e.start)
 	}
 	p.batches++
-	return http.StatusOK, nil
+	return nil
 }
 
 // checkGridEvent checks the event at body[start:] and returns the index after it.

@@ -16,8 +16,6 @@ type KafkaConfig struct {
 	Topics map[string]int
 	// MaxMessageBytes is the largest produce batch; 0 is Kafka's 1 MiB.
 	MaxMessageBytes int
-	// AutoCreateTopics creates topics that clients request.
-	AutoCreateTopics bool
 	// DataDir stores the log on disk, so that it survives a restart; "" is memory.
 	DataDir string
 	// RetentionBytes bounds each partition of the Topics. Without it the log grows
@@ -48,9 +46,6 @@ func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 	}
 	broker := map[string]string{}
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port)}
-	if cfg.AutoCreateTopics {
-		opts = append(opts, kfake.AllowAutoTopicCreation())
-	}
 	topicConfig := map[string]string{}
 	if cfg.MaxMessageBytes > 0 {
 		broker["message.max.bytes"] = strconv.Itoa(cfg.MaxMessageBytes)

@@ -217,7 +217,7 @@ func (n *namespace) Attached(l *amqp.Link) {
 	case f != nil && f.Refuse != "":
 		l.Detach(&amqp.Error{Condition: f.Refuse, Description: f.conditionText(f.Refuse, t.entity.name)})
 	case l.Credit == 0 && (f == nil || !f.NoCredit):
-		l.GrantCredit(linkCredit)
+		l.GrantCredit()
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // credit, and the delivery that is arriving.
 type Link struct {
 	// Source and Target are the addresses; Address returns the server's.
-	Name, Source, Target string
+	Source, Target string
 
 	// Backend.Attach sets these. RPC is true for a link of a request-response pair.
 	RPC             bool
@@ -203,10 +203,10 @@ func (l *Link) Settle(id uint32, o Outcome) {
 	}
 }
 
-// GrantCredit grants n messages of credit to a link that has none left.
-func (l *Link) GrantCredit(n int) {
+// GrantCredit grants the server's credit to a link that has none left.
+func (l *Link) GrantCredit() {
 	if l.left.Load() <= 0 {
-		l.grant(n)
+		l.grant(l.c.s.opts.Credit)
 		_ = l.c.flush()
 	}
 }

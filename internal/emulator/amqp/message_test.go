@@ -25,8 +25,12 @@ func (r random) value() any {
 	values := []any{
 		nil, true, uint8(7), uint16(700), r.Uint32() >> r.IntN(32), r.Uint64() >> r.IntN(64), int8(-7), int16(-700),
 		int32(r.Uint32()) >> r.IntN(32), int64(r.Uint64()) >> r.IntN(64), r.Float32(), r.Float64(),
-		time.UnixMilli(r.Int64N(1 << 42)), []byte(r.text()), oracle.UUID{1, 2}, r.text(),
-		[]string{"a", r.text()}, []any{r.text(), []any{int32(1)}}, map[any]any{r.text(): map[any]any{"a": r.text()}},
+		time.UnixMilli(r.Int64N(1 << 42)), []byte(r.text()),
+		oracle.UUID{1, 2},
+		r.text(),
+		[]string{"a", r.text()},
+		[]any{r.text(), []any{int32(1)}},
+		map[any]any{r.text(): map[any]any{"a": r.text()}},
 	}
 	return values[r.IntN(len(values))]
 }

@@ -130,7 +130,7 @@ func address(terminus []byte) string {
 
 type transfer struct {
 	handle, id, format     uint32
-	hasID, hasFormat       bool
+	hasID                  bool
 	settled, more, aborted bool
 }
 
@@ -141,8 +141,8 @@ func decodeTransfer(f *decoder) (t transfer) {
 	id, ok := f.uint()
 	t.id, t.hasID = uint32(id), ok
 	f.bytes() // delivery-tag
-	format, ok := f.uint()
-	t.format, t.hasFormat = uint32(format), ok
+	format, _ := f.uint()
+	t.format = uint32(format)
 	t.settled = f.bool()
 	t.more = f.bool()
 	if len(f.b) == 0 {

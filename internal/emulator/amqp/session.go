@@ -91,7 +91,7 @@ func (ss *session) attach(f *decoder) {
 		return
 	}
 	l := &Link{
-		c: ss.c, ss: ss, handle: a.handle, receiver: a.receiver, Name: string(a.name),
+		c: ss.c, ss: ss, handle: a.handle, receiver: a.receiver,
 		Source: address(a.source), Target: address(a.target),
 		MaxMessageBytes: 1 << 20, Credit: ss.c.s.opts.Credit,
 	}
