@@ -24,12 +24,16 @@ const (
 	testTimeout = 20 * time.Second // for what must happen
 )
 
-func eachProtocol(t *testing.T, test func(t *testing.T, protocol string)) {
+// eachProtocol runs a test with each protocol of groups, against a broker of its own.
+func eachProtocol(t *testing.T, partitions int, test func(t *testing.T, k *kfake.Cluster, cfg config.Ingest)) {
 	t.Helper()
 	for _, protocol := range []string{config.ProtocolClassic, config.ProtocolConsumer} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			test(t, protocol)
+			k := broker(t, partitions)
+			cfg := ingestConfig(k)
+			cfg.Protocol = protocol
+			test(t, k, cfg)
 		})
 	}
 }

@@ -15,12 +15,9 @@ import (
 
 // The lag includes what was never polled.
 func TestLag(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		const partitions, n = 2, 500
-		k := broker(t, partitions)
+	const partitions, n = 2, 500
+	eachProtocol(t, partitions, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
 		produce(t, k, partitions, n, 10)
-		cfg := ingestConfig(k)
-		cfg.Protocol = protocol
 		cfg.MaxInFlightBytes = 1 // one poll, and then none until it is settled
 		h := consume(t, cfg, false)
 		lag := func(n int64) func() bool { return func() bool { return h.Status().Lag == n } }
@@ -55,11 +52,8 @@ func TestLag(t *testing.T) {
 
 // Offsets without an event, as transactions leave them, hold nothing back.
 func TestTransactions(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		k := broker(t, 1)
+	eachProtocol(t, 1, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
 		commits := watchCommits(t, k)
-		cfg := ingestConfig(k)
-		cfg.Protocol = protocol
 		h := consume(t, cfg, true)
 		events := 0
 		for i, end := range []kgo.TransactionEndTry{kgo.TryCommit, kgo.TryAbort, kgo.TryCommit, kgo.TryAbort} {

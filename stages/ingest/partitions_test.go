@@ -11,24 +11,23 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/internal/blackhole"
+	"twinegress/internal/config"
 	"twinegress/internal/event"
 )
 
 // A copy is stopped with every other chunk unsettled. The next one sees
 // everything from the first unsettled chunk on, and nothing before it.
 func TestRestart(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		const partitions, n = 3, 3000
-		k := broker(t, partitions)
+	const partitions, n = 3, 3000
+	eachProtocol(t, partitions, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
 		commits := watchCommits(t, k)
 		produce(t, k, partitions, n, 100)
-		cfg := ingestConfig(k)
-		cfg.Protocol = protocol
 		first := consume(t, cfg, false)
 		eventually(t, "everything is read", func() bool { return first.count() == partitions*n })
 		if st := first.Status(); st.Records != partitions*n || len(st.Partitions) != partitions || st.Lag != partitions*n {
@@ -78,13 +77,10 @@ func TestRestart(t *testing.T) {
 // A second copy joins, and the first leaves, while chunks are unsettled and
 // are settled late. Nothing is lost, no commit goes back.
 func TestRebalance(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		const partitions, n = 4, 1000
-		k := broker(t, partitions)
+	const partitions, n = 4, 1000
+	eachProtocol(t, partitions, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
 		commits := watchCommits(t, k)
 		produce(t, k, partitions, n, 100)
-		cfg := ingestConfig(k)
-		cfg.Protocol = protocol
 		a := consume(t, cfg, false)
 		eventually(t, "the first copy reads", func() bool { return a.count() == partitions*n })
 		// One chunk of each partition stays unsettled beyond the revocation.
@@ -128,13 +124,10 @@ func TestRebalance(t *testing.T) {
 // While a revoked partition waits for its last outcomes, those that stay are
 // read and committed as ever.
 func TestRebalanceDoesNotPauseWhatStays(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		const partitions = 4
-		k := broker(t, partitions)
+	const partitions = 4
+	eachProtocol(t, partitions, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
 		commits := watchCommits(t, k)
 		produce(t, k, partitions, 1, 10)
-		cfg := ingestConfig(k)
-		cfg.Protocol = protocol
 		cfg.RebalanceTimeout = 2 * testTimeout // the drain goes on until its chunks are settled here, or 10 s
 		a := consume(t, cfg, false)
 		eventually(t, "the first copy reads", func() bool { return a.count() == partitions })
@@ -205,12 +198,9 @@ func (h *heldPoll) set(hold chan struct{}) {
 // and their chunks. They are not taken for records of the new ownership, whose
 // owner in between has gone further: that would take the committed offset back.
 func TestComesBackBeforeItIsCut(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		const partitions = 2
-		k := broker(t, partitions)
+	const partitions = 2
+	eachProtocol(t, partitions, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
 		commits := watchCommits(t, k)
-		cfg := ingestConfig(k)
-		cfg.Protocol = protocol
 		hook := &heldPoll{held: make(chan struct{}, 1)}
 		a := consume(t, cfg, true, kgo.WithHooks(hook))
 		eventually(t, "the first copy owns both", a.owns(partitions))
@@ -293,13 +283,11 @@ func TestTwoWithOneInstanceID(t *testing.T) {
 // A stop takes no longer than it may when a broker no longer answers: neither
 // the commit that is under way, nor the one before the end, nor the leaving.
 func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
-	eachProtocol(t, func(t *testing.T, protocol string) {
-		k := broker(t, 1)
-		c := ingestConfig(k)
-		c.Protocol, c.InstanceID = protocol, "a"
+	eachProtocol(t, 1, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
+		cfg.InstanceID = "a"
 		var network blackhole.Network
 		core, logs := observer.New(zap.WarnLevel)
-		source := newSourceOf(t, c, zap.New(core), kgo.Dialer(network.Dial))
+		source := newSourceOf(t, cfg, zap.New(core), kgo.Dialer(network.Dial))
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		ended := make(chan error, 1)
