@@ -139,14 +139,11 @@ func (s topicSender) send(ctx context.Context, _ string, bodies ...string) error
 // both runs a test with each SDK against its kind of entity.
 func both(t *testing.T, fn func(t *testing.T, e *emulator.Emulator, entity string, s sender), change ...func(*emulator.Config)) {
 	t.Helper()
-	t.Run("eventhubs", func(t *testing.T) {
-		t.Parallel()
-		e := start(t, change...)
-		fn(t, e, "hub", hub(t, e.ConnectionString(emulator.Primary), "hub"))
-	})
-	t.Run("servicebus", func(t *testing.T) {
-		t.Parallel()
-		e := start(t, change...)
-		fn(t, e, "topic", topic(t, e.ConnectionString(emulator.Primary), "topic"))
-	})
+	for _, entity := range []string{"hub", "topic"} {
+		t.Run(entity, func(t *testing.T) {
+			t.Parallel()
+			e := start(t, change...)
+			fn(t, e, entity, connect(t, entity, e.ConnectionString(emulator.Primary)))
+		})
+	}
 }

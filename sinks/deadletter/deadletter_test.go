@@ -38,6 +38,16 @@ func cluster(t *testing.T) *kfake.Cluster {
 
 func connect(k *kfake.Cluster) []kgo.Opt { return []kgo.Opt{kgo.SeedBrokers(k.ListenAddrs()...)} }
 
+func newClient(t *testing.T, k *kfake.Cluster, opts ...kgo.Opt) *kgo.Client {
+	t.Helper()
+	client, err := kgo.NewClient(append(opts, connect(k)...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
 // open opens the topic; a test that is not about Close leaves it to the end.
 func open(t *testing.T, k *kfake.Cluster, ingest ...string) *Topic {
 	t.Helper()
@@ -84,11 +94,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // read returns the first n records of the topic.
 func read(t *testing.T, k *kfake.Cluster, n int) (records []*kgo.Record) {
 	t.Helper()
-	client, err := kgo.NewClient(append(connect(k), kgo.ConsumeTopics(name), kgo.FetchMaxPartitionBytes(16<<20))...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := newClient(t, k, kgo.ConsumeTopics(name), kgo.FetchMaxPartitionBytes(16<<20))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for len(records) < n {
@@ -103,12 +109,7 @@ func read(t *testing.T, k *kfake.Cluster, n int) (records []*kgo.Record) {
 
 func maxBytes(t *testing.T, k *kfake.Cluster, topic string) string {
 	t.Helper()
-	client, err := kgo.NewClient(connect(k)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	n, ok := maxMessageBytes(t.Context(), kadm.NewClient(client), topic)
+	n, ok := maxMessageBytes(t.Context(), kadm.NewClient(newClient(t, k)), topic)
 	if !ok {
 		t.Fatal("the topic has no max.message.bytes")
 	}
@@ -284,13 +285,8 @@ func TestLetterLargerThanTheTopicTakes(t *testing.T) {
 	if largeSettled.Load() != 0 {
 		t.Error("the large one is settled")
 	}
-	client, err := kgo.NewClient(connect(k)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
 	raised := "50000"
-	if _, err := kadm.NewClient(client).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &raised}}, name); err != nil {
+	if _, err := kadm.NewClient(newClient(t, k)).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &raised}}, name); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the large one is stored", func() bool { return largeSettled.Load() == 1 })

@@ -81,7 +81,7 @@ func cases() []faultCase {
 		{name: "silent", only: amqp, fault: emulator.Fault{Hang: true, Silent: true}, whole: true, reason: event.Unreachable, cause: timedOut},
 		{name: "silent from the start", fault: emulator.Fault{Hang: true}, whole: true, cold: true, reason: event.Unreachable, cause: timedOut},
 		{
-			name: "untrusted certificate", cold: true, tls: true, inject: (*env).wrongCertificate, repair: (*env).rightCertificate,
+			name: "untrusted certificate", whole: true, cold: true, tls: true, inject: (*env).wrongCertificate, repair: (*env).rightCertificate,
 			reason: event.Unreachable, cause: `certificate signed by unknown authority`,
 		},
 		{name: "unknown entity", fault: emulator.Fault{Refuse: "amqp:not-found"}, reason: event.Unreachable, cause: `could not be found`},

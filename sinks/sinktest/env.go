@@ -191,7 +191,7 @@ func (e *env) inject(times int) {
 	default:
 		f := e.test.fault
 		f.Times = times
-		e.setFault(e.target(), f)
+		e.setFault(f)
 	}
 }
 
@@ -204,22 +204,22 @@ func (e *env) repair() {
 	case e.test.tokens != nil:
 		e.credential.fail(nil)
 	default:
-		e.clearFault(e.target())
+		e.clearFault()
 	}
 }
 
-func (e *env) setFault(target string, f emulator.Fault) {
+func (e *env) setFault(f emulator.Fault) {
 	e.t.Helper()
-	if err := e.emulator.SetFault(target, f); err != nil {
+	if err := e.emulator.SetFault(e.target(), f); err != nil {
 		e.t.Fatal(err)
 	}
 }
 
 // clearFault waits for the port of a service that was down: it may be in use
 // for a moment, by a connection that the system gave it to.
-func (e *env) clearFault(target string) {
+func (e *env) clearFault() {
 	e.t.Helper()
-	e.await("the fault is cleared", func(sinks.Snapshot) bool { return e.emulator.ClearFault(target) == nil })
+	e.await("the fault is cleared", func(sinks.Snapshot) bool { return e.emulator.ClearFault(e.target()) == nil })
 }
 
 // moveToNowhere changes the endpoint to a host that doesn't exist: names under
@@ -249,11 +249,11 @@ func (e *env) update(endpoint endpoints.Endpoint) {
 
 // wrongCertificate replaces the service by one with a certificate of another CA.
 func (e *env) wrongCertificate() {
-	target, address := emulator.Namespace, e.emulator.AMQPAddr()
+	address := e.emulator.AMQPAddr()
 	if e.service.isGrid() {
-		target, address = entity, e.emulator.EventGridHost(entity)
+		address = e.emulator.EventGridHost(entity)
 	}
-	e.setFault(target, emulator.Fault{Down: true})
+	e.setFault(emulator.Fault{Down: true})
 	e.impostor = e.service.start(e.t, keys, func(c *emulator.Config) {
 		if e.service.isGrid() {
 			c.EventGridTopics[0].Listen = address
@@ -268,11 +268,7 @@ func (e *env) rightCertificate() {
 	if err := e.impostor.Close(); err != nil {
 		e.t.Error(err)
 	}
-	target := emulator.Namespace
-	if e.service.isGrid() {
-		target = entity
-	}
-	e.clearFault(target)
+	e.clearFault()
 }
 
 // eventID is an event's origin in Kafka.
