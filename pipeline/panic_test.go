@@ -50,9 +50,6 @@ func TestPanicShowsNoKey(t *testing.T) {
 	signed.ConnectionString = "Endpoint=sb://ns.example.net/;SharedAccessSignature=SharedAccessSignature sr=ns&sig=" + sig + "&se=1&skn=send"
 	set := []endpoints.Endpoint{keyed, signed}
 	for name, value := range map[string]any{
-		"endpoint": keyed,
-		"pointer":  &signed,
-		"list":     set,
 		"error":    fmt.Errorf("not there: %+v", signed),
 		"snapshot": sinks.Snapshot{Endpoint: keyed},
 		"routes":   map[string][]endpoints.Endpoint{endpoints.SensorChange: set},
