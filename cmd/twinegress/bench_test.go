@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/xml"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -77,15 +76,11 @@ func TestBench(t *testing.T) {
 	}
 
 	chart, err := os.ReadFile(svg)
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		err = xml.Unmarshal(chart, new(struct{}))
 	}
-	for d := xml.NewDecoder(bytes.NewReader(chart)); ; {
-		if _, err := d.Token(); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatalf("the chart: %v", err)
-		}
+	if err != nil {
+		t.Errorf("the chart: %v", err)
 	}
 	lines, err := os.ReadFile(benchfmt)
 	if err != nil {

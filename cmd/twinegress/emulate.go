@@ -15,12 +15,10 @@ import (
 
 // emulation is the options of `emulate`. An address of "" is off.
 type emulation struct {
-	amqp, eventGrid, kafka, stats string
-	caFile                        string
-	hosts                         []string
-	key, eventGridKey             string
-	partitions                    int
-	record                        int
+	services emulator.Config
+	grid     emulator.GridTopic
+	kafka    string // address
+	caFile   string
 }
 
 const (
@@ -30,7 +28,10 @@ const (
 )
 
 func emulateCommand() *cobra.Command {
-	var e emulation
+	e := emulation{
+		services: emulator.Config{AutoCreate: true, TrackIDs: true},
+		grid:     emulator.GridTopic{Name: emulatedGridTopic, Keys: new(emulator.KeyPair)},
+	}
 	var output string
 	cmd := &cobra.Command{
 		Use:   "emulate",
@@ -42,26 +43,26 @@ func emulateCommand() *cobra.Command {
 			"  twinegress emulate --eventgrid 127.0.0.1:8443 --eventgrid-ca-file ca.pem --stats 127.0.0.1:8082",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if e.amqp == "" && e.eventGrid == "" && e.kafka == "" {
-				e.amqp, e.eventGrid, e.kafka = "127.0.0.1:5672", "127.0.0.1:8443", "127.0.0.1:9092"
+			if e.services.AMQPListen == "" && e.grid.Listen == "" && e.kafka == "" {
+				e.services.AMQPListen, e.grid.Listen, e.kafka = "127.0.0.1:5672", "127.0.0.1:8443", "127.0.0.1:9092"
 			}
-			if e.partitions < 1 || e.record < 0 {
+			if e.services.Partitions < 1 || e.services.Record < 0 {
 				return usageError{fmt.Errorf("--partitions must be 1 or more, and --record 0 or more (see %s --help)", cmd.CommandPath())}
 			}
 			return e.run(cmd.Context(), cmd.OutOrStdout(), output)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&e.amqp, "amqp", "", "address of the Event Hubs and Service Bus namespace (default 127.0.0.1:5672)")
-	f.StringVar(&e.eventGrid, "eventgrid", "", "address of the Event Grid topic, HTTPS (default 127.0.0.1:8443)")
+	f.StringVar(&e.services.AMQPListen, "amqp", "", "address of the Event Hubs and Service Bus namespace (default 127.0.0.1:5672)")
+	f.StringVar(&e.grid.Listen, "eventgrid", "", "address of the Event Grid topic, HTTPS (default 127.0.0.1:8443)")
 	f.StringVar(&e.kafka, "kafka", "", "address of the Kafka broker, on 127.0.0.1 (default 127.0.0.1:9092)")
-	f.StringVar(&e.stats, "stats", "127.0.0.1:8082", "address of the counts, the messages and the faults; \"\" is off")
+	f.StringVar(&e.services.StatsListen, "stats", "127.0.0.1:8082", "address of the counts, the messages and the faults; \"\" is off")
 	f.StringVar(&e.caFile, "eventgrid-ca-file", "", "write the root certificate here, for send.caFile")
-	f.StringSliceVar(&e.hosts, "eventgrid-hosts", nil, "further names in the Event Grid certificate")
-	f.StringVar(&e.eventGridKey, "eventgrid-key", "", "the Event Grid topic's primary key (default random)")
-	f.StringVar(&e.key, "key", "", "the namespace's primary key, base64 (default random)")
-	f.IntVar(&e.partitions, "partitions", 4, "partitions of a hub, and of the ingest topic")
-	f.IntVar(&e.record, "record", 1000, "messages that are kept to look at, per hub or topic")
+	f.StringSliceVar(&e.services.CertHosts, "eventgrid-hosts", nil, "further names in the Event Grid certificate")
+	f.StringVar(&e.grid.Keys.Primary, "eventgrid-key", "", "the Event Grid topic's primary key (default random)")
+	f.StringVar(&e.services.Keys.Primary, "key", "", "the namespace's primary key, base64 (default random)")
+	f.IntVar(&e.services.Partitions, "partitions", 4, "partitions of a hub, and of the ingest topic")
+	f.IntVar(&e.services.Record, "record", 1000, "messages that are kept to look at, per hub or topic")
 	outputFlag(cmd, &output, "text")
 	return cmd
 }
@@ -81,26 +82,19 @@ type addresses struct {
 
 func (e *emulation) run(ctx context.Context, out io.Writer, output string) (err error) {
 	var c addresses
-	cfg := emulator.Config{
-		AMQPListen: e.amqp, StatsListen: e.stats, AutoCreate: true, CertHosts: e.hosts,
-		Partitions: e.partitions, Record: e.record, TrackIDs: true,
-		Keys: emulator.KeyPair{Primary: e.key},
+	if e.grid.Listen != "" {
+		e.services.EventGridTopics = []emulator.GridTopic{e.grid}
 	}
-	if e.eventGrid != "" {
-		cfg.EventGridTopics = []emulator.GridTopic{{
-			Name: emulatedGridTopic, Listen: e.eventGrid, Keys: &emulator.KeyPair{Primary: e.eventGridKey},
-		}}
-	}
-	services, err := emulator.Start(ctx, cfg)
+	services, err := emulator.Start(ctx, e.services)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, services.Close()) }()
-	if e.amqp != "" {
+	if e.services.AMQPListen != "" {
 		c.ConnectionString = services.ConnectionString(emulator.Primary)
 		c.SecondaryConnectionString = services.ConnectionString(emulator.Secondary)
 	}
-	if e.eventGrid != "" {
+	if e.grid.Listen != "" {
 		c.EventGridPath = services.EventGridHost(emulatedGridTopic)
 		c.EventGridKey = services.EventGridKey(emulatedGridTopic, emulator.Primary)
 		c.EventGridSecondaryKey = services.EventGridKey(emulatedGridTopic, emulator.Secondary)
@@ -112,12 +106,12 @@ func (e *emulation) run(ctx context.Context, out io.Writer, output string) (err 
 		}
 		c.CAFile = e.caFile
 	}
-	if e.stats != "" {
+	if e.services.StatsListen != "" {
 		c.Stats = "http://" + services.StatsAddr()
 	}
 	if e.kafka != "" {
 		kafka, err := emulator.StartKafka(emulator.KafkaConfig{
-			Listen: e.kafka, Topics: map[string]int{emulatedIngestTopic: e.partitions}, MaxMessageBytes: emulatedMaxBytes,
+			Listen: e.kafka, Topics: map[string]int{emulatedIngestTopic: e.services.Partitions}, MaxMessageBytes: emulatedMaxBytes,
 		})
 		if err != nil {
 			return err

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,10 +16,7 @@ func printEndpoints(w io.Writer, list []api.Endpoint) error {
 		_, err := fmt.Fprintln(w, "no endpoints")
 		return err
 	}
-	named := false
-	for _, e := range list {
-		named = named || e.Name != ""
-	}
+	named := slices.ContainsFunc(list, func(e api.Endpoint) bool { return e.Name != "" })
 	t := term.NewTable(w)
 	row := func(id, name, kind, path, eventTypes, status string) {
 		if named {

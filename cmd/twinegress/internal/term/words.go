@@ -2,6 +2,7 @@ package term
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"strconv"
 	"text/tabwriter"
@@ -38,11 +39,10 @@ func Rate(perSecond float64) string {
 // Clock formats an uptime as 1:05 or 2:03:04.
 func Clock(d time.Duration) string {
 	s := int(d.Seconds())
-	two := func(n int) string { return strconv.Itoa(100 + n)[1:] }
 	if s < 3600 {
-		return strconv.Itoa(s/60) + ":" + two(s%60)
+		return fmt.Sprintf("%d:%02d", s/60, s%60)
 	}
-	return strconv.Itoa(s/3600) + ":" + two(s/60%60) + ":" + two(s%60)
+	return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
 }
 
 // Latency formats a latency in at most five characters. Kafka's timestamps are
