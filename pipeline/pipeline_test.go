@@ -274,6 +274,17 @@ func bare() *Pipeline {
 	})
 }
 
+// inBubble runs a test of a bare pipeline in a bubble, and ends what it started.
+func inBubble(t *testing.T, test func(*Pipeline)) {
+	synctest.Test(t, func(*testing.T) {
+		p := bare()
+		test(p)
+		p.router.apply(nil)
+		p.router.background.Wait()
+		p.workers.Wait()
+	})
+}
+
 // dispatchOne dispatches a chunk of one event that uses these routes.
 func (p *Pipeline) dispatchOne(r *routes) {
 	c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
@@ -285,8 +296,7 @@ func (p *Pipeline) dispatchOne(r *routes) {
 // A removed endpoint's sender is drained only when no chunk is left that was
 // given a table with it: not even one that was replaced twice since.
 func TestRemoveWaitsForEveryTable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := bare()
+	inBubble(t, func(p *Pipeline) {
 		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SensorChange)
 		p.router.apply([]endpoints.Endpoint{a})
 		first := p.router.acquire()
@@ -315,16 +325,13 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 		if got := states(); got != "b provisioning; " {
 			t.Errorf("with no table in use: %s", got)
 		}
-		p.router.background.Wait()
-		p.workers.Wait()
 	})
 }
 
 // What is counted by endpoint type doesn't fall when an endpoint is deleted, nor
 // while one drains whose id is in use again.
 func TestDeletedEndpointsStayCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := bare()
+	inBubble(t, func(p *Pipeline) {
 		counted := func() string {
 			_, byType := p.snapshots()
 			times := byType[endpoints.TypeEventHub]
@@ -343,18 +350,13 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 			{"a is removed", func() { p.router.apply([]endpoints.Endpoint{b}) }},
 			{"it is there again, and the one before drains", func() { p.router.apply([]endpoints.Endpoint{a, b}) }},
 			{"that one is gone", func() { busy.users.Done() }},
+			{"no endpoint is there", func() { p.router.apply(nil) }},
 		} {
 			step.do()
 			synctest.Wait()
 			if got := counted(); got != want {
 				t.Errorf("%s: %s, want %s", step.name, got, want)
 			}
-		}
-		p.router.apply(nil)
-		p.router.background.Wait()
-		p.workers.Wait()
-		if got := counted(); got != want {
-			t.Errorf("with no endpoint: %s, want %s", got, want)
 		}
 	})
 }
@@ -386,8 +388,7 @@ func targets(p *Pipeline, typ event.Type) (senders []*sinks.Sender) {
 
 // An apply keeps the senders of endpoints that change.
 func TestApplyKeepsSenders(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := bare()
+	inBubble(t, func(p *Pipeline) {
 		a, b := endpoint("a", endpoints.SensorChange), endpoint("b", endpoints.SpaceChange)
 		p.router.apply([]endpoints.Endpoint{a, b})
 		before := map[string]*sinks.Sender{"a": p.router.senders["a"], "b": p.router.senders["b"]}
@@ -409,7 +410,5 @@ func TestApplyKeepsSenders(t *testing.T) {
 		if e := before["b"].Endpoint(); e.ConnectionString != "y" {
 			t.Error("the sender was not updated")
 		}
-		p.router.background.Wait()
-		p.workers.Wait()
 	})
 }

@@ -85,10 +85,7 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 	}
 	result, err := r.Run(ctx)
 	view.end()
-	if printErr := printReplay(out, o.output, result); printErr != nil {
-		err = errors.Join(err, printErr)
-	}
-	return explainReplay(err, result, o, since)
+	return explainReplay(errors.Join(err, printReplay(out, o.output, result)), result, o, since)
 }
 
 // explainReplay adds to the error of an incomplete replay how to complete it.

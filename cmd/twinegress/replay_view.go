@@ -66,7 +66,11 @@ func (v *replayView) end() {
 }
 
 func plainLine(p replay.Progress, took time.Duration) string {
-	line := fmt.Sprintf("%d%% %s of %s letters", percent(p), term.Grouped(p.Done), term.Grouped(p.Total))
+	percent := int64(100)
+	if p.Total > 0 {
+		percent = 100 * p.Done / p.Total
+	}
+	line := fmt.Sprintf("%d%% %s of %s letters", percent, term.Grouped(p.Done), term.Grouped(p.Total))
 	if rate := float64(p.Done) / max(took.Seconds(), 0.001); p.Done > 0 {
 		line += fmt.Sprintf(", %s/s", term.Rate(rate))
 		if left := p.Total - p.Done; left > 0 {
@@ -92,11 +96,4 @@ func barLine(p replay.Progress, took time.Duration, width int) string {
 		full = int(int64(cells) * p.Done / p.Total)
 	}
 	return "[" + strings.Repeat("#", full) + strings.Repeat("-", cells-full) + "] " + string(text)
-}
-
-func percent(p replay.Progress) int64 {
-	if p.Total == 0 {
-		return 100
-	}
-	return 100 * p.Done / p.Total
 }

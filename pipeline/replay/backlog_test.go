@@ -67,7 +67,7 @@ const allChunks = 1 << 30
 
 // read settles that many chunks of a backlog, or all, and checks how many
 // records it read of how many there were.
-func (e *env) read(b *Backlog, chunks int, wantRead, wantTotal int64, check func(*event.Chunk)) {
+func (e *env) read(b *Backlog, chunks int, wantRead, wantTotal int64) {
 	e.Helper()
 	ctx, cancel := context.WithTimeout(e.Context(), 30*time.Second)
 	defer cancel()
@@ -80,7 +80,6 @@ func (e *env) read(b *Backlog, chunks int, wantRead, wantTotal int64, check func
 			if chunks == 0 {
 				return // without an outcome, and so not committed
 			}
-			check(c)
 			read += int64(len(c.Records))
 			c.Settle(1)
 			if chunks--; chunks == 0 {
@@ -109,8 +108,6 @@ func (e *env) read(b *Backlog, chunks int, wantRead, wantTotal int64, check func
 	}
 }
 
-func anyChunk(*event.Chunk) {}
-
 // A backlog is what is there when it is opened. The next one of the group has
 // what has come since, and what this one left.
 func TestBacklog(t *testing.T) {
@@ -123,13 +120,9 @@ func TestBacklog(t *testing.T) {
 	first := e.open(time.Time{})
 	e.produce(0, now, now) // too late for it
 	e.produce(2, now)
-	e.read(first, allChunks, 60, 60, func(c *event.Chunk) {
-		if c.Last >= 30 || c.Partition == 2 {
-			t.Errorf("read %d/%d, which is beyond the end", c.Partition, c.Last)
-		}
-	})
-	e.read(e.open(time.Time{}), allChunks, 3, 3, anyChunk)
-	e.read(e.open(time.Time{}), allChunks, 0, 0, anyChunk)
+	e.read(first, allChunks, 60, 60)
+	e.read(e.open(time.Time{}), allChunks, 3, 3)
+	e.read(e.open(time.Time{}), allChunks, 0, 0)
 
 	const chunk = 256
 	for range 2 * chunk {
@@ -138,8 +131,8 @@ func TestBacklog(t *testing.T) {
 	if err := e.client.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	e.read(e.open(time.Time{}), 1, chunk, 2*chunk, anyChunk)
-	e.read(e.open(time.Time{}), allChunks, chunk, chunk, anyChunk)
+	e.read(e.open(time.Time{}), 1, chunk, 2*chunk)
+	e.read(e.open(time.Time{}), allChunks, chunk, chunk)
 }
 
 // A new group starts at a moment, an old one where it stood.
@@ -149,10 +142,10 @@ func TestBacklogSince(t *testing.T) {
 	for i := range 5 {
 		e.produce(0, now.Add(time.Duration(i-5)*time.Hour))
 	}
-	e.read(e.open(now.Add(-150*time.Minute)), allChunks, 2, 2, anyChunk)
-	e.read(e.open(now.Add(-10*time.Hour)), allChunks, 0, 0, anyChunk)
+	e.read(e.open(now.Add(-150*time.Minute)), allChunks, 2, 2)
+	e.read(e.open(now.Add(-10*time.Hour)), allChunks, 0, 0)
 	e.config.Group = "another"
-	e.read(e.open(now), allChunks, 0, 0, anyChunk)
+	e.read(e.open(now), allChunks, 0, 0)
 }
 
 func TestBacklogWithoutItsTopic(t *testing.T) {

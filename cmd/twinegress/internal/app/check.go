@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
+	"github.com/sourcegraph/conc/iter"
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
@@ -151,25 +151,16 @@ func tryEndpoints(ctx context.Context, cfg config.Config, open map[endpoints.Typ
 			attempts = append(attempts, attempt{e, sinks.Secondary})
 		}
 	}
-	results := make([]CheckResult, len(attempts))
-	var running sync.WaitGroup
-	semaphore := make(chan struct{}, maxConcurrentChecks)
-	for i, a := range attempts {
-		semaphore <- struct{}{}
-		running.Go(func() {
-			defer func() { <-semaphore }()
-			e := a.endpoint
-			by := a.key.String()
-			if e.Authentication == endpoints.AuthenticationIdentity {
-				by = "identity"
-			}
-			results[i] = CheckResult{
-				What: "endpoint", ID: e.ID, Name: e.Name, Type: string(e.Type), Path: e.Path, Key: by,
-			}.with(tryEndpoint(ctx, cfg, open[e.Type], e, a.key))
-		})
-	}
-	running.Wait()
-	return results
+	concurrently := iter.Mapper[attempt, CheckResult]{MaxGoroutines: maxConcurrentChecks}
+	return concurrently.Map(attempts, func(a *attempt) CheckResult {
+		e, by := a.endpoint, a.key.String()
+		if e.Authentication == endpoints.AuthenticationIdentity {
+			by = "identity"
+		}
+		return CheckResult{
+			What: "endpoint", ID: e.ID, Name: e.Name, Type: string(e.Type), Path: e.Path, Key: by,
+		}.with(tryEndpoint(ctx, cfg, open[e.Type], e, a.key))
+	})
 }
 
 // tryEndpoint connects to one endpoint with one key.

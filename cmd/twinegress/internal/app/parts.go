@@ -75,12 +75,10 @@ func openKeyring(file string, log *zap.Logger) (*secrets.Keyring, error) {
 }
 
 // newPipeline builds the pipeline and registers its metrics.
-func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) (*pipeline.Pipeline, error) {
+func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) (_ *pipeline.Pipeline, err error) {
 	cfg := o.Config
-	open := o.Open
-	if open == nil {
-		var err error
-		if open, err = Openers(cfg); err != nil {
+	if o.Open == nil {
+		if o.Open, err = Openers(cfg); err != nil {
 			return nil, err
 		}
 	}
@@ -105,7 +103,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 		Source:          source,
 		DeadLetters:     deadLetters,
 		Endpoints:       o.Store,
-		Open:            open,
+		Open:            o.Open,
 		Sender:          senderOptions(cfg),
 		ShutdownTimeout: cfg.Shutdown.Timeout,
 		Version:         o.Version,
