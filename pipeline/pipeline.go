@@ -49,9 +49,9 @@ type Options struct {
 	Log             *zap.Logger
 }
 
-// Pipeline moves events from the ingest topics to the endpoints. Its unexported
-// methods are that, in the order of this page; the exported ones, beside Run,
-// are what the API, the status and the metrics show of it.
+// Pipeline moves events from the ingest topics to the endpoints. The
+// unexported methods follow the order above; the exported ones, beside Run, serve
+// the API, the status and the metrics.
 type Pipeline struct {
 	options Options
 	started time.Time

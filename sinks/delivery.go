@@ -23,7 +23,7 @@ const (
 // send puts events of a batch on the service: as many, from the front, as the
 // service takes at a time. It returns how many that were, also with an error:
 // then none of them is stored. A probe's first try retires the open sinks and
-// begins with the primary key.
+// begins with the primary key; breaker decides what is a probe, and ignores probe.
 type send func(ctx context.Context, batch []*event.Event, probe bool) (n int, err *Error)
 
 // delivery is how one connection of an endpoint is used.

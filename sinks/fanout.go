@@ -14,8 +14,9 @@ type Slot int32
 // are taken once a chunk and not once an event. The worker that prepares the
 // chunk fills it with Add and Group, since that is work per event; the
 // dispatcher, which is one for all chunks, only enqueues it. A Fanout is reused
-// from chunk to chunk and allocates nothing once its buffers have grown. The
-// zero Fanout is ready.
+// from chunk to chunk and allocates nothing once its buffers have grown: to eight
+// bytes for each event at each sender, 20 MB for a chunk that 10,000 endpoints get
+// whole. The zero Fanout is ready.
 type Fanout struct {
 	events []*event.Event // as added
 	spans  []span
