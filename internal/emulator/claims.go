@@ -12,20 +12,20 @@ import (
 	"twinegress/internal/emulator/amqp"
 )
 
-func sessionOf(c *amqp.Conn) *session {
-	s, ok := c.Data.(*session)
+func sessionOf(c *amqp.Conn) session {
+	s, ok := c.Data.(session)
 	if !ok {
-		s = &session{claims: map[string]claim{}}
+		s = session{}
 		c.Data = s
 	}
 	return s
 }
 
 // claim returns a token that is valid for an address.
-func (s *session) claim(address string) (claim, bool) {
+func (s session) claim(address string) (claim, bool) {
 	now := time.Now()
 	if address == "$management" { // of the namespace: its requests name the hub, and carry a token
-		for _, c := range s.claims {
+		for _, c := range s {
 			if now.Before(c.expires) {
 				return c, true
 			}
@@ -34,7 +34,7 @@ func (s *session) claim(address string) (claim, bool) {
 	}
 	// From the address itself up to the namespace, so that the closest token decides.
 	for path := strings.ToLower(address); ; {
-		if c, ok := s.claims[path]; ok && now.Before(c.expires) {
+		if c, ok := s[path]; ok && now.Before(c.expires) {
 			return c, true
 		}
 		if path == "" {
@@ -85,7 +85,7 @@ func (n *namespace) putToken(conn *amqp.Conn, m *goamqp.Message) *goamqp.Message
 	if err != nil {
 		return reply(http.StatusUnauthorized, err.Error(), nil)
 	}
-	sessionOf(conn).claims[strings.ToLower(path)] = c
+	sessionOf(conn)[strings.ToLower(path)] = c
 	return reply(http.StatusAccepted, "Accepted", nil)
 }
 

@@ -38,8 +38,9 @@ type namespace struct {
 	entities map[string]*entity // by lower-case name: names don't differ by case
 }
 
-// session is the claims of a connection. Only its reading goroutine uses it.
-type session struct{ claims map[string]claim }
+// session is the claims of a connection by the path that they are for. Only its
+// reading goroutine uses it.
+type session map[string]claim
 
 // claim is an accepted token.
 type claim struct {
