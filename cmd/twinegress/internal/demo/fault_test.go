@@ -63,20 +63,24 @@ func TestDemoFaults(t *testing.T) {
 		"unreachable":  {[]string{"unreachable", "backoff"}, []string{"twin-alerts was tried and delivers again"}, anything},
 		"unauthorized": {[]string{"unauthorized", "backoff"}, []string{"twin-changes was tried and delivers again"}, anything},
 		"primary-revoked": {
-			nil, []string{"twin-events sent the same batches with its secondary key", " key secondary"},
+			nil,
+			[]string{"twin-events sent the same batches with its secondary key", " key secondary"},
 			func(_ *report, e *endpointReport) bool { return e.Key == "secondary" },
 		},
 		"throttled": {
-			nil, []string{"sensor-values waits as told"},
+			nil,
+			[]string{"sensor-values waits as told"},
 			func(_ *report, e *endpointReport) bool { return e.Service.Refused > 0 },
 		},
 		"hang": {[]string{"unreachable", "backoff"}, []string{"device-telemetry was tried and delivers again"}, anything},
 		"slow": {
-			nil, []string{"its queue is full", "sensor-values has caught up"},
+			nil,
+			[]string{"its queue is full", "sensor-values has caught up"},
 			func(_ *report, e *endpointReport) bool { return e.Latency.P99Ms >= 100 },
 		},
 		"poison": {
-			[]string{"rejected"}, []string{"set aside; all others arrive"},
+			[]string{"rejected"},
+			[]string{"set aside; all others arrive"},
 			func(r *report, e *endpointReport) bool {
 				return r.DeadLetters == int64(e.Dropped["rejected"]) && e.Delivered >= e.Dropped["rejected"]
 			},
@@ -98,8 +102,7 @@ func TestDemoFaults(t *testing.T) {
 			if !got.OK || got.Fault != s.Name {
 				t.Errorf("%+v", got)
 			}
-			texts := append(promise.texts, "all is well", s.faultHeadline, s.repairHeadline, "the story is over")
-			for _, text := range texts {
+			for _, text := range append([]string{"all is well", s.faultHeadline, s.repairHeadline, "the story is over"}, promise.texts...) {
 				if !strings.Contains(r.errOut.String(), text) {
 					t.Errorf("%q was not shown", text)
 				}
