@@ -15,8 +15,8 @@ type Slot int32
 // chunk fills it with Add and Group, since that is work per event; the
 // dispatcher, which is one for all chunks, only enqueues it. A Fanout is reused
 // from chunk to chunk and allocates nothing once its buffers have grown: to eight
-// bytes for each event at each sender, 20 MB for a chunk that 10,000 endpoints get
-// whole. The zero Fanout is ready.
+// bytes for each event at each sender whose events are more than one span. The
+// zero Fanout is ready.
 type Fanout struct {
 	events []*event.Event // as added
 	spans  []span
@@ -24,11 +24,11 @@ type Fanout struct {
 	// bySlot is, by slot, the number of the sender's run, from 1; 0 without one.
 	// A map would cost a hash an event.
 	bySlot  []int32
-	grouped []*event.Event // what the runs consist of: one buffer, not one a sender
+	grouped []*event.Event // what runs of several spans consist of: one buffer, not one a sender
 }
 
-// span is events in a row for the same senders: without filters, all neighbours
-// of one event type.
+// span is events in a row for the same slice of slots: without filters, neighbours
+// of event types that the same senders get.
 type span struct {
 	slots      []Slot
 	start, end int // in Fanout.events
@@ -38,7 +38,8 @@ type span struct {
 type run struct {
 	slot   Slot
 	size   int
-	events []*event.Event
+	pieced bool           // of several spans
+	events []*event.Event // of one span: Fanout.events' own; else in Fanout.grouped
 }
 
 // Add notes an event and its senders' slots, which must not change until Group.
@@ -64,22 +65,37 @@ func (f *Fanout) Group() {
 	for i := range f.spans {
 		s := &f.spans[i]
 		for _, slot := range s.slots {
-			f.runOf(slot).size += s.end - s.start
+			r := f.runOf(slot)
+			switch {
+			case r.size == 0:
+				r.events = f.events[s.start:s.end:s.end]
+			case !r.pieced:
+				r.pieced = true
+				total += r.size
+			}
+			r.size += s.end - s.start
+			if r.pieced {
+				total += s.end - s.start
+			}
 		}
-		total += len(s.slots) * (s.end - s.start)
+	}
+	if total == 0 {
+		return
 	}
 	f.grouped = slices.Grow(f.grouped, total)[:total]
 	start := 0
 	for i := range f.runs {
-		r := &f.runs[i]
-		r.events = f.grouped[start : start : start+r.size]
-		start += r.size
+		if r := &f.runs[i]; r.pieced {
+			r.events = f.grouped[start : start : start+r.size]
+			start += r.size
+		}
 	}
 	for i := range f.spans {
 		s := &f.spans[i]
 		for _, slot := range s.slots {
-			r := &f.runs[f.bySlot[slot]-1]
-			r.events = append(r.events, f.events[s.start:s.end]...)
+			if r := &f.runs[f.bySlot[slot]-1]; r.pieced {
+				r.events = append(r.events, f.events[s.start:s.end]...)
+			}
 		}
 	}
 }

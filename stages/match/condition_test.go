@@ -200,7 +200,7 @@ var (
 	values = []string{"0", "1", "-1", "2.5", "1e2", "100", "1E400", "-0", "12345678901234567890123456789012345"}
 )
 
-func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
+func pick[T comparable](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
 
 // jsonText encodes a string in one of the ways that JSON allows.
 func jsonText(r *rand.Rand, s string) string {

@@ -9,7 +9,7 @@ import (
 // equalityIndex finds conditions that compare one field with a literal for
 // equality by the field's value: with ten thousand endpoints, each for the
 // events of one space, an event costs one look-up.
-type equalityIndex[T any] struct {
+type equalityIndex[T comparable] struct {
 	slot      int
 	byLiteral map[literal][]conditional[T]
 }
@@ -35,7 +35,7 @@ type equality struct {
 }
 
 // buildEqualityIndexes moves the conditions that can be indexed to indexes.
-func buildEqualityIndexes[T any](all []conditional[T]) (indexes []equalityIndex[T], others []conditional[T]) {
+func buildEqualityIndexes[T comparable](all []conditional[T]) (indexes []equalityIndex[T], others []conditional[T]) {
 	// A condition with several equalities is indexed by the rarest: the others
 	// may be common to all filters.
 	rarity := make(map[equality]int)

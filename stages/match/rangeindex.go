@@ -11,7 +11,7 @@ import (
 // rangeIndex finds conditions that compare one field with a literal by order:
 // with ten thousand endpoints, each with a threshold, an event costs as many
 // comparisons as conditions hold, and one more on either side.
-type rangeIndex[T any] struct {
+type rangeIndex[T comparable] struct {
 	key rangeKey
 	// Each is sorted by literal and strictness, so that none behind the first
 	// condition that doesn't hold can hold.
@@ -25,7 +25,7 @@ type rangeKey struct {
 	kind kind
 }
 
-type rangeCondition[T any] struct {
+type rangeCondition[T comparable] struct {
 	op      filter.Op // of the event's value and the literal
 	literal value
 	conditional[T]
@@ -38,7 +38,7 @@ var flipped = map[filter.Op]filter.Op{
 }
 
 // buildRangeIndexes moves the conditions that can be indexed to indexes.
-func buildRangeIndexes[T any](all []conditional[T]) (found []rangeIndex[T], others []conditional[T]) {
+func buildRangeIndexes[T comparable](all []conditional[T]) (found []rangeIndex[T], others []conditional[T]) {
 	count := make(map[rangeKey]int)
 	for i := range all {
 		if key, _, _, ok := rangeOf[T](&all[i].condition); ok {
@@ -73,7 +73,7 @@ func buildRangeIndexes[T any](all []conditional[T]) (found []rangeIndex[T], othe
 
 // rangeOf returns the first ordering comparison with a literal that has to hold
 // for c to hold, and its index among the arguments of an And.
-func rangeOf[T any](c *condition) (key rangeKey, l rangeCondition[T], arg int, ok bool) {
+func rangeOf[T comparable](c *condition) (key rangeKey, l rangeCondition[T], arg int, ok bool) {
 	args := []condition{*c}
 	if c.op == filter.And {
 		args = c.args
@@ -91,13 +91,13 @@ func rangeOf[T any](c *condition) (key rangeKey, l rangeCondition[T], arg int, o
 	return rangeKey{}, rangeCondition[T]{}, 0, false
 }
 
-func compareLiterals[T any](a, b rangeCondition[T]) int {
+func compareLiterals[T comparable](a, b rangeCondition[T]) int {
 	return cmp.Or(cmp.Compare(a.literal.number, b.literal.number), bytes.Compare(a.literal.text, b.literal.text))
 }
 
 // strictness orders conditions with the same literal: >= and <= hold for more
 // values than > and <.
-func strictness[T any](l rangeCondition[T]) int {
+func strictness[T comparable](l rangeCondition[T]) int {
 	if l.op == filter.Greater || l.op == filter.Less {
 		return 1
 	}

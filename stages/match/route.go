@@ -4,12 +4,14 @@
 package match
 
 import (
+	"slices"
+
 	"twinegress/endpoints/filter"
 	"twinegress/internal/event"
 )
 
 // Route is what one target subscribed to.
-type Route[T any] struct {
+type Route[T comparable] struct {
 	Target T
 	Types  []event.Type
 	Filter *filter.Expr // which events of these types; nil for all
@@ -20,7 +22,7 @@ type Route[T any] struct {
 // Table maps an event to its targets. It is immutable: a change of the
 // endpoints makes a new table and the pipeline swaps it whole, so that all
 // events of a chunk use the same one.
-type Table[T any] struct {
+type Table[T comparable] struct {
 	byType [event.NumTypes]routes[T]
 	slots  []slot // the fields that the conditions read
 
@@ -28,7 +30,7 @@ type Table[T any] struct {
 }
 
 // routes are the targets of one event type.
-type routes[T any] struct {
+type routes[T comparable] struct {
 	unconditional []T
 	// One per condition, not per target: endpoints with the same filter share
 	// one evaluation.
@@ -38,7 +40,7 @@ type routes[T any] struct {
 	ranges     []rangeIndex[T]
 }
 
-type conditional[T any] struct {
+type conditional[T comparable] struct {
 	condition condition
 	targets   []T
 }
@@ -47,7 +49,7 @@ type conditional[T any] struct {
 // types, with the type as a constant: a condition on the type alone is decided
 // here and costs an event nothing. The targets of one type keep the order of
 // the routes, those without a condition before the others.
-func NewTable[T any](given []Route[T]) *Table[T] {
+func NewTable[T comparable](given []Route[T]) *Table[T] {
 	t := new(Table[T])
 	c := newCompiler()
 	type key struct {
@@ -84,6 +86,13 @@ func NewTable[T any](given []Route[T]) *Table[T] {
 		r := &t.byType[i]
 		r.equalities, r.conditional = buildEqualityIndexes(r.conditional)
 		r.ranges, r.conditional = buildRangeIndexes(r.conditional)
+		// Types with the same targets share one slice: who groups events by their
+		// targets then compares addresses.
+		for j := range i {
+			if other := t.byType[j].unconditional; slices.Equal(other, r.unconditional) {
+				r.unconditional = other
+			}
+		}
 	}
 	t.slots = c.slots
 	return t
@@ -95,7 +104,7 @@ func (t *Table[T]) Correlated() bool { return t.correlated }
 
 // Lookup looks events up in tables. It owns the memory for that and is used by
 // one goroutine at a time. The zero Lookup is ready.
-type Lookup[T any] struct {
+type Lookup[T comparable] struct {
 	found    []T
 	document document
 }
