@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"twinegress/e2e/env"
+	"twinegress/internal/eventually"
 	"twinegress/internal/kafkatest"
 )
 
@@ -166,7 +167,7 @@ func (m *matrix) shared(copies int) {
 func (m *matrix) flows(what string) {
 	m.t.Helper()
 	ends := m.load.ends()
-	env.EventuallyWithin(m.t, 2*env.Timeout, what, func() bool {
+	eventually.Within(m.t, 2*env.Timeout, what, func() bool {
 		for p, end := range ends {
 			for _, e := range entities {
 				if m.h.Ledger.Complete(e, p) < end {

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/e2e/env"
+	"twinegress/internal/eventually"
 )
 
 var scalingEvents = flag.Int("scaling-events", 60_000, "events of each stretch of the scaling test")
@@ -47,7 +48,7 @@ func TestScaling(t *testing.T) {
 				before := f.cpu()
 				seen := h.Services.Stats().Entity("hub").Count
 				h.Produce(h.Events(*scalingEvents)...)
-				env.EventuallyWithin(t, 3*time.Minute, "everything is delivered", func() bool {
+				eventually.Within(t, 3*time.Minute, "everything is delivered", func() bool {
 					s := h.Services.Stats()
 					return s.Entity("hub").Count >= seen+int64(*scalingEvents) && s.Entity("topic").Count >= seen+int64(*scalingEvents)
 				})
@@ -100,7 +101,7 @@ func TestBacklogInBoundedMemory(t *testing.T) {
 			r.environment = append(r.environment, "GOMEMLIMIT="+strconv.Itoa(container/10*9)) // as run sets it in such a container
 			r.start()
 			r.awaitReady()
-			env.EventuallyWithin(t, 3*time.Minute, "it has caught up", func() bool { return h.Count("hub") >= n })
+			eventually.Within(t, 3*time.Minute, "it has caught up", func() bool { return h.Count("hub") >= n })
 			h.allCommitted(r)
 			peak := r.peakMemory()
 			t.Logf("%d events: %d MiB resident at most", n, peak>>20)

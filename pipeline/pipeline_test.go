@@ -23,6 +23,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
+	"twinegress/internal/eventually"
 	"twinegress/sinks"
 	"twinegress/sinks/deadletter"
 	"twinegress/stages/ingest"
@@ -104,7 +105,7 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 	r.produce(values...)
 	cfg := config.Default().Ingest
 	cfg.Topics = []string{topic}
-	source, err := ingest.New(cfg, connect, hook{}, zap.NewNop())
+	source, err := ingest.NewBounded(cfg, kgo.NewOffset().AtStart(), nil, connect, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,24 +151,6 @@ func (r *running) stopped() int64 {
 	return o.At
 }
 
-type hook struct{}
-
-func (hook) OnNewClient(*kgo.Client) {}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(15 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("timed out: %s", what)
-		}
-	}
-}
-
 // balanced checks the equation of each endpoint.
 func balanced(t *testing.T, st Status) {
 	t.Helper()
@@ -193,7 +176,7 @@ func TestRun(t *testing.T) {
 	r := run(t, 10*time.Second, store{set: []endpoints.Endpoint{
 		filtered, endpoint("b", endpoints.SpaceChange), endpoint("c", endpoints.SensorChange),
 	}}, map[string]sink{"b": bad}, values...)
-	eventually(t, "every event has its outcome", func() bool {
+	eventually.Holds(t, "every event has its outcome", func() bool {
 		st := r.Status()
 		balanced(t, st)
 		return st.Ingest.Records == int64(len(values)) && st.Ingest.Lag == 0
@@ -237,7 +220,7 @@ func TestStopWithAFullLane(t *testing.T) {
 	// Far more chunks than there are workers.
 	values := slices.Repeat([]string{`{"eventType":"SensorChange"}`}, 256*4*(1+runtime.GOMAXPROCS(0)))
 	r := run(t, time.Second, store{set: []endpoints.Endpoint{endpoint("a", endpoints.SensorChange)}}, map[string]sink{"a": throttled}, values...)
-	eventually(t, "the lane is full", func() bool {
+	eventually.Holds(t, "the lane is full", func() bool {
 		st := r.Status()
 		return st.Ingest.Records == int64(len(values)) && st.Endpoints[0].HoldsBack
 	})

@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/internal/emulator"
+	"twinegress/internal/eventually"
 )
 
 // Timeout bounds every wait of a test.
@@ -38,26 +39,10 @@ const hubPartitions = 4
 // maxMessageBytes is that of the ingest topic.
 const maxMessageBytes = 4 << 20
 
-// Eventually blocks until holds returns true, and fails the test after Timeout.
+// Eventually blocks until a condition holds, and fails the test after Timeout.
 func Eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	EventuallyWithin(t, Timeout, what, holds)
-}
-
-// EventuallyWithin is Eventually with another limit.
-func EventuallyWithin(t testing.TB, limit time.Duration, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(limit)
-	defer deadline.Stop()
-	tick := time.NewTicker(25 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-	}
+	eventually.Within(t, Timeout, what, holds)
 }
 
 // Config describes an environment.

@@ -23,6 +23,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/endpoints/storetest"
+	"twinegress/internal/eventually"
 )
 
 // tapped is a connection that a test intercepts.
@@ -76,7 +77,7 @@ func TestChangeReadsToTheEndFirst(t *testing.T) {
 	}))
 	_, err := a.change(t, storetest.Add(storetest.Hub("first")))
 	storetest.Must(t, err)
-	eventually(t, "both follow", func() bool { return storetest.Names(b.Current()) == "first" })
+	eventually.Holds(t, "both follow", func() bool { return storetest.Names(b.Current()) == "first" })
 
 	blind.Store(true)
 	_, err = a.change(t, storetest.Add(storetest.Device("device")))
@@ -377,7 +378,7 @@ func TestCompaction(t *testing.T) {
 	}
 	set, err = b.change(t, storetest.Add(storetest.Hub("new")))
 	storetest.Must(t, err)
-	eventually(t, "the one from before follows", func() bool { return storetest.Names(a.Current()) == storetest.Names(set) })
+	eventually.Holds(t, "the one from before follows", func() bool { return storetest.Names(a.Current()) == storetest.Names(set) })
 }
 
 // A record that can't be read delays nothing, and leaves its endpoint as it was.
@@ -390,7 +391,7 @@ func TestRecordsThatCantBeRead(t *testing.T) {
 
 	c.put(t, &kgo.Record{Key: []byte(id), Value: []byte("SECRET {")}, &kgo.Record{Key: []byte{}, Value: []byte("[]")},
 		&kgo.Record{Key: []byte("SharedAccessKey=not an id"), Value: nil})
-	eventually(t, "it is told", func() bool { return a.logs.FilterMessageSnippet("can't be read").Len() == 2 })
+	eventually.Holds(t, "it is told", func() bool { return a.logs.FilterMessageSnippet("can't be read").Len() == 2 })
 	if storetest.Names(a.Current()) != "one" {
 		t.Errorf("in force: %s", storetest.Names(a.Current()))
 	}
@@ -433,7 +434,7 @@ func TestConflictsFromElsewhere(t *testing.T) {
 		records = append(records, r)
 	}
 	c.put(t, records...)
-	eventually(t, "what is fine is taken", func() bool { return storetest.Names(a.Current()) == "ours fine" })
+	eventually.Holds(t, "what is fine is taken", func() bool { return storetest.Names(a.Current()) == "ours fine" })
 	if again := c.start(t, c.keys); storetest.Names(again.Current()) != "ours fine" || again.logs.FilterMessageSnippet("not in force").Len() != 2 {
 		t.Errorf("another copy makes of it: %s, and logs %v", storetest.Names(again.Current()), again.logs.All())
 	}
@@ -452,7 +453,7 @@ func TestRotation(t *testing.T) {
 
 	both := c.start(t, storetest.Keyring(t, older, newer)) // each can read what the others will write
 	forward := c.start(t, storetest.Keyring(t, newer, older))
-	eventually(t, "all is encrypted anew", func() bool { return forward.logs.FilterMessageSnippet("newest key").Len() == 1 })
+	eventually.Holds(t, "all is encrypted anew", func() bool { return forward.logs.FilterMessageSnippet("newest key").Len() == 1 })
 	if storetest.Names(both.Current()) != "one two" {
 		t.Errorf("a copy that wasn't restarted yet has %s", storetest.Names(both.Current()))
 	}

@@ -39,15 +39,6 @@ func remove(name string) func([]endpoints.Endpoint) ([]endpoints.Endpoint, error
 	}
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
-}
-
 // cluster is brokers and one keyring for the copies that use them.
 type cluster struct {
 	topic   string

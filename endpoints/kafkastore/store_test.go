@@ -15,6 +15,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/endpoints/storetest"
+	"twinegress/internal/eventually"
 )
 
 func TestStore(t *testing.T) {
@@ -36,7 +37,7 @@ func TestChangeIsSeenByEveryCopy(t *testing.T) {
 	if storetest.Names(set) != "one" || storetest.Names(a.Current()) != "one" || set[0].ID == "" {
 		t.Fatalf("added: %v; current %v", set, a.Current())
 	}
-	eventually(t, "the other copy has it", func() bool { return storetest.Names(b.Current()) == "one" })
+	eventually.Holds(t, "the other copy has it", func() bool { return storetest.Names(b.Current()) == "one" })
 	one := b.Current()[0]
 	if !one.Equal(set[0]) || !one.LastUpdated.Equal(set[0].LastUpdated) || one.ConnectionString != storetest.Conn1 {
 		t.Errorf("there it is %s of %s, here %s of %s", one, one.LastUpdated, set[0], set[0].LastUpdated)
@@ -56,7 +57,7 @@ func TestChangeIsSeenByEveryCopy(t *testing.T) {
 	if storetest.Names(set) != "one three" || set[0].Path != "other" {
 		t.Errorf("removed: %v", set)
 	}
-	eventually(t, "the other copy follows", func() bool { return storetest.Names(b.Current()) == "one three" })
+	eventually.Holds(t, "the other copy follows", func() bool { return storetest.Names(b.Current()) == "one three" })
 
 	// Everything is stopped, and comes again as it was.
 	a.stop(t)
@@ -166,7 +167,7 @@ func TestManyWritersAndKills(t *testing.T) {
 	if len(expected) > 0 {
 		t.Errorf("acknowledged, and not there: %v", expected)
 	}
-	eventually(t, "the other copy has the same", func() bool { return storetest.Names(b.Current()) == storetest.Names(set) })
+	eventually.Holds(t, "the other copy has the same", func() bool { return storetest.Names(b.Current()) == storetest.Names(set) })
 	if again := c.start(t, c.keys); storetest.Names(again.Current()) != storetest.Names(set) {
 		t.Errorf("after a restart:\n%s\nwant\n%s", storetest.Names(again.Current()), storetest.Names(set))
 	}

@@ -20,6 +20,7 @@ import (
 
 	"twinegress/internal/blackhole"
 	"twinegress/internal/event"
+	"twinegress/internal/eventually"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -75,20 +76,6 @@ func newLetter(key, value []byte, index int32, headers ...event.Header) (*event.
 	}
 	r := &c.Records[0]
 	return &event.Event{Chunk: c, Record: r, Index: index, Body: r.Value}, settled
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(15 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("timed out: %s", what)
-		}
-	}
 }
 
 // read returns the first n records of the topic.
@@ -184,7 +171,7 @@ func TestLetterIntact(t *testing.T) {
 			topic := open(t, k)
 			ev, settled := newLetter(test.key, test.value, test.index, test.headers...)
 			topic.Put(ev, event.Rejected, test.detail, test.endpoint)
-			eventually(t, "stored", func() bool { return settled.Load() == 1 && topic.Waiting() == 0 })
+			eventually.Holds(t, "stored", func() bool { return settled.Load() == 1 && topic.Waiting() == 0 })
 			got := read(t, k, 1)[0]
 			if fmt.Sprintf("%#v %#v", got.Key, got.Value) != fmt.Sprintf("%#v %#v", test.key, test.value) {
 				t.Errorf("key and value are %#v, %#v", got.Key, got.Value)
@@ -249,12 +236,12 @@ func TestRefusedLetterIsTriedAgain(t *testing.T) {
 			topic := open(t, k)
 			ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
 			topic.Put(ev, event.Undecodable, "why", "")
-			eventually(t, "it is refused twice", func() bool { return refused.count.Load() >= 2 })
+			eventually.Holds(t, "it is refused twice", func() bool { return refused.count.Load() >= 2 })
 			if settled.Load() != 0 || topic.Waiting() != 1 {
 				t.Errorf("settled %d times, %d waiting, while it is refused", settled.Load(), topic.Waiting())
 			}
 			refused.over.Store(true)
-			eventually(t, "it is stored", func() bool { return settled.Load() > 0 })
+			eventually.Holds(t, "it is stored", func() bool { return settled.Load() > 0 })
 			if err := topic.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -281,7 +268,7 @@ func TestLetterLargerThanTheTopicTakes(t *testing.T) {
 	small, smallSettled := newLetter(nil, []byte("v"), event.NoIndex)
 	topic.Put(large, event.TooLarge, "", "")
 	topic.Put(small, event.TooLarge, "", "")
-	eventually(t, "the small one is stored", func() bool { return smallSettled.Load() == 1 })
+	eventually.Holds(t, "the small one is stored", func() bool { return smallSettled.Load() == 1 })
 	if largeSettled.Load() != 0 {
 		t.Error("the large one is settled")
 	}
@@ -289,7 +276,7 @@ func TestLetterLargerThanTheTopicTakes(t *testing.T) {
 	if _, err := kadm.NewClient(newClient(t, k)).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &raised}}, name); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the large one is stored", func() bool { return largeSettled.Load() == 1 })
+	eventually.Holds(t, "the large one is stored", func() bool { return largeSettled.Load() == 1 })
 	if got := read(t, k, 2); len(got[1].Value) != 20_000 {
 		t.Errorf("stored are %d bytes", len(got[1].Value))
 	}
@@ -337,18 +324,18 @@ func TestCloseWithLettersWaiting(t *testing.T) {
 				// With a first letter stored, the client knows the topic: what is
 				// in flight then is the letters, and not a question about it.
 				first := put(1)
-				eventually(t, "the first letter is stored", func() bool { return first[0].Load() == 1 })
+				eventually.Holds(t, "the first letter is stored", func() bool { return first[0].Load() == 1 })
 				network.Begin()
 			}
 			settled := put(test.letters)
 			if test.silent && test.refused != nil {
 				// The first refusal is the producer's, the second the retrier's:
 				// the third try is the one that is never answered.
-				eventually(t, "the retrier was refused", func() bool { return refused.count.Load() >= 2 })
+				eventually.Holds(t, "the retrier was refused", func() bool { return refused.count.Load() >= 2 })
 				network.Begin()
 			}
 			if test.silent {
-				eventually(t, "a reply is lost", func() bool { return network.Lost() > 0 })
+				eventually.Holds(t, "a reply is lost", func() bool { return network.Lost() > 0 })
 			}
 
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
@@ -385,7 +372,7 @@ func TestOpenWhileTheBrokerIsSilent(t *testing.T) {
 		_, err := Open(ctx, name, nil, append(connect(k), kgo.Dialer(network.Dial)), zap.NewNop())
 		ended <- err
 	}()
-	eventually(t, "the first reply is lost", func() bool { return network.Lost() > 0 })
+	eventually.Holds(t, "the first reply is lost", func() bool { return network.Lost() > 0 })
 	giveUp()
 	begun := time.Now()
 	if err := <-ended; err == nil {

@@ -196,21 +196,6 @@ func (h *harness) stop() time.Duration {
 	return time.Since(begun)
 }
 
-// eventually polls: what is waited for happens on the broker's and the client's goroutines.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(testTimeout)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatalf("timed out: %s", what)
-		}
-	}
-}
-
 // commits records every commit, and checks that none goes back.
 type commits struct {
 	mu      sync.Mutex

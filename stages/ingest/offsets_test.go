@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"twinegress/internal/config"
+	"twinegress/internal/eventually"
 )
 
 // The lag includes what was never polled.
@@ -21,12 +22,12 @@ func TestLag(t *testing.T) {
 		cfg.MaxInFlightBytes = 1 // one poll, and then none until it is settled
 		h := consume(t, cfg, false)
 		lag := func(n int64) func() bool { return func() bool { return h.Status().Lag == n } }
-		eventually(t, "something is read", func() bool { return h.count() > 0 })
-		eventually(t, "all of it is lag", lag(partitions*n))
+		eventually.Holds(t, "something is read", func() bool { return h.count() > 0 })
+		eventually.Holds(t, "all of it is lag", lag(partitions*n))
 		produce(t, k, partitions, n, 10)
 		signal(h.offsets.due) // rather than wait for the interval
-		eventually(t, "so is what comes while polling waits", lag(2*partitions*n))
-		eventually(t, "there is none in the end", func() bool {
+		eventually.Holds(t, "so is what comes while polling waits", lag(2*partitions*n))
+		eventually.Holds(t, "there is none in the end", func() bool {
 			h.settle(all)
 			return h.Status().Lag == 0
 		})
@@ -34,16 +35,16 @@ func TestLag(t *testing.T) {
 
 		// Joined again, and nothing new: the offsets that are committed count.
 		h = consume(t, cfg, false)
-		eventually(t, "the second one owns them", h.owns(partitions))
+		eventually.Holds(t, "the second one owns them", h.owns(partitions))
 		produce(t, k, partitions, 1, 10)
 		signal(h.offsets.due)
-		eventually(t, "only what is new is lag", lag(partitions))
+		eventually.Holds(t, "only what is new is lag", lag(partitions))
 		h.settle(all)
 		h.stop()
 
 		cfg.Group, cfg.Start = "late", config.StartLatest
 		h = consume(t, cfg, false)
-		eventually(t, "the third one owns them", h.owns(partitions))
+		eventually.Holds(t, "the third one owns them", h.owns(partitions))
 		if lag := h.Status().Lag; lag != 0 {
 			t.Errorf("a group that starts with what comes has a lag of %d", lag)
 		}
@@ -62,8 +63,8 @@ func TestTransactions(t *testing.T) {
 				events += 10 * (i + 1)
 			}
 			offsets := 5*(i+1)*(i+2) + i + 1 // the records so far, and an end each
-			eventually(t, "past the transaction's end", commits.sums(offsets))
-			eventually(t, "no lag", func() bool { return h.Status().Lag == 0 })
+			eventually.Holds(t, "past the transaction's end", commits.sums(offsets))
+			eventually.Holds(t, "no lag", func() bool { return h.Status().Lag == 0 })
 			if got := h.count(); got != events {
 				t.Errorf("after %d transactions %d records were read, want %d", i+1, got, events)
 			}
@@ -97,7 +98,7 @@ func TestNothingIsMarkedBeforeTheGroupAnswers(t *testing.T) {
 	produce(t, k, 1, 100, 10)
 	watchCommits(t, k) // none goes back
 	first := consume(t, ingestConfig(k), true)
-	eventually(t, "all is read", func() bool { return first.count() == 100 })
+	eventually.Holds(t, "all is read", func() bool { return first.count() == 100 })
 	first.stop()
 
 	var loading atomic.Bool
@@ -117,7 +118,7 @@ func TestNothingIsMarkedBeforeTheGroupAnswers(t *testing.T) {
 		return answer, nil, true
 	})
 	second := consume(t, ingestConfig(k), true)
-	eventually(t, "the partition is assigned", second.owns(1))
+	eventually.Holds(t, "the partition is assigned", second.owns(1))
 	answer := kmsg.OffsetFetchResponse{Groups: []kmsg.OffsetFetchResponseGroup{{Topics: []kmsg.OffsetFetchResponseGroupTopic{{
 		Topic: topic, Partitions: []kmsg.OffsetFetchResponseGroupTopicPartition{{Offset: -1, ErrorCode: kerr.UnstableOffsetCommit.Code}},
 	}}}}}
@@ -137,7 +138,7 @@ func TestNothingIsMarkedBeforeTheGroupAnswers(t *testing.T) {
 	}
 	loading.Store(false)
 	produce(t, k, 1, 1, 10)
-	eventually(t, "the new record is read", func() bool { return second.count() > 0 })
+	eventually.Holds(t, "the new record is read", func() bool { return second.count() > 0 })
 	if n := second.count(); n != 1 {
 		t.Errorf("%d records were read, want the new one only", n)
 	}

@@ -19,6 +19,7 @@ import (
 	"twinegress/internal/blackhole"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
+	"twinegress/internal/eventually"
 )
 
 // A copy is stopped with every other chunk unsettled. The next one sees
@@ -29,7 +30,7 @@ func TestRestart(t *testing.T) {
 		commits := watchCommits(t, k)
 		produce(t, k, partitions, n, 100)
 		first := consume(t, cfg, false)
-		eventually(t, "everything is read", func() bool { return first.count() == partitions*n })
+		eventually.Holds(t, "everything is read", func() bool { return first.count() == partitions*n })
 		if st := first.Status(); st.Records != partitions*n || len(st.Partitions) != partitions || st.Lag != partitions*n {
 			t.Errorf("status is %+v", st)
 		}
@@ -61,8 +62,8 @@ func TestRestart(t *testing.T) {
 		first.settle(all) // too late: must change nothing
 
 		second := consume(t, cfg, true)
-		eventually(t, "the rest is read again", func() bool { return second.count() >= want })
-		eventually(t, "everything is committed", commits.sums(partitions*n))
+		eventually.Holds(t, "the rest is read again", func() bool { return second.count() >= want })
+		eventually.Holds(t, "everything is committed", commits.sums(partitions*n))
 		for p, offset := range from {
 			if got := slices.Min(slices.Collect(maps.Keys(second.seen[p]))); got != offset {
 				t.Errorf("partition %d: read again from %d, want %d", p, got, offset)
@@ -82,24 +83,24 @@ func TestRebalance(t *testing.T) {
 		commits := watchCommits(t, k)
 		produce(t, k, partitions, n, 100)
 		a := consume(t, cfg, false)
-		eventually(t, "the first copy reads", func() bool { return a.count() == partitions*n })
+		eventually.Holds(t, "the first copy reads", func() bool { return a.count() == partitions*n })
 		// One chunk of each partition stays unsettled beyond the revocation.
 		a.settle(func(c *event.Chunk) bool { return c.First > 300 || c.First == 0 })
 
 		b := consume(t, cfg, true)
-		eventually(t, "two partitions each", func() bool { return a.owns(2)() && b.owns(2)() })
+		eventually.Holds(t, "two partitions each", func() bool { return a.owns(2)() && b.owns(2)() })
 		owned := slices.Concat(a.Status().Partitions, b.Status().Partitions)
 		slices.Sort(owned)
 		if !slices.Equal(owned, []int32{0, 1, 2, 3}) {
 			t.Errorf("the partitions are owned so: %v", owned)
 		}
-		eventually(t, "the second copy repeats what was unsettled", func() bool {
+		eventually.Holds(t, "the second copy repeats what was unsettled", func() bool {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			return len(b.seen) == 2
 		})
 		produce(t, k, partitions, n, 100)
-		eventually(t, "the second copy commits", func() bool {
+		eventually.Holds(t, "the second copy commits", func() bool {
 			for _, p := range b.Status().Partitions {
 				if commits.of(p) != 2*n {
 					return false
@@ -109,8 +110,8 @@ func TestRebalance(t *testing.T) {
 		})
 		a.settle(all) // late, for two of the partitions: must not be committed
 		a.stop()
-		eventually(t, "one copy is left with all", b.owns(partitions))
-		eventually(t, "everything is committed", commits.sums(2*n*partitions))
+		eventually.Holds(t, "one copy is left with all", b.owns(partitions))
+		eventually.Holds(t, "everything is committed", commits.sums(2*n*partitions))
 		for p := range int32(partitions) {
 			for o := range int64(2 * n) {
 				if a.seen[p][o]+b.seen[p][o] == 0 {
@@ -130,10 +131,10 @@ func TestRebalanceDoesNotPauseWhatStays(t *testing.T) {
 		produce(t, k, partitions, 1, 10)
 		cfg.RebalanceTimeout = 2 * testTimeout // the drain goes on until its chunks are settled here, or 10 s
 		a := consume(t, cfg, false)
-		eventually(t, "the first copy reads", func() bool { return a.count() == partitions })
+		eventually.Holds(t, "the first copy reads", func() bool { return a.count() == partitions })
 
 		b := consume(t, cfg, true)
-		eventually(t, "the first copy is left with two", a.owns(2))
+		eventually.Holds(t, "the first copy is left with two", a.owns(2))
 		stay := a.Status().Partitions
 		going := func(c *event.Chunk) bool { return !slices.Contains(stay, c.Partition) }
 		staying := func(c *event.Chunk) bool { return !going(c) }
@@ -141,7 +142,7 @@ func TestRebalanceDoesNotPauseWhatStays(t *testing.T) {
 		for round := int64(1); round <= 5; round++ {
 			a.settle(staying)
 			produce(t, k, partitions, 1, 10)
-			eventually(t, "what stays is read and committed", func() bool {
+			eventually.Holds(t, "what stays is read and committed", func() bool {
 				a.settle(staying)
 				return commits.of(stay[0]) > round && commits.of(stay[1]) > round
 			})
@@ -153,11 +154,11 @@ func TestRebalanceDoesNotPauseWhatStays(t *testing.T) {
 			t.Fatal("the second copy owns partitions already: nothing was held back")
 		}
 		a.settle(going)
-		eventually(t, "two partitions each", func() bool {
+		eventually.Holds(t, "two partitions each", func() bool {
 			a.settle(all)
 			return a.owns(2)() && b.owns(2)()
 		})
-		eventually(t, "everything is committed", func() bool {
+		eventually.Holds(t, "everything is committed", func() bool {
 			a.settle(all)
 			return commits.sum() == 6*partitions
 		})
@@ -203,9 +204,9 @@ func TestComesBackBeforeItIsCut(t *testing.T) {
 		commits := watchCommits(t, k)
 		hook := &heldPoll{held: make(chan struct{}, 1)}
 		a := consume(t, cfg, true, kgo.WithHooks(hook))
-		eventually(t, "the first copy owns both", a.owns(partitions))
+		eventually.Holds(t, "the first copy owns both", a.owns(partitions))
 		produce(t, k, partitions, 10, 10)
-		eventually(t, "the first copy commits", commits.sums(10*partitions))
+		eventually.Holds(t, "the first copy commits", commits.sums(10*partitions))
 
 		hold := make(chan struct{})
 		hook.set(hold)
@@ -215,10 +216,10 @@ func TestComesBackBeforeItIsCut(t *testing.T) {
 		<-hook.held
 
 		b := consume(t, cfg, true)
-		eventually(t, "the second copy owns one", b.owns(1))
+		eventually.Holds(t, "the second copy owns one", b.owns(1))
 		went := b.Status().Partitions[0]
 		produce(t, k, partitions, 10, 10)
-		eventually(t, "the second copy commits what the first one holds, and more", func() bool { return commits.of(went) == 30 })
+		eventually.Holds(t, "the second copy commits what the first one holds, and more", func() bool { return commits.of(went) == 30 })
 		interrupted := a.poller.gate.current()
 		b.stop()
 		select { // the first copy is about to get it back, and waits for its poll
@@ -227,9 +228,9 @@ func TestComesBackBeforeItIsCut(t *testing.T) {
 			t.Fatal("the first copy doesn't get the partition back")
 		}
 		release()
-		eventually(t, "the first copy owns both again", a.owns(partitions))
+		eventually.Holds(t, "the first copy owns both again", a.owns(partitions))
 		produce(t, k, partitions, 10, 10)
-		eventually(t, "everything is committed, and never taken back", commits.sums(40*partitions))
+		eventually.Holds(t, "everything is committed, and never taken back", commits.sums(40*partitions))
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		for o := range int64(40) {
@@ -268,7 +269,7 @@ func TestTwoWithOneInstanceID(t *testing.T) {
 			_ = source.Close(closing) // a fenced member can't leave in order
 			ends <- err
 		}()
-		eventually(t, "joined", source.Joined)
+		eventually.Holds(t, "joined", source.Joined)
 	}
 	err := <-ends
 	if err == nil || !strings.Contains(err.Error(), `ingest.instanceId "pod-0"`) {
@@ -299,9 +300,9 @@ func TestCloseWhileTheBrokerIsSilent(t *testing.T) {
 			})
 		}()
 		produce(t, k, 1, 1, 10)
-		eventually(t, "an event is settled", func() bool { return settled.Load() == 1 })
+		eventually.Holds(t, "an event is settled", func() bool { return settled.Load() == 1 })
 		network.Begin()
-		eventually(t, "the commit has no answer", func() bool { return network.Lost() > 1 }) // the other one is the fetch's
+		eventually.Holds(t, "the commit has no answer", func() bool { return network.Lost() > 1 }) // the other one is the fetch's
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)

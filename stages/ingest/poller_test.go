@@ -9,6 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"twinegress/internal/eventually"
 )
 
 // Where a chunk ends.
@@ -55,7 +57,7 @@ func TestRecordIntact(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := consume(t, ingestConfig(k), false)
-	eventually(t, "three records", func() bool { return h.count() == 3 })
+	eventually.Holds(t, "three records", func() bool { return h.count() == 3 })
 	var got []string
 	for _, c := range h.held {
 		for _, r := range c.Records {
@@ -98,7 +100,7 @@ func TestChunksOutliveTheFetch(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := consume(t, ingestConfig(k), false)
-			eventually(t, "everything is read", func() bool { return h.count() == records })
+			eventually.Holds(t, "everything is read", func() bool { return h.count() == records })
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			for _, c := range h.held {
@@ -132,9 +134,9 @@ func TestInFlightLimit(t *testing.T) {
 	cfg.MaxInFlightBytes = limit
 	h := consume(t, cfg, false)
 	spent := func() bool { return h.Status().InFlight >= limit && h.Full() }
-	eventually(t, "the limit is reached", spent)
+	eventually.Holds(t, "the limit is reached", spent)
 	before := heartbeats.Load()
-	eventually(t, "heartbeats go on", func() bool { return heartbeats.Load() > before })
+	eventually.Holds(t, "heartbeats go on", func() bool { return heartbeats.Load() > before })
 	const poll = pollRecords * (size + 256)
 	if st := h.Status(); st.InFlight > limit+poll || st.Records > n/2 {
 		t.Errorf("%d records of %d bytes are in flight, want at most %d bytes", st.Records, st.InFlight, limit+poll)
@@ -142,7 +144,7 @@ func TestInFlightLimit(t *testing.T) {
 	if leaves.Load() > 0 || !h.Joined() {
 		t.Error("the group was left")
 	}
-	eventually(t, "the rest comes as room is made", func() bool {
+	eventually.Holds(t, "the rest comes as room is made", func() bool {
 		h.settle(all)
 		return h.count() == n
 	})
@@ -151,6 +153,6 @@ func TestInFlightLimit(t *testing.T) {
 		t.Errorf("%d bytes in flight, of nothing", in)
 	}
 	produce(t, k, 2, n/2, size)
-	eventually(t, "the limit is reached again", spent)
+	eventually.Holds(t, "the limit is reached again", spent)
 	h.stop() // returns while polling waits
 }
