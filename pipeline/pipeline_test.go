@@ -102,7 +102,13 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 		t.Fatal(err)
 	}
 	t.Cleanup(r.client.Close)
-	r.produce(values...)
+	records := make([]*kgo.Record, 0, len(values))
+	for _, v := range values {
+		records = append(records, kgo.StringRecord(v))
+	}
+	if err := r.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 	cfg := config.Default().Ingest
 	cfg.Topics = []string{topic}
 	source, err := ingest.NewBounded(cfg, kgo.NewOffset().AtStart(), nil, connect, zap.NewNop())
@@ -123,17 +129,6 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 	r.stop = stop
 	go func() { r.done <- r.Run(ctx) }()
 	return r
-}
-
-func (r *running) produce(values ...string) {
-	r.t.Helper()
-	records := make([]*kgo.Record, 0, len(values))
-	for _, v := range values {
-		records = append(records, kgo.StringRecord(v))
-	}
-	if err := r.client.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
-		r.t.Fatal(err)
-	}
 }
 
 // stopped stops the pipeline and returns the offset that is committed.
