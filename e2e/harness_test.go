@@ -14,18 +14,17 @@ var protocols = []string{"classic", "consumer"}
 // harness is an environment, in which a test starts processes of twinegress.
 type harness struct {
 	*env.Env
-	t           *testing.T
 	protocol    string   // of the group
 	environment []string // further variables of every process
 }
 
 // newHarness has an ingest topic of that many partitions, and the endpoints hub and topic.
-func newHarness(t *testing.T, cfg env.Config) *harness {
+func newHarness(t testing.TB, cfg env.Config) *harness {
 	t.Helper()
 	if cfg.Brokers == nil {
 		cfg.Brokers = brokers(t)
 	}
-	h := &harness{Env: env.New(t, cfg), t: t, protocol: "classic"}
+	h := &harness{Env: env.New(t, cfg), protocol: "classic"}
 	if cfg.Services == nil { // else they have other names
 		h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SensorChange"))
 	}

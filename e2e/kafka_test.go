@@ -16,12 +16,15 @@ import (
 
 const realKafka = true
 
-// A cluster of one node that most tests share.
-var (
-	sharedOnce sync.Once
-	shared     *kafkatest.Cluster
-	sharedErr  error
-)
+// shared is a cluster of one node that most tests use.
+var shared *kafkatest.Cluster
+
+var startShared = sync.OnceValue(func() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	shared, err = kafkatest.Start(ctx, kafkatest.Config{Dir: filepath.Join(sharedDir, "kafka"), Properties: quick(), HeapMB: 384})
+	return err
+})
 
 func closeCluster() {
 	if shared != nil {
@@ -56,15 +59,8 @@ func brokers(t testing.TB) []string {
 	if given := givenBrokers(); given != nil {
 		return given
 	}
-	sharedOnce.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		defer cancel()
-		shared, sharedErr = kafkatest.Start(ctx, kafkatest.Config{
-			Dir: filepath.Join(sharedDir, "kafka"), Properties: quick(), HeapMB: 384,
-		})
-	})
-	if sharedErr != nil {
-		t.Fatal(sharedErr)
+	if err := startShared(); err != nil {
+		t.Fatal(err)
 	}
 	return shared.Addrs()
 }

@@ -108,7 +108,7 @@ func (l *load) grow() {
 	l.mu.Lock()
 	p := int32(l.partitions)
 	l.mu.Unlock()
-	env.Eventually(l.h.t, "the added partition can be written to", func() bool {
+	env.Eventually(l.h.T, "the added partition can be written to", func() bool {
 		return l.client.ProduceSync(l.h.Context(), &kgo.Record{Partition: p, Value: env.Event(p, 0)}).FirstErr() == nil
 	})
 	l.mu.Lock()

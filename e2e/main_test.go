@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -100,13 +99,4 @@ func noteSources() error {
 		}
 	}
 	return nil
-}
-
-// coverage returns the directory for the coverage of processes: that of the
-// tests themselves, as `make cover` sets it. "" is none.
-func coverage() string {
-	if testing.CoverMode() == "" {
-		return ""
-	}
-	return flag.Lookup("test.gocoverdir").Value.String()
 }

@@ -14,10 +14,10 @@ import (
 	"sync"
 	"time"
 
-	"filippo.io/age"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/e2e/env"
+	"twinegress/endpoints/storetest"
 	"twinegress/internal/emulator"
 	"twinegress/pipeline"
 	"twinegress/server/api"
@@ -54,9 +54,7 @@ func documentedBodies(h *harness) {
 	event := env.Value(h.Samples()["SensorChange"])
 	body := func(file, entity string) []byte {
 		b, err := os.ReadFile(filepath.Join(h.Root(), "endpoints/testdata/samples", file+".json"))
-		if err != nil {
-			h.T.Fatal(err)
-		}
+		h.Must(err)
 		filled := strings.NewReplacer(
 			"YOUR_NAMESPACE.servicebus.windows.net", h.Services.AMQPAddr(),
 			"YOUR_TOPIC_NAME.westus-1.eventgrid.azure.net", h.Services.EventGridHost("grid"),
@@ -264,13 +262,9 @@ func manyEndpoints(h *harness) {
 // inTopic are the settings of copies with their endpoints in a topic.
 func (h *harness) inTopic() env.Settings {
 	h.T.Helper()
-	key, err := age.GenerateX25519Identity()
-	if err != nil {
-		h.T.Fatal(err)
-	}
 	return env.Settings{
 		"endpoints.store": "kafka", "endpoints.topic": h.Topic + "-endpoints",
-		"endpoints.secretsKeyFile": h.Write("secrets.key", []byte(key.String())),
+		"endpoints.secretsKeyFile": h.Write("secrets.key", []byte(storetest.AgeKey(h.T))),
 	}
 }
 

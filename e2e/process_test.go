@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
+	"flag"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,51 +13,13 @@ import (
 	"twinegress/internal/procgroup"
 )
 
-// output is what a process has written so far.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-// line returns the first line that has all of these words, or "".
-func (o *output) line(words ...string) string {
-line:
-	for line := range strings.Lines(o.String()) {
-		for _, w := range words {
-			if !strings.Contains(line, w) {
-				continue line
-			}
-		}
-		return line
-	}
-	return ""
-}
-
-// tail returns the last lines.
-func (o *output) tail(n int) string {
-	lines := strings.Split(strings.TrimSpace(o.String()), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
 // process is a running twinegress.
 type process struct {
 	t     testing.TB
 	name  string
 	cmd   *exec.Cmd
-	out   output
-	log   output // standard error
+	out   env.Output
+	log   env.Output // standard error
 	ended chan struct{}
 }
 
@@ -74,8 +33,8 @@ func start(t testing.TB, name string, environment []string, args ...string) *pro
 	p := &process{t: t, name: name, ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(context.Background(), path, args...)
 	p.cmd.Env = append(append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0"), environment...)
-	if dir := coverage(); dir != "" {
-		p.cmd.Env = append(p.cmd.Env, "GOCOVERDIR="+dir)
+	if testing.CoverMode() != "" { // the coverage of processes is for the tests' own directory, as `make cover` sets it
+		p.cmd.Env = append(p.cmd.Env, "GOCOVERDIR="+flag.Lookup("test.gocoverdir").Value.String())
 	}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log
 	if err := procs.Start(p.cmd); err != nil {
@@ -88,27 +47,14 @@ func start(t testing.TB, name string, environment []string, args ...string) *pro
 	t.Cleanup(func() {
 		p.signal(syscall.SIGKILL)
 		<-p.ended
-		if p.log.line("WARNING: DATA RACE") != "" {
+		if p.log.Line("WARNING: DATA RACE") != "" {
 			t.Errorf("%s has a data race", name)
 		}
 		if t.Failed() {
-			t.Logf("the end of %s's log:\n%s", name, p.log.tail(60))
-			p.keepLog()
+			t.Logf("the end of %s's log:\n%s", name, p.log.Tail(60))
 		}
 	})
 	return p
-}
-
-// keepLog saves the log of a test that failed to the directory E2E_LOGS.
-func (p *process) keepLog() {
-	dir := os.Getenv("E2E_LOGS")
-	if dir == "" {
-		return
-	}
-	file := filepath.Join(dir, strings.ReplaceAll(p.t.Name(), "/", "-")+"-"+p.name+".log")
-	if err := os.WriteFile(file, []byte(p.log.String()), 0o600); err != nil {
-		p.t.Log(err)
-	}
 }
 
 func (p *process) signal(s syscall.Signal) {
@@ -125,16 +71,18 @@ func (p *process) wait() int {
 	select {
 	case <-p.ended:
 	case <-time.After(env.Timeout):
-		p.t.Fatalf("%s doesn't end:\n%s", p.name, p.log.tail(20))
+		p.t.Fatalf("%s doesn't end:\n%s", p.name, p.log.Tail(20))
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// stop stops the process in order and returns its exit code.
-func (p *process) stop() int {
+// stop stops the process in order: its exit code must be 0.
+func (p *process) stop() {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)
-	return p.wait()
+	if code := p.wait(); code != 0 {
+		p.t.Errorf("%s stopped with exit code %d:\n%s", p.name, code, p.log.Tail(10))
+	}
 }
 
 // kill kills it.

@@ -29,14 +29,8 @@ func (h *harness) drop(records []*kgo.Record, entities ...string) map[string]str
 	h.Produce(records[half:]...)
 	st := r.settled(len(records))
 	h.equation(st)
-	ids := make(map[string]string)
-	for _, e := range st.Endpoints {
-		ids[e.Path] = e.ID
-	}
-	if code := r.stop(); code != 0 {
-		h.T.Fatalf("stopped with exit code %d", code)
-	}
-	return ids
+	r.stop()
+	return idsByPath(st)
 }
 
 // startReplay starts a replay of many sends, so that there is a middle.
@@ -238,7 +232,7 @@ func replayedAreTheSame(h *harness) {
 		h.T.Errorf("result %+v", result)
 	}
 	replayed := h.messages("hub", "devices")
-	fresh := newHarness(h.t, env.Config{Partitions: 4})
+	fresh := newHarness(h.T, env.Config{Partitions: 4})
 	fresh.SetEndpoints(fresh.Hub(every...), fresh.Devices())
 	fresh.Produce(h.forms()...)
 	fresh.run("fresh", nil).settled(len(h.forms()))

@@ -58,16 +58,14 @@ func (r *replica) awaitRunning() {
 	env.Eventually(r.t, r.name+" runs", func() bool {
 		select {
 		case <-r.ended:
-			r.t.Fatalf("%s ended while starting:\n%s", r.name, r.log.tail(20))
+			r.t.Fatalf("%s ended while starting:\n%s", r.name, r.log.Tail(20))
 		default:
 		}
-		line = r.log.line(`"twinegress runs"`)
+		line = r.log.Line(`"twinegress runs"`)
 		return line != ""
 	})
 	var entry struct{ API, Ops string }
-	if err := json.Unmarshal([]byte(line), &entry); err != nil {
-		r.t.Fatalf("%v: %s", err, line)
-	}
+	unmarshal(r.t, line, &entry)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.api, r.ops = "http://"+entry.API+api.Base, "http://"+entry.Ops
@@ -92,7 +90,7 @@ func (r *replica) awaitReady() {
 }
 
 // logged reports whether one line of the process' log has all of these words.
-func (r *replica) logged(words ...string) bool { return r.log.line(words...) != "" }
+func (r *replica) logged(words ...string) bool { return r.log.Line(words...) != "" }
 
 // answer is what a copy answers.
 type answer struct {
@@ -154,27 +152,21 @@ func (r *replica) manage(want int, method, path string, body []byte) string {
 // create creates an endpoint and returns its id.
 func (r *replica) create(e env.Endpoint) (id string) {
 	r.t.Helper()
-	if err := json.Unmarshal([]byte(r.manage(http.StatusCreated, http.MethodPost, "/endpoints", e.JSON())), &id); err != nil {
-		r.t.Fatal(err)
-	}
+	unmarshal(r.t, r.manage(http.StatusCreated, http.MethodPost, "/endpoints", e.JSON()), &id)
 	return id
 }
 
 // list returns the endpoints that the Management API lists.
 func (r *replica) list(query string) (listed []api.Endpoint) {
 	r.t.Helper()
-	if err := json.Unmarshal([]byte(r.manage(http.StatusOK, http.MethodGet, "/endpoints"+query, nil)), &listed); err != nil {
-		r.t.Fatal(err)
-	}
+	unmarshal(r.t, r.manage(http.StatusOK, http.MethodGet, "/endpoints"+query, nil), &listed)
 	return listed
 }
 
 // endpoint returns an endpoint as the Management API shows it.
 func (r *replica) endpoint(id string) (e api.Endpoint) {
 	r.t.Helper()
-	if err := json.Unmarshal([]byte(r.manage(http.StatusOK, http.MethodGet, "/endpoints/"+id, nil)), &e); err != nil {
-		r.t.Fatal(err)
-	}
+	unmarshal(r.t, r.manage(http.StatusOK, http.MethodGet, "/endpoints/"+id, nil), &e)
 	return e
 }
 
@@ -208,6 +200,15 @@ func (r *replica) at(path string) (found pipeline.EndpointStatus) {
 	return found
 }
 
+// idsByPath returns the endpoints' ids.
+func idsByPath(st pipeline.Status) map[string]string {
+	ids := make(map[string]string)
+	for _, e := range st.Endpoints {
+		ids[e.Path] = e.ID
+	}
+	return ids
+}
+
 // dropped is the sum over all reasons.
 func dropped(e pipeline.EndpointStatus) (sum uint64) {
 	for _, n := range e.Dropped {
@@ -220,20 +221,7 @@ func dropped(e pipeline.EndpointStatus) (sum uint64) {
 // since its start, and each event has its outcome.
 func (r *replica) settled(records int) pipeline.Status {
 	r.t.Helper()
-	var st pipeline.Status
-	env.Eventually(r.t, fmt.Sprintf("%d records read, nothing pending, no lag", records), func() bool {
-		st = r.status()
-		if st.Ingest.Records < int64(records) || st.Ingest.Lag != 0 {
-			return false
-		}
-		for _, e := range st.Endpoints {
-			if e.Pending != 0 {
-				return false
-			}
-		}
-		return true
-	})
-	return st
+	return r.h.AwaitSettled(records, r.status)
 }
 
 // cpu is the processor time that the process has taken so far.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"sync"
@@ -44,9 +45,7 @@ func restarts(signal syscall.Signal) func(*harness) {
 		h.Repair(everywhere...)
 		r.start()
 		h.AwaitCommitted()
-		if code := r.stop(); code != 0 {
-			h.T.Errorf("stopped with exit code %d", code)
-		}
+		r.stop()
 		if signal == syscall.SIGTERM {
 			h.arrivedOnce(total, everywhere...)
 			return
@@ -60,30 +59,20 @@ func restarts(signal syscall.Signal) func(*harness) {
 	}
 }
 
-// stream produces events, about as fast as they arrive at the hub, until its end
-// is called, which returns how many.
-func (h *harness) stream() (end func() int) {
-	stop, n := make(chan struct{}), 0
-	var producer sync.WaitGroup
-	producer.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if h.Count("hub") > n-2000 { // else it only waits in Kafka
-				h.Produce(h.Events(200)...)
-				n += 200
-			}
+// repeat calls a function again and again until its end is called, or the test ends.
+func (h *harness) repeat(call func()) (end func()) {
+	ctx, cancel := context.WithCancel(h.T.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil {
+			call()
 		}
 	})
-	end = sync.OnceValue(func() int {
-		close(stop)
-		producer.Wait()
-		return n
-	})
-	h.T.Cleanup(func() { end() })
+	end = func() {
+		cancel()
+		running.Wait()
+	}
+	h.T.Cleanup(end)
 	return end
 }
 
@@ -92,7 +81,13 @@ func (h *harness) stream() (end func() int) {
 func fileFollowed(h *harness) {
 	hub, topic, grid := h.Hub("SensorChange"), h.ServiceBus("SensorChange"), h.Grid("SensorChange")
 	r := h.run("one", nil)
-	end := h.stream()
+	produced := 0
+	end := h.repeat(func() {
+		if h.Count("hub") > produced-2000 { // else it only waits in Kafka
+			h.Produce(h.Events(200)...)
+			produced += 200
+		}
+	})
 	env.Eventually(h.T, "events at hub and topic", func() bool { return h.Count("hub") > 0 && h.Count("topic") > 0 })
 	h.SetEndpoints(hub, topic, grid)
 	env.Eventually(h.T, "events at the new endpoint", func() bool { return h.Count("grid") > 0 })
@@ -107,13 +102,13 @@ func fileFollowed(h *harness) {
 		st := r.status()
 		return len(st.Endpoints) == 2 && r.at("topic").EventTypes[0] == "SpaceChange"
 	})
-	n := end()
-	for _, e := range r.settled(n).Endpoints {
+	end()
+	for _, e := range r.settled(produced).Endpoints {
 		if e.Routed != e.Delivered {
 			h.T.Errorf("%s: routed %d, delivered %d, dropped %v", e.Path, e.Routed, e.Delivered, e.Dropped)
 		}
 	}
-	h.arrivedOnce(n, "hub")
+	h.arrivedOnce(produced, "hub")
 	was := h.Count("topic")
 	h.Produce(env.Value(h.Samples()["SpaceChange"]))
 	env.Eventually(h.T, "the changed endpoint takes the new type", func() bool { return h.Count("topic") > was })
@@ -170,28 +165,6 @@ func (h *harness) equation(st pipeline.Status) {
 	}
 }
 
-// watchEquation asks for the status all the time until its end is called.
-func (h *harness) watchEquation(r *replica) (end func()) {
-	stop := make(chan struct{})
-	var watcher sync.WaitGroup
-	watcher.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				h.equation(r.status())
-			}
-		}
-	})
-	end = sync.OnceFunc(func() {
-		close(stop)
-		watcher.Wait()
-	})
-	h.T.Cleanup(end)
-	return end
-}
-
 // Under load, endpoints are created, changed and deleted through the API, and
 // services fail and recover. The equation holds at every moment, and every
 // event that an endpoint counts as delivered is at its service. One that nobody
@@ -200,13 +173,8 @@ func conservation(h *harness) {
 	const total, steps = 24_000, 40
 	h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SensorChange"))
 	r := h.run("one", env.Settings{"send.timeout": "1s", "backoff.initial": "20ms", "backoff.max": "80ms"})
-	topic, grid := "", ""
-	for _, e := range r.list("") {
-		if e.Path == "topic" {
-			topic = e.ID
-		}
-	}
-	end := h.watchEquation(r)
+	topic, grid := idsByPath(r.status())["topic"], ""
+	end := h.repeat(func() { h.equation(r.status()) })
 	faults := []emulator.Fault{
 		{RejectKey: "primary"},
 		{RejectKey: "both"},
@@ -266,9 +234,7 @@ func conservation(h *harness) {
 	if e.Delivered == 0 || dropped(e) == 0 {
 		h.T.Errorf("delivered %d, dropped %v: the faults did too much, or too little, for this to mean anything", e.Delivered, e.Dropped)
 	}
-	if code := r.stop(); code != 0 {
-		h.T.Errorf("stopped with exit code %d", code)
-	}
+	r.stop()
 }
 
 // An endpoint that is slow, but answers, and that takes a tenth of the events:

@@ -3,19 +3,20 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
 	"strings"
 	"syscall"
 
-	"filippo.io/age"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"twinegress/e2e/env"
+	"twinegress/endpoints/storetest"
 	"twinegress/internal/emulator"
 )
 
@@ -49,14 +50,14 @@ var everyFault = []emulator.Fault{
 	{Poison: `"n":3}`},
 }
 
-// talkative are the settings and the arguments with which most is logged.
+// talkative runs a copy with the settings and the arguments with which most is logged.
 func (h *harness) talkative(more env.Settings) *replica {
 	settings := env.Settings{"send.timeout": "400ms", "send.attempts": "2", "backoff.initial": "20ms", "backoff.max": "50ms"}
-	for key, value := range more {
-		settings[key] = value
-	}
+	maps.Copy(settings, more)
 	r := h.replica("one", settings)
 	r.args = append(r.args, "--log-level", "debug")
+	r.start()
+	r.awaitReady()
 	return r
 }
 
@@ -76,16 +77,12 @@ func noSecretShows(h *harness) {
 	set, known := h.SecretEndpoints()
 	h.SetEndpoints(set...)
 	r := h.talkative(nil)
-	r.start()
-	r.awaitReady()
 	listed := r.list("")
 
 	ask := func(when, method, path string, body []byte) int {
 		h.T.Helper()
 		a, err := r.call(h.Context(), method, path, body)
-		if err != nil {
-			h.T.Fatal(err)
-		}
+		h.Must(err)
 		known.Check(h.T, when+": "+method+" "+path, string(a.body))
 		return a.status
 	}
@@ -105,9 +102,7 @@ func noSecretShows(h *harness) {
 	produced := 0
 	for _, f := range everyFault {
 		name, err := json.Marshal(f)
-		if err != nil {
-			h.T.Fatal(err)
-		}
+		h.Must(err)
 		entities, made := []string{"hub", "topic", "grid"}, 0
 		if f.Down || f.Hang || f.Silent {
 			entities = append(entities, emulator.Namespace)
@@ -152,11 +147,7 @@ func noSecretShows(h *harness) {
 		}
 	}
 	for _, path := range []string{"/endpoints?types=" + url.QueryEscape(key), "/endpoints/" + url.PathEscape(key), "/endpoints?" + url.QueryEscape(key) + "=1"} {
-		a, err := r.call(h.Context(), http.MethodGet, path, nil)
-		if err != nil {
-			h.T.Fatal(err)
-		}
-		known.Check(h.T, "the refusal of "+path[:11], string(a.body))
+		ask("a bad path", http.MethodGet, path, nil)
 	}
 	look("after bad requests")
 	r.stop()
@@ -184,12 +175,9 @@ func noSecretInCrash(h *harness) {
 // ageKey writes a key file, whose key is a secret as well.
 func (h *harness) ageKey(known env.Secrets, name string) string {
 	h.T.Helper()
-	key, err := age.GenerateX25519Identity()
-	if err != nil {
-		h.T.Fatal(err)
-	}
-	known["the key "+name] = key.String()
-	return h.Write(name, []byte(key.String()))
+	key := storetest.AgeKey(h.T)
+	known["the key "+name] = key
+	return h.Write(name, []byte(key))
 }
 
 // No secret shows where the endpoints are in a topic: not in the topic, and
@@ -201,8 +189,6 @@ func noSecretAroundTopic(h *harness) {
 	settings["endpoints.secretsKeyFile"] = h.ageKey(known, "secrets.key")
 	topic := settings["endpoints.topic"]
 	r := h.talkative(settings)
-	r.start()
-	r.awaitReady()
 	var ids []string
 	for _, e := range set {
 		ids = append(ids, r.create(e))
@@ -241,9 +227,7 @@ func noSecretAroundTopic(h *harness) {
 		changes++ // what changes nothing isn't written
 		e := h.Hub("SensorChange").With("filter", fmt.Sprintf("$body.n != %d", changes))
 		a, err := r.call(h.Context(), http.MethodPut, "/endpoints/"+ids[0], e.JSON())
-		if err != nil {
-			h.T.Fatal(err)
-		}
+		h.Must(err)
 		replies += string(a.body)
 	}
 	fails := func(request kmsg.Key, err *kerr.Error) func() {
@@ -296,6 +280,7 @@ func noSecretAroundTopic(h *harness) {
 		known.Check(h.T, tt.name+": metrics", r.metrics())
 		known.Check(h.T, tt.name+": replies", replies)
 	}
-	r.stop()
+	r.signal(syscall.SIGTERM)
+	r.wait()
 	known.Check(h.T, "the log", r.log.String())
 }

@@ -3,8 +3,11 @@
 package e2e
 
 import (
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -22,22 +25,15 @@ func certificates(t *testing.T) string {
 	dir := t.TempDir()
 	var trusted []byte
 	for _, who := range []string{"broker", "client"} {
-		cert, key := filepath.Join(dir, who+".crt"), filepath.Join(dir, who+".key")
-		certtest.Write(t, cert, key)
-		var both []byte
-		for _, file := range []string{key, cert} {
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			both = append(both, content...)
-			if file == cert {
-				trusted = append(trusted, content...)
-			}
-		}
-		if err := os.WriteFile(filepath.Join(dir, who+".pem"), both, 0o600); err != nil {
+		certFile, keyFile := filepath.Join(dir, who+".crt"), filepath.Join(dir, who+".key")
+		certtest.Write(t, certFile, keyFile)
+		cert, certErr := os.ReadFile(certFile)
+		key, keyErr := os.ReadFile(keyFile)
+		both := os.WriteFile(filepath.Join(dir, who+".pem"), slices.Concat(key, cert), 0o600)
+		if err := errors.Join(certErr, keyErr, both); err != nil {
 			t.Fatal(err)
 		}
+		trusted = append(trusted, cert...)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), trusted, 0o600); err != nil {
 		t.Fatal(err)
@@ -50,7 +46,7 @@ func TestSecurity(t *testing.T) {
 	dir := certificates(t)
 	const jaas = "org.apache.kafka.common.security."
 	properties := quick()
-	for key, value := range map[string]string{
+	maps.Copy(properties, map[string]string{
 		"ssl.keystore.type": "PEM", "ssl.keystore.location": filepath.Join(dir, "broker.pem"),
 		"ssl.truststore.type": "PEM", "ssl.truststore.location": filepath.Join(dir, "ca.pem"),
 		"listener.name.ssl.ssl.client.auth":                                     "required",
@@ -60,9 +56,7 @@ func TestSecurity(t *testing.T) {
 		"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":                 jaas + `scram.ScramLoginModule required;`,
 		"listener.name.sasl_ssl.oauthbearer.sasl.jaas.config":                   jaas + `oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";`,
 		"listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": jaas + "oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler",
-	} {
-		properties[key] = value
-	}
+	})
 	c := ownCluster(t, kafkatest.Config{
 		Listeners: []string{"SASL_SSL", "SSL"}, Properties: properties,
 		Format: []string{

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,18 +22,12 @@ func transactions(h *harness) {
 	producer := h.NewClient(kgo.TransactionalID(h.Topic))
 	transact := func(name string, n int, end kgo.TransactionEndTry) {
 		h.T.Helper()
-		if err := producer.BeginTransaction(); err != nil {
-			h.T.Fatal(err)
-		}
+		h.Must(producer.BeginTransaction())
 		for i := range n {
 			producer.Produce(h.T.Context(), &kgo.Record{Value: fmt.Appendf(nil, `{"id":"%s-%d","eventType":"SensorChange"}`, name, i)}, nil)
 		}
-		if err := producer.Flush(h.Context()); err != nil {
-			h.T.Fatal(err)
-		}
-		if err := producer.EndTransaction(h.Context(), end); err != nil {
-			h.T.Fatal(err)
-		}
+		h.Must(producer.Flush(h.Context()))
+		h.Must(producer.EndTransaction(h.Context(), end))
 	}
 	r := h.run("one", nil)
 	transact("good", 100, kgo.TryCommit)
@@ -83,7 +78,7 @@ func compacted(h *harness) {
 	last := int64(-1)
 	got := 0
 	for _, m := range h.Services.Messages("topic") {
-		offset, err := strconv.ParseInt(m.MessageID[strings.LastIndexByte(m.MessageID, '/')+1:], 10, 64)
+		offset, err := strconv.ParseInt(path.Base(m.MessageID), 10, 64)
 		if err != nil || offset <= last {
 			h.T.Errorf("message %s after %d (%v)", m.MessageID, last, err)
 		}
@@ -100,16 +95,16 @@ func compacted(h *harness) {
 
 // Where a new group begins, and an old one goes on.
 func startOfGroup(h *harness) {
-	h.Produce(&kgo.Record{Value: env.Event(0, 0)}, &kgo.Record{Value: env.Event(0, 1)})
+	h.Produce(h.Events(2)...)
 	late := h.run("late", env.Settings{"ingest.start": "latest"})
 	env.Eventually(h.T, "it has found the end, and says so", func() bool { return h.Committed()[0] == 2 })
-	h.Produce(&kgo.Record{Value: env.Event(0, 2)})
+	h.Produce(h.Events(1)...)
 	h.allCommitted(late)
 	if got := h.Services.Messages("hub"); len(got) != 1 || !strings.HasSuffix(got[0].MessageID, "/0/2") {
 		h.T.Errorf("a group that starts with what comes got %v", got)
 	}
 	late.stop()
-	h.Produce(&kgo.Record{Value: env.Event(0, 3)})
+	h.Produce(h.Events(1)...)
 	again := h.run("again", env.Settings{"ingest.start": "latest"})
 	h.allCommitted(again)
 	if got := len(h.Services.Messages("hub")); got != 2 {
@@ -126,23 +121,20 @@ func startOfGroup(h *harness) {
 // Retention has taken what the group would go on with: it goes on with the
 // oldest there is, also where a new group would start with what comes.
 func retention(h *harness) {
-	h.Produce(&kgo.Record{Value: env.Event(0, 0)})
+	h.Produce(h.Events(1)...)
 	first := h.run("first", nil)
 	h.allCommitted(first)
 	first.stop()
-	for i := range int64(9) {
-		h.Produce(&kgo.Record{Value: env.Event(0, i+1)})
-	}
+	h.Produce(h.Events(9)...)
 	var expired kadm.Offsets
 	expired.AddOffset(h.Topic, 0, 5, -1)
-	if _, err := h.Admin.DeleteRecords(h.Context(), expired); err != nil {
-		h.T.Fatal(err)
-	}
+	_, err := h.Admin.DeleteRecords(h.Context(), expired)
+	h.Must(err)
 	second := h.run("second", env.Settings{"ingest.start": "latest"})
 	h.allCommitted(second)
 	var got []string
 	for _, m := range h.Services.Messages("hub") {
-		got = append(got, m.MessageID[strings.LastIndexByte(m.MessageID, '/')+1:])
+		got = append(got, path.Base(m.MessageID))
 	}
 	if want := []string{"0", "5", "6", "7", "8", "9"}; !slices.Equal(got, want) {
 		h.T.Errorf("delivered %v, want %v", got, want)
@@ -156,9 +148,8 @@ func partitionAdded(start string) func(*harness) {
 		r := h.run("one", env.Settings{"ingest.start": start})
 		h.Produce(&kgo.Record{Value: env.Event(0, 0)})
 		h.allCommitted(r)
-		if _, err := h.Admin.UpdatePartitions(h.Context(), 2, h.Topic); err != nil {
-			h.T.Fatal(err)
-		}
+		_, err := h.Admin.UpdatePartitions(h.Context(), 2, h.Topic)
+		h.Must(err)
 		env.Eventually(h.T, "the new partition can be written to", func() bool {
 			return h.Client.ProduceSync(h.Context(), &kgo.Record{Partition: 1, Value: env.Event(1, 0)}).FirstErr() == nil
 		})
@@ -175,30 +166,26 @@ func sameInstanceID(h *harness) {
 	if code := first.wait(); code != 1 {
 		h.T.Errorf("the copy whose place was taken ended with exit code %d", code)
 	}
-	if log := first.log.tail(5); !strings.Contains(log, `ingest.instanceId \"pod-0\" has taken it`) && !strings.Contains(log, `ingest.instanceId "pod-0" has taken it`) {
+	if log := first.log.Tail(5); !strings.Contains(log, `ingest.instanceId \"pod-0\" has taken it`) && !strings.Contains(log, `ingest.instanceId "pod-0" has taken it`) {
 		h.T.Errorf("it doesn't say why:\n%s", log)
 	}
-	h.Produce(&kgo.Record{Value: env.Event(0, 0)}, &kgo.Record{Partition: 1, Value: env.Event(1, 0)})
+	h.Produce(h.Events(2)...)
 	h.allCommitted(second)
-	if code := second.stop(); code != 0 {
-		h.T.Errorf("the other one ended with exit code %d", code)
-	}
+	second.stop()
 }
 
 // With the consumer protocol the brokers keep the place of a copy that has
 // crashed for the session time-out; the one after it waits for that.
 func staticCrash(h *harness) {
 	r := h.run("one", env.Settings{"ingest.instanceId": "pod-0"})
-	h.Produce(&kgo.Record{Value: env.Event(0, 0)})
+	h.Produce(h.Events(1)...)
 	h.allCommitted(r)
 	r.kill()
 	r.start()
 	r.awaitReady()
-	h.Produce(&kgo.Record{Value: env.Event(0, 1)})
+	h.Produce(h.Events(1)...)
 	h.allCommitted(r)
-	if n := h.Ledger.Count("hub"); n != 2 {
-		h.T.Errorf("%d events arrived, want 2", n)
-	}
+	h.arrived(2, "hub")
 }
 
 // The ingest topic isn't there yet: it says so, and goes on when it is.
@@ -218,20 +205,17 @@ func topicLater(h *harness) {
 // next one reads the new topic from its beginning.
 func topicAnew(h *harness) {
 	r := h.run("one", nil)
-	for i := range int64(10) {
-		h.Produce(&kgo.Record{Value: env.Event(0, i)})
-	}
+	h.Produce(h.Events(10)...)
 	h.allCommitted(r)
-	if _, err := h.Admin.DeleteTopics(h.Context(), h.Topic); err != nil {
-		h.T.Fatal(err)
-	}
+	_, err := h.Admin.DeleteTopics(h.Context(), h.Topic)
+	h.Must(err)
 	h.CreateTopic(1, nil)
 	client := h.NewClient() // the other one knows the old topic
 	env.Eventually(h.T, "the topic can be written to", func() bool {
 		return client.ProduceSync(h.Context(), &kgo.Record{Value: []byte(`{"id":"anew","eventType":"SensorChange"}`)}).FirstErr() == nil
 	})
 	if code := r.wait(); code != 1 || !r.logged("was deleted, and perhaps made anew") {
-		h.T.Errorf("it ended with exit code %d:\n%s", code, r.log.tail(5))
+		h.T.Errorf("it ended with exit code %d:\n%s", code, r.log.Tail(5))
 	}
 	r.start()
 	env.Eventually(h.T, "what is in the new topic arrives", func() bool {

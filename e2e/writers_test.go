@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -232,18 +233,14 @@ func (w *writer) devices() (listed []struct{ ID, Name string }) {
 
 // conflicts reports whether it is a 409 for this field.
 func (a answer) conflicts(field string) bool {
+	type detail struct{ Field string }
 	var e struct {
-		Error struct{ Details []struct{ Field string } }
+		Error struct{ Details []detail }
 	}
 	if a.status != http.StatusConflict || json.Unmarshal(a.body, &e) != nil {
 		return false
 	}
-	for _, d := range e.Error.Details {
-		if d.Field == field {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(e.Error.Details, detail{field})
 }
 
 // ask makes a request, again and again while the copy is down or says that it

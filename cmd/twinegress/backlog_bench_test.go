@@ -50,9 +50,7 @@ func BenchmarkBacklog(b *testing.B) {
 					first, since := delivered(), time.Now()
 					env.Eventually(b, "three quarters are delivered", func() bool { return delivered() > events*3/4 })
 					b.ReportMetric(float64(delivered()-first)/time.Since(since).Seconds(), "events/s")
-					if err := r.stop(); err != nil {
-						b.Fatal(err)
-					}
+					w.Must(r.stop())
 				}
 			})
 		}
@@ -61,7 +59,7 @@ func BenchmarkBacklog(b *testing.B) {
 
 // fill puts events of the generated building on the ingest topic.
 func fill(w *env.Env, events, partitions int, codec kgo.CompressionCodec, alike bool) {
-	producer := w.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec))
+	producer := w.NewClient(kgo.ProducerBatchCompression(codec))
 	f := feed.New(1)
 	next := f.Next(time.Now())
 	for sent := 0; sent < events; {
@@ -74,9 +72,7 @@ func fill(w *env.Env, events, partitions int, codec kgo.CompressionCodec, alike 
 				records = append(records, &kgo.Record{Key: next.Key, Value: next.Value, Partition: int32(len(records) % partitions)})
 			}
 		}
-		if err := producer.ProduceSync(w.T.Context(), records...).FirstErr(); err != nil {
-			w.T.Fatal(err)
-		}
+		w.Must(producer.ProduceSync(w.T.Context(), records...).FirstErr())
 		sent += len(records)
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -15,18 +13,6 @@ import (
 	"twinegress/cmd/twinegress/internal/demo"
 	"twinegress/e2e/env"
 )
-
-// demoCLI runs the command in this process.
-func demoCLI(t *testing.T, args ...string) (out, errOut string, err error) {
-	t.Helper()
-	var o, e bytes.Buffer
-	cmd := rootCommand()
-	cmd.SetArgs(append([]string{"demo"}, args...))
-	cmd.SetOut(&o)
-	cmd.SetErr(&e)
-	err = cmd.ExecuteContext(t.Context())
-	return o.String(), e.String(), err
-}
 
 // A signal ends the demo in order: it reports, and leaves no file behind. With
 // --output json, standard output has only the report.
@@ -41,32 +27,15 @@ func TestDemoEndsInOrderOnASignal(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self, "demo", "--plain", "--output", "json")
 	cmd.Env = append(os.Environ(), asProgram+"=1")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out, progress bytes.Buffer
-	cmd.Stdout = &out
+	var out bytes.Buffer
+	var progress env.Output
+	cmd.Stdout, cmd.Stderr = &out, &progress
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	signalled := false
-	buf := make([]byte, 4096)
-	for {
-		n, err := stderr.Read(buf)
-		progress.Write(buf[:n])
-		if !signalled && strings.Contains(progress.String(), " delivered") {
-			signalled = true
-			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	env.Eventually(t, "events are delivered", func() bool { return progress.Line(" delivered") != "" })
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
 	}
 	err = cmd.Wait()
 	var report struct{ OK bool }
@@ -79,14 +48,11 @@ func TestDemoEndsInOrderOnASignal(t *testing.T) {
 }
 
 func TestDemoNamesTheFaultsThatThereAre(t *testing.T) {
-	_, _, err := demoCLI(t, "--fault", "boredom")
-	if _, ok := errors.AsType[usageError](err); !ok {
+	_, code, err := shell{t}.command("", "demo", "--fault", "boredom")
+	if code != exitUsage {
 		t.Fatalf("%v, want a usage error", err)
 	}
-	help, _, helpErr := demoCLI(t, "--help")
-	if helpErr != nil {
-		t.Fatal(helpErr)
-	}
+	help := shell{t}.ok("", "demo", "--help")
 	for _, s := range demo.Scenarios {
 		if !strings.Contains(err.Error(), s.Name) || !strings.Contains(help, "\n  "+s.Name+" ") {
 			t.Errorf("%s is not named in %v, or in\n%s", s.Name, err, help)

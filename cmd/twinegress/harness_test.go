@@ -3,10 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -31,31 +29,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// logBuffer is a log that many write.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-// take returns what was written since the last time.
-func (b *logBuffer) take() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	defer b.b.Reset()
-	return b.b.String()
-}
-
 // running is the program in this process.
 type running struct {
 	*app.App
-	t      testing.TB
-	log    *logBuffer // at its most talkative
+	env    *env.Env
+	log    env.Output // at its most talkative
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -64,18 +42,16 @@ type running struct {
 func load(e *env.Env, more env.Settings) config.Config {
 	e.T.Helper()
 	cfg, err := config.Load(config.Sources{Overrides: e.Settings(more)})
-	if err != nil {
-		e.T.Fatal(err)
-	}
+	e.Must(err)
 	return cfg
 }
 
 // start starts the program, which ends with the test.
 func start(e *env.Env, o app.Options) *running {
 	e.T.Helper()
-	r := &running{t: e.T, log: new(logBuffer), done: make(chan error, 1)}
+	r := &running{env: e, done: make(chan error, 1)}
 	o.Version = version
-	o.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(r.log), zap.DebugLevel))
+	o.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(&r.log), zap.DebugLevel))
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	var err error
@@ -104,19 +80,8 @@ func (r *running) stop() error {
 
 // settled blocks until so many records were read and every event has its outcome.
 func (r *running) settled(records int) {
-	r.t.Helper()
-	env.Eventually(r.t, fmt.Sprintf("%d records read, nothing pending, no lag", records), func() bool {
-		st := r.Pipeline.Status()
-		if st.Ingest.Records < int64(records) || st.Ingest.Lag != 0 {
-			return false
-		}
-		for _, e := range st.Endpoints {
-			if e.Pending != 0 {
-				return false
-			}
-		}
-		return true
-	})
+	r.env.T.Helper()
+	r.env.AwaitSettled(records, r.Pipeline.Status)
 }
 
 // shell runs commands in this process, with what the environment of a shell

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -68,9 +69,7 @@ func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
 	w.SetEndpoints(set...)
 	cfg := load(w, nil)
 	store, err := app.OpenStore(cfg, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.Must(err)
 	broken := &panicking{Store: store}
 	r := start(w, app.Options{Config: cfg, Store: broken})
 	env.Eventually(t, "the endpoints are loaded", func() bool { return len(store.Current()) == len(set) })
@@ -84,24 +83,20 @@ func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
 	for name, value := range panicValues {
 		broken.with = value
 		for method, path := range map[string]string{http.MethodPost: "/endpoints", http.MethodPut: "/endpoints/" + id, http.MethodDelete: "/endpoints/" + id} {
-			r.log.take()
+			logged := len(r.log.String())
 			request, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.APIAddress()+api.Base+path, bytes.NewReader(set[0].JSON()))
-			if err != nil {
-				t.Fatal(err)
-			}
+			w.Must(err)
 			request.Header.Set("Authorization", "Bearer "+env.Token)
 			request.Header.Set("Content-Type", "application/json")
 			response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
-			if err != nil {
-				t.Fatal(err)
-			}
+			w.Must(err)
 			reply, err := io.ReadAll(response.Body)
 			if err != nil || response.StatusCode != http.StatusInternalServerError {
 				t.Errorf("%s, %s: %v %d %s", name, method, err, response.StatusCode, reply)
 			}
 			response.Body.Close()
 			known.Check(t, name+": the reply", string(reply))
-			log := r.log.take()
+			log := r.log.String()[logged:]
 			if !strings.Contains(log, "BUG: a request panicked") || !strings.Contains(log, "panicking") {
 				t.Errorf("%s, %s: the log has no panic and its stack: %s", name, method, log)
 			}
@@ -147,16 +142,10 @@ func TestNoSecretInAPanicOfASink(t *testing.T) {
 
 // crash is the program with a sink that panics.
 func crash(t *testing.T, with func([]endpoints.Endpoint) any) {
-	cfg, err := config.Load(config.Sources{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	store, err := app.OpenStore(cfg, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	open, err := app.Openers(cfg)
-	if err != nil {
+	cfg, configErr := config.Load(config.Sources{})
+	store, storeErr := app.OpenStore(cfg, zap.NewNop())
+	open, openErr := app.Openers(cfg)
+	if err := errors.Join(configErr, storeErr, openErr); err != nil {
 		t.Fatal(err)
 	}
 	open[endpoints.TypeServiceBus] = func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) {

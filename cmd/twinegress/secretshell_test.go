@@ -7,10 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"filippo.io/age"
-
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/e2e/env"
+	"twinegress/endpoints/storetest"
 	"twinegress/internal/emulator"
 )
 
@@ -126,12 +125,9 @@ func TestNoSecretInTheShell(t *testing.T) {
 		t.Error(out)
 	}
 	// A typo in the key that decrypts.
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
-	typo := strings.ToLower(identity.String())
-	w.known["the key"], w.known["the key with a typo"] = identity.String(), typo
+	right := storetest.AgeKey(t)
+	typo := strings.ToLower(right)
+	w.known["the key"], w.known["the key with a typo"] = right, typo
 	if out := w.said(t, "", append(check, "--set", "endpoints.secretsKeyFile="+w.Write("typo.key", []byte(typo+"x")))...); !strings.Contains(out, "must be an age secret key") {
 		t.Error(out)
 	}

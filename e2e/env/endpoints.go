@@ -1,10 +1,8 @@
 package env
 
 import (
-	"bytes"
 	"encoding/json"
 	"maps"
-	"slices"
 
 	"twinegress/internal/emulator"
 )
@@ -67,9 +65,7 @@ func (ep Endpoint) JSON() []byte {
 // SetEndpoints writes the endpoints file.
 func (e *Env) SetEndpoints(set ...Endpoint) {
 	e.T.Helper()
-	entries := make([][]byte, 0, len(set))
-	for _, ep := range set {
-		entries = append(entries, ep.JSON())
-	}
-	e.Write("endpoints.json", slices.Concat([]byte("["), bytes.Join(entries, []byte(",\n")), []byte("]")))
+	content, err := json.Marshal(append([]Endpoint{}, set...)) // of none: []
+	e.Must(err)
+	e.Write("endpoints.json", content)
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ import (
 
 	"twinegress/internal/emulator"
 	"twinegress/internal/eventually"
+	"twinegress/pipeline"
 )
 
 // Timeout bounds every wait of a test.
@@ -102,22 +104,20 @@ func New(t testing.TB, cfg Config) *Env {
 		services.Arrived = e.Ledger.arrived
 	}
 	var err error
-	if e.Services, err = emulator.Start(t.Context(), services); err != nil {
-		t.Fatal(err)
-	}
+	e.Services, err = emulator.Start(t.Context(), services)
+	e.Must(err)
 	t.Cleanup(func() {
 		if err := e.Services.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	if e.Brokers == nil {
-		if e.Kafka, err = emulator.StartKafka(emulator.KafkaConfig{MaxMessageBytes: 2 * maxMessageBytes}); err != nil {
-			t.Fatal(err)
-		}
+		e.Kafka, err = emulator.StartKafka(emulator.KafkaConfig{MaxMessageBytes: 2 * maxMessageBytes})
+		e.Must(err)
 		t.Cleanup(e.Kafka.Close)
 		e.Brokers = e.Kafka.Addrs()
 	}
-	e.Client = e.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(maxMessageBytes))
+	e.Client = e.NewClient(kgo.ProducerBatchMaxBytes(maxMessageBytes))
 	e.Admin = kadm.NewClient(e.Client)
 	if cfg.Partitions > 0 {
 		e.CreateTopic(cfg.Partitions, cfg.TopicConfig)
@@ -126,16 +126,23 @@ func New(t testing.TB, cfg Config) *Env {
 	return e
 }
 
-// NewClient returns a client that produces to the ingest topic, and soon
-// notices a change of the cluster.
-func (e *Env) NewClient(more ...kgo.Opt) *kgo.Client {
+// Must fails the test unless err is nil.
+func (e *Env) Must(err error) {
 	e.T.Helper()
-	client, err := kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(e.Brokers...), kgo.DefaultProduceTopic(e.Topic), kgo.MetadataMinAge(200 * time.Millisecond), kgo.MetadataMaxAge(time.Second),
-	}, more...)...)
 	if err != nil {
 		e.T.Fatal(err)
 	}
+}
+
+// NewClient returns a client that produces to the ingest topic, each record to
+// its partition, and soon notices a change of the cluster.
+func (e *Env) NewClient(more ...kgo.Opt) *kgo.Client {
+	e.T.Helper()
+	client, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(e.Brokers...), kgo.DefaultProduceTopic(e.Topic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.MetadataMinAge(200 * time.Millisecond), kgo.MetadataMaxAge(time.Second),
+	}, more...)...)
+	e.Must(err)
 	e.T.Cleanup(client.Close)
 	return client
 }
@@ -160,9 +167,7 @@ func (e *Env) CreateTopic(partitions int, config map[string]string) {
 		if errors.Is(err, kerr.TopicAlreadyExists) { // one of that name is still being deleted
 			return false
 		}
-		if err != nil {
-			e.T.Fatal(err)
-		}
+		e.Must(err)
 		return true
 	})
 }
@@ -171,12 +176,8 @@ func (e *Env) CreateTopic(partitions int, config map[string]string) {
 func (e *Env) Write(name string, content []byte) string {
 	e.T.Helper()
 	path := filepath.Join(e.Dir, name)
-	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
-		e.T.Fatal(err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		e.T.Fatal(err)
-	}
+	e.Must(os.WriteFile(path+".new", content, 0o600))
+	e.Must(os.Rename(path+".new", path))
 	return path
 }
 
@@ -217,13 +218,23 @@ func (s Settings) Variables() []string {
 	return env
 }
 
+// AwaitSettled blocks until a copy, alone in its group, has read so many records
+// since its start, and each event has its outcome.
+func (e *Env) AwaitSettled(records int, status func() pipeline.Status) (st pipeline.Status) {
+	e.T.Helper()
+	Eventually(e.T, fmt.Sprintf("%d records read, nothing pending, no lag", records), func() bool {
+		st = status()
+		return st.Ingest.Records >= int64(records) && st.Ingest.Lag == 0 &&
+			!slices.ContainsFunc(st.Endpoints, func(ep pipeline.EndpointStatus) bool { return ep.Pending != 0 })
+	})
+	return st
+}
+
 // SetFault injects a fault into entities of the services.
 func (e *Env) SetFault(f emulator.Fault, entities ...string) {
 	e.T.Helper()
 	for _, entity := range entities {
-		if err := e.Services.SetFault(entity, f); err != nil {
-			e.T.Fatal(err)
-		}
+		e.Must(e.Services.SetFault(entity, f))
 	}
 }
 
@@ -231,9 +242,7 @@ func (e *Env) SetFault(f emulator.Fault, entities ...string) {
 func (e *Env) Repair(entities ...string) {
 	e.T.Helper()
 	for _, entity := range entities {
-		if err := e.Services.ClearFault(entity); err != nil {
-			e.T.Fatal(err)
-		}
+		e.Must(e.Services.ClearFault(entity))
 	}
 }
 

@@ -58,18 +58,14 @@ func Headers(of ...string) (h []kgo.RecordHeader) {
 // name, and returns when they are stored.
 func (e *Env) Produce(records ...*kgo.Record) {
 	e.T.Helper()
-	if err := e.Client.ProduceSync(e.Context(), records...).FirstErr(); err != nil {
-		e.T.Fatal(err)
-	}
+	e.Must(e.Client.ProduceSync(e.Context(), records...).FirstErr())
 }
 
 // Committed returns the group's offsets.
 func (e *Env) Committed() map[int32]int64 {
 	e.T.Helper()
 	at, err := e.FetchCommitted(e.Context())
-	if err != nil {
-		e.T.Fatal(err)
-	}
+	e.Must(err)
 	return at
 }
 
@@ -96,9 +92,7 @@ func (e *Env) Ends(topic string) map[int32]int64 {
 	if err == nil {
 		err = listed.Error()
 	}
-	if err != nil {
-		e.T.Fatal(err)
-	}
+	e.Must(err)
 	at := make(map[int32]int64)
 	for p, o := range listed[topic] {
 		at[p] = o.Offset
@@ -111,9 +105,7 @@ func (e *Env) Ends(topic string) map[int32]int64 {
 func (e *Env) AwaitCommitted() {
 	e.T.Helper()
 	Eventually(e.T, "everything is committed", func() bool {
-		ctx, cancel := context.WithTimeout(e.T.Context(), Timeout)
-		defer cancel()
-		at, err := e.FetchCommitted(ctx)
+		at, err := e.FetchCommitted(e.Context())
 		if err != nil {
 			return false
 		}
@@ -164,9 +156,7 @@ func (e *Env) Samples() map[string]string {
 	all := make(map[string]string)
 	for _, f := range files {
 		b, err := os.ReadFile(f)
-		if err != nil {
-			e.T.Fatal(err)
-		}
+		e.Must(err)
 		name := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(f), "event_"), ".json")
 		all[name] = string(bytes.TrimSpace(b))
 	}
@@ -176,17 +166,13 @@ func (e *Env) Samples() map[string]string {
 // Root returns the directory of the module.
 func (e *Env) Root() string {
 	e.T.Helper()
-	dir, err := filepath.Abs(".")
-	for err == nil {
+	dir, err := os.Getwd()
+	e.Must(err)
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
 			return dir
 		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			break
-		}
-		dir = parent
 	}
-	e.T.Fatalf("no go.mod above %s: %v", dir, err)
+	e.T.Fatal("no go.mod above the tests")
 	return ""
 }

@@ -98,10 +98,7 @@ func (l *Ledger) of(entity string, p int32) *receipts {
 func (r *receipts) add(offset int64, at time.Duration) {
 	repeat := false
 	switch {
-	case offset == r.next:
-		r.first = append(r.first, at)
-		r.next++
-	case offset > r.next:
+	case offset >= r.next:
 		for ; r.next < offset; r.next++ {
 			r.missing[r.next] = true
 			r.first = append(r.first, 0)
