@@ -9,7 +9,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/e2e/env"
 )
@@ -92,13 +91,10 @@ var faults = []fault{
 		m.changeEndpoints()
 	}},
 	{"scale", "a fourth copy joins, has its share, and leaves", func(m *matrix) {
-		r := m.h.replica("copy-more", m.settings("copy-more"))
-		r.start()
-		r.awaitReady()
-		m.copies = append(m.copies, r)
-		m.shared(len(m.copies))
-		r.stop()
-		m.copies = m.copies[:len(m.copies)-1]
+		m.grow(matrixCopies+1, m.settings)
+		m.awaitShares(false)
+		m.copies[matrixCopies].stop()
+		m.copies = m.copies[:matrixCopies]
 	}},
 }
 
@@ -124,10 +120,7 @@ func (m *matrix) pass(d time.Duration) {
 func (m *matrix) moveLeaders(topic string) {
 	m.t.Helper()
 	ctx := m.h.Context()
-	client, err := kgo.NewClient(kgo.SeedBrokers(m.h.Brokers...)) // its own, which has nothing cached
-	m.h.Must(err)
-	defer client.Close()
-	admin := kadm.NewClient(client)
+	admin := kadm.NewClient(m.h.NewClient()) // the other one has the leaders cached
 	meta, err := admin.Metadata(ctx, topic)
 	m.h.Must(err)
 	var assignments kadm.AlterPartitionAssignmentsReq

@@ -2,7 +2,13 @@
 
 package e2e
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"twinegress/e2e/env"
+)
 
 // fleet is some copies of one group.
 type fleet struct {
@@ -11,18 +17,35 @@ type fleet struct {
 	copies     []*replica
 }
 
-// areShared reports whether the copies have all partitions between them, each
-// one once, and everyone has some.
-func (f *fleet) areShared() bool {
-	owners := f.owners()
-	n, having := 0, make(map[string]bool)
+// grow starts copies up to so many, and blocks until all are ready.
+func (f *fleet) grow(copies int, settings func(name string) env.Settings) {
+	f.h.T.Helper()
+	for i := len(f.copies); i < copies; i++ {
+		name := "copy-" + strconv.Itoa(i)
+		r := f.h.replica(name, settings(name))
+		r.start()
+		f.copies = append(f.copies, r)
+	}
 	for _, r := range f.copies {
-		n += len(r.status().Ingest.Partitions)
+		r.awaitReady()
 	}
-	for _, name := range owners {
-		having[name] = true
-	}
-	return n == f.partitions && len(owners) == f.partitions && len(having) == len(f.copies)
+}
+
+// awaitShares blocks until the copies have all partitions between them, each
+// one once, and everyone has some; evenly: none has two more than another.
+func (f *fleet) awaitShares(evenly bool) {
+	f.h.T.Helper()
+	env.Eventually(f.h.T, fmt.Sprintf("%d copies share %d partitions", len(f.copies), f.partitions), func() bool {
+		var each []int
+		n := 0
+		for _, r := range f.copies {
+			has := len(r.status().Ingest.Partitions)
+			each = append(each, has)
+			n += has
+		}
+		least, most := slices.Min(each), slices.Max(each)
+		return n == f.partitions && len(f.owners()) == f.partitions && least > 0 && (!evenly || most-least <= 1)
+	})
 }
 
 // owners returns which copy has a partition.
@@ -36,18 +59,8 @@ func (f *fleet) owners() map[int32]string {
 	return owners
 }
 
-// evenly reports whether no copy has more than one partition more than another.
-func (f *fleet) evenly() bool {
-	least, most := f.partitions, 0
-	for _, r := range f.copies {
-		n := len(r.status().Ingest.Partitions)
-		least, most = min(least, n), max(most, n)
-	}
-	return most-least <= 1
-}
-
-// cpu is the processor time that the copies have taken.
-func (f *fleet) cpu() (sum time.Duration) {
+// cpu is the processor time that the copies have taken, in seconds.
+func (f *fleet) cpu() (sum float64) {
 	for _, r := range f.copies {
 		sum += r.cpu()
 	}

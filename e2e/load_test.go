@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"golang.org/x/time/rate"
 
 	"twinegress/e2e/env"
+	"twinegress/internal/eventually"
 )
 
 // load produces events at a steady rate, to each partition in turn, and knows
@@ -19,13 +21,9 @@ import (
 // form of a message id.
 type load struct {
 	h      *harness
-	rate   float64 // events a second, over all partitions
 	client *kgo.Client
-	cancel context.CancelFunc
-	done   chan struct{}
 
 	mu         sync.Mutex
-	idle       *sync.Cond
 	partitions int
 	paused     bool
 	made       map[int32]int64           // events handed to the client
@@ -34,41 +32,22 @@ type load struct {
 	err        error
 }
 
-func (h *harness) load(partitions int, rate float64) *load {
+// load produces so many events a second, over all partitions, until the test's end.
+func (h *harness) load(partitions, perSecond int) *load {
 	h.T.Helper()
-	client := h.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(2*time.Millisecond), kgo.UnknownTopicRetries(-1))
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{
-		h: h, rate: rate, client: client, cancel: cancel, done: make(chan struct{}), partitions: partitions,
-		made: make(map[int32]int64), stored: make(map[int32][]time.Duration),
-	}
-	l.idle = sync.NewCond(&l.mu)
-	go l.run(ctx)
-	h.T.Cleanup(l.stop)
-	return l
-}
-
-func (l *load) run(ctx context.Context) {
-	defer close(l.done)
-	const pace = 10 * time.Millisecond
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	due, n, last := 0.0, 0, time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-tick.C:
-			due = min(due+l.rate*now.Sub(last).Seconds(), l.rate/5) // what was held up is not made up for at once
-			last = now
-		}
-		for ; due >= 1; due-- {
-			if !l.produce(ctx, n) {
-				break
+	client := h.NewClient(kgo.ProducerLinger(2*time.Millisecond), kgo.UnknownTopicRetries(-1))
+	l := &load{h: h, client: client, partitions: partitions, made: make(map[int32]int64), stored: make(map[int32][]time.Duration)}
+	ctx, limiter := h.T.Context(), rate.NewLimiter(rate.Limit(perSecond), perSecond/5) // what was held up is not made up for at once
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := 0; limiter.Wait(ctx) == nil; {
+			if l.produce(ctx, n) {
+				n++
 			}
-			n++
 		}
-	}
+	})
+	h.T.Cleanup(running.Wait)
+	return l
 }
 
 // produce hands one event to the client; it returns false while the load is paused.
@@ -97,7 +76,6 @@ func (l *load) produce(ctx context.Context, n int) bool {
 		default:
 			l.stored[p] = append(l.stored[p], l.h.Ledger.Now())
 		}
-		l.idle.Broadcast()
 	})
 	return true
 }
@@ -120,34 +98,39 @@ func (l *load) grow() {
 // pause stops producing and waits until all is stored.
 func (l *load) pause() {
 	l.h.T.Helper()
-	stuck := time.AfterFunc(2*env.Timeout, func() {
+	l.setPaused(true)
+	eventually.Within(l.h.T, 2*env.Timeout, "the brokers have answered", func() bool {
 		l.mu.Lock()
-		l.err = errors.Join(l.err, errors.New("the brokers don't answer"))
-		l.idle.Broadcast()
-		l.mu.Unlock()
+		defer l.mu.Unlock()
+		if l.err != nil {
+			l.h.T.Fatalf("the load: %v", l.err)
+		}
+		return l.unanswered == 0
 	})
-	defer stuck.Stop()
+}
+
+func (l *load) resume() { l.setPaused(false) }
+
+func (l *load) setPaused(paused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.paused = true
-	for l.unanswered > 0 && l.err == nil {
-		l.idle.Wait()
-	}
-	if l.err != nil {
-		l.h.T.Fatalf("the load: %v", l.err)
-	}
+	l.paused = paused
 }
 
-func (l *load) resume() {
-	l.mu.Lock()
-	l.paused = false
-	l.mu.Unlock()
-}
-
-func (l *load) stop() {
-	l.cancel()
-	<-l.done
-	l.client.Close()
+// flows blocks until every event that is stored now has arrived at hub and topic.
+func (l *load) flows(what string) {
+	l.h.T.Helper()
+	ends := l.ends()
+	eventually.Within(l.h.T, 2*env.Timeout, what, func() bool {
+		for p, end := range ends {
+			for _, e := range entities {
+				if l.h.Ledger.Complete(e, p) < end {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 // ends are the partitions' ends: how many events are stored in each.
@@ -171,18 +154,15 @@ func (l *load) total() (n int64) {
 
 // slowest returns how long an event that was stored since a moment waited at
 // worst until it arrived.
-func (l *load) slowest(entity string, since time.Duration) (worst time.Duration, of int32) {
+func (l *load) slowest(entity string, since time.Duration) (worst time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for p, times := range l.stored {
 		for offset, at := range times {
-			if at < since {
-				continue
-			}
-			if arrived, ok := l.h.Ledger.FirstArrival(entity, p, int64(offset)); ok && arrived-at > worst {
-				worst, of = arrived-at, p
+			if arrived, ok := l.h.Ledger.FirstArrival(entity, p, int64(offset)); ok && at >= since {
+				worst = max(worst, arrived-at)
 			}
 		}
 	}
-	return worst, of
+	return worst
 }

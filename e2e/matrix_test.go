@@ -3,18 +3,18 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"twinegress/e2e/env"
-	"twinegress/internal/eventually"
 	"twinegress/internal/kafkatest"
 )
 
@@ -67,22 +67,17 @@ var entities = []string{"hub", "topic"}
 // order, that repeats stay within what was not committed, and that no commit
 // was ahead of the outcomes.
 func TestKillMatrix(t *testing.T) {
-	seed := *matrixSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
+	seed := cmp.Or(*matrixSeed, uint64(time.Now().UnixNano()))
 	t.Logf("-seed=%d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	plan := planRounds(*matrixRounds)
 	properties := quick()
-	for key, value := range map[string]string{
+	maps.Copy(properties, map[string]string{
 		"broker.session.timeout.ms": "4000", "broker.heartbeat.interval.ms": "500",
 		"min.insync.replicas": "2", "auto.leader.rebalance.enable": "false",
-	} {
-		properties[key] = value
-	}
+	})
 	cluster := ownCluster(t, kafkatest.Config{Nodes: 3, HeapMB: 320, Properties: properties})
-	table := newTable(seed)
+	table := &table{seed: seed, begun: time.Now(), sums: make(map[string]result)}
 	for _, mode := range modes {
 		if len(plan[mode]) == 0 {
 			continue
@@ -108,20 +103,9 @@ func TestKillMatrix(t *testing.T) {
 // planRounds assigns each mode its faults, so that over the rounds every fault
 // meets every mode.
 func planRounds(n int) map[mode][]fault {
-	chosen := faults
-	if *matrixOnly != "" {
-		chosen = nil
-		for _, f := range faults {
-			if f.name == *matrixOnly {
-				chosen = []fault{f}
-			}
-		}
-	}
-	if n == 0 {
-		n = len(chosen)
-	}
+	chosen := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return *matrixOnly != "" && f.name != *matrixOnly })
 	plan := make(map[mode][]fault)
-	for i := range n {
+	for i := range cmp.Or(n, len(chosen)) {
 		mode := modes[(i%len(chosen)+i/len(chosen))%len(modes)]
 		plan[mode] = append(plan[mode], chosen[i%len(chosen)])
 	}
@@ -134,17 +118,10 @@ func newMatrix(t *testing.T, mode mode, cluster *kafkatest.Cluster, random *rand
 	h := newHarness(t, env.Config{Brokers: cluster.Addrs(), Partitions: matrixPartitions})
 	h.protocol = mode.protocol
 	m.fleet = fleet{h: h, partitions: matrixPartitions}
-	for i := range matrixCopies {
-		r := m.h.replica("copy-"+strconv.Itoa(i), m.settings("copy-"+strconv.Itoa(i)))
-		r.start()
-		m.copies = append(m.copies, r)
-	}
-	for _, r := range m.copies {
-		r.awaitReady()
-	}
+	m.grow(matrixCopies, m.settings)
 	m.load = m.h.load(m.partitions, matrixRate)
 	m.watch = m.watchCommits()
-	m.shared(matrixCopies)
+	m.awaitShares(false)
 	return m
 }
 
@@ -156,36 +133,13 @@ func (m *matrix) settings(name string) env.Settings {
 	return s
 }
 
-// shared waits until the copies have all partitions between them, each one
-// once, and everyone has some.
-func (m *matrix) shared(copies int) {
-	m.t.Helper()
-	env.Eventually(m.t, fmt.Sprintf("%d copies share %d partitions", copies, m.partitions), m.areShared)
-}
-
-// flows waits until every event that is stored now has arrived everywhere.
-func (m *matrix) flows(what string) {
-	m.t.Helper()
-	ends := m.load.ends()
-	eventually.Within(m.t, 2*env.Timeout, what, func() bool {
-		for p, end := range ends {
-			for _, e := range entities {
-				if m.h.Ledger.Complete(e, p) < end {
-					return false
-				}
-			}
-		}
-		return true
-	})
-}
-
 // round injects one fault and returns what came of it.
 func (m *matrix) round(f fault) result {
 	m.t.Helper()
 	m.load.resume()
 	begun, before := m.h.Ledger.Now(), m.load.total()
 	env.Eventually(m.t, "events are stored", func() bool { return m.load.total() > before+matrixRate/2 })
-	m.flows("the load flows before " + f.name)
+	m.load.flows("the load flows before " + f.name)
 	m.watch.begin()
 	committed := m.h.Committed()
 
@@ -194,28 +148,24 @@ func (m *matrix) round(f fault) result {
 	for _, r := range m.copies {
 		r.awaitReady()
 	}
-	m.shared(len(m.copies))
+	m.awaitShares(false)
 	stored := m.load.total()
 	env.Eventually(m.t, "events are stored after "+f.name, func() bool { return m.load.total() > stored+matrixRate/4 })
 	m.load.pause()
-	m.flows("everything arrives after " + f.name)
+	m.load.flows("everything arrives after " + f.name)
 	m.h.allCommitted(m.copies...)
 
-	r := result{events: m.load.total() - before, inFlight: m.watch.mostInFlight()}
+	inFlight, ahead, back := m.watch.seen()
+	r := result{rounds: 1, events: m.load.total() - before, inFlight: inFlight, ahead: len(ahead), back: len(back)}
 	for _, e := range entities {
 		r.Summary.Add(m.h.Ledger.Take(e, committed))
-		slowest, _ := m.load.slowest(e, begun)
-		r.recovery = max(r.recovery, slowest)
+		r.recovery = max(r.recovery, m.load.slowest(e, begun))
 	}
 	for _, c := range m.copies {
 		for _, e := range c.status().Endpoints {
-			for _, n := range e.Dropped {
-				r.dropped += int(n)
-			}
+			r.dropped += int(dropped(e))
 		}
 	}
-	ahead, back := m.watch.violations()
-	r.ahead, r.back = len(ahead), len(back)
 	for _, v := range slices.Concat(ahead, back) {
 		m.t.Log(v)
 	}
@@ -253,31 +203,20 @@ type commitWatch struct {
 
 func (m *matrix) watchCommits() *commitWatch {
 	c := &commitWatch{last: make(map[int32]int64), low: make(map[int32]time.Time)}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	m.t.Cleanup(func() {
-		cancel()
-		<-done
-	})
-	go func() {
-		defer close(done)
+	ctx := m.t.Context()
+	var watching sync.WaitGroup
+	watching.Go(func() {
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
+		for ctx.Err() == nil {
+			<-tick.C
 			asking, stop := context.WithTimeout(ctx, 5*time.Second)
-			at, err := m.h.FetchCommitted(asking)
+			at, _ := m.h.FetchCommitted(asking) // while the coordinator moves there is no answer
 			stop()
-			if err != nil {
-				at = nil // while the coordinator moves there is no answer
-			}
 			c.see(m, at)
 		}
-	}()
+	})
+	m.t.Cleanup(watching.Wait)
 	return c
 }
 
@@ -325,15 +264,10 @@ func (c *commitWatch) begin() {
 	c.inFlight, c.ahead, c.back = 0, nil, nil
 }
 
-func (c *commitWatch) mostInFlight() int {
+// seen returns how many events were in flight at most, and what was wrong with
+// the offsets, since begin.
+func (c *commitWatch) seen() (inFlight int, ahead, back []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.inFlight
-}
-
-// violations are what was wrong with the offsets since begin.
-func (c *commitWatch) violations() (ahead, back []string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.ahead), slices.Clone(c.back)
+	return c.inFlight, slices.Clone(c.ahead), slices.Clone(c.back)
 }

@@ -224,33 +224,25 @@ func (r *replica) settled(records int) pipeline.Status {
 	return r.h.AwaitSettled(records, r.status)
 }
 
-// cpu is the processor time that the process has taken so far.
-func (r *replica) cpu() time.Duration {
+// number returns the number of the line in a text that has this form.
+func (r *replica) number(text, form string) (n float64) {
 	r.t.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+2:]))
-	var user, system int64
-	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
-		r.t.Fatal(err)
-	}
-	return time.Duration(user+system) * (time.Second / 100) // clock ticks: 100 a second on every Linux
-}
-
-// peakMemory is the highest resident size so far, in bytes.
-func (r *replica) peakMemory() (peak int64) {
-	r.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		var kb int64
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kb); err == nil {
-			peak = kb << 10
+	for line := range strings.Lines(text) {
+		if _, err := fmt.Sscanf(line, form, &n); err == nil {
+			return n
 		}
 	}
-	return peak
+	r.t.Fatalf("no line is %s:\n%s", form, text)
+	return 0
+}
+
+// cpu is the processor time that the process has taken so far, in seconds.
+func (r *replica) cpu() float64 { return r.number(r.metrics(), "process_cpu_seconds_total %g") }
+
+// peakMemory is the highest resident size so far, in bytes.
+func (r *replica) peakMemory() int {
+	r.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
+	r.h.Must(err)
+	return int(r.number(string(status), "VmHWM: %g kB")) << 10
 }

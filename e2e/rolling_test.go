@@ -3,8 +3,6 @@
 package e2e
 
 import (
-	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,35 +22,23 @@ func TestRollingRestart(t *testing.T) {
 			h := newHarness(t, env.Config{Partitions: partitions})
 			h.protocol = protocol
 			f := &fleet{h: h, partitions: partitions}
-			for i := range copies {
-				name := "copy-" + strconv.Itoa(i)
-				f.copies = append(f.copies, h.run(name, env.Settings{
+			f.grow(copies, func(name string) env.Settings {
+				return env.Settings{
 					"ingest.instanceId":     name,
 					"ingest.sessionTimeout": "30s", // a restart must not take longer; with the consumer protocol it is the broker's
-				}))
-			}
-			env.Eventually(t, "the copies share the partitions", func() bool { return f.areShared() && f.evenly() })
+				}
+			})
+			f.awaitShares(true)
 			owned := f.owners()
 			l := h.load(partitions, rate)
 			env.Eventually(t, "the load flows", func() bool { return h.Ledger.Count("hub") > 2*rate })
 
 			begun := h.Ledger.Now()
 			for _, r := range f.copies {
-				r.signal(syscall.SIGTERM)
-				if code := r.wait(); code != 0 {
-					t.Errorf("%s stopped with exit code %d", r.name, code)
-				}
+				r.stop()
 				r.start()
 				r.awaitReady()
-				stored := l.ends()
-				env.Eventually(t, r.name+"'s partitions flow again", func() bool {
-					for p, end := range stored {
-						if h.Ledger.Complete("hub", p) < end || h.Ledger.Complete("topic", p) < end {
-							return false
-						}
-					}
-					return true
-				})
+				l.flows(r.name + "'s partitions flow again")
 			}
 			for p, r := range f.owners() {
 				if owned[p] != r {
@@ -62,7 +48,7 @@ func TestRollingRestart(t *testing.T) {
 			l.pause()
 			h.allCommitted(f.copies...)
 			for _, e := range entities {
-				waited, _ := l.slowest(e, begun)
+				waited := l.slowest(e, begun)
 				gap, of := h.Ledger.LongestGap(e, begun)
 				t.Logf("%s: an event waited %.2f s at most, partition %d %.2f s without one", e, waited.Seconds(), of, gap.Seconds())
 				if gap > longestPause || waited > longestPause {

@@ -31,15 +31,8 @@ func TestScaling(t *testing.T) {
 			var first float64
 			for _, copies := range []int{1, 2, 4} {
 				begun := time.Now()
-				for i := len(f.copies); i < copies; i++ {
-					r := h.replica("copy-"+strconv.Itoa(i), nil)
-					r.start()
-					f.copies = append(f.copies, r)
-				}
-				for _, r := range f.copies {
-					r.awaitReady()
-				}
-				env.Eventually(t, "each copy has its share", func() bool { return f.areShared() && f.evenly() })
+				f.grow(copies, func(string) env.Settings { return nil })
+				f.awaitShares(true)
 				joined := time.Since(begun)
 				if joined > 15*time.Second {
 					t.Errorf("%d copies had their shares after %v", copies, joined)
@@ -53,12 +46,12 @@ func TestScaling(t *testing.T) {
 					return s.Entity("hub").Count >= seen+int64(*scalingEvents) && s.Entity("topic").Count >= seen+int64(*scalingEvents)
 				})
 				took, cpu := time.Since(begun), f.cpu()-before
-				perSecond := float64(*scalingEvents) / cpu.Seconds()
+				perSecond := float64(*scalingEvents) / cpu
 				if copies == 1 {
 					first = perSecond
 				}
 				fmt.Fprintf(&table, "| %s | %d | %.1f s | %.0f | %.1f | %.0f | %.0f %% |\n",
-					protocol, copies, joined.Seconds(), float64(*scalingEvents)/took.Seconds(), cpu.Seconds(), perSecond, 100*perSecond/first)
+					protocol, copies, joined.Seconds(), float64(*scalingEvents)/took.Seconds(), cpu, perSecond, 100*perSecond/first)
 			}
 			t.Logf("\n| protocol | copies | shares after | events/s | CPU s | events per CPU second | of one copy's |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n%s", table.String())
 			h.allCommitted(f.copies...)
@@ -84,7 +77,7 @@ func TestBacklogInBoundedMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const partitions, n, container = 16, 400_000, 512 << 20 // 200 MB, several times what may be in flight
 			h := newHarness(t, env.Config{Partitions: partitions, TopicConfig: map[string]string{"retention.ms": "600000"}})
-			client := h.NewClient(kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(5*time.Millisecond),
+			client := h.NewClient(kgo.ProducerLinger(5*time.Millisecond),
 				kgo.ProducerBatchCompression(kgo.Lz4Compression()))
 			for i := range n {
 				p := int32(i % partitions)

@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 // result is what a round came to, at all receivers together.
 type result struct {
 	env.Summary
+	rounds      int
 	events      int64 // stored in the round
 	inFlight    int   // at most so many were stored and not committed
 	dropped     int
@@ -29,36 +31,25 @@ func (r result) String() string {
 
 // table adds rounds up by fault.
 type table struct {
-	seed    uint64
-	begun   time.Time
-	rows    map[string]*row
-	rounds  int
-	outcome result
+	seed  uint64
+	begun time.Time
+	sums  map[string]result // by the fault's name, and of all
 }
 
-type row struct {
-	rounds int
-	result
-}
-
-func newTable(seed uint64) *table {
-	return &table{seed: seed, begun: time.Now(), rows: make(map[string]*row)}
-}
+const allFaults = "**all**"
 
 func (t *table) add(f fault, r result) {
-	if t.rows[f.name] == nil {
-		t.rows[f.name] = new(row)
-	}
-	t.rounds++
-	t.rows[f.name].rounds++
-	for _, sum := range []*result{&t.rows[f.name].result, &t.outcome} {
+	for _, name := range []string{f.name, allFaults} {
+		sum := t.sums[name]
 		sum.Summary.Add(r.Summary)
+		sum.rounds += r.rounds
 		sum.events += r.events
 		sum.dropped += r.dropped
 		sum.ahead += r.ahead
 		sum.back += r.back
 		sum.inFlight = max(sum.inFlight, r.inFlight)
 		sum.recovery = max(sum.recovery, r.recovery)
+		t.sums[name] = sum
 	}
 }
 
@@ -66,16 +57,12 @@ func (t *table) String() string {
 	var b strings.Builder
 	b.WriteString("| Fault | Rounds | Events | Lost | Reordered | Repeats | Uncommitted at most | Commits ahead | Worst recovery |\n")
 	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
-	line := func(name string, rounds int, r result) {
-		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d | %d | %.1f s |\n",
-			name, rounds, r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.inFlight, r.ahead+r.back, r.recovery.Seconds())
-	}
-	for _, f := range faults {
-		if row := t.rows[f.name]; row != nil {
-			line(f.name, row.rounds, row.result)
+	for _, f := range append(slices.Clone(faults), fault{name: allFaults}) {
+		if r, ok := t.sums[f.name]; ok {
+			fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d | %d | %.1f s |\n",
+				f.name, r.rounds, r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.inFlight, r.ahead+r.back, r.recovery.Seconds())
 		}
 	}
-	line("**all**", t.rounds, t.outcome)
 	return b.String()
 }
 
@@ -96,7 +83,7 @@ func (t *table) write(tb testing.TB, file string) {
 		tb.Fatalf("%s has no place for the table: %s … %s", file, tableBegins, tableEnds)
 	}
 	text := fmt.Sprintf("%s%s\n\n%s\n%d rounds in %d minutes, on %s; a broker was unreachable for %v; `-seed=%d`.\n\n%s%s",
-		before, tableBegins, t, t.rounds, int(time.Since(t.begun).Minutes()), t.begun.UTC().Format(time.DateOnly), *matrixOutage, t.seed, tableEnds, after)
+		before, tableBegins, t, t.sums[allFaults].rounds, int(time.Since(t.begun).Minutes()), t.begun.UTC().Format(time.DateOnly), *matrixOutage, t.seed, tableEnds, after)
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil { //nolint:gosec // a document
 		tb.Fatal(err)
 	}
