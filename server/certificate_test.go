@@ -8,11 +8,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/internal/certtest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A new certificate is served without a restart; an invalid one changes nothing.
 func TestCertificateIsReplaced(t *testing.T) {

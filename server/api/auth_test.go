@@ -15,6 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"twinegress/endpoints/storetest"
 	"twinegress/sinks"
 )
 
@@ -171,13 +172,9 @@ func TestDocs(t *testing.T) {
 			body := w.Body.String()
 			if w.Header().Get("Content-Encoding") == "gzip" {
 				unzipped, err := gzip.NewReader(strings.NewReader(body))
-				if err != nil {
-					t.Fatal(err)
-				}
+				storetest.Must(t, err)
 				text, err := io.ReadAll(unzipped)
-				if err != nil {
-					t.Fatal(err)
-				}
+				storetest.Must(t, err)
 				body = string(text)
 			}
 			if w.Code != 200 || w.Header().Get("Content-Type") != want.kind || !strings.Contains(body, want.has) {

@@ -3,14 +3,16 @@ package api
 import (
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
+	"twinegress/endpoints/storetest"
 	"twinegress/sinks"
 )
 
 const newHub = `{"type":"EventHub","eventTypes":["TopologyOperation"],"path":"other",` +
-	`"connectionString":"Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=` + key1 + `"}`
+	`"connectionString":"` + storetest.Conn1 + `"}`
 
 // operation is one of the API, with a request that succeeds.
 type operation struct {
@@ -107,9 +109,7 @@ func TestContract(t *testing.T) {
 			}
 			run("oversized", body(newHub[:1]+strings.Repeat(" ", maxBody)+newHub[1:]), 413)
 			run("as large as may be", body(newHub+strings.Repeat(" ", maxBody-len(newHub))), op.ok)
-			run("malformed JSON", body(newHub[:len(newHub)-1]+",}"), 400, mentions("line 1, column"))
-			run("half of it", body(newHub[:50]), 400)
-			run("a list", body("["+newHub+"]"), 400)
+			run("malformed JSON", body(newHub[:len(newHub)-1]+",}"), 400, details(": is not valid JSON: line 1, column"))
 			run("no body", func(_ *env, c *call) {
 				c.body, c.header = "", map[string]string{"Content-Type": "application/json"}
 			}, 400)
@@ -122,6 +122,21 @@ func TestContract(t *testing.T) {
 			run("with a charset", header("Content-Type", "Application/JSON; charset=UTF-8"), op.ok)
 			run("PascalCase keys", body(pascal.Replace(newHub)), op.ok)
 			run("what was read", body(newHub[:1]+`"id":"x","status":5,"properties":{"a":"b"},"lastUpdatedUtc":"never",`+newHub[1:]), op.ok)
+			// What all can be wrong with an endpoint is for the tests of package endpoints.
+			run("many violations", body(`{"type":"x","eventTypes":["y"],"path":"","z":1,"connectionString":"`+storetest.Key1+`"}`), 400,
+				details("type: unknown value", "eventTypes: unknown event type", "path: is required: the name of the event hub", "z: unknown field"))
+			run("a mask for a key", body(strings.NewReplacer("//ns", "//evil", storetest.Key1, "***").Replace(newHub)), 400,
+				details("connectionString: is masked, and can stand for the stored key only"))
+			device := strings.NewReplacer("TopologyOperation", "DeviceMessage", storetest.Key1, storetest.Key1+`;EntityPath=other","name":"taken`).Replace(newHub)
+			beside := func(text string) func(*env, *call) {
+				return func(r *env, c *call) {
+					r.do(call{method: "POST", path: "/endpoints", body: device})
+					c.body = text
+				}
+			}
+			run("conflicts", beside(device), 409,
+				details("name: is already that of endpoint taken (", "eventTypes: only one endpoint may take DeviceMessage, and endpoint taken ("))
+			run("a conflict, and a violation", beside(strings.Replace(device, `"path":"other"`, `"path":" "`, 1)), 400, details("path: is required"))
 		})
 	}
 }
@@ -129,10 +144,21 @@ func TestContract(t *testing.T) {
 var pascal = strings.NewReplacer(`"type":"EventHub"`, `"Type":"eventhub"`, `"eventTypes":["Topology`, `"EventTypes":["TOPOLOGY`, `"path"`, `"Path"`,
 	`"connectionString"`, `"ConnectionString"`)
 
-func mentions(text string) func(*testing.T, *httptest.ResponseRecorder) {
+// details compares a reply's details with a list of fields, each with a part of
+// what is said about it.
+func details(want ...string) func(*testing.T, *httptest.ResponseRecorder) {
 	return func(t *testing.T, w *httptest.ResponseRecorder) {
-		if !strings.Contains(w.Body.String(), text) {
-			t.Errorf("%q is not in %s", text, w.Body)
+		e := errorOf(t, w)
+		if len(e.Details) != len(want) {
+			t.Errorf("%d details, want %d: %s", len(e.Details), len(want), w.Body)
+		}
+		for _, one := range want {
+			field, message, _ := strings.Cut(one, ": ")
+			if !slices.ContainsFunc(e.Details, func(d Detail) bool {
+				return d.Field == field && strings.Contains(d.Message, message) && strings.Contains(e.Message, d.Message)
+			}) {
+				t.Errorf("%s: %q is not said: %s", field, message, w.Body)
+			}
 		}
 	}
 }

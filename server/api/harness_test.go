@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/storetest"
 	"twinegress/internal/config"
 	"twinegress/pipeline"
 	"twinegress/sinks"
@@ -26,9 +27,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	writer = "token of the writer"
 	reader = "token of the reader"
-	// key1 and key2 are what must not show, anywhere.
-	key1 = "cHJpbWFyeS1rZXktcHJpbWFyeS1rZXk="
-	key2 = "c2Vjb25kYXJ5LWtleS1zZWNvbmRhcnk="
 
 	hubID  = "11111111-1111-4111-8111-111111111111"
 	gridID = "22222222-2222-4222-8222-222222222222"
@@ -56,19 +54,11 @@ func newEnv(t testing.TB, change ...func(*Options)) *env {
 	core, logs := observer.New(zap.DebugLevel)
 	r := &env{t: t, logs: logs}
 	r.state.Store(&sinks.Health{State: sinks.StateReady})
-	hub := endpoints.Endpoint{
-		ID: hubID, Name: "changes", Type: endpoints.TypeEventHub, EventTypes: []string{"SensorChange", "SpaceChange"}, Path: "hub",
-		ConnectionString:          "Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=" + key1,
-		SecondaryConnectionString: "Endpoint=sb://ns.example.net/;SharedAccessKeyName=send;SharedAccessKey=" + key2,
-	}
-	grid := endpoints.Endpoint{
-		ID: gridID, Type: endpoints.TypeEventGrid, EventTypes: []string{"UdfCustom"}, Path: "topic.example.net",
-		ConnectionString: key1, SecondaryConnectionString: key2,
-	}
-	store, err := endpoints.NewMemoryStore([]endpoints.Endpoint{hub, grid}, endpoints.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	store, err := endpoints.NewMemoryStore([]endpoints.Endpoint{
+		storetest.Hub("changes", func(e *endpoints.Endpoint) { e.ID, e.EventTypes = hubID, []string{"SensorChange", "SpaceChange"} }),
+		storetest.Grid("", func(e *endpoints.Endpoint) { e.ID, e.EventTypes = gridID, []string{"UdfCustom"} }),
+	}, endpoints.Options{})
+	storetest.Must(t, err)
 	r.store = store
 	r.options = Options{
 		Config: config.API{
@@ -142,7 +132,7 @@ func (r *env) check(w *httptest.ResponseRecorder) {
 	if len(w.Header().Get(requestIDHeader)) != 36 {
 		r.t.Errorf("request id %q", w.Header().Get(requestIDHeader))
 	}
-	for _, key := range []string{key1, key2, writer, reader} {
+	for _, key := range []string{storetest.Key1, storetest.Key2, writer, reader} {
 		if strings.Contains(w.Body.String(), key) {
 			r.t.Errorf("a secret shows: %s", w.Body)
 		}
@@ -172,11 +162,7 @@ type errorBody struct {
 
 func errorOf(t testing.TB, w *httptest.ResponseRecorder) errorBody {
 	t.Helper()
-	var reply struct{ Error errorBody }
-	if err := json.Unmarshal(w.Body.Bytes(), &reply); err != nil {
-		t.Errorf("%v in %s", err, w.Body)
-	}
-	return reply.Error
+	return decode[struct{ Error errorBody }](t, w).Error
 }
 
 func decode[T any](t testing.TB, w *httptest.ResponseRecorder) T {

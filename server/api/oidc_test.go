@@ -13,91 +13,85 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/coreos/go-oidc/v3/oidc/oidctest"
 
+	"twinegress/endpoints/storetest"
 	"twinegress/internal/config"
 )
 
-// identityProvider is an OpenID Connect issuer: discovery, keys, tokens.
-type identityProvider struct {
-	t      *testing.T
-	server *httptest.Server
-	key    *rsa.PrivateKey
+const (
+	discoveryPath = "/.well-known/openid-configuration"
+	keysPath      = "/keys"
+)
 
-	mu        sync.Mutex
-	down      string // a path that answers 500
-	public    []jose.JSONWebKey
-	fetches   atomic.Int32 // of the keys
-	discovery atomic.Int32
+// identityProvider is an OpenID Connect issuer of which a part may fail.
+type identityProvider struct {
+	t   *testing.T
+	url string
+	key *rsa.PrivateKey
+
+	mu       sync.Mutex
+	server   oidctest.Server
+	down     string         // a path that answers 500
+	requests map[string]int // by path
 }
 
 func newIdentityProvider(t *testing.T) *identityProvider {
 	t.Helper()
-	p := &identityProvider{t: t}
+	p := &identityProvider{t: t, requests: make(map[string]int)}
+	// HS256 among them: an issuer may use it with secrets of its own.
+	p.server.Algorithms = []string{"RS256", "ES256", "HS256", "none"}
 	p.key = p.rotate("one")
-	mux := http.NewServeMux()
-	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		p.discovery.Add(1)
-		p.answer(w, "discovery", map[string]any{
-			"issuer": p.server.URL, "jwks_uri": p.server.URL + "/keys",
-			"authorization_endpoint": p.server.URL, "token_endpoint": p.server.URL,
-			// HS256 among them: an issuer may use it with secrets of its own.
-			"id_token_signing_alg_values_supported": []string{"RS256", "ES256", "HS256", "none"},
-		})
-	})
-	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
-		p.fetches.Add(1)
-		p.mu.Lock()
-		keys := jose.JSONWebKeySet{Keys: p.public}
-		p.mu.Unlock()
-		p.answer(w, "keys", keys)
-	})
-	p.server = httptest.NewServer(mux)
-	t.Cleanup(p.server.Close)
+	server := httptest.NewServer(p)
+	t.Cleanup(server.Close)
+	p.url = server.URL
+	p.server.SetIssuer(p.url)
 	return p
 }
 
-func (p *identityProvider) answer(w http.ResponseWriter, what string, v any) {
+func (p *identityProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
-	down := p.down == what
-	p.mu.Unlock()
-	if down {
+	defer p.mu.Unlock()
+	p.requests[r.URL.Path]++
+	if p.down == r.URL.Path {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		p.t.Error(err)
-	}
+	p.server.ServeHTTP(w, r)
 }
 
-func (p *identityProvider) fail(what string) {
+// asked returns how many requests there were for a path.
+func (p *identityProvider) asked(path string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.down = what
+	return p.requests[path]
+}
+
+func (p *identityProvider) fail(path string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = path
 }
 
 // rotate replaces the issuer's keys by one new one.
 func (p *identityProvider) rotate(id string) *rsa.PrivateKey {
 	p.t.Helper()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	storetest.Must(p.t, err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.public = []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: id, Algorithm: "RS256", Use: "sig"}}
+	p.server.PublicKeys = []oidctest.PublicKey{{PublicKey: key.Public(), KeyID: id, Algorithm: oidc.RS256}}
 	return key
 }
 
 // claims are those of a token that may write; change says what is different.
 func (p *identityProvider) claims(change map[string]any) map[string]any {
 	claims := map[string]any{
-		"iss": p.server.URL, "aud": []string{"other", "twinegress"}, "sub": "7d3e", "exp": time.Now().Add(time.Hour).Unix(),
+		"iss": p.url, "aud": []string{"other", "twinegress"}, "sub": "7d3e", "exp": time.Now().Add(time.Hour).Unix(),
 		"iat": time.Now().Unix(), "roles": []string{"twinegress.write"},
 	}
 	for name, value := range change {
@@ -109,58 +103,38 @@ func (p *identityProvider) claims(change map[string]any) map[string]any {
 	return claims
 }
 
-func sign(t *testing.T, alg jose.SignatureAlgorithm, key any, id string, claims map[string]any) string {
+func sign(t *testing.T, alg string, key any, id string, claims map[string]any) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, (&jose.SignerOptions{}).WithHeader("kid", id).WithType("JWT"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	payload, err := json.Marshal(claims)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed, err := signer.Sign(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := signed.CompactSerialize()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token
+	storetest.Must(t, err)
+	return oidctest.SignIDToken(key, id, alg, string(payload))
 }
 
 func (p *identityProvider) token(change map[string]any) string {
 	p.t.Helper()
-	return sign(p.t, jose.RS256, p.key, "one", p.claims(change))
+	return sign(p.t, oidc.RS256, p.key, "one", p.claims(change))
 }
 
 func (p *identityProvider) env(change ...func(*Options)) *env {
 	p.t.Helper()
 	return newEnv(p.t, append([]func(*Options){func(o *Options) {
-		o.Config.OIDC = config.OIDC{Issuer: p.server.URL, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"}
+		o.Config.OIDC = config.OIDC{Issuer: p.url, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"}
 	}}, change...)...)
 }
 
 func TestOIDC(t *testing.T) {
 	p := newIdentityProvider(t)
 	other, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, err)
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, err)
 	good := p.token(nil)
 	parts := strings.Split(good, ".")
 	unsigned := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + parts[1] + "."
 	// The issuer's public key, which everybody has, as the secret of an HMAC.
 	der, err := x509.MarshalPKIXPublicKey(&p.key.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	confused := sign(t, jose.HS256, der, "one", p.claims(nil))
+	storetest.Must(t, err)
+	confused := sign(t, "HS256", der, "one", p.claims(nil))
 	forged := parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"roles":["twinegress.write"]}`)) + "." + parts[2]
 
 	for name, tt := range map[string]struct {
@@ -183,9 +157,9 @@ func TestOIDC(t *testing.T) {
 		"alg none":            {unsigned, 401, 401, "the token is refused"},
 		"HS256 confusion":     {confused, 401, 401, "the token is refused"},
 		"claims changed":      {forged, 401, 401, "failed to verify"},
-		"another's key":       {sign(t, jose.RS256, other, "one", p.claims(nil)), 401, 401, "failed to verify"},
-		"unknown key":         {sign(t, jose.RS256, other, "two", p.claims(nil)), 401, 401, "failed to verify"},
-		"another kind of key": {sign(t, jose.ES256, ec, "one", p.claims(nil)), 401, 401, "failed to verify"},
+		"another's key":       {sign(t, oidc.RS256, other, "one", p.claims(nil)), 401, 401, "failed to verify"},
+		"unknown key":         {sign(t, oidc.RS256, other, "two", p.claims(nil)), 401, 401, "failed to verify"},
+		"another kind of key": {sign(t, oidc.ES256, ec, "one", p.claims(nil)), 401, 401, "failed to verify"},
 		"no JWT":              {"a.b.c", 401, 401, "the token is refused"},
 		"one of ours":         {writer, 200, 201, ""},
 	} {
@@ -236,7 +210,7 @@ func TestOIDCKeysAreCachedAndRotate(t *testing.T) {
 	get := func(token string) int {
 		return r.do(call{method: "GET", path: Base + "/status", token: token}).Code
 	}
-	if p.discovery.Load() != 0 {
+	if p.asked(discoveryPath) != 0 {
 		t.Error("the issuer was asked before there was a token")
 	}
 	old := p.token(nil)
@@ -245,11 +219,11 @@ func TestOIDCKeysAreCachedAndRotate(t *testing.T) {
 			t.Fatal(code)
 		}
 	}
-	if p.fetches.Load() != 1 || p.discovery.Load() != 1 {
-		t.Errorf("%d fetches of the keys, %d discoveries", p.fetches.Load(), p.discovery.Load())
+	if p.asked(keysPath) != 1 || p.asked(discoveryPath) != 1 {
+		t.Errorf("%d fetches of the keys, %d discoveries", p.asked(keysPath), p.asked(discoveryPath))
 	}
 	p.key = p.rotate("two")
-	if code := get(sign(t, jose.RS256, p.key, "two", p.claims(nil))); code != 200 {
+	if code := get(sign(t, oidc.RS256, p.key, "two", p.claims(nil))); code != 200 {
 		t.Errorf("the new key: %d", code)
 	}
 	// The library takes the new keys over a moment after it has used them.
@@ -275,16 +249,14 @@ func TestOIDCForgetsOldKeys(t *testing.T) {
 		_, err := i.authenticate(context.Background(), token)
 		return err
 	}
-	if err := check(); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, check())
 	p.rotate("two")
 	now = now.Add(refreshAfter - time.Minute)
 	if err := check(); err != nil {
 		t.Errorf("cached: %v", err)
 	}
 	// An issuer that can't be reached then locks no caller out.
-	p.fail("discovery")
+	p.fail(discoveryPath)
 	now = now.Add(2 * time.Minute)
 	if err := check(); err != nil {
 		t.Errorf("while the issuer is down: %v", err)
@@ -300,23 +272,23 @@ func TestOIDCForgetsOldKeys(t *testing.T) {
 // asked again; our own tokens work meanwhile.
 func TestOIDCUnreachable(t *testing.T) {
 	p := newIdentityProvider(t)
-	p.fail("discovery")
+	p.fail(discoveryPath)
 	r := p.env()
 	get := func(token string) *httptest.ResponseRecorder {
 		return r.do(call{method: "GET", path: Base + "/status", token: token})
 	}
 	for range guessBurst + 5 { // no guesses, these
-		if w := get(p.token(nil)); w.Code != 503 || !strings.Contains(w.Body.String(), p.server.URL) {
+		if w := get(p.token(nil)); w.Code != 503 || !strings.Contains(w.Body.String(), p.url) {
 			t.Fatalf("discovery: %d %s", w.Code, w.Body)
 		}
 	}
-	if n := p.discovery.Load(); n != 1 {
+	if n := p.asked(discoveryPath); n != 1 {
 		t.Errorf("%d discoveries within %v", n, retryAfter)
 	}
 	if w := get(""); w.Code != 200 {
 		t.Errorf("our own token: %d", w.Code)
 	}
-	p.fail("keys")
+	p.fail(keysPath)
 	r = p.env()
 	if w := get(p.token(nil)); w.Code != 503 {
 		t.Errorf("keys: %d %s", w.Code, w.Body)

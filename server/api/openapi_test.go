@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"os"
 	"testing"
+
+	"twinegress/endpoints/storetest"
 )
 
 var update = flag.Bool("update", false, "write docs/openapi.yaml as it is served")
@@ -18,14 +20,10 @@ func TestOpenAPIDocument(t *testing.T) {
 		t.Fatal(served.Body)
 	}
 	if *update {
-		if err := os.WriteFile(file, served.Body.Bytes(), 0o644); err != nil { //nolint:gosec // a document, for everyone
-			t.Fatal(err)
-		}
+		storetest.Must(t, os.WriteFile(file, served.Body.Bytes(), 0o644)) //nolint:gosec // a document, for everyone
 	}
 	committed, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, err)
 	if string(committed) != served.Body.String() {
 		t.Errorf("%s is not what is served: go test ./server/api -run OpenAPI -update, and look at the difference", file)
 	}
