@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -20,6 +21,8 @@ import (
 	"twinegress/endpoints/secrets"
 	"twinegress/endpoints/storetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // body is an entry of the file with more keys put in.
 func body(more string) string {
@@ -45,9 +48,7 @@ func pathsOf(eps []endpoints.Endpoint) string {
 
 func write(t testing.TB, path, content string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, os.WriteFile(path, []byte(content), 0o600))
 }
 
 func TestStore(t *testing.T) {
@@ -69,9 +70,7 @@ func TestLoad(t *testing.T) {
 
 	write(t, path, set("a", "b"))
 	born := time.Now().Add(-time.Hour).Truncate(time.Second)
-	if err := os.Chtimes(path, born, born); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, os.Chtimes(path, born, born))
 	first, err := s.Load(t.Context())
 	if err != nil || pathsOf(first) != "a b" {
 		t.Fatalf("loaded %v, %v", first, err)
@@ -81,14 +80,10 @@ func TestLoad(t *testing.T) {
 	}
 	// A file moved into place may be an old one. What it changes is new here.
 	write(t, path, strings.Replace(set("a", "b"), "SensorChange", "SpaceChange", 1))
-	if err := os.Chtimes(path, born, born.Add(-time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, os.Chtimes(path, born, born.Add(-time.Hour)))
 	start := time.Now()
 	second, err := s.Load(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, err)
 	if second[0].LastUpdated.Before(start) || !second[1].LastUpdated.Equal(born) {
 		t.Errorf("LastUpdated %s and %s: want that of the changed one only to move from %s",
 			second[0].LastUpdated, second[1].LastUpdated, born)
@@ -96,8 +91,7 @@ func TestLoad(t *testing.T) {
 
 	write(t, path, "[{}]")
 	_, err = s.Load(t.Context())
-	var v endpoints.ValidationErrors
-	if !errors.As(err, &v) || len(v) != 4 || !strings.Contains(err.Error(), path) {
+	if v, _ := errors.AsType[endpoints.ValidationErrors](err); len(v) != 4 || !strings.Contains(err.Error(), path) {
 		t.Errorf("broken file: %v", err)
 	}
 	if _, err := New(t.TempDir(), Options{}).Load(t.Context()); err == nil || !strings.Contains(err.Error(), "can't be read") {
@@ -139,9 +133,8 @@ func follow(t *testing.T, f func(t *testing.T, w *following)) {
 		w := &following{path: path, signals: make(chan struct{}, 1), logs: logs}
 		s := New(path, Options{Logger: zap.New(core)})
 		w.Store = s
-		if _, err := s.Load(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		_, err := s.Load(t.Context())
+		storetest.Must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -223,32 +216,46 @@ func TestFollowRechecksWithoutASignal(t *testing.T) {
 }
 
 func TestFollowKeepsTheLastGoodSet(t *testing.T) {
-	follow(t, func(t *testing.T, w *following) {
-		write(t, w.path, strings.Replace(set("a", "b"), "EventHub", "Hub", 2))
-		w.signal()
-		after(time.Second)
-		w.want(t)
-		if !w.Stale() {
-			t.Error("a broken edit isn't stale")
-		}
-		w.wantLogged(t, 0, 1)
-		fields := w.logs.All()[0].ContextMap()
-		if all, _ := fields["violations"].([]any); len(all) != 2 || fields["endpointsInForce"] != int64(1) || fields["file"] != w.path {
-			t.Errorf("logged %v", fields)
-		}
+	for name, tt := range map[string]struct {
+		inject func(t *testing.T, path string)
+		field  string // of the log line, and a part of it
+		want   string
+	}{
+		"a broken edit": {
+			func(t *testing.T, path string) { write(t, path, strings.Replace(set("a", "b"), "EventHub", "Hub", 2)) },
+			"violations", "[endpoints[0] (a): type: unknown value",
+		},
+		"a missing file": {func(t *testing.T, path string) { storetest.Must(t, os.Remove(path)) }, "error", missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			follow(t, func(t *testing.T, w *following) {
+				tt.inject(t, w.path)
+				w.signal()
+				after(time.Second)
+				w.want(t)
+				if !w.Stale() {
+					t.Error("the set in force isn't stale")
+				}
+				w.wantLogged(t, 0, 1)
+				fields := w.logs.All()[0].ContextMap()
+				if got := fmt.Sprint(fields[tt.field]); !strings.Contains(got, tt.want) || fields["endpointsInForce"] != int64(1) || fields["file"] != w.path {
+					t.Errorf("logged %v", fields)
+				}
 
-		w.signal() // nothing new: not logged again
-		after(time.Hour)
-		w.wantLogged(t, 0, 1)
+				w.signal() // nothing new: not logged again
+				after(time.Hour)
+				w.wantLogged(t, 0, 1)
 
-		write(t, w.path, set("a", "c"))
-		w.signal()
-		after(time.Second)
-		w.want(t, "a c")
-		if w.Stale() {
-			t.Error("a corrected edit is stale")
-		}
-	})
+				write(t, w.path, set("a", "c"))
+				w.signal()
+				after(time.Second)
+				w.want(t, "a c")
+				if w.Stale() {
+					t.Error("a corrected file is stale")
+				}
+			})
+		})
+	}
 }
 
 // A warning is logged if other users can read keys in the clear; after a write they
@@ -287,28 +294,6 @@ func TestOthersCanRead(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestFollowSurvivesTheFilesAbsence(t *testing.T) {
-	follow(t, func(t *testing.T, w *following) {
-		if err := os.Remove(w.path); err != nil {
-			t.Fatal(err)
-		}
-		w.signal()
-		after(time.Hour)
-		w.wantLogged(t, 0, 1)
-		if got := w.logs.All()[0].ContextMap()["error"]; !strings.Contains(got.(string), "does not exist") {
-			t.Errorf("logged %v", got)
-		}
-		w.want(t)
-		if !w.Stale() {
-			t.Error("a missing file isn't stale")
-		}
-		write(t, w.path, set("a", "d"))
-		w.signal()
-		after(time.Second)
-		w.want(t, "a d")
-	})
 }
 
 func TestFollowEndsInTheMiddleOfABurst(t *testing.T) {

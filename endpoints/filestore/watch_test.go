@@ -96,39 +96,28 @@ func rename(t *testing.T, path, content string) {
 }
 
 func TestWatch(t *testing.T) {
-	for name, f := range map[string]func(t *testing.T, dir string){
-		"written in place": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "e.json")
+	for name, f := range map[string]func(t *testing.T, dir, path string){
+		"written in place": func(t *testing.T, dir, path string) {
 			w := watchA(t, path)
 			write(t, path, set("b"))
 			w.want(t, "b")
 		},
-		"renamed over, again and again": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "e.json")
+		"renamed over, again and again": func(t *testing.T, dir, path string) {
 			w := watchA(t, path)
 			for _, p := range []string{"b", "c", "d"} {
 				rename(t, path, set(p))
 				w.want(t, p)
 			}
 		},
-		"old one moved away, as vim does": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "e.json")
+		"old one moved away, as vim does": func(t *testing.T, dir, path string) {
 			w := watchA(t, path)
 			storetest.Must(t, os.Rename(path, path+"~"))
 			write(t, path, set("b"))
 			storetest.Must(t, os.Remove(path+"~"))
 			w.want(t, "b")
 		},
-		"broken, then corrected": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "e.json")
-			w := watchA(t, path)
-			rename(t, path, "[{}]")
-			w.wantError(t, "type: is required")
-			rename(t, path, set("b"))
-			w.want(t, "b")
-		},
-		"created after the start, its directory too": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "x", "y", "e.json")
+		"created after the start, its directory too": func(t *testing.T, dir, path string) {
+			path = filepath.Join(dir, "x", "y", "e.json")
 			w := watch(t, path)
 			w.wantError(t, missing)
 			storetest.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
@@ -137,8 +126,8 @@ func TestWatch(t *testing.T) {
 			rename(t, path, set("b"))
 			w.want(t, "b")
 		},
-		"directory replaced": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "x", "e.json")
+		"directory replaced": func(t *testing.T, dir, path string) {
+			path = filepath.Join(dir, "x", "e.json")
 			storetest.Must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
 			w := watchA(t, path)
 			storetest.Must(t, os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, "old")))
@@ -149,9 +138,9 @@ func TestWatch(t *testing.T) {
 			rename(t, path, set("c")) // and the new directory is followed
 			w.want(t, "c")
 		},
-		"directory swapped for another": func(t *testing.T, dir string) {
+		"directory swapped for another": func(t *testing.T, dir, path string) {
 			x, next := filepath.Join(dir, "x"), filepath.Join(dir, "next")
-			path := filepath.Join(x, "e.json")
+			path = filepath.Join(x, "e.json")
 			storetest.Must(t, os.Mkdir(x, 0o700))
 			storetest.Must(t, os.Mkdir(next, 0o700))
 			write(t, path, set("a"))
@@ -166,8 +155,7 @@ func TestWatch(t *testing.T) {
 		},
 		// As the kubelet mounts a ConfigMap: e.json -> ..data/e.json, and
 		// ..data -> ..<time>, swapped by a rename; then the old directory goes.
-		"Kubernetes ConfigMap": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "e.json")
+		"Kubernetes ConfigMap": func(t *testing.T, dir, path string) {
 			data := filepath.Join(dir, "..data")
 			publish := func(version, content string) {
 				at := filepath.Join(dir, ".."+version)
@@ -189,7 +177,7 @@ func TestWatch(t *testing.T) {
 			publish("3", set("c"))
 			w.want(t, "c")
 		},
-		"symlinks into other directories": func(t *testing.T, dir string) {
+		"symlinks into other directories": func(t *testing.T, dir, path string) {
 			for _, d := range []string{"conf", "releases", "releases/1", "releases/2"} {
 				storetest.Must(t, os.Mkdir(filepath.Join(dir, d), 0o700))
 			}
@@ -197,7 +185,7 @@ func TestWatch(t *testing.T) {
 			write(t, filepath.Join(dir, "releases/2/e.json"), set("c"))
 			current := filepath.Join(dir, "current")
 			storetest.Must(t, os.Symlink(filepath.Join(dir, "releases/1"), current))
-			path := filepath.Join(dir, "conf", "e.json")
+			path = filepath.Join(dir, "conf", "e.json")
 			storetest.Must(t, os.Symlink("../current/e.json", path))
 			w := watch(t, path)
 			w.want(t, "a")
@@ -212,7 +200,8 @@ func TestWatch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f(t, t.TempDir())
+			dir := t.TempDir()
+			f(t, dir, filepath.Join(dir, "e.json"))
 		})
 	}
 }

@@ -30,7 +30,7 @@ func loaded(t *testing.T, path string) *Store {
 // The written file is one that a user would want to edit.
 func TestWhatIsWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "endpoints.json")
-	write(t, path, set("first", "second"))
+	write(t, path, set("first"))
 	storetest.Must(t, os.Chmod(path, 0o640))
 	s := loaded(t, path)
 	_, err := s.Change(t.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
@@ -55,17 +55,6 @@ func TestWhatIsWritten(t *testing.T) {
     "lastUpdatedUtc": "%s"
   },
   {
-    "id": "%s",
-    "name": "second",
-    "type": "EventHub",
-    "eventTypes": [
-      "SensorChange"
-    ],
-    "connectionString": "%s",
-    "path": "second",
-    "lastUpdatedUtc": "%s"
-  },
-  {
     "id": "0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d",
     "type": "EventGrid",
     "eventTypes": [
@@ -78,7 +67,7 @@ func TestWhatIsWritten(t *testing.T) {
     "lastUpdatedUtc": "%s"
   }
 ]
-`, cur[0].ID, storetest.Conn1, at(0), cur[1].ID, storetest.Conn1, at(1), storetest.Key1, storetest.Key2, at(2))
+`, cur[0].ID, storetest.Conn1, at(0), storetest.Key1, storetest.Key2, at(1))
 	if got := contents(t, path); got != want {
 		t.Errorf("written:\n%s\nwant:\n%s", got, want)
 	}
@@ -130,8 +119,7 @@ func TestChangeKeepsAnEditByHand(t *testing.T) {
 	for name, broken := range map[string]string{"half a file": set("a")[:20], "not valid": "[{}]"} {
 		write(t, path, broken)
 		_, err = s.Change(t.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) { return nil, nil })
-		var v endpoints.ValidationErrors
-		if err == nil || errors.As(err, &v) || !strings.Contains(err.Error(), "nothing is written over") || contents(t, path) != broken {
+		if _, ok := errors.AsType[endpoints.ValidationErrors](err); ok || err == nil || !strings.Contains(err.Error(), "nothing is written over") || contents(t, path) != broken {
 			t.Errorf("%s: %v, and the file holds %q", name, err, contents(t, path))
 		}
 		if pathsOf(s.Current()) != "A B c" {
@@ -157,28 +145,15 @@ func TestChangeThroughALink(t *testing.T) {
 	}
 }
 
-// asNobody runs this test once more, as a user without rights.
-func asNobody(t *testing.T) {
-	t.Helper()
-	const nobody = 65534
-	dir := t.TempDir()
-	storetest.Must(t, os.Chmod(filepath.Dir(dir), 0o755))
-	storetest.Must(t, os.Chmod(dir, 0o777))
-	program, err := os.ReadFile(os.Args[0]) // where it is, others may not look
-	storetest.Must(t, err)
-	copied := filepath.Join(dir, "test")
-	storetest.Must(t, os.WriteFile(copied, program, 0o755))
-	cmd := exec.Command(copied, "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Dir, cmd.Env = dir, []string{"TMPDIR=" + dir}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
-		t.Errorf("as nobody: %v\n%s", err, out)
-	}
-}
-
 func TestReadOnly(t *testing.T) {
+	if os.Geteuid() == 0 { // root may write everywhere
+		const nobody = 65534
+		storetest.Must(t, syscall.Seteuid(nobody))
+		defer func() { storetest.Must(t, syscall.Seteuid(0)) }()
+	}
 	path := filepath.Join(t.TempDir(), "endpoints.json")
-	s := New(path, Options{})
+	write(t, path, set("a"))
+	s := loaded(t, path)
 	for _, tc := range []struct {
 		err  error
 		want string
@@ -196,12 +171,6 @@ func TestReadOnly(t *testing.T) {
 		t.Errorf("a full disk: %v", err)
 	}
 
-	if os.Geteuid() == 0 {
-		asNobody(t) // root may write everywhere
-		return
-	}
-	write(t, path, set("a"))
-	s = loaded(t, path)
 	storetest.Must(t, os.Chmod(filepath.Dir(path), 0o500))
 	defer func() { _ = os.Chmod(filepath.Dir(path), 0o700) }()
 	if _, err := s.Change(t.Context(), storetest.Add(storetest.Hub(""))); !errors.Is(err, endpoints.ErrReadOnly) {

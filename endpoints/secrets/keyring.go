@@ -47,7 +47,7 @@ func Load(path string) (k *Keyring, warning string, err error) {
 	case err != nil:
 		return nil, "", fmt.Errorf("endpoints.secretsKeyFile: %w", err)
 	}
-	k = &Keyring{}
+	k = &Keyring{unwrapped: make(map[string]unwrapped)}
 	for i, line := range strings.Split(string(data), "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
@@ -125,9 +125,6 @@ func (k *Keyring) unwrap(wrapped string) (*dataKey, error) {
 		return u.key, u.err
 	}
 	key, err := k.unwrapAnew(wrapped)
-	if k.unwrapped == nil {
-		k.unwrapped = make(map[string]unwrapped)
-	}
 	k.unwrapped[wrapped] = unwrapped{key, err}
 	return key, err
 }
@@ -150,15 +147,12 @@ func (k *Keyring) unwrapAnew(wrapped string) (*dataKey, error) {
 		if err != nil {
 			return nil, errNotSealed
 		}
-		secret, err := io.ReadAll(r)
-		if err != nil {
-			return nil, errNotSealed
+		if secret, err := io.ReadAll(r); err == nil {
+			if key, err := newDataKey(secret, wrapped, i == 0); err == nil {
+				return key, nil
+			}
 		}
-		key, err := newDataKey(secret, wrapped, i == 0)
-		if err != nil {
-			return nil, errNotSealed
-		}
-		return key, nil
+		return nil, errNotSealed
 	}
 	return nil, errNoKey
 }

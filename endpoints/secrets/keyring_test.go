@@ -56,7 +56,8 @@ func TestLoad(t *testing.T) {
 func TestBox(t *testing.T) {
 	key := storetest.AgeKey(t)
 	for name, k := range map[string]*secrets.Keyring{"sealed": storetest.Keyring(t, key), "in the clear": nil} {
-		set, err := endpoints.Prepare([]endpoints.Endpoint{storetest.Grid("")}, endpoints.Options{})
+		// One secret twice isn't taken for one in the clear.
+		set, err := endpoints.Prepare([]endpoints.Endpoint{storetest.Grid("", func(e *endpoints.Endpoint) { e.SecondaryConnectionString = e.ConnectionString })}, endpoints.Options{})
 		storetest.Must(t, err)
 		e := set[0]
 		encode := func(seal endpoints.SecretFunc) string {
@@ -84,6 +85,38 @@ func TestBox(t *testing.T) {
 			if err != nil || !got.Equal(e) || box.Older() != want.older || box.Plain() != want.plain {
 				t.Errorf("%s: read again: %s, older %t, plain %t, %v", name, got, box.Older(), box.Plain(), err)
 			}
+		}
+	}
+}
+
+// What can't be decrypted is a violation that says why.
+func TestSecretsThatCantBeOpened(t *testing.T) {
+	k := storetest.Keyring(t, storetest.AgeKey(t))
+	sealed, err := endpoints.Encode(storetest.Grid(""), k.Box(nil).Seal)
+	storetest.Must(t, err)
+	good := string(sealed)
+	at := strings.Index(good, `"age:`) + 100
+	const (
+		notSealed = "connectionString: begins with age: and is not an encrypted string"
+		elsewhere = "connectionString: is the encrypted key of another host"
+	)
+	for name, tc := range map[string]struct {
+		content string
+		ring    *secrets.Keyring
+		want    string // "": it is opened
+	}{
+		"as it was":          {good, k, ""},
+		"a host has no case": {strings.Replace(good, `"topic.`, `"Topic.`, 1), k, ""},
+		"no keyring":         {good, nil, "secondaryConnectionString: is encrypted, and endpoints.secretsKeyFile is not set"},
+		"another key":        {good, storetest.Keyring(t, storetest.AgeKey(t)), "secondaryConnectionString: is encrypted with a key that endpoints.secretsKeyFile does not hold"},
+		"damaged":            {good[:at] + "AAAA" + good[at+4:], k, notSealed},
+		"not base64":         {good[:at] + "!" + good[at:], k, notSealed},
+		"to another host":    {strings.Replace(good, `"topic.`, `"evil.`, 1), k, elsewhere},
+		"to another type":    {strings.NewReplacer("EventGrid", "EventHub", "topic.westus-1.eventgrid.azure.net", "hub").Replace(good), k, elsewhere},
+	} {
+		_, err := endpoints.DecodeStored([]byte(tc.content), tc.ring.Box(nil).Open, endpoints.Options{})
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
 	}
 }
