@@ -4,11 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -75,16 +76,13 @@ func TestChangeReadsToTheEndFirst(t *testing.T) {
 			return nil
 		}}
 	}))
-	_, err := a.change(t, storetest.Add(storetest.Hub("first")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Hub("first"))
 	eventually.Holds(t, "both follow", func() bool { return storetest.Names(b.Current()) == "first" })
 
 	blind.Store(true)
-	_, err = a.change(t, storetest.Add(storetest.Device("device")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Device("device"))
 	// The answer to a fetch that was on its way may have come through.
-	_, err = a.change(t, storetest.Add(storetest.Hub("last")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Hub("last"))
 	answer := make(chan error, 1)
 	go func() {
 		_, err := b.change(t, storetest.Add(storetest.Device("second device")))
@@ -110,17 +108,11 @@ func TestLostAnswerToACommit(t *testing.T) {
 	c := anyCluster(t)
 	var lose, lost atomic.Bool
 	a := c.start(t, c.keys, dialer(func(inner net.Conn) net.Conn {
-		committing := false // one goroutine writes, another reads; the answer comes after the request
-		var mu sync.Mutex
+		var committing atomic.Bool // one goroutine writes, another reads; the answer comes after the request
 		return &tapped{Conn: inner, writing: func(key kmsg.Key, _ []byte) {
-			mu.Lock()
-			defer mu.Unlock()
-			committing = key == kmsg.EndTxn
+			committing.Store(key == kmsg.EndTxn)
 		}, reading: func() error {
-			mu.Lock()
-			now := committing
-			mu.Unlock()
-			if now && lose.CompareAndSwap(true, false) {
+			if committing.Load() && lose.CompareAndSwap(true, false) {
 				if _, err := io.ReadFull(inner, make([]byte, 4)); err != nil { // the answer is there
 					return err
 				}
@@ -133,11 +125,10 @@ func TestLostAnswerToACommit(t *testing.T) {
 	}), kgo.DisableClientMetrics()) // which would come between
 	edits := 0
 	lose.Store(true)
-	set, err := a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+	set := a.edit(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		edits++
 		return append(set, storetest.Hub("")), nil // again and again, if it is asked again
 	})
-	storetest.Must(t, err)
 	if !lost.Load() {
 		t.Fatal("no answer was lost: the test is worth nothing")
 	}
@@ -192,8 +183,7 @@ func TestCommitThatWasAnAbort(t *testing.T) {
 			}
 		}}
 	}))
-	set, err := a.change(t, storetest.Add(storetest.Hub("one")))
-	storetest.Must(t, err)
+	set := a.add(t, storetest.Hub("one"))
 	if !turned.Load() || storetest.Names(set) != "one" || storetest.Names(a.Current()) != "one" {
 		t.Errorf("answered %q; in force is %q", storetest.Names(set), storetest.Names(a.Current()))
 	}
@@ -208,11 +198,10 @@ func TestCommitThatDidNotHappen(t *testing.T) {
 	a := c.start(t, c.keys)
 	fault := c.fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, TopLevel: true, Err: kerr.UnknownServerError, Count: 1})
 	edits := 0
-	_, err := a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+	a.edit(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		edits++
 		return append(set, storetest.Hub("")), nil
 	})
-	storetest.Must(t, err)
 	if fault.Hits() != 1 || edits != 2 || len(a.Current()) != 1 {
 		t.Errorf("%d faults, %d edits; in force %v", fault.Hits(), edits, a.Current())
 	}
@@ -235,8 +224,7 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 	late.Remove()
 	// And nothing is held up by it.
-	set, err := a.change(t, storetest.Add(storetest.Hub("two")))
-	storetest.Must(t, err)
+	set := a.add(t, storetest.Hub("two"))
 	if storetest.Names(set) != "two" {
 		t.Errorf("in the end there is %s", storetest.Names(set))
 	}
@@ -250,8 +238,7 @@ func TestBrokersDown(t *testing.T) {
 	_, port, _ := net.SplitHostPort(addr)
 	c := &cluster{topic: topic, connect: []kgo.Opt{kgo.SeedBrokers(addr)}, fake: fake, keys: storetest.Keyring(t, storetest.AgeKey(t))}
 	a := c.start(t, c.keys)
-	_, err = a.change(t, storetest.Add(storetest.Hub("before")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Hub("before"))
 	fake.Close()
 
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -274,15 +261,12 @@ func TestBrokersDown(t *testing.T) {
 		t.Errorf("loading without brokers: %v", err)
 	}
 
-	var number int
-	for _, d := range port {
-		number = number*10 + int(d-'0')
-	}
+	number, err := strconv.Atoi(port)
+	storetest.Must(t, err)
 	fake, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(number), kfake.DataDir(dir), kfake.SyncWrites())
 	storetest.Must(t, err)
 	t.Cleanup(fake.Close)
-	set, err := a.change(t, storetest.Add(storetest.Hub("after")))
-	storetest.Must(t, err)
+	set := a.add(t, storetest.Hub("after"))
 	if storetest.Names(set) != "before after" {
 		t.Errorf("with brokers again: %s", storetest.Names(set))
 	}
@@ -309,8 +293,7 @@ func TestWithoutPermission(t *testing.T) {
 		t.Errorf("without a topic and without the right to create it: %v", err)
 	}
 	admin := c.start(t, c.keys, as("admin"))
-	_, err = admin.change(t, storetest.Add(storetest.Hub("one")))
-	storetest.Must(t, err)
+	admin.add(t, storetest.Hub("one"))
 
 	reader := c.start(t, c.keys, as("reader"))
 	if storetest.Names(reader.Current()) != "one" {
@@ -321,8 +304,7 @@ func TestWithoutPermission(t *testing.T) {
 	}
 	// What docs/operations.md asks for is enough.
 	writer := c.start(t, c.keys, as("writer"))
-	_, err = writer.change(t, storetest.Add(storetest.Hub("two")))
-	storetest.Must(t, err)
+	writer.add(t, storetest.Hub("two"))
 }
 
 func TestTopicThatWontDo(t *testing.T) {
@@ -353,20 +335,15 @@ func TestCompaction(t *testing.T) {
 	c := newCluster(t)
 	a := c.start(t, c.keys)
 	for range 5 {
-		_, err := a.change(t, storetest.Add(storetest.Hub("gone")))
-		storetest.Must(t, err)
-		_, err = a.change(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		a.add(t, storetest.Hub("gone"))
+		a.edit(t, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 			set[0].Path += "x"
 			return append(set, storetest.Hub("kept")), nil
 		})
-		storetest.Must(t, err)
-		_, err = a.change(t, remove("gone"))
-		storetest.Must(t, err)
-		_, err = a.change(t, remove("kept"))
-		storetest.Must(t, err)
+		a.edit(t, remove("gone"))
+		a.edit(t, remove("kept"))
 	}
-	set, err := a.change(t, storetest.Add(storetest.Hub("stays")))
-	storetest.Must(t, err)
+	set := a.add(t, storetest.Hub("stays"))
 	before := len(c.all(t))
 	c.fake.Compact()
 	if after := len(c.all(t)); after >= before {
@@ -376,8 +353,7 @@ func TestCompaction(t *testing.T) {
 	if storetest.Names(b.Current()) != storetest.Names(set) {
 		t.Errorf("after compaction: %s, want %s", storetest.Names(b.Current()), storetest.Names(set))
 	}
-	set, err = b.change(t, storetest.Add(storetest.Hub("new")))
-	storetest.Must(t, err)
+	set = b.add(t, storetest.Hub("new"))
 	eventually.Holds(t, "the one from before follows", func() bool { return storetest.Names(a.Current()) == storetest.Names(set) })
 }
 
@@ -385,8 +361,7 @@ func TestCompaction(t *testing.T) {
 func TestRecordsThatCantBeRead(t *testing.T) {
 	c := anyCluster(t)
 	a := c.start(t, c.keys)
-	set, err := a.change(t, storetest.Add(storetest.Hub("one")))
-	storetest.Must(t, err)
+	set := a.add(t, storetest.Hub("one"))
 	id := set[0].ID
 
 	c.put(t, &kgo.Record{Key: []byte(id), Value: []byte("SECRET {")}, &kgo.Record{Key: []byte{}, Value: []byte("[]")},
@@ -399,20 +374,18 @@ func TestRecordsThatCantBeRead(t *testing.T) {
 		t.Errorf("the log doesn't say which: %v", got)
 	}
 	// That was no endpoint for anyone.
-	_, err = a.change(t, storetest.Add(storetest.Hub("two")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Hub("two"))
 
 	// This is: another copy can read it, and may have it in force.
 	other := &cluster{topic: topic, connect: c.connect, keys: storetest.Keyring(t, storetest.AgeKey(t))}
 	theirs := other.record(t, storetest.Device("theirs"))
 	c.put(t, theirs)
-	_, err = a.change(t, storetest.Add(storetest.Device("ours")))
+	_, err := a.change(t, storetest.Add(storetest.Device("ours")))
 	if err == nil || !strings.Contains(err.Error(), string(theirs.Key)) || !strings.Contains(err.Error(), "secretsKeyFile") || isConflict(err) {
 		t.Errorf("beside an endpoint that only others can read: %v", err)
 	}
 	c.put(t, &kgo.Record{Key: theirs.Key})
-	_, err = a.change(t, storetest.Add(storetest.Device("ours")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Device("ours"))
 
 	// With another key nothing can be read: that is no way to start.
 	o, _ := c.options(other.keys)
@@ -425,8 +398,7 @@ func TestRecordsThatCantBeRead(t *testing.T) {
 func TestConflictsFromElsewhere(t *testing.T) {
 	c := anyCluster(t)
 	a := c.start(t, c.keys)
-	_, err := a.change(t, storetest.Add(storetest.Device("ours")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Device("ours"))
 	var records []*kgo.Record
 	for _, one := range []endpoints.Endpoint{storetest.Device("theirs"), storetest.Hub("ours"), storetest.Hub("fine")} {
 		r := c.record(t, one)
@@ -445,10 +417,9 @@ func TestRotation(t *testing.T) {
 	c := anyCluster(t)
 	older, newer := storetest.AgeKey(t), storetest.AgeKey(t)
 	a := c.start(t, storetest.Keyring(t, older))
-	set, err := a.change(t, func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+	set := a.edit(t, func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 		return []endpoints.Endpoint{storetest.Hub("one"), storetest.Hub("two")}, nil
 	})
-	storetest.Must(t, err)
 	a.stop(t)
 
 	both := c.start(t, storetest.Keyring(t, older, newer)) // each can read what the others will write
@@ -467,30 +438,11 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestRotationOfOneKeyTwice: an endpoint whose two connection strings are the
-// same has one sealed string, and is not taken for one that has a secret in the
-// clear: that would be written anew for ever.
-func TestRotationOfOneKeyTwice(t *testing.T) {
-	c := newCluster(t)
-	s := c.start(t, c.keys)
-	_, err := s.change(t, storetest.Add(storetest.Hub("twice", func(e *endpoints.Endpoint) { e.SecondaryConnectionString = e.ConnectionString })))
-	storetest.Must(t, err)
-	s.stop(t)
-	before := len(c.all(t))
-	s = c.start(t, c.keys)
-	_, err = s.change(t, storetest.Add(storetest.Hub("next"))) // behind whatever the start had to write
-	storetest.Must(t, err)
-	if n := len(c.all(t)) - before; n != 1 {
-		t.Errorf("%d records were written, want the new endpoint's only", n)
-	}
-}
-
 // The end of the topic may be beyond its last record.
 func TestEndWithoutRecords(t *testing.T) {
 	c := newCluster(t)
 	a := c.start(t, c.keys)
-	_, err := a.change(t, storetest.Add(storetest.Hub("one")))
-	storetest.Must(t, err)
+	a.add(t, storetest.Hub("one"))
 	client, err := kgo.NewClient(c.connect...)
 	storetest.Must(t, err)
 	defer client.Close()
@@ -510,5 +462,24 @@ func TestEndWithoutRecords(t *testing.T) {
 		t.Errorf("from an empty topic: %v", again.Current())
 	} else if _, err := again.change(t, storetest.Add(storetest.Hub("two"))); err != nil {
 		t.Error(err)
+	}
+}
+
+type lines []string
+
+func (*lines) Level() kgo.LogLevel { return kgo.LogLevelWarn }
+
+func (l *lines) Log(level kgo.LogLevel, message string, _ ...any) {
+	*l = append(*l, level.String()+" "+message)
+}
+
+func TestFencingIsNoAlarm(t *testing.T) {
+	var got lines
+	log := quietLogger{&got}
+	log.Log(kgo.LogLevelError, "fatal InitProducerID error", "broker", "1", "err", fmt.Errorf("x: %w", kerr.InvalidProducerEpoch))
+	log.Log(kgo.LogLevelError, "fatal InitProducerID error", "err", kerr.TransactionalIDAuthorizationFailed)
+	log.Log(kgo.LogLevelDebug, "fenced", "err", kerr.ProducerFenced)
+	if want := "[INFO fatal InitProducerID error ERROR fatal InitProducerID error DEBUG fenced]"; fmt.Sprint(got) != want {
+		t.Errorf("logged %v, want %s", got, want)
 	}
 }

@@ -30,12 +30,7 @@ const topic = "endpoints"
 // remove deletes by name; no matter if it isn't there.
 func remove(name string) func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 	return func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
-		for i, e := range set {
-			if e.Name == name {
-				return append(set[:i], set[i+1:]...), nil
-			}
-		}
-		return set, nil
+		return slices.DeleteFunc(set, func(e endpoints.Endpoint) bool { return e.Name == name }), nil
 	}
 }
 
@@ -134,9 +129,22 @@ func (r *running) change(t testing.TB, edit func([]endpoints.Endpoint) ([]endpoi
 	return r.Change(ctx, edit)
 }
 
+// edit is change, of which no error is expected.
+func (r *running) edit(t testing.TB, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) []endpoints.Endpoint {
+	t.Helper()
+	set, err := r.change(t, edit)
+	storetest.Must(t, err)
+	return set
+}
+
+func (r *running) add(t testing.TB, e endpoints.Endpoint) []endpoints.Endpoint {
+	t.Helper()
+	return r.edit(t, storetest.Add(e))
+}
+
 func isConflict(err error) bool {
-	var v endpoints.ValidationErrors
-	return errors.As(err, &v) && v.Conflict()
+	v, ok := errors.AsType[endpoints.ValidationErrors](err)
+	return ok && v.Conflict()
 }
 
 // all is every record of the topic, the uncommitted too.

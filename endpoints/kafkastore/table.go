@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/sourcegraph/conc/iter"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/endpoints"
@@ -49,17 +47,7 @@ type entry struct {
 // thousands.
 func decodeAll(last map[string]*kgo.Record, o Options) map[string]entry {
 	keys := slices.Collect(maps.Keys(last))
-	entries := make([]entry, len(keys))
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(keys)) {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(keys)); i = next.Add(1) - 1 {
-				entries[i] = decode(last[keys[i]], o)
-			}
-		})
-	}
-	workers.Wait()
+	entries := iter.Map(keys, func(key *string) entry { return decode(last[*key], o) })
 	all := make(map[string]entry, len(keys))
 	for i, k := range keys {
 		all[k] = entries[i]
@@ -74,8 +62,8 @@ func decode(r *kgo.Record, o Options) entry {
 	box := o.Keyring.Box(nil)
 	e, err := endpoints.DecodeStored(r.Value, box.Open, o.Options)
 	if err != nil {
-		var v endpoints.ValidationErrors
-		return entry{problem: err, hidden: errors.As(err, &v) && !v.NotAnEndpoint()}
+		v, ok := errors.AsType[endpoints.ValidationErrors](err)
+		return entry{problem: err, hidden: ok && !v.NotAnEndpoint()}
 	}
 	if e.ID != string(r.Key) {
 		return entry{problem: errors.New("it holds another endpoint than its key says")}
@@ -121,7 +109,7 @@ func shownKey(key string) string {
 }
 
 // set returns the endpoints in force, the oldest first, and those that are not in
-// force causeOf of a conflict. Every copy that has read as far returns the same.
+// force because of a conflict. Every copy that has read as far returns the same.
 //
 // Only a foreign writer can cause a conflict: then the older endpoint is in force.
 func (t table) set() (set []endpoints.Endpoint, conflicts []string) {

@@ -44,6 +44,19 @@ func (s *Store) client(options ...kgo.Opt) (*kgo.Client, error) {
 	return client, nil
 }
 
+// quietLogger lowers the level of errors that are normal here: copies that write
+// fence each other, and the fenced one retries. The client logs that as fatal.
+type quietLogger struct{ kgo.Logger }
+
+func (c quietLogger) Log(level kgo.LogLevel, message string, keyvals ...any) {
+	for _, v := range keyvals {
+		if err, ok := v.(error); ok && fenced(err) {
+			level = max(level, kgo.LogLevelInfo)
+		}
+	}
+	c.Logger.Log(level, message, keyvals...)
+}
+
 // permanent reports whether a retry can't succeed.
 func permanent(err error) bool {
 	if _, ok := errors.AsType[*configError](err); ok {
