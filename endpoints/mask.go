@@ -45,9 +45,6 @@ func (cs ConnectionString) MarshalText() ([]byte, error) { return []byte(cs.Stri
 // doesn't parse (a bare key, a broken string) is masked whole, since any part of
 // it may be the key.
 func masked(s string) string {
-	if s == "" {
-		return ""
-	}
 	cs, err := ParseConnectionString(s)
 	if err != nil {
 		cs, err = ParseNamespace(s)

@@ -6,9 +6,13 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"go.uber.org/goleak"
+
 	"twinegress/endpoints"
 	"twinegress/endpoints/storetest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMemoryStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) endpoints.Store {

@@ -1,4 +1,4 @@
-package endpoints
+package endpoints_test
 
 import (
 	"fmt"
@@ -9,119 +9,110 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"twinegress/endpoints"
+	"twinegress/endpoints/storetest"
 )
+
+var (
+	asDevice = func(e *endpoints.Endpoint) { e.EventTypes = []string{endpoints.DeviceMessage} }
+	emulator = func(e *endpoints.Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=true" }
+)
+
+func byTheIdentity(connection string) func(*endpoints.Endpoint) {
+	return func(e *endpoints.Endpoint) {
+		e.Authentication, e.ConnectionString, e.SecondaryConnectionString = "IdentityBased", connection, ""
+	}
+}
 
 // What is allowed, and not obviously so. What isn't is in violationrows_test.go.
 func TestValid(t *testing.T) {
-	const entity = ";EntityPath=hub"
-	device := func(e *Endpoint) {
-		e.EventTypes = []string{DeviceMessage}
-		e.ConnectionString, e.SecondaryConnectionString = ehConn+entity, ehConn2+entity
-	}
-	identity := func(e *Endpoint) {
-		e.Authentication, e.ConnectionString, e.SecondaryConnectionString = "IdentityBased", "Endpoint=sb://ns.servicebus.windows.net/", ""
-	}
-	emulator := func(e *Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=true" }
+	with := func(f func(*endpoints.Endpoint)) endpoints.Endpoint { return storetest.Hub("", f) }
 	for name, tc := range map[string]struct {
-		e Endpoint
-		o Options
+		e endpoints.Endpoint
+		o endpoints.Options
 	}{
-		"any spelling": {e: hub(func(e *Endpoint) {
+		"any spelling": {e: with(func(e *endpoints.Endpoint) {
 			e.Type, e.EventTypes, e.Body = "EVENTHUB", []string{"sensorchange"}, "DATA"
 			e.Ordering, e.Overflow = "None", "Drop"
 		})},
-		"no secondary":                   {e: hub(device, func(e *Endpoint) { e.SecondaryConnectionString = "" })},
-		"space around":                   {e: hub(func(e *Endpoint) { e.ConnectionString += "\n"; e.Path = " hub " })},
-		"all that is not alone":          {e: hub(func(e *Endpoint) { e.EventTypes = EventTypes()[:4] })},
-		"id":                             {e: hub(func(e *Endpoint) { e.ID = "0F5C1C1E-6E0A-4F0E-9A53-6D3E6A1B2C3D" })},
-		"grid on a port":                 {e: grid(func(e *Endpoint) { e.Path = "localhost:8443" })},
-		"the same namespace in capitals": {e: hub(func(e *Endpoint) { e.SecondaryConnectionString = strings.Replace(ehConn2, "ns.", "NS.", 1) })},
-		"emulator":                       {e: hub(emulator), o: Options{AllowDevelopmentEmulator: true}},
-		"emulator, off":                  {e: hub(func(e *Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=false" })},
-		"device by identity":             {e: hub(device, identity, func(e *Endpoint) { e.ConnectionString += entity })},
+		"no secondary":                   {e: storetest.Device("")},
+		"space around":                   {e: with(func(e *endpoints.Endpoint) { e.ConnectionString += "\n"; e.Path = " hub " })},
+		"all that is not alone":          {e: with(func(e *endpoints.Endpoint) { e.EventTypes = endpoints.EventTypes()[:4] })},
+		"id":                             {e: with(func(e *endpoints.Endpoint) { e.ID = "0F5C1C1E-6E0A-4F0E-9A53-6D3E6A1B2C3D" })},
+		"grid on a port":                 {e: storetest.Grid("", func(e *endpoints.Endpoint) { e.Path = "localhost:8443" })},
+		"the same namespace in capitals": {e: with(func(e *endpoints.Endpoint) { e.SecondaryConnectionString = strings.Replace(keyed2, "ns.", "NS.", 1) })},
+		"emulator":                       {e: with(emulator), o: endpoints.Options{AllowDevelopmentEmulator: true}},
+		"emulator, off":                  {e: with(func(e *endpoints.Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=false" })},
+		"device by identity":             {e: storetest.Hub("", asDevice, byTheIdentity(namespace+";EntityPath=hub"))},
 		"identity, where the operator allows it": {
-			e: hub(identity, func(e *Endpoint) { e.ConnectionString = "Endpoint=sb://hub.corp.example:5671/" }),
-			o: Options{IdentityDomains: []string{"corp.example"}},
+			e: with(byTheIdentity("Endpoint=sb://hub.corp.example:5671/")),
+			o: endpoints.Options{IdentityDomains: []string{"corp.example"}},
 		},
 	} {
 		before := fmt.Sprint(tc.e.EventTypes)
-		if err := tc.e.canonical().violations(tc.o).err(); err != nil {
+		if _, err := endpoints.Prepare([]endpoints.Endpoint{tc.e}, tc.o); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if after := fmt.Sprint(tc.e.EventTypes); after != before {
-			t.Errorf("%s: canonical changed its endpoint: %s, was %s", name, after, before)
+			t.Errorf("%s: Prepare changed its endpoint: %s, was %s", name, after, before)
 		}
-	}
-	wantViolations(t, hub(func(e *Endpoint) { e.ID = "0f5c1c1e6e0a4f0e9a536d3e6a1b2c3d" }).canonical().violations(Options{}).err(), "id: must be a UUID")
-	// Said once.
-	wantViolations(t, hub(device, func(e *Endpoint) { e.ConnectionString, e.SecondaryConnectionString = ehConn+";EntityPath=/hub", "" }).canonical().violations(Options{}).err(),
-		"connectionString: neither start nor end")
-	wantViolations(t, hub(identity, emulator).canonical().violations(Options{AllowDevelopmentEmulator: true}).err(),
-		"connectionString: the token would travel in the clear")
-}
-
-func TestIDsThatWereWrittenDown(t *testing.T) {
-	first, err := Prepare([]Endpoint{hub(), hub(named("old"))}, Options{})
-	must(t, err)
-	first[1].Name = "new"
-	// Two more by hand: of the same place, and of the name that is free again.
-	all, err := Prepare(append(slices.Clone(first), hub(), hub(named("old"))), Options{})
-	must(t, err)
-	if len(byID(all)) != 4 || all[0].ID != first[0].ID || all[1].ID != first[1].ID {
-		t.Errorf("ids %v", all)
 	}
 }
 
 func TestPrepareSet(t *testing.T) {
-	device := hub(named("d1"), func(e *Endpoint) {
-		e.EventTypes = []string{DeviceMessage}
-		e.ConnectionString, e.SecondaryConnectionString = ehConn+";EntityPath=hub", ""
-	})
-	second := device.Clone()
-	second.Name = "d2"
 	const id = "0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d"
-
+	withID := func(id string) func(*endpoints.Endpoint) { return func(e *endpoints.Endpoint) { e.ID = id } }
 	for name, tc := range map[string]struct {
-		in   []Endpoint
+		in   []endpoints.Endpoint
 		want []string // whole violations
 	}{
 		"none":       {},
-		"one device": {in: []Endpoint{hub(), device}},
+		"one device": {in: []endpoints.Endpoint{storetest.Hub(""), storetest.Device("d")}},
 		"two devices": {
-			in:   []Endpoint{device, hub(), second},
+			in:   []endpoints.Endpoint{storetest.Device("d1"), storetest.Hub(""), storetest.Device("d2")},
 			want: []string{"endpoints[2] (d2): eventTypes: only one endpoint may take DeviceMessage, and endpoints[0] (d1) does"},
 		},
 		"one name twice": {
-			in:   []Endpoint{hub(named("a")), grid(named("a"))},
+			in:   []endpoints.Endpoint{storetest.Hub("a"), storetest.Grid("a")},
 			want: []string{"endpoints[1] (a): name: is already that of endpoints[0] (a)"},
 		},
 		"one id twice, in two spellings": {
-			in: []Endpoint{
-				hub(func(e *Endpoint) { e.ID = id }),
-				grid(func(e *Endpoint) { e.ID = strings.ToUpper(id) }),
-			},
+			in:   []endpoints.Endpoint{storetest.Hub("", withID(id)), storetest.Grid("", withID(strings.ToUpper(id)))},
 			want: []string{"endpoints[1]: id: is already that of endpoints[0]"},
 		},
 		"each one's own": {
-			in: []Endpoint{hub(func(e *Endpoint) { e.Path = "" }), grid(named("g"), func(e *Endpoint) { e.Body = "x" })},
+			in: []endpoints.Endpoint{
+				storetest.Hub("", func(e *endpoints.Endpoint) { e.Path = "" }),
+				storetest.Grid("g", func(e *endpoints.Endpoint) { e.Body = "x" }),
+				storetest.Hub("", withID(strings.ReplaceAll(id, "-", ""))),
+			},
 			want: []string{
 				"endpoints[0]: path: is required: the name of the event hub",
 				`endpoints[1] (g): body: unknown value "x"; allowed are envelope, data`,
+				"endpoints[2]: id: must be a UUID such as 0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d, or be left out",
+			},
+		},
+		"mistakes that could be reported twice": {
+			in: []endpoints.Endpoint{
+				storetest.Device("", func(e *endpoints.Endpoint) { e.ConnectionString = keyed + ";EntityPath=/hub" }),
+				storetest.Hub("", byTheIdentity(namespace), emulator),
+			},
+			want: []string{
+				"endpoints[0]: connectionString: is not a connection string: part 4: EntityPath must neither start nor end with /",
+				"endpoints[1]: connectionString: is not a connection string: UseDevelopmentEmulator has no place beside identityBased: the token would travel in the clear",
 			},
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			got, err := Prepare(tc.in, Options{})
-			if len(tc.want) > 0 {
-				if err == nil || err.Error() != strings.Join(tc.want, "\n") {
-					t.Fatalf("got\n%v\nwant\n%s", err, strings.Join(tc.want, "\n"))
-				}
-				return
+		got, err := endpoints.Prepare(tc.in, endpoints.Options{AllowDevelopmentEmulator: true})
+		switch {
+		case len(tc.want) > 0:
+			if err == nil || err.Error() != strings.Join(tc.want, "\n") {
+				t.Errorf("%s: got\n%v\nwant\n%s", name, err, strings.Join(tc.want, "\n"))
 			}
-			if err != nil || len(got) != len(tc.in) {
-				t.Fatalf("got %d, %v", len(got), err)
-			}
-		})
+		case err != nil || len(got) != len(tc.in):
+			t.Errorf("%s: got %d, %v", name, len(got), err)
+		}
 	}
 }
 
@@ -129,31 +120,32 @@ func TestPrepareSet(t *testing.T) {
 // dashboards and dead letters in the field hold them.
 func TestStableIDs(t *testing.T) {
 	const id = "0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d"
-	ids := func(eps ...Endpoint) []string {
+	prepare := func(eps ...endpoints.Endpoint) (ids []string, set []endpoints.Endpoint) {
 		t.Helper()
-		got, err := Prepare(eps, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := make([]string, len(got))
-		for i, e := range got {
-			out[i] = e.ID
+		set, err := endpoints.Prepare(eps, endpoints.Options{})
+		storetest.Must(t, err)
+		for _, e := range set {
+			ids = append(ids, e.ID)
 			if u, err := uuid.Parse(e.ID); err != nil || e.ID != id && u.Version() != 5 {
 				t.Errorf("%s: version %d, %v", e.ID, u.Version(), err)
 			}
 		}
-		return out
+		return ids, set
 	}
-	explicit := func(e *Endpoint) { e.ID = strings.ToUpper(id) }
-	got := ids(hub(named("telemetry")), hub(), hub(), grid(), hub(named("x"), explicit))
+	hub, grid := storetest.Hub(""), storetest.Grid("")
+	explicit := storetest.Hub("x", func(e *endpoints.Endpoint) { e.ID = strings.ToUpper(id) })
+	derived := func(of string) string {
+		return uuid.NewSHA1(uuid.MustParse("5b0a1bd4-4f0c-5d0e-9c39-7f2f4d1f6a11"), []byte(of)).String()
+	}
 	want := []string{
-		uuid.NewSHA1(idNamespace, []byte("name\x00telemetry")).String(),
-		uuid.NewSHA1(idNamespace, []byte("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x000")).String(),
-		uuid.NewSHA1(idNamespace, []byte("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x001")).String(),
-		uuid.NewSHA1(idNamespace, []byte("place\x00EventGrid\x00topic.westus-1.eventgrid.azure.net\x00topic.westus-1.eventgrid.azure.net\x000")).String(),
+		derived("name\x00telemetry"),
+		derived("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x000"),
+		derived("place\x00EventHub\x00ns.servicebus.windows.net\x00hub\x001"),
+		derived("place\x00EventGrid\x00topic.westus-1.eventgrid.azure.net\x00topic.westus-1.eventgrid.azure.net\x000"),
 		id,
 	}
-	if fmt.Sprint(got) != fmt.Sprint(want) {
+	got, set := prepare(storetest.Hub("telemetry"), hub, hub, grid, explicit)
+	if !slices.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
 	}
 	if first := got[0]; first != "9816fabb-e1c4-51c2-97fe-e51cb206265b" {
@@ -161,16 +153,23 @@ func TestStableIDs(t *testing.T) {
 	}
 
 	// What an id doesn't depend on: keys, event types, order among others.
-	again := ids(grid(), hub(func(e *Endpoint) {
-		e.ConnectionString, e.SecondaryConnectionString = ehConn2, ehConn
-		e.EventTypes = []string{SpaceChange}
+	again, _ := prepare(grid, storetest.Hub("", func(e *endpoints.Endpoint) {
+		e.ConnectionString, e.SecondaryConnectionString = keyed2, keyed
+		e.EventTypes = []string{endpoints.SpaceChange}
 	}))
 	if again[0] != want[3] || again[1] != want[1] {
 		t.Errorf("ids move: %v, want %v and %v", again, want[3], want[1])
 	}
 	// A name given to one of two equals leaves the other the first rank.
-	if two := ids(hub(named("telemetry")), hub()); two[1] != want[1] {
+	if two, _ := prepare(storetest.Hub("telemetry"), hub); two[1] != want[1] {
 		t.Errorf("rank counts named endpoints: %v", two)
+	}
+	// Ids that were written down stay. Two more are added by hand: of the same
+	// place, and of the name that is free again.
+	set[0].Name = "new"
+	all, _ := prepare(append(set, hub, storetest.Hub("telemetry"))...)
+	if !slices.Equal(all[:len(want)], want) || slices.Contains(want, all[5]) || slices.Contains(want, all[6]) {
+		t.Errorf("ids %v, want %v and two others", all, want)
 	}
 }
 
@@ -181,24 +180,57 @@ func TestDocumentedSamples(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no samples: %v", err)
 	}
-	fill := strings.NewReplacer("YOUR_NAMESPACE", "contoso-twins", "YOUR_PRIMARY_KEY", key1,
-		"YOUR_SECONDARY_KEY", key2, "YOUR_EVENT_HUB_NAME", "twin.events-1", "YOUR_TOPIC_NAME", "twin-topic")
+	fill := strings.NewReplacer("YOUR_NAMESPACE", "contoso-twins", "YOUR_PRIMARY_KEY", storetest.Key1,
+		"YOUR_SECONDARY_KEY", storetest.Key2, "YOUR_EVENT_HUB_NAME", "twin.events-1", "YOUR_TOPIC_NAME", "twin-topic")
 	var all []string
 	for _, f := range files {
 		data, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		storetest.Must(t, err)
 		for _, body := range []string{string(data), fill.Replace(string(data))} {
-			e, err := Decode([]byte(body), Endpoint{}, Options{})
+			e, err := endpoints.Decode([]byte(body), endpoints.Endpoint{}, endpoints.Options{})
 			if err != nil {
 				t.Errorf("%s:\n%v", f, err)
 			}
-			noSecret(t, fmt.Sprintf("%+v", e))
+			storetest.NoSecret(t, "an endpoint", fmt.Sprintf("%+v", e))
 		}
 		all = append(all, fill.Replace(string(data)))
 	}
-	if eps, err := DecodeSet([]byte("["+strings.Join(all, ",")+"]"), nil, Options{}); err != nil || len(eps) != len(files) {
+	if eps, err := endpoints.DecodeSet([]byte("["+strings.Join(all, ",")+"]"), nil, endpoints.Options{}); err != nil || len(eps) != len(files) {
 		t.Errorf("as one set: %d, %v", len(eps), err)
+	}
+}
+
+// Clients keep entity tags across restarts, and compare what two copies say.
+func TestETag(t *testing.T) {
+	const want = `"8030c3c26327e93fa660be54352ab4f0"`
+	with := func(f func(*endpoints.Endpoint)) string { return storetest.Hub("", f).ETag() }
+	if got := storetest.Hub("").ETag(); got != want {
+		t.Errorf("the ETag of the same endpoint changed: %s, was %s", got, want)
+	}
+	if with(func(e *endpoints.Endpoint) { e.Body, e.Authentication = "ENVELOPE", endpoints.AuthenticationKey }) != want {
+		t.Error("a default that is spelled out makes another ETag")
+	}
+	if with(func(e *endpoints.Endpoint) { e.Path, e.Filter = "", "hub" }) == want {
+		t.Error("a value in another field makes the same ETag")
+	}
+}
+
+// The order of the event types matters to Diff and the ETag, not to Equal.
+func TestEqualEventTypes(t *testing.T) {
+	with := func(types ...string) endpoints.Endpoint {
+		return storetest.Hub("", func(e *endpoints.Endpoint) { e.EventTypes = types })
+	}
+	a := with(endpoints.SensorChange, endpoints.SpaceChange)
+	for name, tc := range map[string]struct {
+		b    endpoints.Endpoint
+		want bool
+	}{
+		"another order": {with(endpoints.SpaceChange, endpoints.SensorChange), true},
+		"fewer":         {with(endpoints.SensorChange), false},
+		"others":        {with(endpoints.SensorChange, endpoints.UdfCustom), false},
+	} {
+		if a.Equal(tc.b) != tc.want || tc.b.Equal(a) != tc.want || len(endpoints.Diff(a, tc.b).Fields) != 1 || a.ETag() == tc.b.ETag() {
+			t.Errorf("%s: Equal is %t, Diff %v", name, a.Equal(tc.b), endpoints.Diff(a, tc.b))
+		}
 	}
 }

@@ -35,7 +35,7 @@ var fieldViolations = []violation{
 	one("data alone to Event Grid", grid, fields{"body": "DATA"}, "body: data is not possible with type EventGrid"),
 	one("no order, Service Bus", bus, fields{"ordering": "None"}, "ordering: none is only possible with type EventHub"),
 	one("no order, Event Grid", grid, fields{"ordering": "none"}, "ordering: none is only possible with type EventHub"),
-	one("half a filter", hub, fields{"filter": "type ="}, "filter: column 7: expected a value"),
+	one("a word for a text in a filter", hub, fields{"filter": " type = SensorChange"}, "filter: column 9: SensorChange is not known; text is in single quotes"),
 	one("filter of an unknown event type", bus, fields{"filter": "type = 'Nope'"}, "filter: 'Nope' is not an event type"),
 	one("filter of an unknown field", grid, fields{"filter": "colour = 'red'"}, "filter: colour is not known"),
 	one("filter too long", device, fields{"filter": "subject = '" + strings.Repeat("x", 4096) + "'"}, "filter: longer than 4096 bytes"),
@@ -204,7 +204,9 @@ var documentViolations = []violation{
 	{name: "a list", text: "[" + plainHub + "]", want: []string{": an endpoint must be a JSON object"}},
 	{name: "null", text: "null", want: []string{": an endpoint must be a JSON object"}},
 	{name: "blank", text: " ", want: []string{": is empty, and is to be JSON"}},
-	{name: "half of it", text: plainHub[:50], want: []string{": is not valid JSON: line 1, column"}},
+	{name: "no JSON", text: "{\n  \"type\": \"EventHub\",\n  SECRET}", want: []string{": is not valid JSON: line 3, column 3: invalid character 'S'"}},
+	{name: "half of it", text: `{"connectionString":"SECRET`, want: []string{": is not valid JSON: line 1, column 27: unexpected end"}},
+	{name: "two of them", text: plainHub + plainHub, want: []string{": is not valid JSON"}},
 }
 
 var conflicts = []violation{

@@ -61,9 +61,7 @@ func (f fields) with(changes fields) fields {
 func (f fields) body(t testing.TB) string {
 	t.Helper()
 	b, err := json.Marshal(f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	storetest.Must(t, err)
 	return string(b)
 }
 
@@ -91,17 +89,22 @@ func (v violation) refuse(t *testing.T, stored endpoints.Endpoint) endpoints.Val
 		body = v.good.with(v.changes).body(t)
 	}
 	e, err := endpoints.Decode([]byte(body), stored, endpoints.Options{})
+	other := "" // the id of the one that it is in conflict with
 	if v.beside != nil && err == nil {
-		var there endpoints.Endpoint
-		there, err = endpoints.Decode([]byte(v.beside.body(t)), endpoints.Endpoint{}, endpoints.Options{})
-		storetest.Must(t, err)
-		before, prepareErr := endpoints.Prepare([]endpoints.Endpoint{there}, endpoints.Options{})
+		before, prepareErr := endpoints.DecodeSet([]byte("["+v.beside.body(t)+"]"), nil, endpoints.Options{})
 		storetest.Must(t, prepareErr)
-		_, err = endpoints.Revise(before, append(before, e), endpoints.Options{}, time.Now())
+		other = before[0].ID
+		// The new one is at fault wherever it stands.
+		_, err = endpoints.Revise(before, append([]endpoints.Endpoint{e}, before...), endpoints.Options{}, time.Now())
 	}
 	wrong, ok := errors.AsType[endpoints.ValidationErrors](err)
 	if !ok || wrong.Conflict() != (v.beside != nil) {
 		t.Fatalf("%v, want violations, a conflict %t", err, v.beside != nil)
+	}
+	for _, one := range wrong {
+		if !strings.Contains(one.Message, other) {
+			t.Errorf("%s, want it to name %s", one, other)
+		}
 	}
 	storetest.NoSecret(t, "an error", err.Error())
 	return wrong
@@ -137,9 +140,18 @@ func TestViolations(t *testing.T) {
 			for name, good := range map[string]fields{
 				"hub": hub, "device": device, "bus": bus, "grid": grid,
 				"identityHub": identityHub, "identityDevice": identityDevice, "identityBus": identityBus, "identityGrid": identityGrid,
+				"optional fields": hub.with(fields{
+					"name": "n", "body": "Data", "ordering": "NONE", "overflow": "drop", "authentication": "KeyBased",
+					"filter": "$body.x > 1", "secondaryConnectionString": json.RawMessage("null"),
+				}),
+				"read-only fields, whatever they hold": hub.with(fields{
+					"id": 7, "lastUpdatedUtc": "2020-01-01T00:00:00Z", "status": "Ready", "properties": fields{"a": "b"},
+				}),
+				"pascal case": hub.with(fields{"type": nil, "Type": "eventhub", "path": nil, "Path": "new"}),
 			} {
-				if e, err := endpoints.Decode([]byte(good.body(t)), stored, endpoints.Options{}); err != nil || e.ID != stored.ID {
-					t.Errorf("good %s: %v", name, err)
+				e, err := endpoints.Decode([]byte(good.body(t)), stored, endpoints.Options{})
+				if err != nil || e.ID != stored.ID || !e.LastUpdated.IsZero() || !strings.HasPrefix(e.Path, "new") {
+					t.Errorf("good %s: %s with id %q, %v", name, e, e.ID, err)
 				}
 			}
 			for _, v := range violations() {

@@ -3,6 +3,7 @@
 package storetest
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,31 @@ func with(e endpoints.Endpoint, each []func(*endpoints.Endpoint)) endpoints.Endp
 // Add returns an edit for Store.Change that appends e.
 func Add(e endpoints.Endpoint) func([]endpoints.Endpoint) ([]endpoints.Endpoint, error) {
 	return func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) { return append(set, e), nil }
+}
+
+// Many is how many endpoints an instance is made for.
+const Many = 10_000
+
+// Hubs returns endpoints with names of their own, the first of which has a number.
+func Hubs(first, n int) []endpoints.Endpoint {
+	set := make([]endpoints.Endpoint, n)
+	for i := range set {
+		set[i] = Hub(fmt.Sprintf("endpoint %d", first+i))
+	}
+	return set
+}
+
+// BenchmarkChange measures the smallest change there is, in a store of Many
+// endpoints.
+func BenchmarkChange(b *testing.B, s endpoints.Store) {
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		_, err := s.Change(b.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+			set[i%Many].Path = fmt.Sprintf("hub-%d", i)
+			return set, nil
+		})
+		Must(b, err)
+	}
 }
 
 // Names returns the names of a set, with spaces between.
