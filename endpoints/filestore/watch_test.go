@@ -116,8 +116,8 @@ func TestWatch(t *testing.T) {
 			storetest.Must(t, os.Remove(path+"~"))
 			w.want(t, "b")
 		},
-		"created after the start, its directory too": func(t *testing.T, dir, path string) {
-			path = filepath.Join(dir, "x", "y", "e.json")
+		"created after the start, its directory too": func(t *testing.T, dir, _ string) {
+			path := filepath.Join(dir, "x", "y", "e.json")
 			w := watch(t, path)
 			w.wantError(t, missing)
 			storetest.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
@@ -126,8 +126,8 @@ func TestWatch(t *testing.T) {
 			rename(t, path, set("b"))
 			w.want(t, "b")
 		},
-		"directory replaced": func(t *testing.T, dir, path string) {
-			path = filepath.Join(dir, "x", "e.json")
+		"directory replaced": func(t *testing.T, dir, _ string) {
+			path := filepath.Join(dir, "x", "e.json")
 			storetest.Must(t, os.Mkdir(filepath.Join(dir, "x"), 0o700))
 			w := watchA(t, path)
 			storetest.Must(t, os.Rename(filepath.Join(dir, "x"), filepath.Join(dir, "old")))
@@ -138,9 +138,9 @@ func TestWatch(t *testing.T) {
 			rename(t, path, set("c")) // and the new directory is followed
 			w.want(t, "c")
 		},
-		"directory swapped for another": func(t *testing.T, dir, path string) {
+		"directory swapped for another": func(t *testing.T, dir, _ string) {
 			x, next := filepath.Join(dir, "x"), filepath.Join(dir, "next")
-			path = filepath.Join(x, "e.json")
+			path := filepath.Join(x, "e.json")
 			storetest.Must(t, os.Mkdir(x, 0o700))
 			storetest.Must(t, os.Mkdir(next, 0o700))
 			write(t, path, set("a"))
@@ -177,7 +177,7 @@ func TestWatch(t *testing.T) {
 			publish("3", set("c"))
 			w.want(t, "c")
 		},
-		"symlinks into other directories": func(t *testing.T, dir, path string) {
+		"symlinks into other directories": func(t *testing.T, dir, _ string) {
 			for _, d := range []string{"conf", "releases", "releases/1", "releases/2"} {
 				storetest.Must(t, os.Mkdir(filepath.Join(dir, d), 0o700))
 			}
@@ -185,7 +185,7 @@ func TestWatch(t *testing.T) {
 			write(t, filepath.Join(dir, "releases/2/e.json"), set("c"))
 			current := filepath.Join(dir, "current")
 			storetest.Must(t, os.Symlink(filepath.Join(dir, "releases/1"), current))
-			path = filepath.Join(dir, "conf", "e.json")
+			path := filepath.Join(dir, "conf", "e.json")
 			storetest.Must(t, os.Symlink("../current/e.json", path))
 			w := watch(t, path)
 			w.want(t, "a")
