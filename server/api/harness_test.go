@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -97,12 +98,14 @@ func (r *env) Retry(string) { r.retried.Add(1) }
 type call struct {
 	method, path, body string
 	token              string // "" is the writer's, "-" none
+	from               string // "" is the same address for all
 	header             map[string]string
 }
 
 func (r *env) do(c call) *httptest.ResponseRecorder {
 	r.t.Helper()
 	request := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)).WithContext(context.Background())
+	request.RemoteAddr = cmp.Or(c.from, request.RemoteAddr)
 	switch c.token {
 	case "":
 		request.Header.Set("Authorization", "Bearer "+writer)
