@@ -77,8 +77,12 @@ func TestSecretsAreMaskedEverywhere(t *testing.T) {
 	odd := storetest.Grid("", withKey("Endpoint=sb://SECRET/;SharedAccessKeyName=a;SharedAccessKey=b"))
 	enc := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	for _, v := range []any{
-		cs, &cs, struct{ C endpoints.ConnectionString }{cs},
-		e, &e, []endpoints.Endpoint{e}, map[string]endpoints.Endpoint{"e": e}, storetest.Grid(""), broken, odd,
+		cs, &cs,
+		struct{ C endpoints.ConnectionString }{cs},
+		e, &e,
+		[]endpoints.Endpoint{e},
+		map[string]endpoints.Endpoint{"e": e},
+		storetest.Grid(""), broken, odd,
 	} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x"} {
 			storetest.NoSecret(t, verb, fmt.Sprintf(verb, v))
