@@ -39,7 +39,7 @@ const (
 )
 
 // env is the environment of the measured process during one scenario: broker,
-// services, topics and their events.
+// services, topics and their events. It has a method to make each of these.
 type env struct {
 	dir      string
 	broker   *process

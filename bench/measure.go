@@ -31,7 +31,8 @@ type sample struct {
 	idleCPU float64 // share of a core
 }
 
-// run is one run of a measured process.
+// run is one run of a measured process. It has a method for each step of it and
+// each figure that is read.
 type run struct {
 	*harness
 	env     *env

@@ -55,7 +55,7 @@ type slowClient struct {
 	net.Conn
 	t          *testing.T
 	answers    *bufio.Reader
-	letGo      chan time.Time // when the server closed its end
+	closedEnd  chan time.Time // when the server closed its end
 	background sync.WaitGroup
 }
 
@@ -72,8 +72,8 @@ func (e serverEnd) Close() error {
 
 func (p *pipes) dial(t *testing.T) *slowClient {
 	ours, theirs := net.Pipe()
-	c := &slowClient{Conn: ours, t: t, answers: bufio.NewReader(ours), letGo: make(chan time.Time, 1)}
-	p.dialled <- serverEnd{theirs, sync.OnceFunc(func() { c.letGo <- time.Now() })}
+	c := &slowClient{Conn: ours, t: t, answers: bufio.NewReader(ours), closedEnd: make(chan time.Time, 1)}
+	p.dialled <- serverEnd{theirs, sync.OnceFunc(func() { c.closedEnd <- time.Now() })}
 	return c
 }
 
@@ -184,7 +184,7 @@ func TestSlowClients(t *testing.T) {
 				}()
 				tt.client(c)
 				select {
-				case at := <-c.letGo:
+				case at := <-c.closedEnd:
 					if took := at.Sub(begun); took != tt.after {
 						t.Errorf("let go of after %v, want %v", took, tt.after)
 					}

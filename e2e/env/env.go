@@ -62,6 +62,8 @@ type Config struct {
 }
 
 // Env is one environment. Its topic and its group have names of their own.
+// It has a method for each thing that a test makes, changes or awaits around the
+// program.
 type Env struct {
 	T           testing.TB
 	Dir         string // of the files

@@ -366,14 +366,14 @@ func TestOpenWhileTheBrokerIsSilent(t *testing.T) {
 	k := cluster(t)
 	var network blackhole.Network
 	network.Begin()
-	ctx, giveUp := context.WithCancel(t.Context())
+	ctx, abort := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		_, err := Open(ctx, name, nil, append(connect(k), kgo.Dialer(network.Dial)), zap.NewNop())
 		ended <- err
 	}()
 	eventually.Holds(t, "the first reply is lost", func() bool { return network.Lost() > 0 })
-	giveUp()
+	abort()
 	begun := time.Now()
 	if err := <-ended; err == nil {
 		t.Error("it opened")

@@ -12,6 +12,7 @@ import (
 // document reads the fields that conditions use from an event's bytes: only
 // those, each once. It copies nothing but texts with escapes, and walks an
 // object or array at most once, and only if a condition reads something in it.
+// Its methods share that one walk.
 type document struct {
 	ev    *event.Event
 	slots []slot

@@ -10,7 +10,7 @@ import (
 )
 
 // Link is a link that a peer attached: its terms, which the backend sets, its
-// credit, and the delivery that is arriving.
+// credit, and the delivery that is arriving. The fields of each stand together.
 type Link struct {
 	// Source and Target are the addresses; Address returns the server's.
 	Source, Target string
