@@ -29,7 +29,7 @@ type connection struct {
 	closing  sync.WaitGroup // retired sinks that are being closed; as users
 	replaced chan struct{}  // closed once the endpoint has another connection
 
-	send send // see delivery.compose
+	send guardedSend // see delivery.compose
 }
 
 // openSink is a sink with its users. A retired one takes no more sends, and is

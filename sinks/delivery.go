@@ -23,8 +23,11 @@ const (
 // send puts events of a batch on the service: as many, from the front, as the
 // service takes at a time. It returns how many that were, also with an error:
 // then none of them is stored. A probe's first try retires the open sinks and
-// begins with the primary key; breaker decides what is a probe, and ignores probe.
+// begins with the primary key.
 type send func(ctx context.Context, batch []*event.Event, probe bool) (n int, err *Error)
+
+// guardedSend is a send behind the breaker, which decides what is a probe.
+type guardedSend func(ctx context.Context, batch []*event.Event) (n int, err *Error)
 
 // delivery is how one connection of an endpoint is used.
 type delivery struct {
@@ -41,7 +44,7 @@ type delivery struct {
 // It is composed once a connection, from the inside out: each layer has one
 // decision to make about what the one below returned. Above it is bisect, which
 // is the sender's: a batch may outlast a connection.
-func (d *delivery) compose() send {
+func (d *delivery) compose() guardedSend {
 	send := d.conn.failover     // a key is refused: the same batch with the other one
 	send = d.observe(send)      // each send is measured
 	send = d.attempts(send)     // unreachable: tried again, within a time-out
@@ -136,8 +139,8 @@ var (
 
 // breaker holds its permit until the batch is through, also while the service
 // throttles: a probe may take minutes.
-func (d *delivery) breaker(next send) send {
-	return func(ctx context.Context, batch []*event.Event, _ bool) (int, *Error) {
+func (d *delivery) breaker(next send) guardedSend {
+	return func(ctx context.Context, batch []*event.Event) (int, *Error) {
 		permit, ok := d.ledger.breaker.Acquire(time.Now())
 		if !ok {
 			return 0, errBackingOff
@@ -173,7 +176,7 @@ func (d *delivery) breaker(next send) send {
 // A batch that is rejected for what is in it is halved until the bad event is
 // alone. What is known to hold it is remembered from send to send, so that k
 // bad events among n cost O(k log n) sends, and the others arrive, in order.
-func bisect(next send, o *outcomes) func(ctx context.Context, batch []*event.Event) (done int) {
+func bisect(next guardedSend, o *outcomes) func(ctx context.Context, batch []*event.Event) (done int) {
 	return func(ctx context.Context, batch []*event.Event) (done int) {
 		suspects := 0 // a bad event is among the first so many that are left
 		for done < len(batch) {
@@ -182,7 +185,7 @@ func bisect(next send, o *outcomes) func(ctx context.Context, batch []*event.Eve
 			if suspects > 0 {
 				part = left[:(suspects+1)/2]
 			}
-			n, err := next(ctx, part, false)
+			n, err := next(ctx, part)
 			switch {
 			case err == nil:
 				o.deliver(left[:n])

@@ -120,8 +120,8 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event
 }
 
 // send is that of the connection of this moment.
-func (s *Sender) send(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
-	return s.connection().send(ctx, batch, probe)
+func (s *Sender) send(ctx context.Context, batch []*event.Event) (int, *Error) {
+	return s.connection().send(ctx, batch)
 }
 
 // Update changes the endpoint under the sender: queued events and counts stay.
