@@ -81,12 +81,11 @@ func (f *Feed) sensorChange(now time.Time) Record {
 	s.step(r.occupied(), f.rng)
 	f.room = r
 
-	v := fill(make([]byte, 0, valueSize), `{"id":"@","subject":"SensorChange","data":{"Type":"Classic","DataType":"@","Id":"@","Value":"@","PreviousValue":`,
-		s.id, kinds[s.kind].dataType, s.id, s.value)
+	v := sensorChange.fill(make([]byte, 0, valueSize), s.id, kinds[s.kind].dataType, s.id, s.value)
 	if s.previous == nil {
 		v = append(v, `null`...)
 	} else {
-		v = fill(v, `"@"`, s.previous)
+		v = append(append(append(v, '"'), s.previous...), '"')
 	}
 	v = append(v, `,"EventTimestamp":"`...)
 	v = appendTime(v, now.Add(-time.Duration(20+f.rng.IntN(400))*time.Millisecond))
@@ -116,17 +115,14 @@ func (f *Feed) pickKind() kind {
 // of a room from its sensors.
 func (f *Feed) spaceChange(now time.Time) Record {
 	f.computed, f.reason = f.room, guid(make([]byte, 0, 36), f.rng)
-	v := fill(make([]byte, 0, valueSize), `{"id":"@","subject":"SpaceChange","data":{"Type":null,"DataType":"AvailableAndFresh","Id":"@","Value":"@",`+
-		`"PreviousValue":null,"RawData":null,"transactionId":null,"EventTimestamp":null,"MessageType":null,"Properties":null,"CorrelationId":"@"}`,
-		f.reason, f.computed.id, f.computed.state(), f.reason)
+	v := spaceChange.fill(make([]byte, 0, valueSize), f.reason, f.computed.id, f.computed.state(), f.reason)
 	return Record{Key: f.computed.id, Value: appendTail(v, "SpaceChange", "1.0", now)}
 }
 
 // udfCustom returns the notification that the same function sends about it.
 func (f *Feed) udfCustom(now time.Time) Record {
 	r := f.computed
-	v := fill(make([]byte, 0, valueSize), `{"id":"@","subject":"UdfCustom","data":{"TopologyObjectId":"@","ResourceType":"Space",`+
-		`"Payload":"\"@: @\"","CorrelationId":"@"}`, f.reason, r.id, r.name, r.state(), f.reason)
+	v := udfCustom.fill(make([]byte, 0, valueSize), f.reason, r.id, r.name, r.state(), f.reason)
 	return Record{Key: r.id, Value: appendTail(v, "UdfCustom", "1.0", now)}
 }
 
@@ -143,11 +139,10 @@ func (f *Feed) deviceMessage(now time.Time) Record {
 	s := &r.sensors[f.rng.IntN(int(numKinds))]
 	if f.rng.IntN(100) < percentEnvelopes {
 		correlation := guid(make([]byte, 0, 36), f.rng)
-		v := fill(make([]byte, 0, valueSize), `{"id":"@","subject":"@","data":{"SensorValue":"@","CorrelationId":"@"}`,
-			correlation, s.hardware, s.value, correlation)
+		v := deviceMessage.fill(make([]byte, 0, valueSize), correlation, s.hardware, s.value, correlation)
 		return Record{Key: r.device, Value: appendTail(v, "DeviceMessage", "1.0", now)}
 	}
-	v := fill(make([]byte, 0, 32), `{"SensorValue":"@"}`, s.value)
+	v := telemetry.fill(make([]byte, 0, 32), s.value)
 	return Record{Key: r.device, Value: v, Headers: []kgo.RecordHeader{
 		{Key: "DigitalTwins-Telemetry", Value: telemetryVersion},
 		{Key: "DigitalTwins-SensorHardwareId", Value: s.hardware},
@@ -158,14 +153,30 @@ func (f *Feed) deviceMessage(now time.Time) Record {
 	}}
 }
 
-// fill appends a template with the parts in the place of its @s.
-func fill(v []byte, template string, parts ...[]byte) []byte {
-	for _, part := range parts {
-		before, after, _ := strings.Cut(template, "@")
-		v = append(append(v, before...), part...)
-		template = after
+// The events' bodies, up to what all of them end with.
+var (
+	sensorChange = newTemplate(`{"id":"@","subject":"SensorChange","data":{"Type":"Classic","DataType":"@","Id":"@","Value":"@","PreviousValue":`)
+	spaceChange  = newTemplate(`{"id":"@","subject":"SpaceChange","data":{"Type":null,"DataType":"AvailableAndFresh","Id":"@","Value":"@",` +
+		`"PreviousValue":null,"RawData":null,"transactionId":null,"EventTimestamp":null,"MessageType":null,"Properties":null,"CorrelationId":"@"}`)
+	udfCustom = newTemplate(`{"id":"@","subject":"UdfCustom","data":{"TopologyObjectId":"@","ResourceType":"Space",` +
+		`"Payload":"\"@: @\"","CorrelationId":"@"}`)
+	deviceMessage     = newTemplate(`{"id":"@","subject":"@","data":{"SensorValue":"@","CorrelationId":"@"}`)
+	telemetry         = newTemplate(`{"SensorValue":"@"}`)
+	topologyOperation = newTemplate(`{"id":"@","subject":"@","data":{"SpacesToNotify":["@","@","@"],"Id":"@","Type":"@","AccessType":"@"}`)
+)
+
+// template is a text in pieces, between which values go. It is cut once: to
+// look for the places in each record took an eighth of the record's time.
+type template []string
+
+func newTemplate(text string) template { return strings.Split(text, "@") }
+
+// fill appends the template with the values in the place of its @s.
+func (t template) fill(v []byte, values ...[]byte) []byte {
+	for i, value := range values {
+		v = append(append(v, t[i]...), value...)
 	}
-	return append(v, template...)
+	return append(v, t[len(values)]...)
 }
 
 // appendTail appends the rest of an envelope after its data.

@@ -51,7 +51,7 @@ func (f *Feed) topologyOperation(now time.Time) Record {
 		t.live = t.live[:len(t.live)-1]
 	}
 
-	v := fill(make([]byte, 0, valueSize), `{"id":"@","subject":"@","data":{"SpacesToNotify":["@","@","@"],"Id":"@","Type":"@","AccessType":"@"}`,
+	v := topologyOperation.fill(make([]byte, 0, valueSize),
 		o.id, o.subject, o.space, o.floor, f.building.id, o.id, o.subject, access)
 	return Record{Key: o.id, Value: appendTail(v, "TopologyOperation", "1", now)}
 }
