@@ -31,15 +31,15 @@ func BenchmarkBacklog(b *testing.B) {
 	} {
 		for _, delay := range []time.Duration{20 * time.Millisecond, 50 * time.Millisecond} {
 			b.Run(fmt.Sprint(topic.name, "/", delay), func(b *testing.B) {
-				w := env.New(b, env.Config{Partitions: partitions, Services: func(c *emulator.Config) {
+				h := env.New(b, env.Config{Partitions: partitions, Services: func(c *emulator.Config) {
 					c.Hubs, c.Record, c.TrackIDs = []emulator.Hub{{Name: "hub", Partitions: partitions}}, 0, false // and no ledger
 				}})
-				w.SetFault(emulator.Fault{Delay: emulator.Duration(delay)}, "hub")
-				w.SetEndpoints(w.Hub(endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom))
-				fill(w, events, partitions, topic.codec, topic.alike)
+				h.SetFault(emulator.Fault{Delay: emulator.Duration(delay)}, "hub")
+				h.SetEndpoints(h.Hub(endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation, endpoints.UdfCustom))
+				fill(h, events, partitions, topic.codec, topic.alike)
 				for b.Loop() {
 					group := fmt.Sprint("backlog-", time.Now().UnixNano()) // from the beginning
-					r := start(w, app.Options{Config: load(w, env.Settings{"ingest.group": group})})
+					r := start(h, app.Options{Config: load(h, env.Settings{"ingest.group": group})})
 					delivered := func() int {
 						if snaps := r.Pipeline.Snapshots(); len(snaps) == 1 {
 							return int(snaps[0].Counts.Delivered)
@@ -50,7 +50,7 @@ func BenchmarkBacklog(b *testing.B) {
 					first, since := delivered(), time.Now()
 					env.Eventually(b, "three quarters are delivered", func() bool { return delivered() > events*3/4 })
 					b.ReportMetric(float64(delivered()-first)/time.Since(since).Seconds(), "events/s")
-					w.Must(r.stop())
+					h.Must(r.stop())
 				}
 			})
 		}
@@ -58,8 +58,8 @@ func BenchmarkBacklog(b *testing.B) {
 }
 
 // fill puts events of the generated building on the ingest topic.
-func fill(w *env.Env, events, partitions int, codec kgo.CompressionCodec, alike bool) {
-	producer := w.NewClient(kgo.ProducerBatchCompression(codec))
+func fill(h *env.Env, events, partitions int, codec kgo.CompressionCodec, alike bool) {
+	producer := h.NewClient(kgo.ProducerBatchCompression(codec))
 	f := feed.New(1)
 	next := f.Next(time.Now())
 	for sent := 0; sent < events; {
@@ -72,7 +72,7 @@ func fill(w *env.Env, events, partitions int, codec kgo.CompressionCodec, alike 
 				records = append(records, &kgo.Record{Key: next.Key, Value: next.Value, Partition: int32(len(records) % partitions)})
 			}
 		}
-		w.Must(producer.ProduceSync(w.T.Context(), records...).FirstErr())
+		h.Must(producer.ProduceSync(h.T.Context(), records...).FirstErr())
 		sent += len(records)
 	}
 }

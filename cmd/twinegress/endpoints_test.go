@@ -18,13 +18,13 @@ import (
 )
 
 func TestEndpointsFromTheShell(t *testing.T) {
-	w := env.New(t, env.Config{Partitions: 1})
-	w.SetEndpoints()
-	cfg := load(w, nil)
+	h := env.New(t, env.Config{Partitions: 1})
+	h.SetEndpoints()
+	cfg := load(h, nil)
 	cfg.API.Tokens = append(cfg.API.Tokens, config.Token{Name: "viewer", SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte("viewer"))), Role: config.RoleRead})
-	cfg.API.TLS = config.ServerTLS{CertFile: w.Dir + "/api.pem", KeyFile: w.Dir + "/api.key"}
+	cfg.API.TLS = config.ServerTLS{CertFile: h.Dir + "/api.pem", KeyFile: h.Dir + "/api.key"}
 	certtest.Write(t, cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile)
-	r := start(w, app.Options{Config: cfg})
+	r := start(h, app.Options{Config: cfg})
 	server := "https://" + r.APIAddress()
 	t.Setenv(serverVariable, server)
 	t.Setenv(tokenVariable, env.Token)
@@ -36,10 +36,10 @@ func TestEndpointsFromTheShell(t *testing.T) {
 	if out := s.ok("", tls("list")...); out != "no endpoints\n" {
 		t.Errorf("empty list %q", out)
 	}
-	hub := w.Hub("SensorChange")
+	hub := h.Hub("SensorChange")
 	id := strings.TrimSpace(s.ok(string(hub.JSON()), tls("create")...))
 	var created struct{ ID, ETag string }
-	if err := json.Unmarshal([]byte(s.ok("", tls("create", "--file", w.Write("topic.json", w.ServiceBus("SpaceChange").JSON()), "--output", "json")...)), &created); err != nil || created.ETag == "" {
+	if err := json.Unmarshal([]byte(s.ok("", tls("create", "--file", h.Write("topic.json", h.ServiceBus("SpaceChange").JSON()), "--output", "json")...)), &created); err != nil || created.ETag == "" {
 		t.Fatal(created, err)
 	}
 	list := s.ok("", tls("list")...)
@@ -120,20 +120,20 @@ func TestEndpointsFromTheShell(t *testing.T) {
 
 // Each endpoint is tried with each key, and nothing is sent.
 func TestCheck(t *testing.T) {
-	w := env.New(t, env.Config{Partitions: 2})
-	cfg := load(w, nil)
-	wrong := w.ServiceBus("SpaceChange").With("name", "wrong")
+	h := env.New(t, env.Config{Partitions: 2})
+	cfg := load(h, nil)
+	wrong := h.ServiceBus("SpaceChange").With("name", "wrong")
 	wrong["secondaryConnectionString"] = strings.Replace(wrong.Text("secondaryConnectionString"), "SharedAccessKey=", "SharedAccessKey=AAAA", 1)
-	missing := w.AMQP("EventHub", "missing", "UdfCustom")
-	wrongGrid := w.Grid("UdfCustom").With("name", "wrong grid").With("secondaryConnectionString", "AAAA")
-	w.SetEndpoints(w.Hub("SensorChange"), w.ServiceBus("SensorChange"), w.Grid("SensorChange"), wrong, missing, wrongGrid)
-	certtest.Write(t, w.Dir+"/api.pem", w.Dir+"/api.key")
+	missing := h.AMQP("EventHub", "missing", "UdfCustom")
+	wrongGrid := h.Grid("UdfCustom").With("name", "wrong grid").With("secondaryConnectionString", "AAAA")
+	h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SensorChange"), h.Grid("SensorChange"), wrong, missing, wrongGrid)
+	certtest.Write(t, h.Dir+"/api.pem", h.Dir+"/api.key")
 	base := `
-ingest: {brokers: ["` + w.Brokers[0] + `"], topics: [` + w.Topic + `]}
+ingest: {brokers: ["` + h.Brokers[0] + `"], topics: [` + h.Topic + `]}
 endpoints: {file: "` + cfg.Endpoints.File + `", allowDevelopmentEmulator: true}
 send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 `
-	file := w.Write("twinegress.yaml", []byte(base))
+	file := h.Write("twinegress.yaml", []byte(base))
 	s := shell{t: t}
 	out, code, err := s.command("", "check", "--config", file)
 	for _, want := range []string{
@@ -148,12 +148,12 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 	if code != exitFailed || err == nil || err.Error() != "4 of 14 checks failed" {
 		t.Errorf("exit code %d, %v\n%s", code, err, out)
 	}
-	if n := w.Services.Stats().Count(); n != 0 {
+	if n := h.Services.Stats().Count(); n != 0 {
 		t.Errorf("%d events were sent", n)
 	}
 
 	out, code, _ = s.command("", "check", "--config", file, "--output", "json",
-		"--set", "ingest.topics=nope", "--set", "api.tls.certFile="+w.Dir+"/api.pem", "--set", "api.tls.keyFile="+w.Dir+"/api.key",
+		"--set", "ingest.topics=nope", "--set", "api.tls.certFile="+h.Dir+"/api.pem", "--set", "api.tls.keyFile="+h.Dir+"/api.key",
 		"--set", "api.oidc.issuer=https://127.0.0.1:1", "--set", "api.oidc.audience=a")
 	var report app.CheckReport
 	if err := json.Unmarshal([]byte(out), &report); err != nil || code != exitFailed || report.OK {
@@ -177,13 +177,13 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 	}
 
 	// Nobody there: told for each, and soon.
-	w.SetFault(emulator.Fault{Down: true}, emulator.Namespace)
+	h.SetFault(emulator.Fault{Down: true}, emulator.Namespace)
 	out, code, _ = s.command("", "check", "--config", file)
 	if code != exitFailed || strings.Count(out, "connection refused") != 8 {
 		t.Errorf("%d\n%s", code, out)
 	}
 	// All that is wrong with the endpoints, each by itself.
-	w.Write("endpoints.json", []byte(`[{"type":"EventHub","path":"a"},{"nope":1}]`))
+	h.Write("endpoints.json", []byte(`[{"type":"EventHub","path":"a"},{"nope":1}]`))
 	out, code, _ = s.command("", "check", "--config", file)
 	if code != exitFailed || !strings.Contains(out, "endpoints[0]: eventTypes:") || !strings.Contains(out, "endpoints[1]: nope: unknown field") {
 		t.Errorf("%d\n%s", code, out)

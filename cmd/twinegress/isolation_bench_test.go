@@ -27,29 +27,29 @@ func BenchmarkIsolation(b *testing.B) {
 
 func benchmarkIsolation(b *testing.B, fault *emulator.Fault) {
 	const partitions = 8
-	w := env.New(b, env.Config{Partitions: partitions, Services: func(c *emulator.Config) {
+	h := env.New(b, env.Config{Partitions: partitions, Services: func(c *emulator.Config) {
 		c.Hubs, c.Topics = []emulator.Hub{{Name: "hub", Partitions: 8}}, []emulator.Topic{{Name: "topic"}, {Name: "fourth"}}
 		c.Record, c.TrackIDs = 0, false // and no ledger
 	}})
 	if fault != nil {
-		w.SetFault(*fault, "fourth")
+		h.SetFault(*fault, "fourth")
 	}
-	w.SetEndpoints(w.Hub("SensorChange"), w.ServiceBus("SensorChange"), w.Grid("SensorChange"), w.AMQP("ServiceBus", "fourth", "SensorChange"))
-	r := start(w, app.Options{Config: load(w, env.Settings{
+	h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SensorChange"), h.Grid("SensorChange"), h.AMQP("ServiceBus", "fourth", "SensorChange"))
+	r := start(h, app.Options{Config: load(h, env.Settings{
 		"backoff.initial": "1s", "send.timeout": "2s", // so that the hang's first time-out comes soon
 	})})
 
 	const warmUp = 10_000
-	w.Produce(w.Events(warmUp)...)
+	h.Produce(h.Events(warmUp)...)
 	r.settled(warmUp)
-	records := w.Events(b.N)
-	before := w.Services.Stats()
+	records := h.Events(b.N)
+	before := h.Services.Stats()
 	b.ResetTimer()
 	for _, record := range records {
-		w.Client.Produce(context.Background(), record, nil)
+		h.Client.Produce(context.Background(), record, nil)
 	}
 	env.Eventually(b, "all events at the three", func() bool {
-		now := w.Services.Stats()
+		now := h.Services.Stats()
 		for _, entity := range []string{"hub", "topic", "grid"} {
 			if now.Entity(entity).Count < before.Entity(entity).Count+int64(b.N) {
 				return false

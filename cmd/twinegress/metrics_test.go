@@ -21,16 +21,16 @@ const metricsPage = "../../docs/metrics.md"
 // The list of metrics that users read, and that the dashboard and the alerts
 // are held against (tools/deploycheck), is what a running program serves.
 func TestMetricsPage(t *testing.T) {
-	w := env.New(t, env.Config{Partitions: 2})
-	w.SetFault(emulator.Fault{RejectKey: "both"}, "topic")
-	w.SetEndpoints(w.Hub("SensorChange"), w.ServiceBus("SensorChange"), w.Grid("SensorChange"))
-	r := start(w, app.Options{Config: load(w, nil)})
+	h := env.New(t, env.Config{Partitions: 2})
+	h.SetFault(emulator.Fault{RejectKey: "both"}, "topic")
+	h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SensorChange"), h.Grid("SensorChange"))
+	r := start(h, app.Options{Config: load(h, nil)})
 	// A delivery, a drop and a rejection, so that every family has a series.
-	w.Produce(env.Value(w.Samples()["SensorChange"]), env.Value("{"))
+	h.Produce(env.Value(h.Samples()["SensorChange"]), env.Value("{"))
 	r.settled(2)
 
 	families, err := r.Metrics.Gather()
-	w.Must(err)
+	h.Must(err)
 	quoted := func(names map[string]bool) string {
 		var all []string
 		for _, name := range slices.Sorted(maps.Keys(names)) {

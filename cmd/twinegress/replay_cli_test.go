@@ -12,14 +12,14 @@ import (
 )
 
 func TestReplayCommandLine(t *testing.T) {
-	w := env.New(t, env.Config{Partitions: 1})
-	w.SetEndpoints(w.Hub("SensorChange"))
+	h := env.New(t, env.Config{Partitions: 1})
+	h.SetEndpoints(h.Hub("SensorChange"))
 	for name, tt := range map[string]struct {
 		args []string
 		code int
 		says string
 	}{
-		"no dead-letter topic":      {nil, exitFailed, "the topic " + w.DeadLetters + " does not exist"},
+		"no dead-letter topic":      {nil, exitFailed, "the topic " + h.DeadLetters + " does not exist"},
 		"since is no time":          {[]string{"--since", "yesterday"}, exitUsage, "how long ago"},
 		"the endpoint is not there": {[]string{"--endpoint", "nope"}, exitUsage, "there are: "},
 		"output":                    {[]string{"--output", "xml"}, exitUsage, "text or json"},
@@ -27,7 +27,7 @@ func TestReplayCommandLine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := append([]string{"replay"}, tt.args...)
-			for key, value := range w.Settings(nil) {
+			for key, value := range h.Settings(nil) {
 				args = append(args, "--set", key+"="+value)
 			}
 			if _, code, err := (shell{t}).command("", args...); code != tt.code || err == nil || !strings.Contains(err.Error(), tt.says) {

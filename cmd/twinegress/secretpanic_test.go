@@ -64,14 +64,14 @@ func (p panicking) Change(context.Context, func([]endpoints.Endpoint) ([]endpoin
 // A panic in the API is told to the log, with what it was about, and not to
 // the caller; and neither is told a key.
 func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
-	w := env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})
-	set, known := w.SecretEndpoints()
-	w.SetEndpoints(set...)
-	cfg := load(w, nil)
+	h := env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})
+	set, known := h.SecretEndpoints()
+	h.SetEndpoints(set...)
+	cfg := load(h, nil)
 	store, err := app.OpenStore(cfg, zap.NewNop())
-	w.Must(err)
+	h.Must(err)
 	broken := &panicking{Store: store}
-	r := start(w, app.Options{Config: cfg, Store: broken})
+	r := start(h, app.Options{Config: cfg, Store: broken})
 	env.Eventually(t, "the endpoints are loaded", func() bool { return len(store.Current()) == len(set) })
 	id := store.Current()[0].ID
 	for i, e := range store.Current() { // panicValues go by the order
@@ -85,11 +85,11 @@ func TestNoSecretInAPanicOfTheAPI(t *testing.T) {
 		for method, path := range map[string]string{http.MethodPost: "/endpoints", http.MethodPut: "/endpoints/" + id, http.MethodDelete: "/endpoints/" + id} {
 			logged := len(r.log.String())
 			request, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.APIAddress()+api.Base+path, bytes.NewReader(set[0].JSON()))
-			w.Must(err)
+			h.Must(err)
 			request.Header.Set("Authorization", "Bearer "+env.Token)
 			request.Header.Set("Content-Type", "application/json")
 			response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request)
-			w.Must(err)
+			h.Must(err)
 			reply, err := io.ReadAll(response.Body)
 			if err != nil || response.StatusCode != http.StatusInternalServerError {
 				t.Errorf("%s, %s: %v %d %s", name, method, err, response.StatusCode, reply)
@@ -121,15 +121,15 @@ func TestNoSecretInAPanicOfASink(t *testing.T) {
 	if name := os.Getenv(crashWith); name != "" {
 		crash(t, panicValues[name])
 	}
-	w := env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})
-	set, known := w.SecretEndpoints()
-	w.SetEndpoints(set...)
-	w.Produce(w.Events(100)...)
+	h := env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})
+	set, known := h.SecretEndpoints()
+	h.SetEndpoints(set...)
+	h.Produce(h.Events(100)...)
 	for name := range panicValues {
 		t.Run(name, func(t *testing.T) {
 			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestNoSecretInAPanicOfASink$")
 			// A group of its own: the one that crashed before would be waited for.
-			settings := w.Settings(env.Settings{"ingest.group": w.Group + name})
+			settings := h.Settings(env.Settings{"ingest.group": h.Group + name})
 			child.Env = append(append(os.Environ(), crashWith+"="+name, "GOTRACEBACK=all"), settings.Variables()...)
 			out, err := child.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "panic: ") || !strings.Contains(string(out), "panickingSink.Send") {

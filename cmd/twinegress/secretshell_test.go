@@ -22,7 +22,7 @@ type secretShell struct {
 
 // said runs a command for people and for programs, if it knows the difference,
 // and looks at all that it says: its output and its error.
-func (w secretShell) said(t *testing.T, in string, args ...string) (all string) {
+func (h secretShell) said(t *testing.T, in string, args ...string) (all string) {
 	t.Helper()
 	formats := [][]string{nil}
 	if args[0] == "check" || slices.Contains([]string{"list", "get", "create"}, args[1]) {
@@ -33,7 +33,7 @@ func (w secretShell) said(t *testing.T, in string, args ...string) (all string) 
 		if err != nil {
 			text += "twinegress: " + err.Error() + "\n"
 		}
-		w.known.Check(t, strings.Join(append(slices.Clone(args[:min(2, len(args))]), format...), " "), text)
+		h.known.Check(t, strings.Join(append(slices.Clone(args[:min(2, len(args))]), format...), " "), text)
 		all += text
 	}
 	return all
@@ -42,13 +42,13 @@ func (w secretShell) said(t *testing.T, in string, args ...string) (all string) 
 // No secret shows in what the commands print about the endpoints, for people
 // or as JSON, be all well or not.
 func TestNoSecretInTheShell(t *testing.T) {
-	w := secretShell{Env: env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})}
-	w.set, w.known = w.SecretEndpoints()
-	w.SetEndpoints(w.set...)
+	h := secretShell{Env: env.New(t, env.Config{Partitions: 2, Services: env.WithSecrets})}
+	h.set, h.known = h.SecretEndpoints()
+	h.SetEndpoints(h.set...)
 	settings := env.Settings{"send.timeout": "400ms", "send.attempts": "2", "backoff.initial": "20ms", "backoff.max": "50ms"}
-	r := start(w.Env, app.Options{Config: load(w.Env, settings)})
+	r := start(h.Env, app.Options{Config: load(h.Env, settings)})
 	check := []string{"check"}
-	for key, value := range w.Settings(settings) {
+	for key, value := range h.Settings(settings) {
 		check = append(check, "--set", key+"="+value)
 	}
 	t.Setenv(serverVariable, "http://"+r.APIAddress())
@@ -72,66 +72,66 @@ func TestNoSecretInTheShell(t *testing.T) {
 				entities = []string{emulator.Namespace, "grid"}
 			}
 			for _, entity := range entities {
-				w.SetFault(tt.fault, entity)
+				h.SetFault(tt.fault, entity)
 			}
-			defer w.Repair(entities...)
-			w.Produce(w.Events(12)...)
+			defer h.Repair(entities...)
+			h.Produce(h.Events(12)...)
 			produced += 12
 			r.settled(produced)
-			if out := w.said(t, "", check...); !strings.Contains(out, tt.checked) {
+			if out := h.said(t, "", check...); !strings.Contains(out, tt.checked) {
 				t.Errorf("check says nothing of it: %s", out)
 			}
-			if out := w.said(t, "", "endpoints", "list"); strings.Count(out, "***") != 2*len(w.set) {
+			if out := h.said(t, "", "endpoints", "list"); strings.Count(out, "***") != 2*len(h.set) {
 				t.Errorf("list shows other than masks: %s", out)
 			}
-			for _, e := range w.set {
-				if out := w.said(t, "", "endpoints", "get", e.Text("name")); !strings.Contains(out, tt.reading) || strings.Count(out, "***") != 4 {
+			for _, e := range h.set {
+				if out := h.said(t, "", "endpoints", "get", e.Text("name")); !strings.Contains(out, tt.reading) || strings.Count(out, "***") != 4 {
 					t.Errorf("get says nothing of it, or shows other than masks: %s", out)
 				}
-				w.said(t, "", "endpoints", "retry", e.Text("name"))
+				h.said(t, "", "endpoints", "retry", e.Text("name"))
 			}
-			w.said(t, "", "__complete", "endpoints", "get", "")
+			h.said(t, "", "__complete", "endpoints", "get", "")
 		})
 	}
 
 	// Bodies that are refused, of which each part may be a key.
-	key, conn, signed := w.set[2].Text("connectionString"), w.set[0].Text("connectionString"), w.set[3].Text("connectionString")
+	key, conn, signed := h.set[2].Text("connectionString"), h.set[0].Text("connectionString"), h.set[3].Text("connectionString")
 	bodies := map[string]string{
 		"keys for values":   `{"type":"` + conn + `","eventTypes":["` + key + `"],"path":"` + signed + `","body":"` + key + `","filter":"` + key + `"}`,
 		"keys for fields":   `{"` + key + `":1,"` + signed + `":2}`,
-		"half of it":        string(w.set[3].JSON()[:250]),
+		"half of it":        string(h.set[3].JSON()[:250]),
 		"a key":             `"` + key + `"`,
 		"no JSON":           conn,
-		"broken string":     string(w.set[3].With("connectionString", strings.Replace(signed, "=SharedAccessSignature", "", 1)).JSON()),
-		"another namespace": string(w.set[0].With("secondaryConnectionString", strings.Replace(conn, "127.0.0.1", "other", 1)).JSON()),
-		"a taken name":      string(w.set[3].JSON()),
+		"broken string":     string(h.set[3].With("connectionString", strings.Replace(signed, "=SharedAccessSignature", "", 1)).JSON()),
+		"another namespace": string(h.set[0].With("secondaryConnectionString", strings.Replace(conn, "127.0.0.1", "other", 1)).JSON()),
+		"a taken name":      string(h.set[3].JSON()),
 	}
 	for name, body := range bodies {
 		t.Run(name, func(t *testing.T) {
 			for _, command := range [][]string{{"endpoints", "create"}, {"endpoints", "update", "grid"}} {
-				if out := w.said(t, body, command...); !strings.Contains(out, "twinegress: the endpoint") && !strings.Contains(out, "is not valid JSON") {
+				if out := h.said(t, body, command...); !strings.Contains(out, "twinegress: the endpoint") && !strings.Contains(out, "is not valid JSON") {
 					t.Errorf("%s is not refused: %s", command[1], out)
 				}
 			}
 			// The same in the file that `check` reads.
-			set := w.Write("broken.json", []byte("["+body+","+string(w.set[3].JSON())+"]"))
-			if out := w.said(t, "", append(check, "--set", "endpoints.file="+set)...); !strings.Contains(out, "FAILED  endpoints") {
+			set := h.Write("broken.json", []byte("["+body+","+string(h.set[3].JSON())+"]"))
+			if out := h.said(t, "", append(check, "--set", "endpoints.file="+set)...); !strings.Contains(out, "FAILED  endpoints") {
 				t.Errorf("check takes it: %s", out)
 			}
 		})
 	}
 
-	if out := w.said(t, "", "endpoints", "list", "--types", key, "--event-types", conn); !strings.Contains(out, "types") {
+	if out := h.said(t, "", "endpoints", "list", "--types", key, "--event-types", conn); !strings.Contains(out, "types") {
 		t.Error(out)
 	}
 	// A typo in the key that decrypts.
 	right := storetest.AgeKey(t)
 	typo := strings.ToLower(right)
-	w.known["the key"], w.known["the key with a typo"] = right, typo
-	if out := w.said(t, "", append(check, "--set", "endpoints.secretsKeyFile="+w.Write("typo.key", []byte(typo+"x")))...); !strings.Contains(out, "must be an age secret key") {
+	h.known["the key"], h.known["the key with a typo"] = right, typo
+	if out := h.said(t, "", append(check, "--set", "endpoints.secretsKeyFile="+h.Write("typo.key", []byte(typo+"x")))...); !strings.Contains(out, "must be an age secret key") {
 		t.Error(out)
 	}
-	if out := w.said(t, "", "endpoints", "delete", "hub by signature"); out != "" {
+	if out := h.said(t, "", "endpoints", "delete", "hub by signature"); out != "" {
 		t.Error(out)
 	}
 	// Something in between that says what it was sent.
@@ -141,7 +141,7 @@ func TestNoSecretInTheShell(t *testing.T) {
 	}))
 	defer proxy.Close()
 	t.Setenv(serverVariable, proxy.URL)
-	if out := w.said(t, conn, "endpoints", "create"); !strings.Contains(out, "is it the Management API") {
+	if out := h.said(t, conn, "endpoints", "create"); !strings.Contains(out, "is it the Management API") {
 		t.Error(out)
 	}
 }
