@@ -1,0 +1,140 @@
+// Package untrusted makes text from outside fit to be stored and shown: what a
+// service, a broker or a client says reaches a log, a status, a reply, a dead
+// letter or a terminal only through it.
+package untrusted
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// MaxLength is how many characters of a text are kept.
+	MaxLength = 1000
+	// Masked stands where a secret was.
+	Masked = "***"
+
+	// maxRead is how many bytes of a text are looked at: what is cut off costs
+	// nothing, however long it is. It has room for MaxLength characters of any
+	// width.
+	maxRead = MaxLength * utf8.UTFMax
+	// minSecret is the length of the shortest secret that is masked. A shorter
+	// one would mask what is not it, and is none.
+	minSecret = 6
+)
+
+// shapes are secrets that are known by their form: a JWT, and what follows a
+// name that has a secret for its value. A secret of another endpoint, or one that
+// was changed meanwhile, is not among those that the caller knows.
+var shapes = regexp.MustCompile(`eyJ[\w-]{8,}\.[\w-]+\.[\w-]*` +
+	`|(?i:(sharedaccesskey|accesskey|aeg-sas-key|sharedaccesssignature|sig|password)(\s*[=:]\s*|%3d)"?)[^\s;&"',<>]{4,}`)
+
+// Masker masks the secrets that its owner knows. It may be used by several
+// goroutines. The nil Masker knows none.
+type Masker struct {
+	forms   *strings.Replacer
+	longest int // bytes of the longest form
+}
+
+// NewMasker returns a masker of secrets, in each form in which a peer that read
+// one may repeat it: as it is, escaped for a URL, for JSON, or in base64.
+func NewMasker(secrets ...string) *Masker {
+	var all []string
+	for _, s := range secrets {
+		if len(s) >= minSecret {
+			all = append(all, forms(s)...)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	// The longest first: a replacer takes the first that matches, and one secret
+	// may begin with another.
+	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) })
+	all = slices.Compact(all)
+	pairs := make([]string, 0, 2*len(all))
+	for _, form := range all {
+		pairs = append(pairs, form, Masked)
+	}
+	return &Masker{forms: strings.NewReplacer(pairs...), longest: len(all[0])}
+}
+
+func forms(s string) []string {
+	query := url.QueryEscape(s)
+	all := []string{
+		s, query, url.PathEscape(s), lowerEscapes(query), lowerEscapes(url.PathEscape(s)),
+		strings.ReplaceAll(s, "/", `\/`), jsonEscapes(s),
+	}
+	// What base64 makes of a secret depends on how many bytes come before it,
+	// modulo three, and at its ends on its neighbours.
+	for before := range 3 {
+		padded := strings.Repeat("\x00", before) + s
+		whole := len(padded) / 3 * 3
+		skip := (before*8 + 5) / 6
+		for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.URLEncoding} {
+			if form := encoding.EncodeToString([]byte(padded[:whole]))[skip:]; len(form) >= minSecret {
+				all = append(all, form)
+			}
+		}
+	}
+	return all
+}
+
+var escape = regexp.MustCompile(`%[0-9A-F]{2}`)
+
+func lowerEscapes(s string) string { return escape.ReplaceAllStringFunc(s, strings.ToLower) }
+
+// jsonEscapes returns s as encoders write it that escape what HTML knows.
+func jsonEscapes(s string) string {
+	return strings.NewReplacer("+", `\u002b`, "/", `\/`, "=", `\u003d`, "&", `\u0026`, "<", `\u003c`, ">", `\u003e`, "'", `\u0027`).Replace(s)
+}
+
+// Text returns a text from outside, at most MaxLength characters of it, with
+// secrets masked and whatever could steer a terminal or hide in a line escaped.
+func Text(s string) string { return (*Masker)(nil).Text(s) }
+
+// Text is the function of the same name, and masks what m knows.
+func (m *Masker) Text(s string) string {
+	cut := len(s) > maxRead
+	if cut {
+		s = s[:maxRead]
+	}
+	if m != nil {
+		s = m.forms.Replace(s)
+		if cut { // a secret may have been cut in two: what is left of it is at the end
+			s = s[:max(0, len(s)-m.longest)]
+		}
+	}
+	s = shapes.ReplaceAllString(s, "$1$2"+Masked)
+
+	var b strings.Builder
+	b.Grow(min(len(s), MaxLength))
+	n := 0
+	for i, r := range s {
+		shown := string(r)
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			shown = fmt.Sprintf(`\x%02x`, s[i])
+		case unicode.IsPrint(r):
+		case r < 0x10000:
+			shown = fmt.Sprintf(`\u%04x`, r)
+		default:
+			shown = fmt.Sprintf(`\U%08x`, r)
+		}
+		if n += utf8.RuneCountInString(shown); n > MaxLength {
+			cut = true
+			break
+		}
+		b.WriteString(shown)
+	}
+	if cut {
+		b.WriteString("…")
+	}
+	return b.String()
+}
