@@ -6,6 +6,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // ConnectionString is a parsed connection string of Event Hubs or Service Bus.
@@ -38,8 +40,9 @@ var legacyParts = map[string]bool{
 }
 
 // ParseConnectionString parses a connection string in the form that the portal
-// shows. It accepts nothing that the SDKs reject, and is stricter where they
-// ignore a mistake (an unknown or repeated part).
+// shows, and with white space around its parts. It accepts nothing else that the
+// SDKs reject, and is stricter where they ignore a mistake (an unknown or repeated
+// part).
 //
 // An error names everything that is wrong, and never quotes the input: with a
 // separator missing or two parts swapped, any piece of it can be the key. Parts
@@ -84,13 +87,19 @@ func joined(cs ConnectionString, faults []string) (ConnectionString, error) {
 // in lower case, and what is wrong.
 func parseParts(s string) (cs ConnectionString, given map[string]bool, faults []string) {
 	given = map[string]bool{}
-	for i, part := range strings.Split(s, ";") {
+	fault := func(format string, args ...any) {
+		// A string of ; and = alone has thousands.
+		if len(faults) < maxViolations {
+			faults = append(faults, fmt.Sprintf(format, args...))
+		}
+	}
+	for i, part := range strings.Split(tidy(s), ";") {
 		if part == "" {
 			continue // the usual ; at the end
 		}
 		name, value, ok := strings.Cut(part, "=")
 		if !ok {
-			faults = append(faults, fmt.Sprintf("part %d is not of the form Name=value", i+1))
+			fault("part %d is not of the form Name=value", i+1)
 			continue
 		}
 		lower := strings.ToLower(name)
@@ -98,12 +107,12 @@ func parseParts(s string) (cs ConnectionString, given map[string]bool, faults []
 			continue
 		}
 		if given[lower] {
-			faults = append(faults, fmt.Sprintf("part %d repeats a name that was given before", i+1))
+			fault("part %d repeats a name that was given before", i+1)
 			continue
 		}
 		given[lower] = true
 		if err := cs.set(lower, value); err != nil {
-			faults = append(faults, fmt.Sprintf("part %d: %v", i+1, err))
+			fault("part %d: %v", i+1, err)
 		}
 	}
 	cs.faultyEntity = given["entitypath"] && cs.EntityPath == ""
@@ -126,7 +135,7 @@ func (cs *ConnectionString) set(lowerName, value string) error {
 	case "sharedaccesskeyname":
 		// A key usually ends in =, a key's name never does: this detects the
 		// two swapped. The name is printed, so it must not be the key.
-		if value == "" || strings.ContainsFunc(value, isSpaceOrControl) || strings.Contains(value, "=") {
+		if value == "" || strings.ContainsFunc(value, isSpaceOrHidden) || strings.Contains(value, "=") {
 			return errors.New("SharedAccessKeyName must be a policy's name, without spaces or =")
 		}
 		cs.SharedAccessKeyName = value
@@ -136,7 +145,7 @@ func (cs *ConnectionString) set(lowerName, value string) error {
 		}
 		cs.SharedAccessKey = value
 	case "sharedaccesssignature":
-		if strings.TrimSpace(value) == "" || strings.ContainsFunc(value, isControl) {
+		if strings.TrimSpace(value) == "" || strings.ContainsFunc(value, isHidden) {
 			return errors.New("SharedAccessSignature must be a signature")
 		}
 		cs.SharedAccessSignature = value
@@ -152,6 +161,9 @@ func (cs *ConnectionString) set(lowerName, value string) error {
 		}
 		cs.UseDevelopmentEmulator = b
 	default:
+		if strings.ContainsFunc(lowerName, isSpaceOrHidden) {
+			return errors.New("its name has a space or an invisible character in it")
+		}
 		return errors.New("unknown name; known are Endpoint, SharedAccessKeyName, SharedAccessKey, " +
 			"SharedAccessSignature, EntityPath and UseDevelopmentEmulator")
 	}
@@ -235,8 +247,8 @@ func checkEntity(s string) error {
 		return errors.New("must not be empty")
 	case len(s) > 260:
 		return errors.New("must have at most 260 characters")
-	case strings.ContainsFunc(s, isSpaceOrControl):
-		return errors.New("must not have spaces")
+	case strings.ContainsFunc(s, isSpaceOrHidden):
+		return errors.New("must have no spaces and no invisible characters")
 	case strings.ContainsAny(s, `?#@\*=;:`):
 		return errors.New("must have none of ? # @ \\ * = ; : in it")
 	case strings.HasPrefix(s, "/") || strings.HasSuffix(s, "/"):
@@ -253,7 +265,7 @@ func checkKey(s string) error {
 		return errors.New("must not be empty")
 	case s == mask:
 		return errors.New("is masked: give the key itself in place of " + mask)
-	case strings.ContainsFunc(s, isSpaceOrControl):
+	case strings.ContainsFunc(s, isSpaceOrHidden):
 		return errors.New("must not have spaces")
 	case strings.ContainsFunc(s, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("+/=-_", r) }):
 		return errors.New("must be a key: letters, digits and + / = - _ only")
@@ -267,4 +279,26 @@ func isAlnum(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+// isHidden reports whether a character can't be seen, or steers what shows it:
+// controls, formats such as the zero-width space and the bidirectional overrides,
+// separators but the plain space, what no text is, and what stands for a character
+// that couldn't be read. With them two names look alike, and a terminal obeys.
+func isHidden(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }
+
+// tidy returns a connection string without the white space around its parts, their
+// names and their values: people paste it over several lines, other SDKs take it,
+// and Go's do not.
+func tidy(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsSpace) {
+		return s
+	}
+	parts := strings.Split(s, ";")
+	for i, part := range parts {
+		name, value, ok := strings.Cut(part, "=")
+		parts[i] = strings.TrimSpace(name)
+		if ok {
+			parts[i] += "=" + strings.TrimSpace(value)
+		}
+	}
+	return strings.Join(parts, ";")
+}

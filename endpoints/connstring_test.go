@@ -67,11 +67,16 @@ func TestParseConnectionString(t *testing.T) {
 		"everything that is wrong": {
 			in: "Endpoint=http://ns/;SharedAccessKeyName=;SharedAccessKey=a b;EntityPath=x y;Foo=1;UseDevelopmentEmulator=maybe;bare",
 			err: "part 1: Endpoint must start with sb://; part 2: SharedAccessKeyName must be a policy's name, without spaces or =; part 3: SharedAccessKey must not have spaces; " +
-				"part 4: EntityPath must not have spaces; part 5: unknown name; known are Endpoint, SharedAccessKeyName, SharedAccessKey, SharedAccessSignature, EntityPath and UseDevelopmentEmulator; " +
+				"part 4: EntityPath must have no spaces and no invisible characters; part 5: unknown name; known are Endpoint, SharedAccessKeyName, SharedAccessKey, SharedAccessSignature, EntityPath and UseDevelopmentEmulator; " +
 				"part 6: UseDevelopmentEmulator must be true or false; part 7 is not of the form Name=value",
 		},
 		"wrong, and something missing": {in: "Endpoint=http://ns/", err: "part 1: Endpoint must start with sb://; SharedAccessKeyName and SharedAccessKey are missing"},
-		"space before a name":          {in: strings.Replace(base, ";", "; ", 1), err: "part 2: unknown name"},
+		"space before a name":          {in: strings.Replace(base, ";", "; ", 1), want: full},
+		"over several lines":           {in: "\n  " + strings.ReplaceAll(base, ";", ";\r\n\t") + " ;\n", want: full},
+		"space around = and a no-break one": {
+			in: strings.NewReplacer("=sb", " =\u00a0sb", "KeyName=", "KeyName = ", "AccessKey=", "AccessKey = ").Replace(base), want: full,
+		},
+		"space in a name": {in: base + ";Entity Path=hub", err: "part 4: its name has a space or an invisible character in it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := endpoints.ParseConnectionString(tc.in)

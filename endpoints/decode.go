@@ -8,7 +8,12 @@ import (
 	"reflect"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
+
+// maxEventTypes bounds the event types in a document, of which there are five. It
+// has room for repeats, which are reported one by one.
+const maxEventTypes = 64
 
 // Decode decodes the body of a POST, or of a PUT that replaces stored, and returns
 // an endpoint that is canonical and valid, or everything that is wrong as
@@ -40,6 +45,9 @@ func DecodeSet(data []byte, open SecretFunc, o Options) ([]Endpoint, error) {
 	var raw []json.RawMessage
 	if data = bytes.TrimSpace(data); data[0] != '[' || json.Unmarshal(data, &raw) != nil {
 		return nil, ValidationErrors{{Message: "must be an array of endpoints: [{…}, {…}]"}}
+	}
+	if len(raw) > MaxEndpoints {
+		return nil, tooMany(len(raw))
 	}
 	eps, known := make([]Endpoint, len(raw)), make([]ValidationErrors, len(raw))
 	for i, r := range raw {
@@ -78,11 +86,19 @@ func decodeStored(raw []byte, open SecretFunc) (Endpoint, ValidationErrors) {
 	return e, v
 }
 
-// checkSyntax returns an error with line and column unless data is JSON. The JSON
-// package's own message quotes one character at most.
+// checkSyntax returns an error with line and column unless data is JSON in UTF-8.
+// The JSON package's own message quotes one character at most; what isn't UTF-8 it
+// replaces without a word, and what was two names may then be one.
 func checkSyntax(data []byte) error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return ValidationErrors{{Message: "is empty, and is to be JSON"}}
+	}
+	if !utf8.Valid(data) {
+		at := 0
+		for r, n := utf8.DecodeRune(data); r != utf8.RuneError || n > 1; r, n = utf8.DecodeRune(data[at:]) {
+			at += n
+		}
+		return ValidationErrors{{Message: "is not valid UTF-8: " + position(data, at)}}
 	}
 	var v json.RawMessage
 	err := json.Unmarshal(data, &v)
@@ -92,12 +108,17 @@ func checkSyntax(data []byte) error {
 	msg := "is not valid JSON: " + err.Error()
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {
-		before := data[:min(max(syntax.Offset-1, 0), int64(len(data)))]
-		line := bytes.Count(before, []byte("\n")) + 1
-		column := len(before) - (bytes.LastIndexByte(before, '\n') + 1) + 1
-		msg = fmt.Sprintf("is not valid JSON: line %d, column %d: %s", line, column, err)
+		msg = fmt.Sprintf("is not valid JSON: %s: %s", position(data, int(syntax.Offset)-1), err)
 	}
 	return ValidationErrors{{Message: msg}}
+}
+
+// position returns the line and the column of a byte of a text.
+func position(text []byte, at int) string {
+	before := text[:min(max(at, 0), len(text))]
+	line := bytes.Count(before, []byte("\n")) + 1
+	column := len(before) - (bytes.LastIndexByte(before, '\n') + 1) + 1
+	return fmt.Sprintf("line %d, column %d", line, column)
 }
 
 // lookupKey returns a key of an endpoint's JSON in its canonical spelling, and its
@@ -123,11 +144,18 @@ func (f *field) decode(e *Endpoint, raw json.RawMessage) error {
 		if json.Unmarshal(raw, &s) != nil {
 			return errors.New("must be a string")
 		}
+		// The JSON package puts it in place of half a surrogate pair.
+		if strings.ContainsRune(s, utf8.RuneError) {
+			return errors.New("has a character in it that can't be read, U+FFFD")
+		}
 		f.of(e).SetString(s)
 	case reflect.Slice:
 		var types []*string // a null among them would otherwise pass as ""
 		if json.Unmarshal(raw, &types) != nil {
 			return errors.New("must be an array of strings")
+		}
+		if len(types) > maxEventTypes {
+			return fmt.Errorf("has %d entries, and may have %d", len(types), maxEventTypes)
 		}
 		for _, t := range types {
 			if t == nil {
@@ -188,7 +216,7 @@ func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 // quotableKey returns key for a message, or a stand-in if it can't be the name of
 // a field: it may be a connection string on the wrong side of a colon.
 func quotableKey(key string) string {
-	if key == "" || len(key) > 64 || strings.ContainsAny(key, "=;") || strings.ContainsFunc(key, isControl) {
+	if key == "" || len(key) > 64 || strings.ContainsAny(key, "=;") || strings.ContainsFunc(key, isHidden) {
 		return "…"
 	}
 	return key

@@ -54,8 +54,8 @@ const (
 //
 // It is a value: copy it, but see [Endpoint.Clone] for its slice; one that
 // came out of a [Store] shares that slice with others. The connection strings
-// are the user's own bytes, in the clear; everything that prints an Endpoint
-// masks them.
+// are the user's own, in the clear; everything that prints an Endpoint masks
+// them.
 //
 // A field is declared here, and compared in sameTexts: decoding, encoding,
 // defaults, masking, encryption, the ETag, [Diff] and the API's resource follow

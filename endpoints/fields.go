@@ -176,6 +176,9 @@ func (e Endpoint) canonical() Endpoint {
 		}
 		v.SetString(s)
 	}
+	if e.Type.AMQP() {
+		e.ConnectionString, e.SecondaryConnectionString = tidy(e.ConnectionString), tidy(e.SecondaryConnectionString)
+	}
 	e.ID, e.Filter = strings.ToLower(e.ID), filter
 	return e
 }

@@ -12,7 +12,7 @@ import (
 
 const mask = "***"
 
-func isSpaceOrControl(r rune) bool { return unicode.IsSpace(r) || isControl(r) }
+func isSpaceOrHidden(r rune) bool { return unicode.IsSpace(r) || isHidden(r) }
 
 // String returns the connection string with its key or signature masked.
 func (cs ConnectionString) String() string {

@@ -24,6 +24,7 @@ var elsewhere = map[string]string{
 	"must be a UUID": "an id in a body is ignored",
 	"is masked: give the key itself in place of": "a mask stands for the stored key, or is refused before keys are looked at",
 	"must be an array of endpoints":              "the API takes one endpoint, the endpoints file a list",
+	" endpoints are too many: there may be ":     "one body is one endpoint",
 	"endpoints[] ()":                             "how an endpoint of the file is called",
 }
 

@@ -8,6 +8,17 @@ import (
 	"github.com/google/uuid"
 )
 
+// MaxEndpoints is how many endpoints a set may have: twice the ten thousand that
+// twinegress is made for. Without a bound, a file or a client that adds one after
+// the other takes all memory, and each scrape of the metrics seconds.
+const MaxEndpoints = 20_000
+
+// tooMany returns the error of a set with n endpoints. It is a conflict: each may be
+// valid by itself.
+func tooMany(n int) error {
+	return ValidationErrors{{Message: fmt.Sprintf("%d endpoints are too many: there may be %d", n, MaxEndpoints), Conflict: true}}
+}
+
 // Prepare returns the set with canonical spellings, defaults and ids, or
 // everything that is wrong with it, as ValidationErrors. It doesn't change eps.
 //
@@ -21,6 +32,9 @@ func Prepare(eps []Endpoint, o Options) ([]Endpoint, error) {
 // prepare is Prepare for endpoints with known violations: the decoder's of a
 // field replace the validation's.
 func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, error) {
+	if len(eps) > MaxEndpoints {
+		return nil, tooMany(len(eps))
+	}
 	out := make([]Endpoint, len(eps))
 	for i, e := range eps {
 		out[i] = e.canonical()
@@ -31,11 +45,11 @@ func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, e
 	for i, e := range out {
 		for _, v := range known[i].merge(e.violations(o)) {
 			v.Endpoint = label(i, e)
-			all = append(all, v)
+			all.append(v)
 		}
 	}
 	assignIDs(out)
-	all = append(all, setViolations(out, func(int) bool { return true }, label)...)
+	all.append(setViolations(out, func(int) bool { return true }, label)...)
 	if err := all.err(); err != nil {
 		return nil, err
 	}
@@ -58,7 +72,7 @@ func setViolations(eps []Endpoint, isNew func(i int) bool, label func(int, Endpo
 	firstDevice, firstWith := -1, make(map[string]int, len(eps))
 	named := make(map[string]int)
 	conflict := func(i, with int, field, before, after string) {
-		v = append(v, Violation{
+		v.append(Violation{
 			Endpoint: label(i, eps[i]), Field: field,
 			Message: before + label(with, eps[with]) + after, Conflict: true,
 		})

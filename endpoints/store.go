@@ -62,6 +62,9 @@ var ErrUnknown = errors.New("it is not known whether the change took effect")
 //
 // It validates changed endpoints only: the others were valid before.
 func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, error) {
+	if len(after) > MaxEndpoints && len(after) > len(before) {
+		return nil, tooMany(len(after))
+	}
 	was := byID(before)
 	next := make([]Endpoint, len(after))
 	changed := make([]bool, len(after))
@@ -78,7 +81,7 @@ func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, err
 		}
 		for _, v := range e.violations(o) {
 			v.Endpoint = labelByID(i, e)
-			all = append(all, v)
+			all.append(v)
 		}
 		e.LastUpdated = now.UTC()
 		if old := was[e.ID]; old != nil && e.Equal(*old) {
@@ -86,7 +89,8 @@ func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, err
 		}
 		next[i] = e
 	}
-	if err := append(all, setViolations(next, func(i int) bool { return changed[i] }, labelByID)...).err(); err != nil {
+	all.append(setViolations(next, func(i int) bool { return changed[i] }, labelByID)...)
+	if err := all.err(); err != nil {
 		return nil, err
 	}
 	return next, nil

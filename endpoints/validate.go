@@ -35,8 +35,8 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 			v.add("id", "must be a UUID such as 0f5c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d, or be left out")
 		}
 	}
-	if len(e.Name) > 128 || strings.ContainsFunc(e.Name, isControl) {
-		v.add("name", "must have at most 128 characters and no control characters")
+	if len(e.Name) > 128 || strings.ContainsFunc(e.Name, isHidden) {
+		v.add("name", "must have at most 128 characters, and none that can't be seen")
 	}
 	for i := range texts {
 		texts[i].checkEnum(&v, &e)
@@ -166,7 +166,7 @@ func (e Endpoint) checkConnectionStrings(v *ValidationErrors, o Options) {
 			"must name the same namespace as connectionString: %s is not %s", secondary.Host, primary.Host))
 	}
 	// With a path, each has been compared with it.
-	if e.Path == "" && primary.EntityPath != "" && secondary.EntityPath != "" && primary.EntityPath != secondary.EntityPath {
+	if e.Path == "" && primary.EntityPath != "" && secondary.EntityPath != "" && !strings.EqualFold(primary.EntityPath, secondary.EntityPath) {
 		v.add("secondaryConnectionString", "must name the same EntityPath as connectionString")
 	}
 }
@@ -196,8 +196,8 @@ func (e Endpoint) checkConnectionString(v *ValidationErrors, o Options, field, s
 	case cs.faultyEntity:
 	case cs.EntityPath == "" && slices.Contains(e.EventTypes, DeviceMessage):
 		v.add(field, "EntityPath is mandatory for DeviceMessage, and must be the same as path")
-	case cs.EntityPath != "" && e.Path != "" && cs.EntityPath != e.Path:
-		v.add(field, "EntityPath must be the same as path")
+	case cs.EntityPath != "" && e.Path != "" && !strings.EqualFold(cs.EntityPath, e.Path): // Azure's names of entities have no case
+		v.add(field, "EntityPath must be the same as path, but for upper and lower case")
 	}
 	return cs, len(faults) == 0
 }

@@ -42,9 +42,15 @@ func TestValid(t *testing.T) {
 		"id":                             {e: with(func(e *endpoints.Endpoint) { e.ID = "0F5C1C1E-6E0A-4F0E-9A53-6D3E6A1B2C3D" })},
 		"grid on a port":                 {e: storetest.Grid("", func(e *endpoints.Endpoint) { e.Path = "localhost:8443" })},
 		"the same namespace in capitals": {e: with(func(e *endpoints.Endpoint) { e.SecondaryConnectionString = strings.Replace(keyed2, "ns.", "NS.", 1) })},
-		"emulator":                       {e: with(emulator), o: endpoints.Options{AllowDevelopmentEmulator: true}},
-		"emulator, off":                  {e: with(func(e *endpoints.Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=false" })},
-		"device by identity":             {e: storetest.Hub("", asDevice, byTheIdentity(namespace+";EntityPath=hub"))},
+		"the hub in another case":        {e: with(func(e *endpoints.Endpoint) { e.Path, e.ConnectionString = "Hub-1", keyed+";EntityPath=hUB-1" })},
+		"the hubs of both in other cases": {e: with(func(e *endpoints.Endpoint) {
+			e.ConnectionString, e.SecondaryConnectionString = keyed+";EntityPath=HUB", keyed2+";EntityPath=Hub"
+		})},
+		"device, the hub in another case": {e: storetest.Device("", func(e *endpoints.Endpoint) { e.Path = "HUB" })},
+		"names of the world":              {e: with(func(e *endpoints.Endpoint) { e.Name, e.Path = "Gebäude 7 – 東京 🏢", "gebäude" })},
+		"emulator":                        {e: with(emulator), o: endpoints.Options{AllowDevelopmentEmulator: true}},
+		"emulator, off":                   {e: with(func(e *endpoints.Endpoint) { e.ConnectionString += ";UseDevelopmentEmulator=false" })},
+		"device by identity":              {e: storetest.Hub("", asDevice, byTheIdentity(namespace+";EntityPath=hub"))},
 		"identity, where the operator allows it": {
 			e: with(byTheIdentity("Endpoint=sb://hub.corp.example:5671/")),
 			o: endpoints.Options{IdentityDomains: []string{"corp.example"}},

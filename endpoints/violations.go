@@ -1,6 +1,7 @@
 package endpoints
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -21,7 +22,14 @@ type Violation struct {
 	// Conflict means that the endpoint is valid by itself, but not together with
 	// another of the set.
 	Conflict bool `json:"-"`
+
+	more int // stands for so many others; only the last one of a list does
 }
+
+// maxViolations is how many violations are reported. People mend one after the
+// other; a body of 1 MiB, or a file, has room for a hundred thousand, of which
+// reports, their memory and the replies with them would be a multiple.
+const maxViolations = 20
 
 // String returns one line: the endpoint, the field, the message.
 func (v Violation) String() string {
@@ -36,8 +44,9 @@ func (v Violation) String() string {
 	return b.String()
 }
 
-// ValidationErrors are all violations at once. It is never empty when it is
-// returned as an error.
+// ValidationErrors are all violations at once: the first twenty, and a last one
+// that says how many there are besides. It is never empty when it is returned as
+// an error.
 type ValidationErrors []Violation
 
 // Error returns one line for each violation.
@@ -57,7 +66,7 @@ func (v ValidationErrors) Conflict() bool {
 // NotAnEndpoint reports whether the document as a whole is at fault: another
 // version or another key couldn't read it either.
 func (v ValidationErrors) NotAnEndpoint() bool {
-	return slices.ContainsFunc(v, func(one Violation) bool { return one.Field == "" })
+	return slices.ContainsFunc(v, Violation.ofDocument)
 }
 
 // MarshalLogArray adds one string for each violation.
@@ -73,11 +82,33 @@ func (v ValidationErrors) err() error {
 	if len(v) == 0 {
 		return nil
 	}
+	if last := &v[len(v)-1]; last.more > 0 {
+		last.Message = fmt.Sprintf("and %d more", last.more)
+	}
 	return v
 }
 
+// ofDocument reports whether the document as a whole is at fault.
+func (v Violation) ofDocument() bool { return v.Field == "" && v.more == 0 }
+
 func (v *ValidationErrors) add(field, message string) {
-	*v = append(*v, Violation{Field: field, Message: message})
+	v.append(Violation{Field: field, Message: message})
+}
+
+// append adds violations, or counts them if there are enough.
+func (v *ValidationErrors) append(others ...Violation) {
+	for _, one := range others {
+		if len(*v) < maxViolations {
+			*v = append(*v, one)
+			continue
+		}
+		if len(*v) == maxViolations {
+			*v = append(*v, Violation{Conflict: true})
+		}
+		last := &(*v)[maxViolations]
+		last.more += max(1, one.more)
+		last.Conflict = last.Conflict && one.Conflict
+	}
 }
 
 // merge adds the violations that validation found to those that decoding found.
@@ -88,12 +119,12 @@ func (v ValidationErrors) merge(found ValidationErrors) ValidationErrors {
 	for _, one := range v {
 		known[one.Field] = true
 	}
-	if known[""] {
+	if v.NotAnEndpoint() {
 		return v
 	}
 	for _, one := range found {
-		if !known[one.Field] {
-			v = append(v, one)
+		if one.more > 0 || !known[one.Field] {
+			v.append(one)
 		}
 	}
 	return v
