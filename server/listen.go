@@ -1,6 +1,6 @@
 // Package server is the HTTP listener that the Management API (api) and metrics
-// and health (ops) share, with its time-outs and its certificate, which is
-// reloaded when its files change.
+// and health (ops) share, with its time-outs, its bound on connections, and its
+// certificate, which is reloaded when its files change.
 package server
 
 import (
@@ -21,14 +21,14 @@ import (
 type Listener struct {
 	TLS *tls.Config // nil: plain HTTP
 
-	listener net.Listener
+	listener *connections
 	server   *http.Server
 	serving  sync.WaitGroup
 }
 
-// Listen returns a Listener on the address, or nil if it is "". An error names
-// the configuration key.
-func Listen(ctx context.Context, key, address string) (*Listener, error) {
+// Listen returns a Listener on the address, with at most so many connections, or nil
+// if the address is "". An error names the configuration key.
+func Listen(ctx context.Context, key, address string, most int, log *zap.Logger) (*Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
@@ -36,11 +36,21 @@ func Listen(ctx context.Context, key, address string) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
-	return On(l), nil
+	return On(l, key, most, log), nil
 }
 
 // On returns a Listener that owns l.
-func On(l net.Listener) *Listener { return &Listener{listener: l} }
+func On(l net.Listener, key string, most int, log *zap.Logger) *Listener {
+	return &Listener{listener: limit(l, key, most, log)}
+}
+
+// Evicted returns how many connections were closed to make room for others.
+func (l *Listener) Evicted() uint64 {
+	if l == nil {
+		return 0
+	}
+	return l.listener.count()
+}
 
 // Address returns the address, or "off".
 func (l *Listener) Address() string {
@@ -62,9 +72,10 @@ func (l *Listener) Serve(h http.Handler, log *zap.Logger) {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      time.Minute,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          errorLog,
+		ConnState:         l.listener.changed,
 	}
 	l.serving.Go(func() { // ends with Close
 		if l.TLS != nil {

@@ -79,6 +79,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		log.Debug("request", zap.String("operation", operation), zap.Int("status", answer.status), zap.Duration("took", time.Since(start)))
 	}()
 	if refused != nil {
+		if who.name == "" { // whoever shows no token has no connection to keep
+			w.Header().Set("Connection", "close")
+		}
 		reply(answer, refused)
 		return
 	}

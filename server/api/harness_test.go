@@ -153,6 +153,9 @@ func (r *env) check(w *httptest.ResponseRecorder) {
 	if (w.Code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
 		r.t.Errorf("status %d with WWW-Authenticate %q", w.Code, w.Header().Values("WWW-Authenticate"))
 	}
+	if w.Code == 401 && w.Header().Get("Connection") != "close" {
+		r.t.Errorf("status %d, and the connection is kept", w.Code)
+	}
 	if (w.Code == 429 || w.Code == 503) != (w.Header().Get("Retry-After") != "") {
 		r.t.Errorf("status %d with Retry-After %q", w.Code, w.Header().Get("Retry-After"))
 	}

@@ -68,9 +68,10 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.api, err = listenAPI(ctx, cfg.API, log); err != nil {
 		return nil, err
 	}
-	if a.ops, err = server.Listen(ctx, "ops.listen", cfg.Ops.Listen); err != nil {
+	if a.ops, err = server.Listen(ctx, "ops.listen", cfg.Ops.Listen, server.OpsConnections, log); err != nil {
 		return nil, err
 	}
+	registry.MustRegister(evictions("api", a.api), evictions("ops", a.ops))
 	var running atomic.Pointer[pipeline.Pipeline]
 	a.ops.Serve(ops.New(registry, func() bool {
 		p := running.Load()
@@ -88,12 +89,20 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	return a, nil
 }
 
+// evictions is the metric of a listener's connections that had to go.
+func evictions(name string, l *server.Listener) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "twinegress_connections_evicted_total", ConstLabels: prometheus.Labels{"listener": name},
+		Help: "Connections of clients that were closed to make room for others: somebody opens too many.",
+	}, func() float64 { return float64(l.Evicted()) })
+}
+
 // listenAPI opens the API's address, or returns nil where nobody could call it.
 func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Listener, error) {
 	if !cfg.Enabled() {
 		return nil, nil
 	}
-	l, err := server.Listen(ctx, "api.listen", cfg.Listen)
+	l, err := server.Listen(ctx, "api.listen", cfg.Listen, server.APIConnections, log)
 	if err == nil && cfg.TLS.Enabled() {
 		if l.TLS, err = server.TLS(cfg.TLS.CertFile, cfg.TLS.KeyFile, log); err != nil {
 			err = errors.Join(fmt.Errorf("api.tls: %w", err), l.Close())
