@@ -99,6 +99,11 @@ func TestContract(t *testing.T) {
 				run("current ETag", func(r *env, c *call) { c.header = map[string]string{"If-Match": r.tag()} }, op.ok)
 				run("one of some ETags", func(r *env, c *call) { c.header = map[string]string{"If-Match": `"x", ` + r.tag()} }, op.ok)
 				run("any ETag", header("If-Match", "*"), op.ok)
+				run("empty If-Match", func(_ *env, c *call) { c.lines = []string{""} }, 400)
+				run("If-Match of commas", func(_ *env, c *call) { c.lines = []string{" ,", ","} }, 400)
+				run("the current ETag in the second line", func(r *env, c *call) { c.lines = []string{`"x"`, r.tag()} }, op.ok)
+				run("an empty line, and the current ETag", func(r *env, c *call) { c.lines = []string{"", r.tag()} }, op.ok)
+				run("stale ETags in two lines", func(_ *env, c *call) { c.lines = []string{`"x"`, `"y"`} }, 412)
 				run("ETag from before a back-off", func(r *env, c *call) {
 					c.header = map[string]string{"If-Match": r.tag()}
 					r.state.Store(&sinks.Health{State: sinks.StateBackingOff, Reason: "unreachable"})

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"twinegress/endpoints"
+	"twinegress/internal/untrusted"
 )
 
 // Error is an error reply in v1's shape, with all mistakes of a request by field.
@@ -20,7 +21,7 @@ type Error struct {
 	Detail struct {
 		Code    string   `json:"code" example:"BadRequest"`
 		Message string   `json:"message"`
-		Details []Detail `json:"details,omitempty" doc:"Everything that is wrong, by field"`
+		Details []Detail `json:"details,omitempty" doc:"What is wrong, by field: the first twenty mistakes, then how many more there are"`
 	} `json:"error"`
 }
 
@@ -66,18 +67,19 @@ func init() {
 const unreadableBody = "cannot read request body"
 
 // newError returns huma's own errors in v1's shape. It omits the value of an
-// ErrorDetail, which may be a whole body with its keys.
+// ErrorDetail, which may be a whole body with its keys, and cuts its texts, which
+// may quote the request.
 func newError(status int, message string, errs ...error) huma.StatusError {
 	if status == http.StatusUnprocessableEntity { // huma uses it for what is a 400 here
 		status = http.StatusBadRequest
 	}
-	var details []Detail
+	var found mistakes
 	for _, err := range errs {
 		if e, ok := errors.AsType[*Error](err); ok {
 			return e
 		}
 		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
-			details = append(details, Detail{Field: d.Location, Message: d.Message})
+			found.add(short(d.Location, 64), "%s", untrusted.Text(d.Message))
 		}
 	}
 	switch {
@@ -90,7 +92,32 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 	case status == http.StatusInternalServerError:
 		message = "something went wrong here; the log has it under this reply's " + requestIDHeader
 	}
-	return failure(status, message, details...)
+	return failure(status, untrusted.Text(message), found.details()...)
+}
+
+// maxMistakes is how many mistakes of a request are in the reply. Of endpoints it is
+// package endpoints that counts.
+const maxMistakes = 20
+
+// mistakes are the first mistakes of a request, and how many more there are.
+type mistakes struct {
+	first []Detail
+	more  int
+}
+
+func (m *mistakes) add(field, format string, args ...any) {
+	if len(m.first) == maxMistakes {
+		m.more++
+		return
+	}
+	m.first = append(m.first, Detail{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+func (m *mistakes) details() []Detail {
+	if m.more == 0 {
+		return m.first
+	}
+	return append(m.first, Detail{Message: fmt.Sprintf("and %d more", m.more)})
 }
 
 // invalid returns the reply to an endpoint that isn't valid, or is in conflict with
@@ -126,11 +153,11 @@ func fromStore(err error) error {
 	}
 	switch {
 	case errors.Is(err, endpoints.ErrReadOnly):
-		return failure(http.StatusForbidden, err.Error())
+		return failure(http.StatusForbidden, untrusted.Text(err.Error()))
 	case errors.Is(err, context.Canceled) && !errors.Is(err, endpoints.ErrUnknown):
 		return failure(http.StatusServiceUnavailable, "the request was given up before the change was stored")
 	}
-	return failure(http.StatusServiceUnavailable, "the endpoints can't be read or stored right now: "+err.Error()).with("Retry-After", "5")
+	return failure(http.StatusServiceUnavailable, "the endpoints can't be read or stored right now: "+untrusted.Text(err.Error())).with("Retry-After", "5")
 }
 
 func notFound(id string) *Error {

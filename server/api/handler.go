@@ -14,12 +14,18 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
+
+	"twinegress/endpoints"
 )
 
 const (
 	requestIDHeader       = "X-Ms-Request-Id"
 	clientRequestIDHeader = "X-Ms-Client-Request-Id"
 	maxClientRequestID    = 128
+
+	// The operations whose replies have all endpoints in them.
+	listOperation   = "GET " + Base + "/endpoints"
+	statusOperation = "GET " + Base + "/status"
 )
 
 // handler identifies, authenticates and logs every request before it reaches the
@@ -30,6 +36,8 @@ type handler struct {
 	guesses     *limiters[netip.Prefix] // of refused tokens, by client network
 	calls       *limiters[string]       // requests, by caller
 	crossOrigin *http.CrossOriginProtection
+	load        *load
+	store       endpoints.Store
 	log, audit  *zap.Logger
 }
 
@@ -44,6 +52,8 @@ func newHandler(o Options, operations *http.ServeMux) *handler {
 		guesses:     newLimiters[netip.Prefix](guessRate, guessBurst),
 		calls:       newLimiters[string](rate.Limit(o.Config.RateLimit), o.Config.RateLimit),
 		crossOrigin: http.NewCrossOriginProtection(),
+		load:        newLoad(),
+		store:       o.Store,
 		log:         o.Log,
 		audit:       o.Log.Named(AuditLog),
 	}
@@ -98,6 +108,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = r.WithContext(context.WithValue(r.Context(), auditKey{}, h.audit.With(ids...)))
 	_, operation = h.operations.Handler(r)
+	listed := 0
+	if operation == listOperation || operation == statusOperation {
+		listed = len(h.store.Current())
+	}
+	release, overload := h.load.acquire(r.Context(), r, listed)
+	if overload != nil {
+		reply(answer, overload)
+		return
+	}
+	defer release()
 	h.operations.ServeHTTP(answer, r)
 }
 

@@ -100,6 +100,7 @@ type call struct {
 	token              string // "" is the writer's, "-" none
 	from               string // "" is the same address for all
 	header             map[string]string
+	lines              []string // of If-Match
 }
 
 func (r *env) do(c call) *httptest.ResponseRecorder {
@@ -122,6 +123,9 @@ func (r *env) do(c call) *httptest.ResponseRecorder {
 			continue
 		}
 		request.Header.Set(name, value)
+	}
+	for _, line := range c.lines {
+		request.Header.Add("If-Match", line)
 	}
 	w := httptest.NewRecorder()
 	r.handler.ServeHTTP(w, request)

@@ -1,7 +1,7 @@
 package api
 
 import (
-	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,7 +21,6 @@ type selection struct {
 	eventTypes  []string
 	timeUpdated time.Time
 	top, skip   int // top < 0: all
-	url         url.URL
 }
 
 // listParameters documents the query.
@@ -50,21 +49,21 @@ func someOf[T ~string](known []T) *huma.Schema {
 
 // Resolve reads the query, and returns all mistakes; huma calls it.
 func (s *selection) Resolve(ctx huma.Context) []error {
-	s.url, s.top = ctx.URL(), -1
-	var details []Detail
-	wrong := func(name, format string, args ...any) {
-		details = append(details, Detail{Field: name, Message: fmt.Sprintf(format, args...)})
-	}
-	query, err := url.ParseQuery(s.url.RawQuery)
+	s.top = -1
+	var found mistakes
+	wrong := found.add
+	asked := ctx.URL()
+	query, err := url.ParseQuery(asked.RawQuery)
 	if err != nil { // it would be ignored otherwise
 		wrong("", "has a ; or a %% that is not escaped: write %%3B, and %%25")
 	}
-	for name, values := range query {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		values := query[name]
 		switch strings.ToLower(name) {
 		case "types":
-			s.types = choices("types", values, endpoints.Types(), wrong)
+			s.types = choices(s.types, "types", values, endpoints.Types(), wrong)
 		case "eventtypes":
-			s.eventTypes = choices("eventTypes", values, endpoints.EventTypes(), wrong)
+			s.eventTypes = choices(s.eventTypes, "eventTypes", values, endpoints.EventTypes(), wrong)
 		case "timeupdated":
 			at, err := parseTime(values[0])
 			if err != nil {
@@ -86,22 +85,25 @@ func (s *selection) Resolve(ctx huma.Context) []error {
 			wrong(echo(name), "unknown parameter; known are types, eventTypes, timeUpdated, $top, $skip")
 		}
 	}
-	if len(details) == 0 {
+	if len(found.first) == 0 {
 		return nil
 	}
-	slices.SortFunc(details, func(a, b Detail) int { return strings.Compare(a.Field, b.Field) })
-	return []error{failureWith(http.StatusBadRequest, "the query is not valid", details)}
+	slices.SortFunc(found.first, func(a, b Detail) int { return strings.Compare(a.Field, b.Field) })
+	return []error{failureWith(http.StatusBadRequest, "the query is not valid", found.details())}
 }
 
-// choices returns the words of a list in their canonical spelling.
-func choices[T ~string](name string, values []string, known []T, wrong func(name, format string, args ...any)) (chosen []T) {
+// choices adds the words of a list in their canonical spelling, each once: every
+// endpoint is compared with all of them.
+func choices[T ~string](chosen []T, name string, values []string, known []T, wrong func(name, format string, args ...any)) []T {
 	for _, value := range values {
 		for one := range strings.SplitSeq(value, ",") {
 			one = strings.TrimSpace(one)
 			i := slices.IndexFunc(known, func(k T) bool { return strings.EqualFold(string(k), one) })
 			switch {
 			case i >= 0:
-				chosen = append(chosen, known[i])
+				if !slices.Contains(chosen, known[i]) {
+					chosen = append(chosen, known[i])
+				}
 			case one != "":
 				allowed := make([]string, len(known))
 				for i, k := range known {
@@ -149,14 +151,18 @@ func (s *selection) has(e endpoints.Endpoint) bool {
 		!e.LastUpdated.Before(s.timeUpdated)
 }
 
-// next returns the query of the next page.
+// next returns the query of the next page. It is written anew: the client's may be
+// long.
 func (s *selection) next() string {
-	query := s.url.Query()
-	for name := range query {
-		if strings.EqualFold(name, "$skip") {
-			query.Del(name)
-		}
+	query := url.Values{"$top": {strconv.Itoa(s.top)}, "$skip": {strconv.Itoa(s.skip + s.top)}}
+	for _, t := range s.types {
+		query.Add("types", string(t))
 	}
-	query.Set("$skip", strconv.Itoa(s.skip+s.top))
+	for _, t := range s.eventTypes {
+		query.Add("eventTypes", t)
+	}
+	if !s.timeUpdated.IsZero() {
+		query.Set("timeUpdated", s.timeUpdated.Format(time.RFC3339Nano))
+	}
 	return Base + "/endpoints?" + query.Encode()
 }

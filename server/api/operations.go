@@ -56,6 +56,29 @@ func (*JSONBody) Resolve(ctx huma.Context) []error {
 	return nil
 }
 
+// Condition is the If-Match of a change.
+type Condition struct {
+	IfMatch []string `header:"If-Match" doc:"412 if the endpoint was changed since it had this ETag"`
+}
+
+// Resolve reads all lines of the header, of which huma reads the first, and rejects a
+// header without a tag: it is a script whose variable isn't set, and taken for no
+// condition it would overwrite what another has changed. huma calls it.
+func (c *Condition) Resolve(ctx huma.Context) []error {
+	c.IfMatch = nil
+	given, tags := false, false
+	ctx.EachHeader(func(name, value string) {
+		if name == "If-Match" {
+			given, tags = true, tags || strings.Trim(value, " \t,") != ""
+			c.IfMatch = append(c.IfMatch, value)
+		}
+	})
+	if given && !tags {
+		return []error{failure(http.StatusBadRequest, "If-Match is empty: give the endpoint's ETag, or leave the header out")}
+	}
+	return nil
+}
+
 type (
 	created struct {
 		Location string `header:"Location"`
@@ -110,7 +133,7 @@ func registerEndpoints(api huma.API, options Options) {
 		OperationID: "deleteEndpoint", Method: http.MethodDelete, Path: Base + "/endpoints/{id}", Tags: tags,
 		Summary:       "Delete an endpoint",
 		Description:   "It gets no more events; what is queued is delivered within `shutdown.timeout`.",
-		DefaultStatus: http.StatusNoContent, Errors: append([]int{404, 412}, reads...),
+		DefaultStatus: http.StatusNoContent, Errors: append([]int{400, 404, 412}, reads...),
 	}, o.delete)
 	huma.Register(api, huma.Operation{
 		OperationID: "retryEndpoint", Method: http.MethodPost, Path: Base + "/endpoints/{id}/retry", Tags: tags,
@@ -207,8 +230,8 @@ func (o *operations) get(_ context.Context, in *struct {
 
 func (o *operations) update(ctx context.Context, in *struct {
 	ByID
+	Condition
 	JSONBody
-	IfMatch []string `header:"If-Match" doc:"412 if the endpoint was changed since it had this ETag"`
 },
 ) (*changed, error) {
 	var after endpoints.Endpoint
@@ -228,7 +251,7 @@ func (o *operations) update(ctx context.Context, in *struct {
 
 func (o *operations) delete(ctx context.Context, in *struct {
 	ByID
-	IfMatch []string `header:"If-Match" doc:"412 if the endpoint was changed since it had this ETag"`
+	Condition
 },
 ) (*struct{}, error) {
 	gone, _, err := o.changeOne(ctx, in.ID, in.IfMatch, func(set []endpoints.Endpoint, i int) ([]endpoints.Endpoint, error) {
