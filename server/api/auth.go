@@ -99,8 +99,10 @@ func (h *handler) admit(r *http.Request) (caller, *Error) {
 	if token == "" {
 		return caller{}, unauthorized(false, "a token is required: Authorization: Bearer TOKEN")
 	}
-	guesses := h.guesses.of(clientNetwork(r))
-	if guesses.TokensAt(time.Now()) < 1 {
+	from := clientNetwork(r)
+	this := shownToken{from, sha256.Sum256([]byte(token))}
+	guesses := h.guesses.of(from)
+	if guesses.TokensAt(time.Now()) < 1 && !h.shown.lately(this) {
 		return caller{}, tooMany(guesses, "too many tokens from this address were refused")
 	}
 	who, err := h.auth.authenticate(r.Context(), token)
@@ -109,10 +111,14 @@ func (h *handler) admit(r *http.Request) (caller, *Error) {
 			return caller{}, failure(http.StatusServiceUnavailable, "the token can't be checked right now: "+err.Error()).with("Retry-After", "5")
 		}
 		guesses.Allow()
+		h.shown.refused(this)
 		if guesses.TokensAt(time.Now()) < 1 { // then at most once a second
 			h.log.Warn("many tokens from one address were refused: it has to wait", zap.String("from", r.RemoteAddr))
 		}
 		return caller{}, unauthorized(bearer, err.Error())
+	}
+	if who.read || who.write {
+		h.shown.accepted(this)
 	}
 	if calls := h.calls.of(who.name); !calls.Allow() {
 		return who, tooMany(calls, fmt.Sprintf("too many requests: %d a second are allowed to %s", h.calls.burst, who.name))

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coreos/go-oidc/v3/oidc"
 	"go.uber.org/zap"
 
 	"twinegress/endpoints/storetest"
@@ -53,7 +54,8 @@ func TestAuthentication(t *testing.T) {
 	}
 }
 
-// Refused tokens from one network are limited; other networks are not affected.
+// Refused tokens from one network are limited; other networks are not affected, and
+// neither is who has shown a right token from there lately.
 func TestGuessing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newEnv(t)
@@ -64,19 +66,28 @@ func TestGuessing(t *testing.T) {
 		for range 100 {
 			from(bad, "-") // is no guess
 		}
+		if w := from(bad, reader); w.Code != 200 {
+			t.Fatalf("a right one: %d", w.Code)
+		}
 		for i := range guessBurst {
 			if w := from(bad, "guess "+strconv.Itoa(i)); w.Code != 401 {
 				t.Fatalf("guess %d: %d", i, w.Code)
 			}
 		}
-		if w := from("[2001:db8::2]:99", "guess"); w.Code != 429 || w.Header().Get("Retry-After") != "1" {
-			t.Errorf("one more, from the same network: %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+		w := from("[2001:db8::2]:99", "guess")
+		if w.Code != 429 || w.Header().Get("Retry-After") != "1" || w.Header().Get("Connection") != "close" {
+			t.Errorf("one more, from the same network: %d, %v", w.Code, w.Header())
 		}
 		if n := r.logs.FilterLevelExact(zap.WarnLevel).Len(); n != 1 {
 			t.Errorf("%d warnings, want 1", n)
 		}
 		if w := from(bad, writer); w.Code != 429 {
-			t.Errorf("the right one is not told apart: %d", w.Code)
+			t.Errorf("a right one that wasn't shown from there is not told apart: %d", w.Code)
+		}
+		for range 100 {
+			if w := from("[2001:db8::3]:1", reader); w.Code != 200 {
+				t.Fatalf("the one that was shown from there: %d", w.Code)
+			}
 		}
 		if w := from(good, writer); w.Code != 200 {
 			t.Errorf("from elsewhere: %d", w.Code)
@@ -85,7 +96,44 @@ func TestGuessing(t *testing.T) {
 		if w := from(bad, writer); w.Code != 200 {
 			t.Errorf("a second later: %d", w.Code)
 		}
+		time.Sleep(shownFor)
+		for range guessBurst {
+			from(bad, "guess")
+		}
+		if w := from(bad, reader); w.Code != 429 {
+			t.Errorf("the one that was shown an hour ago: %d", w.Code)
+		}
 	})
+}
+
+// A token that was right and is refused now, since it expired, is a guess like any
+// other; one without a role is none that gives access.
+func TestTokensThatWereRight(t *testing.T) {
+	p := newIdentityProvider(t)
+	r := p.env()
+	get := func(token string) int {
+		return r.do(call{method: "GET", path: Base + "/status", token: token}).Code
+	}
+	guess := func() {
+		for range guessBurst {
+			get("guess")
+		}
+	}
+	noRole, good := p.token(map[string]any{"roles": nil}), p.token(nil)
+	if first, second := get(noRole), get(good); first != 403 || second != 200 {
+		t.Fatal(first, second)
+	}
+	guess()
+	if first, second := get(noRole), get(good); first != 429 || second != 200 {
+		t.Errorf("%d without a role, %d with one", first, second)
+	}
+	key := p.rotate("two") // and with it the token is refused: see TestOIDCKeysAreCachedAndRotate
+	r.do(call{method: "GET", path: Base + "/status", token: sign(t, oidc.RS256, key, "two", p.claims(nil)), from: "192.0.2.77:1"})
+	for deadline := time.Now().Add(10 * time.Second); get(good) != 429; {
+		if time.Now().After(deadline) {
+			t.Fatal("a refused token is looked at without a limit")
+		}
+	}
 }
 
 // Each caller has a rate limit of its own.
@@ -124,7 +172,7 @@ func TestLimitersAreBounded(t *testing.T) {
 			t.Fatalf("the busy one is forgotten after %d others", i)
 		}
 	}
-	if n := len(l.now) + len(l.old); n > 2*generation {
+	if n := len(l.recent.now) + len(l.recent.old); n > 2*generation {
 		t.Errorf("%d are remembered", n)
 	}
 }

@@ -34,6 +34,7 @@ type handler struct {
 	operations  *http.ServeMux
 	auth        authenticator
 	guesses     *limiters[netip.Prefix] // of refused tokens, by client network
+	shown       shown                   // tokens that such a limit doesn't hold up
 	calls       *limiters[string]       // requests, by caller
 	crossOrigin *http.CrossOriginProtection
 	load        *load

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,8 +13,10 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"twinegress/internal/config"
+	"twinegress/internal/untrusted"
 )
 
 const (
@@ -23,8 +26,16 @@ const (
 	// refreshAfter bounds how long a key that the issuer withdrew is accepted. A new
 	// key is fetched with the first token that it signed.
 	refreshAfter = time.Hour
-	// retryAfter is the pause after a request to the issuer failed.
+	// retryAfter is the pause after a request to the issuer failed, and between two
+	// log lines that say so.
 	retryAfter = 5 * time.Second
+	// maxIssuerReply bounds what is read of a reply. Entra ID's keys have 20 KiB.
+	maxIssuerReply = 1 << 20
+	maxIssuerHead  = 64 << 10
+	// noKeys begins the error of a token whose signature couldn't be checked for
+	// want of keys. The error has no type; what comes before the token's own words
+	// is the library's, so that no token can say it.
+	noKeys = "failed to verify signature: fetching keys "
 )
 
 // issuer checks the tokens of an OpenID Connect issuer. It sends the issuer no
@@ -34,6 +45,7 @@ type issuer struct {
 	client *http.Client
 	log    *zap.Logger
 	now    func() time.Time
+	warned rate.Sometimes // that there are no keys
 
 	mu       sync.Mutex
 	verifier *oidc.IDTokenVerifier
@@ -46,11 +58,37 @@ func newIssuer(o config.OIDC, log *zap.Logger) *issuer {
 		return nil
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableKeepAlives = true // there is a request an hour
+	transport.DisableKeepAlives = true  // there is a request an hour
+	transport.DisableCompression = true // a small reply can unpack to a large one
+	transport.MaxResponseHeaderBytes = maxIssuerHead
 	return &issuer{
-		OIDC: o, log: log, now: time.Now,
-		client: &http.Client{Timeout: issuerTimeout, Transport: transport},
+		OIDC: o, log: log, now: time.Now, warned: rate.Sometimes{Interval: retryAfter},
+		client: &http.Client{Timeout: issuerTimeout, Transport: bounded{transport}},
 	}
+}
+
+// bounded fails a reply that is too large, of which the library would read all.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		response.Body = &boundedBody{response.Body, maxIssuerReply}
+	}
+	return response, err
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
+	if b.left -= n; b.left < 0 {
+		return 0, fmt.Errorf("the reply is larger than %d bytes", maxIssuerReply)
+	}
+	return n, err
 }
 
 // CheckIssuer returns an error unless the issuer can be reached and describes
@@ -73,7 +111,7 @@ func (i *issuer) current(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 	provider, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), i.client), i.Issuer)
 	if err != nil {
 		i.due = i.now().Add(retryAfter)
-		i.log.Warn("the issuer of api.oidc can't be reached", zap.String("issuer", i.Issuer), zap.Error(err))
+		i.log.Warn("the issuer of api.oidc can't be reached", zap.String("issuer", i.Issuer), zap.String("error", short(err.Error(), 200)))
 		if i.verifier == nil {
 			i.err = errors.New("the issuer " + i.Issuer + " can't be reached; the log says why")
 		}
@@ -97,8 +135,10 @@ func (i *issuer) authenticate(ctx context.Context, token string) (caller, error)
 	case err == nil:
 	case ctx.Err() != nil:
 		return caller{}, ctx.Err()
-	case strings.Contains(err.Error(), "fetching keys"): // the error has no type
-		i.log.Warn("the keys of api.oidc's issuer can't be had", zap.String("issuer", i.Issuer), zap.Error(err))
+	case strings.HasPrefix(err.Error(), noKeys):
+		i.warned.Do(func() {
+			i.log.Warn("the keys of api.oidc's issuer can't be had", zap.String("issuer", i.Issuer), zap.String("error", short(err.Error(), 200)))
+		})
 		return caller{}, errors.New("the keys of the issuer " + i.Issuer + " can't be had; the log says why")
 	default:
 		if expired, ok := errors.AsType[*oidc.TokenExpiredError](err); ok {
@@ -124,8 +164,9 @@ func (i *issuer) wanted() string {
 	return fmt.Sprintf("its claim %s must have %s or %s in it", i.RoleClaim, i.ReadRole, i.WriteRole)
 }
 
-// rolesIn returns the roles in a claim: a list, or a text with spaces. The claim's
-// name is a key (some are URLs), or else a path of keys with dots.
+// rolesIn returns the roles in a claim: a list, or a text with spaces, OAuth's
+// separator, and no other white space. The claim's name is a key (some are URLs), or
+// else a path of keys with dots.
 func rolesIn(claims map[string]any, claim string) []string {
 	value, ok := claims[claim]
 	if first, rest, nested := strings.Cut(claim, "."); !ok && nested {
@@ -134,7 +175,7 @@ func rolesIn(claims map[string]any, claim string) []string {
 	}
 	switch v := value.(type) {
 	case string:
-		return strings.Fields(v)
+		return strings.Split(v, " ")
 	case []any:
 		roles := make([]string, 0, len(v))
 		for _, one := range v {
@@ -147,16 +188,11 @@ func rolesIn(claims map[string]any, claim string) []string {
 	return nil
 }
 
-// short returns a text from outside without control characters, cut to a length.
+// short returns a text from outside, at most so many characters of it.
 func short(s string, most int) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
+	s = untrusted.Text(s)
+	if all := []rune(s); len(all) > most {
+		s = string(all[:most]) + "…"
 	}
 	return s
 }

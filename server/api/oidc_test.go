@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -9,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -37,6 +39,9 @@ type identityProvider struct {
 	mu       sync.Mutex
 	server   oidctest.Server
 	down     string         // a path that answers 500
+	endless  string         // a path whose answer has no end, up to 256 MiB
+	encoding string         // of that
+	written  int            // of that
 	requests map[string]int // by path
 }
 
@@ -59,6 +64,20 @@ func (p *identityProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.requests[r.URL.Path]++
 	if p.down == r.URL.Path {
 		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	if p.endless == r.URL.Path {
+		if p.encoding != "" {
+			w.Header().Set("Content-Encoding", p.encoding)
+		}
+		spaces := bytes.Repeat([]byte(" "), 64<<10)
+		for p.written < 256<<20 {
+			n, err := w.Write(spaces)
+			p.written += n
+			if err != nil {
+				return
+			}
+		}
 		return
 	}
 	p.server.ServeHTTP(w, r)
@@ -142,26 +161,28 @@ func TestOIDC(t *testing.T) {
 		get, post int
 		says      string
 	}{
-		"write":               {good, 200, 201, ""},
-		"read":                {p.token(map[string]any{"roles": []string{"x", "twinegress.read"}}), 200, 403, "may read and not change"},
-		"role as text":        {p.token(map[string]any{"roles": "x twinegress.write"}), 200, 201, ""},
-		"one audience":        {p.token(map[string]any{"aud": "twinegress"}), 200, 201, ""},
-		"no role":             {p.token(map[string]any{"roles": nil}), 403, 403, "claim roles must have twinegress.read or twinegress.write"},
-		"another role":        {p.token(map[string]any{"roles": []any{"admin", 5}}), 403, 403, "gives no role"},
-		"expired":             {p.token(map[string]any{"exp": time.Now().Add(-time.Second).Unix()}), 401, 401, "expired at"},
-		"no expiry":           {p.token(map[string]any{"exp": nil}), 401, 401, "expired at"},
-		"not yet":             {p.token(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}), 401, 401, "before the nbf"},
-		"wrong audience":      {p.token(map[string]any{"aud": "other"}), 401, 401, "expected audience"},
-		"no audience":         {p.token(map[string]any{"aud": nil}), 401, 401, "expected audience"},
-		"wrong issuer":        {p.token(map[string]any{"iss": "https://evil.example.com"}), 401, 401, "different provider"},
-		"alg none":            {unsigned, 401, 401, "the token is refused"},
-		"HS256 confusion":     {confused, 401, 401, "the token is refused"},
-		"claims changed":      {forged, 401, 401, "failed to verify"},
-		"another's key":       {sign(t, oidc.RS256, other, "one", p.claims(nil)), 401, 401, "failed to verify"},
-		"unknown key":         {sign(t, oidc.RS256, other, "two", p.claims(nil)), 401, 401, "failed to verify"},
-		"another kind of key": {sign(t, oidc.ES256, ec, "one", p.claims(nil)), 401, 401, "failed to verify"},
-		"no JWT":              {"a.b.c", 401, 401, "the token is refused"},
-		"one of ours":         {writer, 200, 201, ""},
+		"write":                    {good, 200, 201, ""},
+		"read":                     {p.token(map[string]any{"roles": []string{"x", "twinegress.read"}}), 200, 403, "may read and not change"},
+		"role as text":             {p.token(map[string]any{"roles": "x twinegress.write"}), 200, 201, ""},
+		"one audience":             {p.token(map[string]any{"aud": "twinegress"}), 200, 201, ""},
+		"no role":                  {p.token(map[string]any{"roles": nil}), 403, 403, "claim roles must have twinegress.read or twinegress.write"},
+		"another role":             {p.token(map[string]any{"roles": []any{"admin", 5}}), 403, 403, "gives no role"},
+		"expired":                  {p.token(map[string]any{"exp": time.Now().Add(-time.Second).Unix()}), 401, 401, "expired at"},
+		"no expiry":                {p.token(map[string]any{"exp": nil}), 401, 401, "expired at"},
+		"not yet":                  {p.token(map[string]any{"nbf": time.Now().Add(time.Hour).Unix()}), 401, 401, "before the nbf"},
+		"wrong audience":           {p.token(map[string]any{"aud": "other"}), 401, 401, "expected audience"},
+		"no audience":              {p.token(map[string]any{"aud": nil}), 401, 401, "expected audience"},
+		"wrong issuer":             {p.token(map[string]any{"iss": "https://evil.example.com"}), 401, 401, "different provider"},
+		"alg none":                 {unsigned, 401, 401, "the token is refused"},
+		"HS256 confusion":          {confused, 401, 401, "the token is refused"},
+		"claims changed":           {forged, 401, 401, "failed to verify"},
+		"another's key":            {sign(t, oidc.RS256, other, "one", p.claims(nil)), 401, 401, "failed to verify"},
+		"unknown key":              {sign(t, oidc.RS256, other, "two", p.claims(nil)), 401, 401, "failed to verify"},
+		"another kind of key":      {sign(t, oidc.ES256, ec, "one", p.claims(nil)), 401, 401, "failed to verify"},
+		"no JWT":                   {"a.b.c", 401, 401, "the token is refused"},
+		"roles with another space": {p.token(map[string]any{"roles": "twinegress.write\u00a0x"}), 403, 403, "gives no role"},
+		"roles with a tab":         {p.token(map[string]any{"roles": "twinegress.write\tx"}), 403, 403, "gives no role"},
+		"one of ours":              {writer, 200, 201, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := p.env()
@@ -192,7 +213,7 @@ func TestOIDCNamesAndNestedRoles(t *testing.T) {
 		t.Fatal(w.Body)
 	}
 	who, _ := r.logs.FilterMessage("endpoint created").All()[0].ContextMap()["who"].(string)
-	if want := "oidc:7d3e (ann" + strings.Repeat("x", 125) + "…)"; who != want {
+	if want := `oidc:7d3e (ann\u000a` + strings.Repeat("x", 119) + "…)"; who != want {
 		t.Errorf("who %q, want %q", who, want)
 	}
 	if got := rolesIn(map[string]any{"https://a.b/roles": []any{"x"}}, "https://a.b/roles"); len(got) != 1 {
@@ -290,11 +311,77 @@ func TestOIDCUnreachable(t *testing.T) {
 	}
 	p.fail(keysPath)
 	r = p.env()
-	if w := get(p.token(nil)); w.Code != 503 {
-		t.Errorf("keys: %d %s", w.Code, w.Body)
+	for range guessBurst + 5 {
+		if w := get(p.token(nil)); w.Code != 503 {
+			t.Fatalf("keys: %d %s", w.Code, w.Body)
+		}
+	}
+	if n := r.logs.FilterMessageSnippet("keys of api.oidc's issuer").Len(); n != 1 {
+		t.Errorf("%d lines, want 1 in %v", n, retryAfter)
 	}
 	p.fail("")
 	if w := get(p.token(nil)); w.Code != 200 {
 		t.Errorf("back: %d %s", w.Code, w.Body)
+	}
+}
+
+// What a token says decides nothing: one that says what the library says of an issuer
+// without keys is a guess like any other.
+func TestOIDCWordsOfATokenDecideNothing(t *testing.T) {
+	p := newIdentityProvider(t)
+	encode := base64.RawURLEncoding.EncodeToString
+	for _, words := range []string{"fetching keys", noKeys, "oidc: " + noKeys, noKeys + strings.Repeat("x", 30<<10), "\x1b[2J"} {
+		text, err := json.Marshal(words)
+		storetest.Must(t, err)
+		for name, header := range map[string]string{
+			"alg": `{"alg":` + string(text) + `}`, "kid": `{"alg":"RS256","kid":` + string(text) + `}`,
+			"typ": `{"alg":"RS256","typ":` + string(text) + `}`, "crit": `{"alg":"RS256","crit":[` + string(text) + `]}`, "header": words,
+		} {
+			r := p.env()
+			r.do(call{method: "GET", path: Base + "/status", token: p.token(nil)}) // the keys are known
+			token := encode([]byte(header)) + "." + encode(text) + "." + encode([]byte("x"))
+			var w *httptest.ResponseRecorder
+			for range guessBurst {
+				if w = r.do(call{method: "GET", path: Base + "/status", token: token}); w.Code != 401 || w.Body.Len() > 4<<10 || strings.Contains(w.Body.String(), "\x1b") {
+					t.Errorf("%s: %.20q: %d, %d bytes: %.200s", name, words, w.Code, w.Body.Len(), w.Body)
+				}
+			}
+			if w = r.do(call{method: "GET", path: Base + "/status", token: token}); w.Code != 429 {
+				t.Errorf("%s: %.20q: %d after %d guesses", name, words, w.Code, guessBurst)
+			}
+			for _, line := range r.logs.FilterMessageSnippet("issuer").All() {
+				t.Errorf("%s: %.20q: the log says %s", name, words, line.Message)
+			}
+		}
+	}
+}
+
+// Of an issuer's reply no more is read than a reply can have.
+func TestOIDCRepliesAreBounded(t *testing.T) {
+	for _, path := range []string{discoveryPath, keysPath} {
+		for kind, header := range map[string]string{"plain": "", "packed": "gzip"} {
+			p := newIdentityProvider(t)
+			p.endless, p.encoding = path, header
+			r := p.env()
+			w := r.do(call{method: "GET", path: Base + "/status", token: p.token(nil)})
+			if w.Code != 503 {
+				t.Errorf("%s, %s: %d %s", path, kind, w.Code, w.Body)
+			}
+			p.mu.Lock()
+			// What the sockets hold was written, and not read.
+			if p.written < maxIssuerReply || p.written > maxIssuerReply+16<<20 {
+				t.Errorf("%s, %s: %d bytes were written", path, kind, p.written)
+			}
+			p.mu.Unlock()
+		}
+	}
+}
+
+func TestBoundedBody(t *testing.T) {
+	for size, ok := range map[int]bool{0: true, maxIssuerReply - 1: true, maxIssuerReply: true, maxIssuerReply + 1: false, 3 * maxIssuerReply: false} {
+		body := &boundedBody{io.NopCloser(strings.NewReader(strings.Repeat("x", size))), maxIssuerReply}
+		if b, err := io.ReadAll(body); (err == nil) != ok || ok && len(b) != size || len(b) > maxIssuerReply {
+			t.Errorf("%d: %d bytes, %v", size, len(b), err)
+		}
 	}
 }
