@@ -139,18 +139,22 @@ func (s *Store) putInForce(r *reader) {
 	newer := decodeAll(r.last, s.o)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.reset || s.table == nil {
+	first := s.table == nil
+	if r.reset || first {
 		s.table = make(table)
 	}
-	for _, problem := range s.table.apply(newer) {
+	for _, problem := range firstOf(s.table.apply(newer)) {
 		s.o.Logger.Error("a record of the endpoints topic can't be read: the endpoint stays as it was, if there was one",
 			zap.String("topic", s.o.Topic), zap.String("problem", problem))
 	}
 	if len(newer) > 0 || r.reset { // not only markers
 		set, conflicts := s.table.set()
-		for _, conflict := range conflicts {
+		for _, conflict := range firstOf(conflicts) {
 			s.o.Logger.Error("an endpoint in the topic is not in force: it can't be beside another; delete the other, or take this one's record out by hand",
 				zap.String("topic", s.o.Topic), zap.String("problem", conflict))
+		}
+		if !first {
+			s.audit(s.live.Current(), set, r.last)
 		}
 		s.live.Put(set)
 		close(s.changed)

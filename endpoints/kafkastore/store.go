@@ -59,6 +59,7 @@ type Store struct {
 	live     endpoints.Live
 	requests chan *request // to the writer, which Watch runs
 	ended    chan struct{} // closed when Watch ends
+	auditLog *zap.Logger
 
 	mu       sync.Mutex
 	table    table
@@ -75,7 +76,8 @@ var _ endpoints.Store = (*Store)(nil)
 func New(o Options) *Store {
 	return &Store{
 		o: o, requests: make(chan *request), ended: make(chan struct{}),
-		moved: make(chan struct{}), changed: make(chan struct{}), expected: make(map[string]bool),
+		auditLog: o.Logger.Named("endpoints").Named("audit"), // by its last name it passes every --log-level
+		moved:    make(chan struct{}), changed: make(chan struct{}), expected: make(map[string]bool),
 	}
 }
 

@@ -68,9 +68,17 @@ func decode(r *kgo.Record, o Options) entry {
 	if e.ID != string(r.Key) {
 		return entry{problem: errors.New("it holds another endpoint than its key says")}
 	}
+	if box.Plain() {
+		return entry{problem: errClear}
+	}
 	created, _ := time.Parse(time.RFC3339Nano, header(r, createdHeader)) // zero, hence the oldest, in a record written by hand
-	return entry{endpoint: e, good: true, created: created, stale: box.Older() || box.Plain()}
+	return entry{endpoint: e, good: true, created: created, stale: box.Older()}
 }
+
+// errClear is the problem of a record with a secret in the clear. No copy writes one,
+// and everybody who may read the topic could read it: whoever wrote it is to use the
+// API, or has no key of the ring.
+var errClear = errors.New("a connection string or a key in it is in the clear, and in the topic they must be encrypted: create the endpoint through the API, and replace the key")
 
 func header(r *kgo.Record, key string) string {
 	for _, h := range r.Headers {
@@ -127,6 +135,9 @@ func (t table) set() (set []endpoints.Endpoint, conflicts []string) {
 	for _, e := range inOrder {
 		takesDevices := slices.Contains(e.endpoint.EventTypes, endpoints.DeviceMessage)
 		switch {
+		case len(set) == endpoints.MaxEndpoints:
+			conflicts = append(conflicts, fmt.Sprintf("%s: there are %d older ones, and no more are possible", e.endpoint.ID, len(set)))
+			continue
 		case takesDevices && device:
 			conflicts = append(conflicts, e.endpoint.ID+": only one endpoint may take DeviceMessage, and an older one does")
 			continue
