@@ -9,6 +9,7 @@ import (
 	"twinegress/internal/event"
 	"twinegress/internal/metrics"
 	"twinegress/sinks"
+	"twinegress/sinks/deadletter"
 )
 
 // Descriptions of all metrics. Every label is bounded: endpoint ids, our own
@@ -21,6 +22,8 @@ var (
 	descUnrouted = desc("events_unrouted_total", "Events that no endpoint takes, by its event types and its filter.")
 	descRejected = desc("events_rejected_total", "Records or array elements set aside in the dead-letter topic before routing.", "reason")
 	descWaiting  = desc("dead_letters_waiting", "Dead letters that are not stored yet; their partitions can't commit past them.")
+	descCut      = desc("dead_letters_cut_total", "Dead letters that are stored in part only, since the topic refuses the whole.")
+	descGivenUp  = desc("dead_letters_given_up_total", "Dead letters that can't be stored in any form, by why: what they were for is lost.", "reason")
 
 	descRouted    = desc("endpoint_routed_events_total", "Events routed to the endpoint.", "endpoint", "endpoint_type")
 	descOutcomes  = desc("endpoint_events_total", "Outcomes: delivered, or dropped with a reason.", "endpoint", "endpoint_type", "outcome", "reason")
@@ -43,7 +46,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe is prometheus.Collector's.
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descRecords, descLag, descInFlight, descEvents, descUnrouted, descRejected, descWaiting,
+		descRecords, descLag, descInFlight, descEvents, descUnrouted, descRejected, descWaiting, descCut, descGivenUp,
 		descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
 		ch <- d
@@ -70,7 +73,12 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range inputReasons {
 		counter(descRejected, float64(p.counts.rejected[r].Load()), r.String())
 	}
-	gauge(descWaiting, float64(p.options.DeadLetters.Waiting()))
+	letters := p.options.DeadLetters.Status()
+	gauge(descWaiting, float64(letters.Waiting))
+	counter(descCut, float64(letters.Cut))
+	for _, r := range deadletter.GivenUpReasons {
+		counter(descGivenUp, float64(letters.GivenUp[r]), r.String())
+	}
 
 	snaps, byType := p.snapshots()
 	for _, snap := range snaps {

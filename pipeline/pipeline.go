@@ -201,11 +201,9 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job, senders []*sinks.Sender) {
 
 	err := j.fanout.Enqueue(p.enqueueCtx, c, senders)
 	for i := range c.Rejected {
-		r := &c.Rejected[i]
-		p.counts.rejected[r.Reason].Add(1)
-		c.Hold(1)
-		p.options.DeadLetters.Put(&r.Event, r.Reason, r.Detail, "")
+		p.counts.rejected[c.Rejected[i].Reason].Add(1)
 	}
+	p.options.DeadLetters.PutRejected(c.Rejected)
 	j.reset()
 	p.jobs.Put(j)
 	if err == nil {

@@ -7,6 +7,7 @@ import (
 
 	"twinegress/internal/event"
 	"twinegress/sinks"
+	"twinegress/sinks/deadletter"
 )
 
 // Status is the state of this copy, as `GET …/status` shows it. Counts are
@@ -27,6 +28,16 @@ type IngestStatus struct {
 	Rejected   map[string]uint64 `json:"rejected" doc:"set aside in the dead-letter topic, by reason"`
 	Lag        int64             `json:"lag" doc:"offsets that are not committed yet, up to the end of this copy's partitions"`
 	Partitions []int32           `json:"partitions"`
+	Letters    LetterStatus      `json:"deadLetters"`
+}
+
+// LetterStatus is what became of the dead letters. Every record and event that was
+// set aside is in the dead-letter topic, waits, or was given up.
+type LetterStatus struct {
+	Waiting   int64             `json:"waiting" doc:"not stored yet: their partitions can't commit past them"`
+	Cut       uint64            `json:"cut" doc:"stored in part only, since the topic refuses the whole"`
+	GivenUp   map[string]uint64 `json:"givenUp" doc:"can't be stored in any form, by why: what they were for is lost"`
+	LastError string            `json:"lastError" doc:"of the last letter that was refused"`
 }
 
 // EndpointStatus is one endpoint. At any moment
@@ -74,7 +85,7 @@ func (p *Pipeline) Ingest() IngestStatus {
 	source := p.options.Source.Status()
 	in := IngestStatus{
 		Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
-		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64),
+		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64), Letters: p.letters(),
 	}
 	for t := range p.counts.events {
 		in.Events += p.counts.events[t].Load()
@@ -83,6 +94,15 @@ func (p *Pipeline) Ingest() IngestStatus {
 		in.Rejected[r.String()] = p.counts.rejected[r].Load()
 	}
 	return in
+}
+
+func (p *Pipeline) letters() LetterStatus {
+	s := p.options.DeadLetters.Status()
+	l := LetterStatus{Waiting: s.Waiting, Cut: s.Cut, LastError: s.LastError, GivenUp: make(map[string]uint64)}
+	for _, r := range deadletter.GivenUpReasons {
+		l.GivenUp[r.String()] = s.GivenUp[r]
+	}
+	return l
 }
 
 func statusOf(snap sinks.Snapshot) EndpointStatus {

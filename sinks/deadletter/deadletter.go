@@ -1,130 +1,142 @@
 // Package deadletter stores events that are set aside in a Kafka topic, their
-// bytes intact.
+// bytes intact:
+//
+//	Put         queues a letter, and never blocks
+//	produce     puts letters in batches, in order
+//	storeAlone  stores one that is too large for a batch, or was refused in one:
+//	            by itself, and with less of it if it is refused there too
+//	tryAgain    produces again, every second, what was refused for now
+//
+// A letter that can never be stored is given up: counted, logged, and settled.
+// Which refusals are for good is a table: refusals.
 package deadletter
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
-	"twinegress/internal/event"
+	"twinegress/internal/untrusted"
 )
 
 const (
-	// headroom is the room in the dead-letter topic beyond the largest record of
-	// the ingest topics: for our headers, and the batch's own frame.
-	headroom = 64 << 10
-	// defaultMaxBytes is Kafka's own default of max.message.bytes.
-	defaultMaxBytes = 1048588
 	// maxRequestBytes is a broker's default limit for one request
 	// (socket.request.max.bytes), less room for the request's frame.
 	maxRequestBytes = 100<<20 - 64<<10
+	// maxWhole is the largest letter that is stored whole in a topic whose limit
+	// is lower. Compressed it may still fit, as its record did in the ingest
+	// topic; but it is copied once for its batch, and memory has a bound.
+	maxWhole = 32 << 20
+	// minBatch is the smallest batch that the client is made for.
+	minBatch = 512
+	// aloneTimeout is how long a letter that is in no batch is tried before the
+	// next one of its kind has its turn.
+	aloneTimeout = 30 * time.Second
 	// retryDelay is the pause before a refused dead letter is tried again.
 	retryDelay = time.Second
 	// maxBuffered bounds the letters in the client, where one costs about a
 	// kilobyte; in our own queue, which is bounded otherwise, a tenth of that. It
 	// is far more than it takes to keep a broker busy.
 	maxBuffered = 10_000
-	// detailLimit bounds a codec's or a service's text in the headers, in bytes.
-	detailLimit = 1000
 )
 
 // Topic is the dead-letter topic. Its methods may be called by several goroutines.
+// Many fields: it is three goroutines with the queues between them.
 type Topic struct {
-	name   string
-	client *kgo.Client
-	large  *kgo.Client // for letters over the topic's limit, one by one
-	log    *zap.Logger
+	name      string
+	batch     int         // bytes of a batch
+	inBatches *kgo.Client // its batches
+	oneByOne  *kgo.Client // for letters that are to be in no batch
+	log       *zap.Logger
+	losses    *zap.Logger // see logLosses
 
 	ctx     context.Context
 	cancel  context.CancelFunc
-	closing chan struct{} // closed when nothing is Put any more
-	queued  queue         // not with the client yet
-	writer  sync.WaitGroup
-	refused queue
-	retrier sync.WaitGroup
-	waiting atomic.Int64 // dead letters that are not stored yet
+	closing chan struct{}  // closed when nothing is Put any more
+	flushed chan struct{}  // closed when inBatches has no letter any more
+	queued  queue          // not with a client yet
+	large   queue          // for oneByOne
+	refused queue          // for now
+	writer  sync.WaitGroup // who takes from queued
+	singles sync.WaitGroup // from large
+	retrier sync.WaitGroup // from refused
+
+	lastText atomic.Pointer[text]
+	outage   outage
+	counts   counts
 }
 
-// queue holds letters in order, without a bound of its own.
-type queue struct {
-	ready chan struct{} // has room for one: there are letters
-
-	mu      sync.Mutex
-	letters []letter
-}
-
-func newQueue() queue { return queue{ready: make(chan struct{}, 1)} }
-
-func (q *queue) push(l letter) {
-	q.mu.Lock()
-	q.letters = append(q.letters, l)
-	q.mu.Unlock()
-	select {
-	case q.ready <- struct{}{}:
-	default: // the signal is there already
-	}
-}
-
-func (q *queue) drain() (letters []letter) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	letters, q.letters = q.letters, nil
-	return letters
-}
+// errLarge is this process's own refusal.
+var errLarge = fmt.Errorf("larger than %d bytes, and than the topic's limit: %w", maxWhole, kerr.MessageTooLarge)
 
 // Open connects, creates the topic if it is missing, and reads its limit for a
 // record. connect are the options for the brokers.
 func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo.Opt, log *zap.Logger) (*Topic, error) {
-	maxBytes, err := prepare(ctx, name, ingestTopics, connect, log)
+	found, err := prepare(ctx, name, ingestTopics, connect, log)
 	if err != nil {
 		return nil, err
 	}
-	producer := func(batchBytes int32) (*kgo.Client, error) {
-		client, err := kgo.NewClient(append([]kgo.Opt{
-			kgo.DefaultProduceTopic(name),
-			kgo.RequiredAcks(kgo.AllISRAcks()),
-			kgo.ProducerBatchMaxBytes(batchBytes),
-			kgo.ProducerLinger(0),
-			kgo.MaxBufferedRecords(maxBuffered),
-			kgo.RecordPartitioner(bySource),
-			kgo.RecordRetries(10), // then the promise gets the error, which is logged
-		}, connect...)...)
-		if err != nil {
-			return nil, fmt.Errorf("dead-letter producer: %w", err)
-		}
-		return client, nil
-	}
+	options := append([]kgo.Opt{
+		kgo.DefaultProduceTopic(name),
+		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerLinger(0),
+		kgo.RecordPartitioner(bySource),
+		// Who is missing, or moved, is asked for again sooner than in 5 s: letters
+		// wait meanwhile.
+		kgo.MetadataMinAge(time.Second),
+		kgo.UnknownTopicRetries(1),
+	}, connect...)
 	// A batch of several letters must not be refused for a size that none of them
-	// has alone, so batches stay below the topic's limit. A letter over it is
-	// still tried, alone: the limit may be raised meanwhile.
-	client, err := producer(min(maxBytes, maxRequestBytes))
-	if err != nil {
-		return nil, err
+	// has alone, so batches stay below the topic's limit before they are packed.
+	// The client's snappy is good enough for them, and costs least.
+	batch := max(minBatch, min(found.maxBytes, maxRequestBytes))
+	many := append([]kgo.Opt{
+		kgo.ProducerBatchMaxBytes(batch),
+		kgo.MaxBufferedRecords(maxBuffered),
+		kgo.RecordRetries(10), // then the promise gets the error, which is logged
+	}, options...)
+	if !found.idempotent {
+		many = append(many, kgo.DisableIdempotentWrite(), kgo.MaxProduceRequestsInflightPerBroker(1)) // more would not keep the order
 	}
-	large, err := producer(maxRequestBytes)
+	inBatches, err := kgo.NewClient(many...)
 	if err != nil {
-		client.Close()
-		return nil, err
+		return nil, fmt.Errorf("dead-letter producer: %w", err)
+	}
+	packer, err := newPacker()
+	if err != nil {
+		inBatches.Close()
+		return nil, fmt.Errorf("dead-letter producer: %w", err)
+	}
+	oneByOne, err := kgo.NewClient(append([]kgo.Opt{
+		kgo.ProducerBatchMaxBytes(maxRequestBytes),
+		kgo.WithCompressor(packer),
+		// One that hangs holds up the others of its kind for so long at most. That
+		// takes a producer without a sequence, which must not have gaps.
+		kgo.RecordDeliveryTimeout(aloneTimeout),
+		kgo.DisableIdempotentWrite(),
+	}, options...)...)
+	if err != nil {
+		inBatches.Close()
+		return nil, fmt.Errorf("dead-letter producer: %w", err)
 	}
 	t := &Topic{
-		name: name, client: client, large: large, log: log,
-		closing: make(chan struct{}), queued: newQueue(), refused: newQueue(),
+		name: name, inBatches: inBatches, oneByOne: oneByOne, batch: int(batch),
+		log: log, losses: logLosses(log), outage: outage{patience: patience},
+		closing: make(chan struct{}), flushed: make(chan struct{}),
+		queued: newQueue(), large: newQueue(), refused: newQueue(),
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.writer.Go(t.write)
-	t.retrier.Go(t.retryRefused)
+	t.writer.Go(func() { t.queued.each(t.ctx, t.closing, t.produce) })
+	t.singles.Go(func() { t.large.each(t.ctx, t.flushed, t.storeAlone) })
+	t.retrier.Go(t.tryAgain)
 	return t, nil
 }
 
@@ -135,166 +147,82 @@ var bySource = kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int
 	return func(r *kgo.Record, n int) int { return int(r.Partition) % n }
 })
 
-// prepare creates the topic if it is missing and returns its max.message.bytes.
-func prepare(ctx context.Context, name string, ingestTopics []string, connect []kgo.Opt, log *zap.Logger) (int32, error) {
-	// The client's context ends a wait for brokers that don't answer; a request's
-	// context does not.
-	client, err := kgo.NewClient(append([]kgo.Opt{kgo.WithContext(ctx)}, connect...)...)
-	if err != nil {
-		return 0, fmt.Errorf("dead-letter topic: %w", err)
-	}
-	defer client.Close()
-	if err := client.Ping(ctx); err != nil { // this is the first request to them
-		return 0, fmt.Errorf("no Kafka broker answers (check ingest.brokers, ingest.tls and ingest.sasl): %w", err)
-	}
-	admin := kadm.NewClient(client)
-
-	want := int32(defaultMaxBytes)
-	for _, topic := range ingestTopics {
-		if n, ok := maxMessageBytes(ctx, admin, topic); ok {
-			want = max(want, n)
-		}
-	}
-	want = min(want, math.MaxInt32-headroom) + headroom
-	value := strconv.Itoa(int(want))
-	response, err := admin.CreateTopic(ctx, -1, -1, map[string]*string{"max.message.bytes": &value}, name)
-	if err == nil {
-		err = response.Err
-	}
-	switch {
-	case err == nil:
-		log.Info("created the dead-letter topic", zap.String("topic", name), zap.Int32("max.message.bytes", want))
-		return want, nil
-	case errors.Is(err, kerr.TopicAlreadyExists):
-		if n, ok := maxMessageBytes(ctx, admin, name); ok {
-			if n < want {
-				log.Warn("the dead-letter topic takes smaller records than the ingest topic: a large one could not be set aside, and its partition would wait",
-					zap.String("topic", name), zap.Int32("max.message.bytes", n), zap.Int32("wanted", want))
-			}
-			return n, nil
-		}
-		return want, nil
-	default:
-		return 0, fmt.Errorf("can't create the dead-letter topic %s (create it yourself, or allow it): %w", name, err)
-	}
-}
-
-func maxMessageBytes(ctx context.Context, admin *kadm.Client, topic string) (int32, bool) {
-	configs, err := admin.DescribeTopicConfigs(ctx, topic)
-	if err != nil {
-		return 0, false
-	}
-	config, err := configs.On(topic, nil)
-	if err != nil || config.Err != nil {
-		return 0, false
-	}
-	for _, c := range config.Configs {
-		if c.Key == "max.message.bytes" && c.Value != nil {
-			n, err := strconv.ParseInt(*c.Value, 10, 32)
-			return int32(n), err == nil
-		}
-	}
-	return 0, false
-}
-
-// Put implements sinks.DeadLetters: it takes over one count of the event's chunk
-// and settles it when the letter is stored on all in-sync replicas. Until then
-// the letter is tried again, and an error logged each time; its bytes are the
-// chunk's.
-//
-// Put never blocks: lanes and the dispatcher call it. The queue is bounded by
-// what may be in flight, since every letter in it holds a chunk: where the
-// topic is slower than events are dropped, polling waits in the end.
-func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
-	if len(detail) > detailLimit {
-		detail = strings.ToValidUTF8(detail[:detailLimit], "") + "…" // not half a character
-	}
-	t.waiting.Add(1)
-	t.queued.push(letter{event: ev, reason: reason, detail: detail, endpoint: endpointID, time: time.Now()})
-}
-
-// letter is a dead letter that is not stored yet. It is small, and made a record
-// only when it is produced.
-type letter struct {
-	event    *event.Event
-	reason   event.Reason
-	detail   string
-	endpoint string
-	time     time.Time
-	err      error // of the last try
-}
-
-// record returns the letter as it is stored. Our headers come first, `time` the
-// last of them; the source record's own are behind it.
-func (l *letter) record() *kgo.Record {
-	ev, c, r := l.event, l.event.Chunk, l.event.Record
-	headers := make([]kgo.RecordHeader, 0, 8+len(r.Headers))
-	headers = append(headers,
-		header("reason", l.reason.String()),
-		header("detail", l.detail),
-		header("topic", c.Topic),
-		header("partition", strconv.Itoa(int(c.Partition))),
-		header("offset", strconv.FormatInt(r.Offset, 10)),
-	)
-	if ev.Index != event.NoIndex {
-		headers = append(headers, header("index", strconv.Itoa(int(ev.Index))))
-	}
-	if l.endpoint != "" {
-		headers = append(headers, header("endpoint", l.endpoint))
-	}
-	headers = append(headers, header("time", l.time.UTC().Format(time.RFC3339Nano)))
-	for _, h := range r.Headers {
-		headers = append(headers, kgo.RecordHeader{Key: h.Key, Value: h.Value})
-	}
-	return &kgo.Record{Partition: c.Partition, Key: r.Key, Value: ev.Body, Headers: headers}
-}
-
-func header(key, value string) kgo.RecordHeader {
-	return kgo.RecordHeader{Key: key, Value: []byte(value)}
-}
-
-// write produces queued letters, in order, until Close and until the queue is
-// empty.
-func (t *Topic) write() {
-	for {
-		letters := t.queued.drain()
-		if len(letters) == 0 {
-			select {
-			case <-t.queued.ready:
-				continue
-			case <-t.closing:
-			case <-t.ctx.Done():
-			}
-			if letters = t.queued.drain(); len(letters) == 0 {
-				return
-			}
-		}
-		for _, l := range letters {
-			t.produce(l)
-		}
-	}
-}
-
 // produce blocks while the client has maxBuffered letters.
 func (t *Topic) produce(l letter) {
-	t.client.Produce(t.ctx, l.record(), func(_ *kgo.Record, err error) { t.done(l, err) })
+	if l.alone || l.size() > t.batch {
+		t.large.push(l)
+		return
+	}
+	t.inBatches.Produce(t.ctx, l.record(), func(_ *kgo.Record, err error) {
+		if err != nil && refusalOf(err).fault == ofLetter {
+			// Or of another letter in its batch.
+			l.alone, l.err = true, err
+			t.large.push(l)
+			return
+		}
+		t.done(l, err)
+	})
+}
+
+// storeAlone stores as much of a letter as the topic takes.
+func (t *Topic) storeAlone(l letter) {
+	l.alone = true
+	for {
+		var err error
+		if l.form == whole && l.size() > max(maxWhole, t.batch) {
+			err = errLarge
+		} else {
+			err = t.oneByOne.ProduceSync(t.ctx, l.record()).FirstErr()
+		}
+		why := refusalOf(err)
+		if err == nil || why.fault != ofLetter {
+			t.done(l, err)
+			return
+		}
+		l.err = err
+		if !l.shorten() {
+			t.giveUp(l, why)
+			return
+		}
+	}
 }
 
 // done settles a stored letter's chunk and queues a refused letter again. The
 // client has tried it for long by then: it may be stored behind younger ones.
 func (t *Topic) done(l letter, err error) {
 	if err == nil {
-		t.waiting.Add(-1)
-		l.event.Chunk.Settle(1)
+		t.outage.over()
+		if l.form != whole {
+			t.counts.cut.Add(1)
+			t.losses.Warn("a dead letter is stored in part only: the topic refuses the whole", l.fields(untrusted.Text(l.err.Error()))...)
+		}
+		t.settle(l)
 		return
 	}
 	l.err = err
+	if why := refusalOf(err); why.fault == ofTopic && t.outage.outlasts(time.Now()) {
+		t.giveUp(l, why)
+		return
+	}
 	t.refused.push(l)
 }
 
-// retryRefused tries refused letters again, all of them every retryDelay, until
+// giveUp settles a letter that can't be stored: its event is lost.
+func (t *Topic) giveUp(l letter, why refusal) {
+	t.counts.givenUp[why.reason].Add(1)
+	t.losses.Error("a dead letter can't be stored and is given up: what it was for is lost",
+		append(l.fields(t.counts.failed(l.err)), zap.Stringer("cause", why.reason), zap.String("needed", why.needed))...)
+	t.settle(l)
+}
+
+func (t *Topic) settle(l letter) {
+	t.counts.waiting.Add(-1)
+	l.event.Chunk.Settle(1)
+}
+
+// tryAgain tries refused letters again, all of them every retryDelay, until
 // Close. Then their chunks stay unsettled.
-func (t *Topic) retryRefused() {
+func (t *Topic) tryAgain() {
 	for {
 		select {
 		case <-t.refused.ready:
@@ -307,38 +235,50 @@ func (t *Topic) retryRefused() {
 			return
 		}
 		refused := t.refused.drain()
-		for i, l := range refused {
-			if i == 0 { // one line a round is enough
-				t.log.Error("dead letters can't be stored: their partitions wait until they can",
-					zap.String("topic", t.name), zap.Int("letters", len(refused)),
-					zap.String("source", l.event.Chunk.Topic), zap.Int32("partition", l.event.Chunk.Partition), zap.Error(l.err))
-			}
-			if errors.Is(l.err, kerr.MessageTooLarge) {
-				t.done(l, t.large.ProduceSync(t.ctx, l.record()).FirstErr())
-			} else {
-				t.produce(l)
-			}
+		if len(refused) == 0 {
+			continue
+		}
+		l := &refused[0]
+		t.log.Error("dead letters can't be stored: their partitions wait until they can", // one line a round is enough
+			append(l.fields(t.counts.failed(l.err)), zap.String("deadLetterTopic", t.name), zap.Int("letters", len(refused)), zap.String("needed", refusalOf(l.err).needed))...)
+		if slices.ContainsFunc(refused, func(l letter) bool { return errors.Is(l.err, kerr.UnknownTopicID) }) {
+			// The topic was made anew, which the clients don't believe by themselves.
+			t.inBatches.PurgeTopicsFromProducing(t.name)
+			t.oneByOne.PurgeTopicsFromProducing(t.name)
+		}
+		for i := range refused {
+			t.produce(refused[i])
 		}
 	}
 }
-
-// Waiting returns the number of dead letters that are not stored yet.
-func (t *Topic) Waiting() int64 { return t.waiting.Load() }
 
 // Close stores what it can within ctx. The offsets of the rest stay uncommitted.
 // Put must not be called after it.
 func (t *Topic) Close(ctx context.Context) error {
 	close(t.closing)
-	defer context.AfterFunc(ctx, t.cancel)() // else the writer may block in produce
+	stop := context.AfterFunc(ctx, t.cancel) // else the writer may block in produce
+	defer stop()
 	t.writer.Wait()
-	err := t.client.Flush(ctx)
+	err := t.inBatches.Flush(ctx)
+	close(t.flushed)
+	stored := make(chan struct{})
+	go func() {
+		t.singles.Wait()
+		close(stored)
+	}()
+	select {
+	case <-stored:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	t.cancel()
-	// The clients are closed before the wait for the retrier, whose request may
-	// never be answered: the context alone may not end it.
-	t.client.Close()
-	t.large.Close()
+	// The clients are closed before the wait for those who use them, whose request
+	// may never be answered: the context alone may not end it.
+	t.inBatches.Close()
+	t.oneByOne.Close()
+	<-stored
 	t.retrier.Wait()
-	if n := t.waiting.Load(); n > 0 {
+	if n := t.counts.waiting.Load(); n > 0 {
 		return errors.Join(err, fmt.Errorf("%d dead letters were not stored; their events come again after the restart", n))
 	}
 	return err

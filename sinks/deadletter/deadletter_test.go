@@ -21,6 +21,7 @@ import (
 	"twinegress/internal/blackhole"
 	"twinegress/internal/event"
 	"twinegress/internal/eventually"
+	"twinegress/internal/untrusted"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -149,7 +150,7 @@ func TestNoBrokerAnswers(t *testing.T) {
 func TestLetterIntact(t *testing.T) {
 	t.Parallel()
 	own := event.Header{Key: "own", Value: []byte{0xff, 0}}
-	long := strings.Repeat("x", detailLimit+500)
+	long := strings.Repeat("x", untrusted.MaxLength+500)
 	tests := map[string]struct {
 		key, value []byte
 		index      int32
@@ -162,7 +163,7 @@ func TestLetterIntact(t *testing.T) {
 		"a tombstone":              {nil, nil, event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
 		"an empty value":           {[]byte{}, []byte{}, event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
 		"of an array, an endpoint": {nil, []byte("{}"), 7, "id-1", "why", []event.Header{own, own}, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "index=7", "endpoint=id-1", "time", "own=\xff\x00", "own=\xff\x00"}},
-		"a long detail":            {nil, []byte("{}"), event.NoIndex, "", long, nil, []string{"reason=rejected", "detail=" + long[:detailLimit] + "…", "topic=twins", "partition=3", "offset=41", "time"}},
+		"a long detail":            {nil, []byte("{}"), event.NoIndex, "", long, nil, []string{"reason=rejected", "detail=" + long[:untrusted.MaxLength] + "…", "topic=twins", "partition=3", "offset=41", "time"}},
 	}
 	for title, test := range tests {
 		t.Run(title, func(t *testing.T) {
@@ -194,21 +195,26 @@ func TestLetterIntact(t *testing.T) {
 	}
 }
 
-// refusal makes a broker refuse records, until it is over.
-type refusal struct {
-	over  atomic.Bool
-	count atomic.Int32
+// refusing makes a broker refuse records, until it is over.
+type refusing struct {
+	over    atomic.Bool
+	left    atomic.Int32 // refusals until it is over, if it was set
+	over1MB bool         // only what is larger
+	count   atomic.Int32
 }
 
-func refuse(k *kfake.Cluster, with *kerr.Error) *refusal {
-	refused := new(refusal)
+func refuse(k *kfake.Cluster, with *kerr.Error) *refusing {
+	refused := new(refusing)
 	k.ControlKey(kmsg.Produce.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
 		k.KeepControl()
-		if refused.over.Load() {
+		r := request.(*kmsg.ProduceRequest)
+		if refused.over.Load() || refused.over1MB && len(r.Topics[0].Partitions[0].Records) < 1<<20 {
 			return nil, nil, false
 		}
 		refused.count.Add(1)
-		r := request.(*kmsg.ProduceRequest)
+		if refused.left.Add(-1) == 0 {
+			refused.over.Store(true)
+		}
 		response := r.ResponseKind().(*kmsg.ProduceResponse)
 		for _, t := range r.Topics {
 			topic := kmsg.NewProduceResponseTopic()
@@ -225,28 +231,32 @@ func refuse(k *kfake.Cluster, with *kerr.Error) *refusal {
 	return refused
 }
 
-// While the topic refuses a letter, its chunk is not settled; then the letter is
-// stored and the chunk settled, once.
+// While the topic refuses a letter for now, its chunk is not settled; then the
+// letter is stored and the chunk settled, once. Brokers are waited for however
+// long that takes.
 func TestRefusedLetterIsTriedAgain(t *testing.T) {
-	for _, with := range []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.MessageTooLarge, kerr.InvalidRecord} {
+	for _, with := range []*kerr.Error{kerr.TopicAuthorizationFailed, kerr.UnknownServerError} {
 		t.Run(with.Message, func(t *testing.T) {
 			t.Parallel()
 			k := cluster(t)
 			refused := refuse(k, with)
 			topic := open(t, k)
+			if with == kerr.UnknownServerError {
+				topic.outage.patience = 1
+			}
 			ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
 			topic.Put(ev, event.Undecodable, "why", "")
-			eventually.Holds(t, "it is refused twice", func() bool { return refused.count.Load() >= 2 })
-			if settled.Load() != 0 || topic.Waiting() != 1 {
-				t.Errorf("settled %d times, %d waiting, while it is refused", settled.Load(), topic.Waiting())
+			eventually.Holds(t, "it is refused three times", func() bool { return refused.count.Load() >= 3 })
+			if s := topic.Status(); settled.Load() != 0 || s.Waiting != 1 || !strings.HasPrefix(s.LastError, with.Message) {
+				t.Errorf("settled %d times, %+v, while it is refused", settled.Load(), s)
 			}
 			refused.over.Store(true)
 			eventually.Holds(t, "it is stored", func() bool { return settled.Load() > 0 })
 			if err := topic.Close(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if settled.Load() != 1 || topic.Waiting() != 0 {
-				t.Errorf("settled %d times, %d waiting", settled.Load(), topic.Waiting())
+			if s := topic.Status(); settled.Load() != 1 || s.Waiting != 0 || s.Cut != 0 || s.GivenUp != [event.NumReasons]uint64{} {
+				t.Errorf("settled %d times, %+v", settled.Load(), s)
 			}
 			if got := read(t, k, 1); len(got) != 1 || string(got[0].Value) != "v" {
 				t.Errorf("stored are %d letters", len(got))
@@ -255,49 +265,22 @@ func TestRefusedLetterIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A letter over the topic's limit waits for the limit to be raised; smaller ones
-// are stored meanwhile.
-func TestLetterLargerThanTheTopicTakes(t *testing.T) {
-	t.Parallel()
-	k := cluster(t)
-	if err := k.CreateTopic(name, 1, map[string]string{"max.message.bytes": "5000"}); err != nil {
-		t.Fatal(err)
-	}
-	topic := open(t, k)
-	large, largeSettled := newLetter(nil, make([]byte, 20_000), event.NoIndex)
-	small, smallSettled := newLetter(nil, []byte("v"), event.NoIndex)
-	topic.Put(large, event.TooLarge, "", "")
-	topic.Put(small, event.TooLarge, "", "")
-	eventually.Holds(t, "the small one is stored", func() bool { return smallSettled.Load() == 1 })
-	if largeSettled.Load() != 0 {
-		t.Error("the large one is settled")
-	}
-	raised := "50000"
-	if _, err := kadm.NewClient(newClient(t, k)).AlterTopicConfigs(t.Context(), []kadm.AlterConfig{{Name: "max.message.bytes", Value: &raised}}, name); err != nil {
-		t.Fatal(err)
-	}
-	eventually.Holds(t, "the large one is stored", func() bool { return largeSettled.Load() == 1 })
-	if got := read(t, k, 2); len(got[1].Value) != 20_000 {
-		t.Errorf("stored are %d bytes", len(got[1].Value))
-	}
-}
-
 // Close returns within its time how many letters are not stored, and settles
 // none of them. A broker that never answers a request must not keep the process
-// from stopping: not the writer, which waits for room in the client, nor the
-// retrier, which waits for its letter, nor the client itself.
+// from stopping: not the writer, which waits for room in the client, nor who
+// waits for a letter that is in no batch, nor the client itself.
 func TestCloseWithLettersWaiting(t *testing.T) {
 	tests := map[string]struct {
 		letters int
+		size    int
 		refused *kerr.Error
-		silent  bool // where letters are refused, only when they are with the retrier
+		silent  bool
 	}{
 		"refused":   {letters: 3, refused: kerr.TopicAuthorizationFailed},
-		"too large": {letters: 3, refused: kerr.MessageTooLarge},
 		"no leader": {letters: 3, refused: kerr.NotLeaderForPartition},
 		"no answer": {letters: 3, silent: true},
 		"no answer, more letters than a client has": {letters: maxBuffered + 100, silent: true},
-		"no answer to a large letter, tried again":  {letters: 1, refused: kerr.MessageTooLarge, silent: true},
+		"no answer to a letter in no batch":         {letters: 3, size: 2 << 20, silent: true},
 	}
 	for title, test := range tests {
 		t.Run(title, func(t *testing.T) {
@@ -310,16 +293,15 @@ func TestCloseWithLettersWaiting(t *testing.T) {
 			}
 			put := func(n int) (settled []*atomic.Int32) {
 				for range n {
-					ev, one := newLetter(nil, []byte("v"), event.NoIndex)
+					ev, one := newLetter(nil, make([]byte, max(1, test.size)), event.NoIndex)
 					settled = append(settled, one)
 					topic.Put(ev, event.Undecodable, "", "")
 				}
 				return settled
 			}
-			refused := new(refusal)
 			switch {
 			case test.refused != nil:
-				refused = refuse(k, test.refused)
+				refuse(k, test.refused)
 			case test.silent:
 				// With a first letter stored, the client knows the topic: what is
 				// in flight then is the letters, and not a question about it.
@@ -328,12 +310,6 @@ func TestCloseWithLettersWaiting(t *testing.T) {
 				network.Begin()
 			}
 			settled := put(test.letters)
-			if test.silent && test.refused != nil {
-				// The first refusal is the producer's, the second the retrier's:
-				// the third try is the one that is never answered.
-				eventually.Holds(t, "the retrier was refused", func() bool { return refused.count.Load() >= 2 })
-				network.Begin()
-			}
 			if test.silent {
 				eventually.Holds(t, "a reply is lost", func() bool { return network.Lost() > 0 })
 			}
