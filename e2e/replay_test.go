@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"bytes"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -335,4 +338,76 @@ func replayDoesNotOverflow(h *harness) {
 		h.T.Errorf("result %+v", result)
 	}
 	h.arrivedOnce(total, "hub")
+}
+
+// Of an array of many elements the letters don't repeat what belongs to all of
+// it, and yet each element is sent as it would have been the first time. What an
+// endpoint wouldn't get if it came today isn't sent, whoever wrote the letter.
+func replayOfArrays(h *harness) {
+	const elements = 30
+	h.SetEndpoints(h.Hub("SensorChange").With("filter", "AS_NUMBER($body.Value) < 1000"))
+	array := func() *kgo.Record {
+		var bodies [][]byte
+		for _, e := range h.Events(elements) {
+			bodies = append(bodies, e.Value)
+		}
+		return &kgo.Record{
+			Key:     bytes.Repeat([]byte("k"), 10_000),
+			Value:   slices.Concat([]byte("["), bytes.Join(bodies, []byte(",")), []byte("]")),
+			Headers: env.Headers("large", strings.Repeat("x", 100_000), "traceparent", "00-ab-cd-01"),
+		}
+	}
+	ids := h.drop([]*kgo.Record{array(), array()}, "hub")
+	if n := h.letters(); n != 2*elements {
+		h.T.Fatalf("%d letters", n)
+	}
+	size := 0
+	for _, l := range h.Records(h.DeadLetters, 2*elements) {
+		size += len(l.Key) + len(l.Value)
+		for _, header := range l.Headers {
+			size += len(header.Value)
+		}
+	}
+	if size > 20*120_000*2 {
+		h.T.Errorf("the letters have %d bytes", size)
+	}
+
+	made := func(value string, headers ...string) {
+		headers = append([]string{"reason", "backoff", "topic", h.Topic, "partition", "0", "offset", "9", "endpoint", ids["hub"]}, headers...)
+		h.Produce(&kgo.Record{Topic: h.DeadLetters, Value: []byte(value), Headers: env.Headers(append(headers, "time", "t")...)})
+	}
+	good := string(env.Event(0, 99))
+	made(strings.Replace(good, "SensorChange", "SpaceChange", 1))
+	made(strings.Replace(good, `"Value":"99"`, `"Value":"1000"`, 1))
+	made("["+good+","+good+"]", "index", "1")
+	made("[1,2,3]")
+	made("[]")
+	made(good, "cut", "headers")
+	made(good, "index", "3", "cut", "value")
+	made(good, "index", "4", "cut", "key,headers")
+
+	h.Repair("hub")
+	result := h.replayed()
+	want := replay.Skipped{Unrouted: 2, Unreadable: 3, Cut: 2}
+	if result.Delivered != 2*elements+1 || result.Skipped != want {
+		h.T.Errorf("result %+v", result)
+	}
+	arrived := make(map[string]string)
+	for _, m := range h.Services.Messages("hub") {
+		arrived[strings.TrimPrefix(m.MessageID, h.Topic+"/")] = string(m.Body)
+		if trace := m.Properties["traceparent"]; trace != "00-ab-cd-01" && m.MessageID != h.Topic+"/0/9/4" {
+			h.T.Errorf("%s: traceparent %v", m.MessageID, trace)
+		}
+	}
+	for offset := range 2 {
+		for i := range elements {
+			id := fmt.Sprintf("0/%d/%d", offset, i)
+			if want := string(env.Event(0, int64(offset*elements+i))); arrived[id] != want {
+				h.T.Errorf("%s is %q, want %q", id, arrived[id], want)
+			}
+		}
+	}
+	if len(arrived) != 2*elements+1 || arrived["0/9/4"] != good {
+		h.T.Errorf("%d messages", len(arrived))
+	}
 }

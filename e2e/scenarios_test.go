@@ -45,6 +45,7 @@ var scenarios = []scenario{
 	{name: "drops not kept unasked", partitions: 2, run: dropsNotKept},
 	{name: "replay of a refused event", partitions: 1, run: replayOfRefused},
 	{name: "replay of a selection", partitions: 1, run: replaySelections},
+	{name: "replay of arrays", partitions: 1, run: replayOfArrays},
 	{name: "replayed are the same", partitions: 4, run: replayedAreTheSame},
 	{name: "replay interrupted", partitions: 4, run: replayEnds(syscall.SIGINT, 1)},
 	{name: "replay killed", partitions: 4, run: replayEnds(syscall.SIGKILL, -1)},

@@ -188,6 +188,8 @@ func printReplay(w io.Writer, output string, r replay.Result) error {
 		{r.Skipped.NoEndpoint, "have no endpoint: input that could not be decoded or classified"},
 		{r.Skipped.OtherEndpoint, "are other endpoints'"},
 		{r.Skipped.UnknownEndpoint, "are of endpoints that are not configured any more"},
+		{r.Skipped.Cut, "were cut when they were stored: not all of the event is there"},
+		{r.Skipped.Unrouted, "are not for their endpoint any more, by its event types or its filter"},
 		{r.Skipped.Unreadable, "are no dead letters of twinegress"},
 	} {
 		if s.n > 0 {

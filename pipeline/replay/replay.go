@@ -2,7 +2,8 @@
 //
 //	ingest    reads the dead-letter topic up to where it ended at the start
 //	rebuild   turns each letter into the event that it was, with the origin in
-//	          Kafka that it had; skips what has no endpoint
+//	          Kafka that it had; skips what has no endpoint, what is cut, and
+//	          what its endpoint doesn't take
 //	sinks     send as for the pipeline: lanes, batches, fail-over, halving
 //	ingest    commits the offsets of settled letters
 //
@@ -23,10 +24,13 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/endpoints/filter"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
 	"twinegress/sinks"
+	"twinegress/sinks/deadletter"
 	"twinegress/stages"
+	"twinegress/stages/match"
 )
 
 // Options are a replay's parts. It owns the source, and closes it when it ends.
@@ -60,7 +64,8 @@ type Replay struct {
 	Options
 	recipients map[string]*recipient // by the endpoint's id
 	senders    []*sinks.Sender       // by slot
-	fanout     sinks.Fanout          // emit's own
+	fanout     sinks.Fanout          // emit's own, as lookup
+	lookup     match.Lookup[sinks.Slot]
 	stop       context.CancelCauseFunc
 	enqueueCtx context.Context         // ends when a stop can't wait for lanes any longer
 	abort      context.CancelCauseFunc // of enqueueCtx
@@ -73,7 +78,7 @@ type Replay struct {
 // recipient is an endpoint that letters are for.
 type recipient struct {
 	*sinks.Sender
-	slots []sinks.Slot // the sender's alone
+	table *match.Table[sinks.Slot] // of what it subscribed to, the sender alone
 
 	refused     uint64 // under Replay.mu, as lastRefusal
 	lastRefusal string
@@ -100,10 +105,28 @@ func New(o Options) *Replay {
 		sender := sinks.NewSender(e, options, func(e endpoints.Endpoint, k sinks.Key) (sinks.Sink, error) {
 			return o.Open[e.Type](e, k)
 		}, r, log)
-		r.recipients[e.ID] = &recipient{Sender: sender, slots: []sinks.Slot{sinks.Slot(len(r.senders))}}
+		r.recipients[e.ID] = &recipient{Sender: sender, table: r.table(e, sinks.Slot(len(r.senders)))}
 		r.senders = append(r.senders, sender)
 	}
 	return r
+}
+
+// table returns a route table of one endpoint. A letter is sent only to who would
+// get its event if it came today: anybody who may write the dead-letter topic
+// can name any endpoint in a letter.
+func (r *Replay) table(e endpoints.Endpoint, slot sinks.Slot) *match.Table[sinks.Slot] {
+	route := match.Route[sinks.Slot]{Target: slot, Correlated: true}
+	for _, name := range e.EventTypes {
+		route.Types = append(route.Types, event.TypeOf(name))
+	}
+	if e.Filter != "" {
+		var err error
+		if route.Filter, err = filter.Parse(e.Filter); err != nil {
+			r.Log.Error("BUG: an endpoint has a filter that can't be read, and gets no letters", zap.String("endpoint", e.ID), zap.Error(err))
+			route.Types = nil
+		}
+	}
+	return match.NewTable([]match.Route[sinks.Slot]{route})
 }
 
 // Run sends until every letter that was there at the start has its outcome,
@@ -183,7 +206,7 @@ func (r *Replay) emit(c *event.Chunk) {
 	for _, from := range order {
 		run := runs[from]
 		run.rebuild(from, c)
-		skipped.Unreadable += r.dispatch(run)
+		r.dispatch(run, &skipped)
 	}
 	r.mu.Lock()
 	r.read += int64(len(c.Records))
@@ -197,20 +220,22 @@ func (r *Replay) emit(c *event.Chunk) {
 func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, skipped Skipped) {
 	runs = make(map[origin]*run)
 	for i := range c.Records {
-		l, err := parse(c.Records[i].Headers)
+		l, err := deadletter.Parse(c.Records[i].Headers)
 		switch {
 		case err != nil:
 			skipped.Unreadable++
 			r.Log.Warn("skipped what is no dead letter of twinegress", zap.String("topic", c.Topic),
 				zap.Int32("partition", c.Partition), zap.Int64("offset", c.Records[i].Offset), zap.Error(err))
-		case l.endpoint == "":
+		case l.Endpoint == "":
 			skipped.NoEndpoint++
-		case r.Only != "" && r.Only != l.endpoint:
+		case r.Only != "" && r.Only != l.Endpoint:
 			skipped.OtherEndpoint++
-		case r.recipients[l.endpoint] == nil:
+		case r.recipients[l.Endpoint] == nil:
 			skipped.UnknownEndpoint++
+		case !l.Whole():
+			skipped.Cut++
 		default:
-			from := origin{l.topic, l.partition}
+			from := origin{l.Topic, l.Partition}
 			if runs[from] == nil {
 				runs[from] = new(run)
 				order = append(order, from)
@@ -222,30 +247,39 @@ func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, ski
 }
 
 // dispatch decodes a run's events and enqueues each at the sender of its letter's
-// endpoint. It returns how many records are no event.
-func (r *Replay) dispatch(run *run) (unreadable int64) {
+// endpoint, if that one takes it. A letter is one event: what isn't, or is
+// several, is no letter of ours.
+func (r *Replay) dispatch(run *run, skipped *Skipped) {
 	c := run.chunk
 	stages.Decode(c, true)
-	i := 0
-	for e := range c.Events {
-		ev := &c.Events[e]
-		for &c.Records[i] != ev.Record {
-			i++
+	e := 0
+	for i := range c.Records {
+		first := e
+		for e < len(c.Events) && c.Events[e].Record == &c.Records[i] {
+			e++
 		}
-		l := &run.letters[i]
-		if l.index != event.NoIndex {
-			ev.Index = l.index
+		if e-first != 1 {
+			skipped.Unreadable++
+			continue
 		}
-		r.fanout.Add(ev, r.recipients[l.endpoint].slots)
+		l, ev := &run.letters[i], &c.Events[first]
+		if l.Index != event.NoIndex {
+			ev.Index = l.Index
+		}
+		slots := r.lookup.Targets(r.recipients[l.Endpoint].table, ev)
+		if len(slots) == 0 {
+			skipped.Unrouted++
+			continue
+		}
+		r.fanout.Add(ev, slots)
 	}
 	r.fanout.Group()
 	err := r.fanout.Enqueue(r.enqueueCtx, c, r.senders)
 	r.fanout.Reset()
-	unreadable = int64(len(c.Rejected))
+	r.lookup.Reset()
 	if err == nil {
 		c.Settle(1) // otherwise we are stopping, and the letters come again with the next replay
 	}
-	return unreadable
 }
 
 // Put is sinks.DeadLetters', for what an endpoint didn't take.

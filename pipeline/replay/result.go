@@ -25,18 +25,22 @@ type Skipped struct {
 	NoEndpoint      int64 `json:"noEndpoint"`      // input that could not be decoded or classified
 	OtherEndpoint   int64 `json:"otherEndpoint"`   // than the one that was asked for
 	UnknownEndpoint int64 `json:"unknownEndpoint"` // deleted since
+	Cut             int64 `json:"cut"`             // not all of the event was stored
+	Unrouted        int64 `json:"unrouted"`        // the endpoint doesn't take them, by its event types and its filter
 	Unreadable      int64 `json:"unreadable"`      // no dead letters of ours
 }
 
 // Total returns the sum over the reasons.
 func (s Skipped) Total() int64 {
-	return s.NoEndpoint + s.OtherEndpoint + s.UnknownEndpoint + s.Unreadable
+	return s.NoEndpoint + s.OtherEndpoint + s.UnknownEndpoint + s.Cut + s.Unrouted + s.Unreadable
 }
 
 func (s *Skipped) add(o Skipped) {
 	s.NoEndpoint += o.NoEndpoint
 	s.OtherEndpoint += o.OtherEndpoint
 	s.UnknownEndpoint += o.UnknownEndpoint
+	s.Cut += o.Cut
+	s.Unrouted += o.Unrouted
 	s.Unreadable += o.Unreadable
 }
 
