@@ -299,7 +299,8 @@ func TestWithoutPermission(t *testing.T) {
 	if storetest.Names(reader.Current()) != "one" {
 		t.Errorf("a reader sees %s", storetest.Names(reader.Current()))
 	}
-	if _, err := reader.change(t, storetest.Add(storetest.Hub("two"))); !errors.Is(err, endpoints.ErrReadOnly) || !strings.Contains(err.Error(), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED") {
+	if _, err := reader.change(t, storetest.Add(storetest.Hub("two"))); !errors.Is(err, endpoints.ErrReadOnly) || !strings.Contains(err.Error(), "TRANSACTIONAL_ID_AUTHORIZATION_FAILED") ||
+		!strings.Contains(err.Error(), "(needed: Write and Describe on the transactional id "+topic+"-writer)") {
 		t.Errorf("a reader writes: %v", err)
 	}
 	// What docs/operations.md asks for is enough.

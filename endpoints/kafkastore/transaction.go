@@ -259,6 +259,17 @@ func unauthorized(err error) bool {
 	return isOneOf(err, kerr.TopicAuthorizationFailed, kerr.TransactionalIDAuthorizationFailed, kerr.ClusterAuthorizationFailed)
 }
 
+// neededRight returns the right that is missing after such an error.
+func (s *Store) neededRight(err error) string {
+	switch {
+	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return "Write and Describe on the transactional id " + s.o.Topic + "-writer"
+	case errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return "IdempotentWrite on the cluster, before Kafka 3.0"
+	}
+	return "Read and Write on the topic"
+}
+
 func isOneOf(err error, all ...error) bool {
 	return slices.ContainsFunc(all, func(one error) bool { return errors.Is(err, one) })
 }

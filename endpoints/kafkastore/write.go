@@ -94,7 +94,7 @@ func (s *Store) write(ctx context.Context, b *batch) bool {
 		case fenced(err):
 			s.o.Logger.Debug("another copy changes the endpoints at the same time: trying again", zap.Error(err))
 		case unauthorized(err):
-			b.finish(fmt.Errorf("%w: %w", endpoints.ErrReadOnly, s.named(err)))
+			b.finish(fmt.Errorf("%w: %w (needed: %s)", endpoints.ErrReadOnly, s.named(err), s.neededRight(err)))
 			return false
 		case permanent(err):
 			b.finish(s.named(err))
