@@ -23,8 +23,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
-
-	"twinegress/internal/untrusted"
 )
 
 const (
@@ -194,7 +192,7 @@ func (t *Topic) done(l letter, err error) {
 		t.outage.over()
 		if l.form != whole {
 			t.counts.cut.Add(1)
-			t.losses.Warn("a dead letter is stored in part only: the topic refuses the whole", l.fields(untrusted.Text(l.err.Error()))...)
+			t.losses.Warn("a dead letter is stored in part only: the topic refuses the whole", l.fields(t.counts.failed(l.err), refusalOf(l.err).needed)...)
 		}
 		t.settle(l)
 		return
@@ -211,7 +209,7 @@ func (t *Topic) done(l letter, err error) {
 func (t *Topic) giveUp(l letter, why refusal) {
 	t.counts.givenUp[why.reason].Add(1)
 	t.losses.Error("a dead letter can't be stored and is given up: what it was for is lost",
-		append(l.fields(t.counts.failed(l.err)), zap.Stringer("cause", why.reason), zap.String("needed", why.needed))...)
+		append(l.fields(t.counts.failed(l.err), why.needed), zap.Stringer("cause", why.reason))...)
 	t.settle(l)
 }
 
@@ -240,7 +238,7 @@ func (t *Topic) tryAgain() {
 		}
 		l := &refused[0]
 		t.log.Error("dead letters can't be stored: their partitions wait until they can", // one line a round is enough
-			append(l.fields(t.counts.failed(l.err)), zap.String("deadLetterTopic", t.name), zap.Int("letters", len(refused)), zap.String("needed", refusalOf(l.err).needed))...)
+			append(l.fields(t.counts.failed(l.err), refusalOf(l.err).needed), zap.String("deadLetterTopic", t.name), zap.Int("letters", len(refused)))...)
 		if slices.ContainsFunc(refused, func(l letter) bool { return errors.Is(l.err, kerr.UnknownTopicID) }) {
 			// The topic was made anew, which the clients don't believe by themselves.
 			t.inBatches.PurgeTopicsFromProducing(t.name)

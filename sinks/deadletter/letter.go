@@ -203,14 +203,19 @@ func header(key, value string) kgo.RecordHeader {
 	return kgo.RecordHeader{Key: key, Value: []byte(value)}
 }
 
-// fields tell in the log whose letter it is, and why it is told of.
-func (l *letter) fields(why string) []zap.Field {
+// fields tell in the log whose letter it is, why it is told of, and what would
+// have helped, if that is known.
+func (l *letter) fields(why, needed string) []zap.Field {
 	ev := l.event
-	return []zap.Field{
+	fields := []zap.Field{
 		zap.String("topic", ev.Chunk.Topic), zap.Int32("partition", ev.Chunk.Partition), zap.Int64("offset", ev.Record.Offset),
 		zap.Int32("index", ev.Index), zap.String("endpoint", l.endpoint), zap.Stringer("reason", l.reason), zap.Int("bytes", len(ev.Body)),
 		zap.String("error", why),
 	}
+	if needed != "" {
+		fields = append(fields, zap.String("needed", needed))
+	}
+	return fields
 }
 
 // text is a codec's or a service's words, as they are stored.

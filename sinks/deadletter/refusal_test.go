@@ -1,6 +1,7 @@
 package deadletter
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -37,6 +38,7 @@ func noise(n int) []byte {
 func TestRefusedLetterIsCut(t *testing.T) {
 	const limit = 100_000
 	small := []byte("v")
+	repeated := bytes.Repeat(noise(80_000), 20) // whose repeats are further apart than 64 KiB
 	for title, test := range map[string]struct {
 		limit   int
 		key     []byte
@@ -50,7 +52,7 @@ func TestRefusedLetterIsCut(t *testing.T) {
 	}{
 		"below the limit":                 {limit: limit, value: noise(limit - 2000), kept: limit - 2000},
 		"above the limit":                 {limit: limit, value: noise(limit + 2000), kept: cutValue, cut: "value", forms: 1},
-		"above the limit, but packed":     {limit: limit, value: make([]byte, 20*limit), kept: 20 * limit},
+		"above the limit, but packed":     {limit: limit, value: repeated, kept: len(repeated)},
 		"too large for that, too":         {limit: 5000, value: noise(20_000), kept: 0, cut: "headers,value", forms: 1},
 		"a large header":                  {limit: limit, value: small, own: noise(limit), kept: 1, cut: "headers", forms: 1},
 		"a large key":                     {limit: limit, value: small, key: noise(limit), kept: 1, cut: "key", forms: 1},

@@ -50,7 +50,9 @@ func prepare(ctx context.Context, name string, ingestTopics []string, connect []
 		}
 	}
 	want = min(want, math.MaxInt32-headroom) + headroom
-	topic := found{maxBytes: want}
+	// Where the brokers don't tell, a topic has Kafka's default; a letter that needs
+	// more is tried by itself.
+	topic := found{maxBytes: defaultMaxBytes}
 	missing, err := lookUp(ctx, client, name, log)
 	if err == nil && missing {
 		missing, err = create(ctx, admin, name, want, log)
@@ -58,13 +60,13 @@ func prepare(ctx context.Context, name string, ingestTopics []string, connect []
 	if err != nil {
 		return found{}, err
 	}
-	if !missing { // nor created just now
-		if n, ok := maxMessageBytes(ctx, admin, name); ok {
-			topic.maxBytes = n
-			if n < want {
-				log.Warn("the dead-letter topic takes smaller records than the ingest topic: a large one can be set aside in part only",
-					zap.String("topic", name), zap.Int32("max.message.bytes", n), zap.Int32("wanted", want))
-			}
+	if missing { // it was, and is created
+		topic.maxBytes = want
+	} else if n, ok := maxMessageBytes(ctx, admin, name); ok {
+		topic.maxBytes = n
+		if n < want {
+			log.Warn("the dead-letter topic takes smaller records than the ingest topic: a large one can be set aside in part only",
+				zap.String("topic", name), zap.Int32("max.message.bytes", n), zap.Int32("wanted", want))
 		}
 	}
 	topic.idempotent = mayWriteIdempotently(ctx, client, log)

@@ -66,6 +66,9 @@ func TestRights(t *testing.T) {
 			if test.fails != "" {
 				t.Error("it opens")
 			}
+			if title == "write alone, which includes describe" && topic.batch != defaultMaxBytes {
+				t.Errorf("batches have %d bytes", topic.batch)
+			}
 			if test.logs != "" && lines.FilterMessageSnippet(test.logs).Len() != 1 {
 				t.Errorf("the log is %v", lines.All())
 			}
