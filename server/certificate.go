@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"twinegress/internal/file"
 )
 
 // certificate is a server's certificate, reloaded when its files change:
@@ -70,7 +72,7 @@ func (c *certificate) stat() (loaded [2]fileState) {
 
 func (c *certificate) load() error {
 	c.loaded = c.stat() // before reading: a change meanwhile is seen by the next check
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	pair, err := file.KeyPair(c.certFile, c.keyFile)
 	if err != nil {
 		return fmt.Errorf("%s, %s: %w", c.certFile, c.keyFile, err)
 	}

@@ -21,6 +21,8 @@ import (
 
 	"filippo.io/age"
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"twinegress/internal/file"
 )
 
 // Keyring holds age identities. A nil Keyring encrypts nothing.
@@ -40,7 +42,7 @@ type Keyring struct {
 // Load reads a file of age identities, one a line, as age-keygen writes them.
 // warning is for the operator, or empty.
 func Load(path string) (k *Keyring, warning string, err error) {
-	data, err := os.ReadFile(path)
+	data, err := file.Read(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, "", fmt.Errorf("endpoints.secretsKeyFile %s does not exist: make one with age-keygen -o %s: %w", path, path, err)

@@ -12,6 +12,8 @@ import (
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 	yamlv3 "go.yaml.in/yaml/v3" // koanf's own, for YAML that isn't a section
+
+	"twinegress/internal/file"
 )
 
 // Sources are the sources of the configuration. The zero value is the defaults
@@ -108,7 +110,7 @@ func (l *loader) file(path string) {
 	if path == "" {
 		return
 	}
-	data, err := os.ReadFile(path)
+	data, err := file.Read(path)
 	if err != nil {
 		l.errs.add(path, "the configuration file can't be read: %v", err)
 		return
@@ -130,7 +132,7 @@ func (l *loader) tokensFile(a *API) {
 	if a.TokensFile == "" {
 		return
 	}
-	data, err := os.ReadFile(a.TokensFile)
+	data, err := file.Read(a.TokensFile)
 	if err != nil {
 		l.fail("api.tokensFile", err.Error())
 		return

@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/internal/config"
+	"twinegress/internal/file"
 )
 
 // Logger adapts a zap logger for the clients' warnings.
@@ -62,7 +62,7 @@ func tlsConfig(c config.TLS) (*tls.Config, error) {
 		t.RootCAs = roots
 	}
 	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		pair, err := file.KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("ingest.tls.certFile, ingest.tls.keyFile: %w", err)
 		}
@@ -72,8 +72,8 @@ func tlsConfig(c config.TLS) (*tls.Config, error) {
 }
 
 // Roots returns the system's root certificates and those of a PEM file.
-func Roots(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
+func Roots(path string) (*x509.CertPool, error) {
+	pem, err := file.Read(path)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func Roots(file string) (*x509.CertPool, error) {
 		roots = x509.NewCertPool() // a static image may have no certificates
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New(file + " holds no PEM certificate")
+		return nil, errors.New(path + " holds no PEM certificate")
 	}
 	return roots, nil
 }
@@ -119,7 +119,7 @@ func password(c config.SASL) (string, error) {
 	if c.PasswordFile == "" {
 		return c.Password.Reveal(), nil
 	}
-	data, err := os.ReadFile(c.PasswordFile)
+	data, err := file.Read(c.PasswordFile)
 	if err != nil {
 		return "", fmt.Errorf("ingest.sasl.passwordFile: %w", err)
 	}
