@@ -18,7 +18,7 @@ import (
 	"github.com/google/uuid"
 
 	"twinegress/endpoints"
-	"twinegress/internal/kafka"
+	"twinegress/internal/certfile"
 	"twinegress/server/api"
 )
 
@@ -51,7 +51,7 @@ func (c *apiFlags) client() (*apiClient, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true // a command makes one request or two
 	if c.caFile != "" {
-		roots, err := kafka.Roots(c.caFile)
+		roots, err := certfile.ReadRoots(c.caFile)
 		if err != nil {
 			return nil, usageError{fmt.Errorf("--ca-file: %w", err)}
 		}

@@ -5,10 +5,11 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -18,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/plugin/kzap"
 	"go.uber.org/zap"
 
+	"twinegress/internal/certfile"
 	"twinegress/internal/config"
 	"twinegress/internal/file"
 )
@@ -28,8 +30,8 @@ func Logger(log *zap.Logger) kgo.Logger {
 }
 
 // Connect returns the client options for the brokers, TLS and SASL of a
-// validated configuration. It reads the certificate files and fails without a
-// password. The clients' warnings, such as that no broker answers, go to log.
+// validated configuration. It fails without a password or valid certificate files;
+// both are read again later, when they have changed. The clients' warnings, such as that no broker answers, go to log.
 func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
@@ -37,11 +39,11 @@ func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
 		kgo.WithLogger(Logger(log)),
 	}
 	if c.TLS.Enabled {
-		t, err := tlsConfig(c.TLS)
+		dial, err := dialTLS(c.TLS, log)
 		if err != nil {
 			return nil, err
 		}
-		opts = append(opts, kgo.DialTLSConfig(t))
+		opts = append(opts, kgo.Dialer(dial))
 	}
 	if c.SASL.Mechanism != "" {
 		if _, err := password(c.SASL); err != nil {
@@ -52,39 +54,40 @@ func Connect(c config.Ingest, log *zap.Logger) ([]kgo.Opt, error) {
 	return opts, nil
 }
 
-func tlsConfig(c config.TLS) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
+// dialTimeout bounds connecting and the TLS handshake, each: the client's default.
+const dialTimeout = 10 * time.Second
+
+// dialTLS returns the function that connects with TLS. It takes the certificates
+// of that moment (kgo.DialTLSConfig would take those of the start): the brokers
+// close connections now and then, and refuse a certificate that has expired.
+func dialTLS(c config.TLS, log *zap.Logger) (func(ctx context.Context, network, host string) (net.Conn, error), error) {
+	var roots *certfile.Roots
+	var pair *certfile.Pair
 	if c.CAFile != "" {
-		roots, err := Roots(c.CAFile)
+		r, err := certfile.NewRoots(c.CAFile, log)
 		if err != nil {
 			return nil, fmt.Errorf("ingest.tls.caFile: %w", err)
 		}
-		t.RootCAs = roots
+		roots = &r
 	}
 	if c.CertFile != "" {
-		pair, err := file.KeyPair(c.CertFile, c.KeyFile)
+		p, err := certfile.NewPair(c.CertFile, c.KeyFile, log)
 		if err != nil {
 			return nil, fmt.Errorf("ingest.tls.certFile, ingest.tls.keyFile: %w", err)
 		}
-		t.Certificates = []tls.Certificate{pair}
+		pair = &p
 	}
-	return t, nil
-}
-
-// Roots returns the system's root certificates and those of a PEM file.
-func Roots(path string) (*x509.CertPool, error) {
-	pem, err := file.Read(path)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool() // a static image may have no certificates
-	}
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errors.New(path + " holds no PEM certificate")
-	}
-	return roots, nil
+	return func(ctx context.Context, network, host string) (net.Conn, error) {
+		t := &tls.Config{MinVersion: tls.VersionTLS12}
+		if roots != nil {
+			t.RootCAs = roots.Pool()
+		}
+		if pair != nil {
+			t.Certificates = []tls.Certificate{*pair.Certificate()}
+		}
+		d := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: t}
+		return d.DialContext(ctx, network, host)
+	}, nil
 }
 
 // saslMechanism returns a mechanism that reads the password at each login, one

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"twinegress/internal/certfile"
 	"twinegress/internal/certtest"
 	"twinegress/internal/config"
 )
@@ -33,7 +34,7 @@ func certificate(t *testing.T) (pair tls.Certificate, certFile, keyFile string) 
 func TestConnect(t *testing.T) {
 	server, serverFile, _ := certificate(t)
 	_, clientFile, clientKey := certificate(t)
-	clients, err := Roots(clientFile)
+	clients, err := certfile.ReadRoots(clientFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +102,51 @@ func TestConnect(t *testing.T) {
 				t.Errorf("connecting: %v", err)
 			}
 		})
+	}
+}
+
+// A connection is made with the certificates that the files have by then.
+func TestCertificatesThatAreRenewed(t *testing.T) {
+	dir := t.TempDir()
+	caFile, caKey := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem") // the broker's own
+	certFile, keyFile := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	var broker tls.Config
+	renew := func() {
+		certtest.Write(t, caFile, caKey)
+		clients := certtest.Write(t, certFile, keyFile)
+		for _, name := range []string{caFile, certFile} { // two writes may fall into one tick of the file system's clock
+			if err := os.Chtimes(name, time.Time{}, time.Now().Add(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pair, err := tls.LoadX509KeyPair(caFile, caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		broker = tls.Config{
+			Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients, MinVersion: tls.VersionTLS12,
+		}
+	}
+	certtest.Write(t, caFile, caKey)
+	certtest.Write(t, certFile, keyFile)
+	ingest := config.Ingest{TLS: config.TLS{Enabled: true, CAFile: caFile, CertFile: certFile, KeyFile: keyFile}}
+	dial, err := dialTLS(ingest.TLS, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	renew()
+	cluster, err := kfake.NewCluster(kfake.TLS(&broker), kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	client, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), kgo.Dialer(dial), kgo.RequestRetries(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.Ping(t.Context()); err != nil {
+		t.Errorf("connecting after both certificates were renewed: %v", err)
 	}
 }
 

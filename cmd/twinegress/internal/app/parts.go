@@ -17,6 +17,7 @@ import (
 	"twinegress/endpoints/filestore"
 	"twinegress/endpoints/kafkastore"
 	"twinegress/endpoints/secrets"
+	"twinegress/internal/certfile"
 	"twinegress/internal/config"
 	"twinegress/internal/kafka"
 	"twinegress/pipeline"
@@ -135,7 +136,7 @@ func Openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
 	var roots *x509.CertPool
 	if cfg.Send.CAFile != "" {
 		var err error
-		if roots, err = kafka.Roots(cfg.Send.CAFile); err != nil {
+		if roots, err = certfile.ReadRoots(cfg.Send.CAFile); err != nil {
 			return nil, fmt.Errorf("send.caFile: %w", err)
 		}
 	}
