@@ -116,17 +116,18 @@ func saslMechanism(c config.SASL) sasl.Mechanism {
 	return nil
 }
 
-// password returns the configured password, or the file's without the line
-// break that editors and echo append.
+// password returns the configured password, or the file's, without what is not
+// part of it: the line break that editors, echo and a variable set from a file
+// append, and the byte order mark of some editors.
 func password(c config.SASL) (string, error) {
 	if c.PasswordFile == "" {
-		return c.Password.Reveal(), nil
+		return strings.TrimRight(c.Password.Reveal(), "\r\n"), nil
 	}
 	data, err := file.Read(c.PasswordFile)
 	if err != nil {
 		return "", fmt.Errorf("ingest.sasl.passwordFile: %w", err)
 	}
-	pass := strings.TrimRight(string(data), "\r\n")
+	pass := strings.TrimRight(strings.TrimPrefix(string(data), "\ufeff"), "\r\n")
 	if pass == "" {
 		return "", errors.New("ingest.sasl.passwordFile: " + c.PasswordFile + " is empty")
 	}

@@ -66,6 +66,8 @@ func TestConnect(t *testing.T) {
 		"SASL SCRAM-SHA-512":     {user("SCRAM-SHA-512"), config.Ingest{SASL: login(config.SASLScram512, "pass")}, false},
 		"a wrong password":       {user("PLAIN"), config.Ingest{SASL: login(config.SASLPlain, "wrong")}, true},
 		"a password of a file":   {user("PLAIN"), config.Ingest{SASL: config.SASL{Mechanism: config.SASLPlain, Username: "user", PasswordFile: file("pass\n")}}, false},
+		"a line break behind it": {user("PLAIN"), config.Ingest{SASL: login(config.SASLPlain, "pass\r\n")}, false},
+		"a byte order mark":      {user("PLAIN"), config.Ingest{SASL: config.SASL{Mechanism: config.SASLPlain, Username: "user", PasswordFile: file("\ufeffpass\n")}}, false},
 		"TLS":                    {[]kfake.Opt{kfake.TLS(serverTLS)}, config.Ingest{TLS: trusted}, false},
 		"TLS that isn't trusted": {[]kfake.Opt{kfake.TLS(serverTLS)}, config.Ingest{TLS: config.TLS{Enabled: true}}, true},
 		"a client certificate": {
