@@ -43,6 +43,7 @@ type Options struct {
 	Endpoints       endpoints.Store
 	Open            map[endpoints.Type]sinks.Open
 	Sender          sinks.Options
+	Limits          stages.Limits // of records
 	ShutdownTimeout time.Duration
 	Version         string
 	Instance        string
@@ -173,7 +174,7 @@ func (j *job) reset() {
 // included, against one and the same table, and groups them by sender. It is
 // clock-free and does no I/O.
 func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Slot]) *job {
-	stages.Decode(c, table.Correlated())
+	stages.Decode(c, table.Correlated(), p.options.Limits)
 	j := p.jobs.Get().(*job)
 	for i := range c.Events {
 		ev := &c.Events[i]

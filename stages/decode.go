@@ -47,16 +47,45 @@ const telemetryHeader = "DigitalTwins-Telemetry"
 //
 // With correlated, an event's CorrelationID comes from its data. That costs a
 // tenth more, and only messages over AMQP have it: see match.Table.Correlated.
-func Decode(c *event.Chunk, correlated bool) {
-	d := decoder{c, correlated}
+func Decode(c *event.Chunk, correlated bool, limits Limits) {
+	d := decoder{c, correlated, limits}
 	for i := 0; i < len(c.Records); {
 		i = d.decodeFrom(i)
 	}
+	c.Decoded()
+}
+
+// Limits are what one record may have. A record beyond one is rejected whole: each
+// element is an event to route, to count and perhaps to store as a dead letter,
+// and each header is copied to each of them. Zero is no limit.
+type Limits struct {
+	Elements    int // of an array
+	Headers     int
+	HeaderBytes int // keys and values of all of them
+}
+
+// exceeded returns which limit a record's headers exceed, "" if none.
+func (l *Limits) exceeded(r *event.Record) string {
+	if l.Headers > 0 && len(r.Headers) > l.Headers {
+		return fmt.Sprintf("the record has %d headers; ingest.limits.headers allows %d", len(r.Headers), l.Headers)
+	}
+	if l.HeaderBytes == 0 {
+		return ""
+	}
+	bytes := 0
+	for _, h := range r.Headers {
+		bytes += len(h.Key) + len(h.Value)
+	}
+	if bytes > l.HeaderBytes {
+		return fmt.Sprintf("the record's headers have %d bytes; ingest.limits.headerBytes allows %d", bytes, l.HeaderBytes)
+	}
+	return ""
 }
 
 type decoder struct {
 	*event.Chunk
 	correlated bool
+	limits     Limits
 }
 
 // decodeFrom decodes the records from index i and returns the index to continue
@@ -76,6 +105,12 @@ func (d decoder) decodeFrom(i int) (next int) {
 	for ; i < len(c.Records); i++ {
 		events, rejected = len(c.Events), len(c.Rejected)
 		r := &c.Records[i]
+		if len(r.Headers) > 0 {
+			if detail := d.limits.exceeded(r); detail != "" {
+				reject(c, r, event.NoIndex, r.Value, event.Undecodable, detail)
+				continue
+			}
+		}
 		switch first := firstNonSpace(r.Value); {
 		case len(r.Headers) > 0 && isTelemetry(r):
 			c.Events = append(c.Events, event.Event{
@@ -116,13 +151,21 @@ func (d decoder) decodeArray(r *event.Record) {
 		reject(d.Chunk, r, event.NoIndex, r.Value, event.Undecodable, detail)
 		return
 	}
-	index := int32(0)
+	events, rejected := len(d.Events), len(d.Rejected)
+	index, most := 0, d.limits.Elements
 	jsonwalk.Members(r.Value, func(m jsonwalk.Member) bool {
+		if index++; most > 0 && index > most {
+			return false
+		}
 		body := r.Value[m.Start:m.End:m.End]
-		d.decodeOne(r, index, body, body)
-		index++
+		d.decodeOne(r, int32(index-1), body, body)
 		return true
 	})
+	if most > 0 && index > most {
+		d.Events, d.Rejected = d.Events[:events], d.Rejected[:rejected]
+		reject(d.Chunk, r, event.NoIndex, r.Value, event.Undecodable,
+			fmt.Sprintf("the array has more elements than the %d that ingest.limits.elements allows", most))
+	}
 }
 
 // decodeOne adds the event whose bytes are body. A rejection keeps the bytes of
@@ -149,7 +192,7 @@ func (d decoder) decodeOne(r *event.Record, index int32, body, whole []byte) {
 		}
 	}
 	if err != nil {
-		reject(c, r, index, whole, event.Undecodable, errorDetail(r, err))
+		reject(c, r, index, whole, event.Undecodable, errorDetail(whole, err))
 		return
 	}
 
@@ -194,11 +237,14 @@ func isTypeError(err error) bool {
 	return ok
 }
 
-func errorDetail(r *event.Record, err error) string {
+// errorDetail returns what is wrong with a record's value, or with an element of
+// it. It looks at these bytes only: at the record's for each of its elements would
+// take the square of what there is.
+func errorDetail(value []byte, err error) string {
 	switch {
-	case r.Value == nil:
+	case value == nil:
 		return "tombstone: the record has no value"
-	case firstNonSpace(r.Value) == 0 && len(jsonwalk.Trim(r.Value)) == 0:
+	case firstNonSpace(value) == 0 && len(jsonwalk.Trim(value)) == 0:
 		return "the record's value is empty"
 	}
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok { // its text names Go types

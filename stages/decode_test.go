@@ -65,7 +65,7 @@ func TestDecode(t *testing.T) {
 	for name, tt := range cases {
 		t.Run(name, func(t *testing.T) {
 			c := chunkOf(tt.value)
-			Decode(c, true)
+			Decode(c, true, Limits{})
 			if tt.typ == event.Unknown {
 				if len(c.Events) != 0 || len(c.Rejected) != 1 {
 					t.Fatalf("%d events and %d rejections, want one rejection", len(c.Events), len(c.Rejected))
@@ -96,7 +96,7 @@ func TestDecode(t *testing.T) {
 
 func TestDecodeWithoutCorrelation(t *testing.T) {
 	c := chunkOf(`{"id":"i","eventType":"SpaceChange","data":{"CorrelationId":"c"}}`)
-	Decode(c, false)
+	Decode(c, false, Limits{})
 	if got := c.Events[0].CorrelationID; got != "i" {
 		t.Errorf("correlation id %q, want the envelope's id", got)
 	}
@@ -110,7 +110,7 @@ func TestDecodeTombstoneAndTelemetry(t *testing.T) {
 	c.Add(2, 0, 0, nil, []byte("\xff\x00 not json"))
 	c.AddHeader("x", nil)
 	c.AddHeader(telemetryHeader, nil)
-	Decode(c, true)
+	Decode(c, true, Limits{})
 	if len(c.Rejected) != 1 || c.Rejected[0].Event.Body != nil || !strings.Contains(c.Rejected[0].Detail, "tombstone") {
 		t.Errorf("rejected %+v, want the tombstone, its value nil", c.Rejected)
 	}
@@ -131,7 +131,7 @@ func TestDecodeArray(t *testing.T) {
 		`[{"eventType":"SensorChange"},]`,
 		"[{\"eventType\":\"SensorChange\",\"id\":\"\xff\"}]",
 	)
-	Decode(c, true)
+	Decode(c, true, Limits{})
 	var events, rejected []string
 	for _, e := range c.Events {
 		events = append(events, string(e.MessageID(nil))+" "+string(e.Body))
@@ -174,7 +174,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, doc []byte) {
 		c := chunkOf(string(doc))
-		Decode(c, true)
+		Decode(c, true, Limits{})
 		alike(t, c, doc)
 		valid := stdjson.Valid(doc) && utf8.Valid(doc)
 		undecodable := len(c.Rejected) == 1 && c.Rejected[0].Event.Index == event.NoIndex && c.Rejected[0].Reason == event.Undecodable
@@ -223,7 +223,7 @@ func FuzzDecode(f *testing.F) {
 func alike(t *testing.T, c *event.Chunk, doc []byte) {
 	t.Helper()
 	other := chunkOf(string(doc))
-	Decode(other, false)
+	Decode(other, false, Limits{})
 	for i := range max(len(c.Events), len(other.Events)) {
 		if a, b := c.Events[i], other.Events[i]; a.Type != b.Type || a.Subject != b.Subject || string(a.Body) != string(b.Body) {
 			t.Fatalf("%q: %+v and %+v", doc, a, b)
@@ -250,7 +250,7 @@ func TestDecodeAllocatesNothing(t *testing.T) {
 	correlated := false
 	decode := func() {
 		c.Events = c.Events[:0]
-		Decode(c, correlated)
+		Decode(c, correlated, Limits{})
 		correlated = !correlated
 	}
 	// The least of many: the race detector makes sync.Pool forget at random.
@@ -272,8 +272,70 @@ func BenchmarkDecode(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				c.Events = c.Events[:0]
-				Decode(c, correlated)
+				Decode(c, correlated, Limits{})
 			}
 		})
+	}
+}
+
+// A record at its limits is decoded; one beyond is set aside whole, with the name
+// of the limit, and what stands beside it is not touched.
+func TestLimits(t *testing.T) {
+	limits := Limits{Elements: 3, Headers: 2, HeaderBytes: 10}
+	const one = `{"eventType":"SensorChange","id":"a"}`
+	array := func(n int) string { return "[" + strings.TrimSuffix(strings.Repeat(one+",", n), ",") + "]" }
+	for name, tt := range map[string]struct {
+		value   string
+		headers []event.Header
+		events  int
+		detail  string
+	}{
+		"as many elements":     {value: array(3), events: 3},
+		"one element more":     {value: array(4), detail: "the array has more elements than the 3 that ingest.limits.elements allows"},
+		"elements of any kind": {value: "[1,2,{},[]]", detail: "ingest.limits.elements"},
+		"as many headers":      {value: one, headers: []event.Header{{Key: "a", Value: []byte("1234")}, {Key: "b", Value: []byte("1234")}}, events: 1},
+		"one header more":      {value: one, headers: make([]event.Header, 3), detail: "the record has 3 headers; ingest.limits.headers allows 2"},
+		"one byte more":        {value: one, headers: []event.Header{{Key: "abcdef", Value: []byte("12345")}}, detail: "the record's headers have 11 bytes; ingest.limits.headerBytes allows 10"},
+		"telemetry": {
+			value: "x", headers: []event.Header{{Key: telemetryHeader}}, detail: "ingest.limits.headerBytes",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := event.NewChunk("t", 0, 3, 0, func(*event.Chunk) {})
+			for i, value := range []string{one, tt.value, one} {
+				c.Add(int64(i), 0, 0, nil, []byte(value))
+				if i == 1 {
+					for _, h := range tt.headers {
+						c.AddHeader(h.Key, h.Value)
+					}
+				}
+			}
+			Decode(c, true, limits)
+			if len(c.Events) != 2+tt.events {
+				t.Errorf("%d events, want %d and the two beside", len(c.Events), tt.events)
+			}
+			if tt.detail == "" {
+				if len(c.Rejected) > 0 {
+					t.Errorf("rejected: %+v", c.Rejected)
+				}
+				return
+			}
+			if len(c.Rejected) != 1 || c.Rejected[0].Event.Index != event.NoIndex || string(c.Rejected[0].Event.Body) != tt.value ||
+				c.Rejected[0].Reason != event.Undecodable || !strings.Contains(c.Rejected[0].Detail, tt.detail) {
+				t.Errorf("rejected: %+v, want the record with %q", c.Rejected, tt.detail)
+			}
+		})
+	}
+}
+
+// What decoding adds to a chunk counts against the bytes in flight.
+func TestDecodedBytesCount(t *testing.T) {
+	c := event.NewChunk("t", 0, 1, 0, func(*event.Chunk) {})
+	grown := int64(0)
+	c.Grew = func(bytes int64) { grown += bytes }
+	c.Add(0, 0, 0, nil, []byte("["+strings.Repeat("1,", 9999)+"1]"))
+	Decode(c, false, Limits{})
+	if len(c.Rejected) != 10_000 || grown < 10_000*100 {
+		t.Errorf("%d rejections count %d bytes", len(c.Rejected), grown)
 	}
 }

@@ -43,7 +43,7 @@ func TestFigures(t *testing.T) {
 		}
 		i++
 	}
-	stages.Decode(c, true)
+	stages.Decode(c, true, stages.Limits{})
 	events := make([]*event.Event, len(c.Events))
 	for i := range c.Events {
 		events[i] = &c.Events[i]

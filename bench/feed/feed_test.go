@@ -30,7 +30,7 @@ func decode(t *testing.T, r Record) event.Event {
 	for _, h := range r.Headers {
 		c.AddHeader(h.Key, h.Value)
 	}
-	stages.Decode(c, true)
+	stages.Decode(c, true, stages.Limits{})
 	if len(c.Rejected) > 0 {
 		t.Fatalf("rejected: %s: %s\n%s", c.Rejected[0].Reason, c.Rejected[0].Detail, r.Value)
 	}

@@ -39,6 +39,16 @@ type Ingest struct {
 	TLS              TLS           `koanf:"tls"`
 	SASL             SASL          `koanf:"sasl"`
 	MaxInFlightBytes ByteSize      `koanf:"maxInFlightBytes"` // polling pauses above it
+	Limits           Limits        `koanf:"limits"`
+}
+
+// Limits are what one batch and one record of the ingest topics may have. What
+// exceeds one is a dead letter.
+type Limits struct {
+	BatchBytes  ByteSize `koanf:"batchBytes"` // in memory: unpacked, with what its records and headers take
+	Elements    int      `koanf:"elements"`   // of a record that is an array
+	Headers     int      `koanf:"headers"`    // of a record
+	HeaderBytes ByteSize `koanf:"headerBytes"`
 }
 
 // The values of ingest.start.
@@ -194,6 +204,7 @@ func Default() Config {
 			SessionTimeout:   45 * time.Second,
 			RebalanceTimeout: 60 * time.Second,
 			MaxInFlightBytes: 64 << 20,
+			Limits:           Limits{BatchBytes: 32 << 20, Elements: 100_000, Headers: 1000, HeaderBytes: 256 << 10},
 		},
 		Endpoints: Endpoints{
 			Store: StoreFile, File: "endpoints.json", Topic: "twinegress-endpoints",

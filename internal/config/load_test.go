@@ -100,6 +100,7 @@ func wantEverything() Config {
 			TLS:              TLS{Enabled: true, CAFile: "ca", CertFile: "cert", KeyFile: "key"},
 			SASL:             SASL{Mechanism: SASLScram256, Username: "u", Password: "SECRET"},
 			MaxInFlightBytes: 1e6,
+			Limits:           Limits{BatchBytes: 3 << 20, Elements: 5, Headers: 6, HeaderBytes: 7},
 		},
 		Endpoints: Endpoints{Store: StoreKafka, File: "e", Topic: "x", SecretsKeyFile: "k", AllowDevelopmentEmulator: true, IdentityDomains: []string{"a.example", "b.example"}},
 		API: API{
@@ -130,6 +131,7 @@ ingest:
   tls: {enabled: true, caFile: ca, certFile: cert, keyFile: key}
   sasl: {mechanism: scram-sha-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
+  limits: {batchBytes: 3MiB, elements: 5, headers: 6, headerBytes: 7}
 endpoints: {store: Kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example]}
 api:
   listen: ":2"

@@ -79,8 +79,24 @@ func (i Ingest) check(e *Errors) {
 	if i.MaxInFlightBytes <= 0 {
 		e.add("ingest.maxInFlightBytes", "must be more than 0, such as 64MiB")
 	}
+	i.Limits.check(e)
 	i.TLS.check(e)
 	i.SASL.check(e)
+}
+
+// maxBatchBytes is the most that the Kafka client takes.
+const maxBatchBytes = 1 << 30
+
+func (l Limits) check(e *Errors) {
+	// A batch of the size that topics take by default must fit.
+	if l.BatchBytes < 2<<20 || l.BatchBytes > maxBatchBytes {
+		e.add("ingest.limits.batchBytes", "must be from 2MiB to 1GiB, not %v", l.BatchBytes)
+	}
+	atLeastOne(e, "ingest.limits.elements", l.Elements)
+	atLeastOne(e, "ingest.limits.headers", l.Headers)
+	if l.HeaderBytes <= 0 {
+		e.add("ingest.limits.headerBytes", "must be more than 0, such as 256KiB")
+	}
 }
 
 func (t TLS) check(e *Errors) {
@@ -109,6 +125,8 @@ func (s SASL) check(e *Errors) {
 		e.add("ingest.sasl.username", "is required for %s", s.Mechanism)
 	}
 	switch {
+	case s.Password != "" && strings.Trim(s.Password.Reveal(), "\r\n") == "":
+		e.add("ingest.sasl.password", "is a line break and nothing else")
 	case s.Password != "" && s.PasswordFile != "":
 		e.add("ingest.sasl.passwordFile", "and ingest.sasl.password are both set: leave one out")
 	case s.Password == "" && s.PasswordFile == "":

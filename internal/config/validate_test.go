@@ -29,7 +29,9 @@ func TestValidate(t *testing.T) {
 			"ingest.brokers: at least one", "ingest.topics: at least one", "ingest.group: must not be empty",
 			"ingest.start: must be one of earliest, latest", "ingest.protocol: must be one of classic, consumer",
 			"ingest.sessionTimeout: must be from 1s to 30m", "ingest.rebalanceTimeout: must be from 1s to 1h",
-			"ingest.maxInFlightBytes: must be more than 0", "endpoints.store: must be one of file, kafka, memory",
+			"ingest.maxInFlightBytes: must be more than 0",
+			"ingest.limits.batchBytes: from 2MiB to 1GiB", "ingest.limits.elements: at least 1",
+			"ingest.limits.headers: at least 1", "ingest.limits.headerBytes: more than 0", "endpoints.store: must be one of file, kafka, memory",
 			"batch.maxEvents: at least 1", "backoff.initial: more than 0", "backoff.max: more than 0",
 			"api.rateLimit: from 1 to 1000000", "send.timeout: more than 0", "send.attempts: at least 1", "send.throttleLimit: more than 0",
 			"deadLetter.topic: 1 to 249", "shutdown.timeout: more than 0",
@@ -111,6 +113,19 @@ func TestValidate(t *testing.T) {
 			c.API.Tokens, c.Ops.Listen = []Token{token("a", hash, "read")}, c.API.Listen
 		}, []string{"ops.listen: must not be the address of api.listen"}},
 		"one address, API off": {func(c *Config) { c.Ops.Listen = c.API.Listen }, nil},
+
+		"limits, lowest": {func(c *Config) {
+			c.Ingest.Limits = Limits{BatchBytes: 2 << 20, Elements: 1, Headers: 1, HeaderBytes: 1}
+		}, nil},
+		"limits, too low": {func(c *Config) { c.Ingest.Limits.BatchBytes = 2<<20 - 1 }, []string{
+			"ingest.limits.batchBytes: must be from 2MiB to 1GiB",
+		}},
+		"limits, too high": {func(c *Config) { c.Ingest.Limits.BatchBytes = 1<<30 + 1 }, []string{
+			"ingest.limits.batchBytes: must be from 2MiB to 1GiB",
+		}},
+		"a password of line breaks": {func(c *Config) {
+			c.Ingest.SASL = SASL{Mechanism: SASLPlain, Username: "u", Password: "\r\n"}
+		}, []string{"ingest.sasl.password: line break"}},
 
 		"linger":           {func(c *Config) { c.Batch.Linger = -1 }, []string{"batch.linger: must be from 0s to 1m"}},
 		"backoff too long": {func(c *Config) { c.Backoff.Max = MaxBackoff + 1 }, []string{"backoff.max: at most 30m"}},

@@ -12,9 +12,22 @@ import (
 // records within the limit on bytes in flight.
 const recordOverhead = 256
 
+// HeaderOverhead is what a header costs beyond its value: the Header, with what
+// a growing slice has too much, and the allocation of its key. A record can have
+// more headers than it has bytes of anything else.
+const HeaderOverhead = 80
+
+// eventOverhead is what an event or a rejection costs beyond the one that a
+// record's overhead has: an array of 1 MiB can have half a million elements.
+const eventOverhead = 160
+
 // maxPooledBytes bounds what an idle chunk keeps: one record can be many
 // megabytes, and a pool that kept each such buffer would never shrink.
 const maxPooledBytes = 1 << 20
+
+// maxPooledEvents bounds the same of events and rejections: some more than full
+// chunks of array records have, of events of 100 bytes.
+const maxPooledEvents = 4 << 10
 
 // smallBytes is the size below which a chunk comes from a pool of its own. At a
 // low rate a poll returns a few records, and many such chunks may be in flight:
@@ -35,8 +48,9 @@ type Rejection struct {
 // when it is settled.
 //
 // One count is held for every event at every endpoint that has no outcome yet.
-// At zero the chunk is settled, and only then may its offsets be committed. Its many fields are one allocation that is reused,
-// for records, events and the bytes of both.
+// At zero the chunk is settled, and only then may its offsets be committed. Its
+// many fields are one allocation that is reused, for records, events and the
+// bytes of both.
 type Chunk struct {
 	Topic       string
 	Partition   int32
@@ -49,7 +63,12 @@ type Chunk struct {
 	Events   []Event     // set by decode; in order of offset and index
 	Rejected []Rejection // set by decode
 
+	// Grew is called with what decoding has added to Bytes, if that is something.
+	Grew func(bytes int64)
+
 	buf     []byte
+	headers int   // bytes of them beyond buf
+	grown   int64 // what was passed to Grew
 	pending atomic.Int64
 	settled func(*Chunk)
 }
@@ -115,6 +134,18 @@ func (c *Chunk) Add(offset, timestamp int64, epoch int32, key, value []byte) *Re
 func (c *Chunk) AddHeader(key string, value []byte) {
 	r := &c.Records[len(c.Records)-1]
 	r.Headers = append(r.Headers, Header{Key: strings.Clone(key), Value: c.copied(value)})
+	c.headers += HeaderOverhead + len(key)
+}
+
+// Skip makes an empty chunk stand for offsets of which no record is read: what is
+// committed passes over them, and what goes to the dead letters says so.
+func (c *Chunk) Skip(first, last, timestamp int64, epoch int32, reason Reason, detail string) {
+	c.First, c.Last, c.Epoch = first, last, epoch
+	c.Rejected = append(c.Rejected, Rejection{
+		Event:  Event{Chunk: c, Record: &Record{Offset: first, Timestamp: timestamp}, Index: NoIndex},
+		Reason: reason,
+		Detail: detail,
+	})
 }
 
 // copied returns a copy of b. Nil stays nil: a tombstone is not an empty value.
@@ -130,9 +161,29 @@ func (c *Chunk) copied(b []byte) []byte {
 	return c.buf[start:len(c.buf):len(c.buf)]
 }
 
-// Bytes returns what the chunk counts against the limit of bytes in flight.
+// Bytes returns what the chunk counts against the limit of bytes in flight: at
+// least half of the memory that it holds, whatever is in it.
 func (c *Chunk) Bytes() int64 {
-	return int64(len(c.buf) + len(c.Records)*recordOverhead)
+	return int64(cap(c.buf)+len(c.Records)*recordOverhead+c.headers) + c.grown
+}
+
+// Grown returns how much of Bytes decoding has added.
+func (c *Chunk) Grown() int64 { return c.grown }
+
+// Decoded counts what decoding has added. The caller holds a count.
+func (c *Chunk) Decoded() {
+	further := len(c.Events) + len(c.Rejected) - len(c.Records)
+	if further <= 0 && len(c.Rejected) == 0 {
+		return // an event or nothing of each record: that is in its overhead
+	}
+	bytes := int64(max(further, 0)) * eventOverhead
+	for i := range c.Rejected {
+		bytes += int64(len(c.Rejected[i].Detail))
+	}
+	c.grown = bytes
+	if c.Grew != nil {
+		c.Grew(bytes)
+	}
 }
 
 // Hold keeps the chunk from being settled until n more counts are settled. The
@@ -155,6 +206,12 @@ func (c *Chunk) Settle(n int) {
 func (c *Chunk) Free() {
 	if cap(c.buf) > maxPooledBytes {
 		c.buf = nil
+	}
+	if cap(c.Events) > maxPooledEvents {
+		c.Events = nil
+	}
+	if cap(c.Rejected) > maxPooledEvents {
+		c.Rejected = nil
 	}
 	// Cleared, so that nothing that is freed stays reachable through the pool.
 	clear(c.Records)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -82,7 +83,7 @@ func TestChunkCopies(t *testing.T) {
 	c.AddHeader("h", source[8:])
 	c.Add(11, 1001, 5, nil, nil)
 	c.Add(13, 1002, 6, source[:0], source[:0])
-	if want := int64(12 + 3*recordOverhead); c.Bytes() != want {
+	if want := int64(12 + 3*recordOverhead + HeaderOverhead + 1); c.Bytes() != want {
 		t.Errorf("the chunk counts %d bytes, want %d", c.Bytes(), want)
 	}
 	for i := range source {
@@ -216,4 +217,74 @@ func TestChunksInUseShareNothing(t *testing.T) {
 		})
 	}
 	users.Wait()
+}
+
+// A chunk counts at least half of the memory that it holds, whatever is in it:
+// what it counts too little is memory beyond the limit of bytes in flight.
+func TestBytesCountsWhatIsHeld(t *testing.T) {
+	header := func(key, value string) [2]string { return [2]string{key, value} }
+	for name, tt := range map[string]struct {
+		records, value int
+		headers        int
+		header         [2]string
+		elements       int // of each record
+		rejected       bool
+	}{
+		"events":               {records: 256, value: 500},
+		"empty records":        {records: 256},
+		"empty headers":        {records: 10, headers: 50_000},
+		"headers of one byte":  {records: 10, headers: 50_000, header: header("k", "v")},
+		"headers of long keys": {records: 10, headers: 1000, header: header(strings.Repeat("k", 1000), "")},
+		"an array of events":   {records: 1, value: 300_000, elements: 100_000},
+		"rejected elements":    {records: 1, value: 300_000, elements: 100_000, rejected: true},
+		"one large record":     {records: 1, value: 10 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := heap()
+			c := NewChunk("t", 0, tt.records, tt.records*(tt.value+tt.headers*len(tt.header[1])), func(*Chunk) {})
+			grown := int64(0)
+			c.Grew = func(bytes int64) { grown += bytes }
+			value := make([]byte, tt.value)
+			for i := range tt.records {
+				r := c.Add(int64(i), 0, 0, nil, value)
+				for range tt.headers {
+					c.AddHeader(tt.header[0], []byte(tt.header[1]))
+				}
+				for e := range tt.elements {
+					ev := Event{Chunk: c, Record: r, Index: int32(e)}
+					if tt.rejected {
+						c.Rejected = append(c.Rejected, Rejection{Event: ev, Detail: strings.Repeat("d", 50)})
+					} else {
+						c.Events = append(c.Events, ev)
+					}
+				}
+			}
+			read := c.Bytes()
+			c.Decoded()
+			value = nil
+			held := heap() - before
+			if got := c.Bytes(); got < held/2 || got != read+grown || grown != c.Grown() {
+				t.Errorf("%d bytes are counted, %d of them after decoding; %d are held", got, grown, held)
+			}
+			runtime.KeepAlive(c)
+		})
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // what pools held
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// A chunk that stands for offsets without records has one rejection, for the dead
+// letter that says so.
+func TestSkip(t *testing.T) {
+	c := NewChunk("t", 1, 0, 0, func(*Chunk) {})
+	c.Skip(5, 9, 7, 3, Undecodable, "why")
+	if r := c.Rejected[0]; c.First != 5 || c.Last != 9 || c.Epoch != 3 || r.Event.Record.Offset != 5 || r.Detail != "why" || r.Event.Chunk != c {
+		t.Errorf("got %+v", c)
+	}
 }

@@ -40,6 +40,7 @@ type Options struct {
 	Only            string // the id of the one endpoint to send to; "" is all
 	Open            map[endpoints.Type]sinks.Open
 	Sender          sinks.Options
+	Limits          stages.Limits
 	ShutdownTimeout time.Duration
 	Progress        func(Progress) // called now and then, from one goroutine; may be nil
 	Log             *zap.Logger
@@ -251,7 +252,7 @@ func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, ski
 // several, is no letter of ours.
 func (r *Replay) dispatch(run *run, skipped *Skipped) {
 	c := run.chunk
-	stages.Decode(c, true)
+	stages.Decode(c, true, r.Limits)
 	e := 0
 	for i := range c.Records {
 		first := e

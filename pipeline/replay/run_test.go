@@ -30,7 +30,7 @@ func TestRebuild(t *testing.T) {
 	r.add(deadletter.Letter{Offset: 41, Index: event.NoIndex, Own: headers("DigitalTwins-Telemetry", "")}, &c.Records[1])
 	r.rebuild(origin{"twins", 7}, c)
 	c.Settle(1)
-	stages.Decode(r.chunk, true)
+	stages.Decode(r.chunk, true, stages.Limits{})
 	if len(r.chunk.Events) != 2 || len(r.chunk.Rejected) != 0 {
 		t.Fatalf("%d events, %d rejected", len(r.chunk.Events), len(r.chunk.Rejected))
 	}

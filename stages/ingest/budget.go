@@ -3,40 +3,125 @@ package ingest
 import (
 	"context"
 	"sync/atomic"
+	"time"
 )
+
+// stallTimeout is how long polling waits for room before it looks for the one
+// partition that takes it all. Longer than slow endpoints need to answer.
+const stallTimeout = 5 * time.Second
 
 // budget bounds the bytes in flight: of all chunks that are read and not
 // settled. Polling waits while it is spent.
 type budget struct {
 	limit int64
 	bytes atomic.Int64
-	spent atomic.Bool   // wait blocks
-	room  chan struct{} // has a token when bytes fell below the limit
+	grown atomic.Int64  // of bytes, what decoding has added
+	spent atomic.Bool   // polling waits
+	room  chan struct{} // has a token when bytes fell while polling waits
+	// shrunk has a token when grown fell to where Run may go on.
+	shrunk chan struct{}
+
+	// stalled are partitions whose bytes are left out of account, so that others
+	// are read on. The polling goroutine's.
+	stalled []*partition
 }
 
 func newBudget(limit int64) *budget {
-	return &budget{limit: limit, room: make(chan struct{}, 1)}
+	return &budget{limit: limit, room: make(chan struct{}, 1), shrunk: make(chan struct{}, 1)}
 }
 
-// wait blocks until fewer bytes than the limit are in flight; it returns false
-// when ctx ends first.
-func (b *budget) wait(ctx context.Context) bool {
+// wait blocks until there is room to poll; it returns false when ctx ends first.
+// After each stallTimeout it calls stall, which may make room.
+func (b *budget) wait(ctx context.Context, stall func()) bool {
+	if b.hasRoom() {
+		return ctx.Err() == nil
+	}
 	defer b.spent.Store(false)
-	for b.bytes.Load() >= b.limit {
-		b.spent.Store(true)
+	tick := time.NewTicker(stallTimeout)
+	defer tick.Stop()
+	for {
+		b.spent.Store(true) // before bytes are read: release reads it after its change
+		if b.hasRoom() {
+			return ctx.Err() == nil
+		}
 		select {
 		case <-b.room:
+		case <-tick.C:
+			stall()
 		case <-ctx.Done():
 			return false
 		}
 	}
-	return ctx.Err() == nil
+}
+
+// hasRoom reports whether fewer bytes than the limit are in flight, whatever one
+// chunk has: one that is larger than the limit passes alone. While a partition is
+// stalled the others have half of the limit, so that both together stay within
+// one and a half.
+func (b *budget) hasRoom() bool {
+	stalled := b.ofStalled()
+	if stalled == 0 {
+		return b.bytes.Load() < b.limit
+	}
+	return b.bytes.Load()-stalled < b.limit/2
+}
+
+// ofStalled returns the bytes of the partitions that are stalled still.
+func (b *budget) ofStalled() (bytes int64) {
+	still := b.stalled[:0]
+	for _, p := range b.stalled {
+		if n, is := p.stalledBytes(); is {
+			bytes += n
+			still = append(still, p)
+		}
+	}
+	clear(b.stalled[len(still):])
+	b.stalled = still
+	return bytes
+}
+
+// stall stalls a partition that has taken half of the limit or more. More than one
+// at a time may be, as long as they stay below the limit together.
+func (b *budget) stall(p *partition) bool {
+	others := b.ofStalled()
+	if bytes := p.bytes.Load(); bytes < b.limit/2 || others > 0 && others+bytes > b.limit || !p.stall() {
+		return false
+	}
+	b.stalled = append(b.stalled, p)
+	return true
 }
 
 func (b *budget) acquire(bytes int64) { b.bytes.Add(bytes) }
 
-func (b *budget) release(bytes int64) {
-	if now := b.bytes.Add(-bytes); now < b.limit && now+bytes >= b.limit {
+// grow counts what decoding has added. It is not known before: an element of an
+// array can have two bytes.
+func (b *budget) grow(bytes int64) {
+	b.bytes.Add(bytes)
+	b.grown.Add(bytes)
+}
+
+// release returns bytes of a chunk, and how many of them decoding had added.
+func (b *budget) release(bytes, grown int64) {
+	b.bytes.Add(-bytes)
+	if grown > 0 {
+		if now := b.grown.Add(-grown); now <= b.limit/2 && now+grown > b.limit/2 {
+			signal(b.shrunk)
+		}
+	}
+	if b.spent.Load() {
 		signal(b.room)
+	}
+}
+
+// admit blocks until decoding another chunk leaves the bytes in flight near the
+// limit: what was read before they were known may grow to many times its size. It
+// returns when ctx ends.
+func (b *budget) admit(ctx context.Context) {
+	for b.grown.Load() > b.limit/2 {
+		select {
+		case <-b.shrunk:
+		case <-ctx.Done():
+			return
+		}
 	}
 }

@@ -110,9 +110,14 @@ type harness struct {
 
 func consume(t *testing.T, c config.Ingest, auto bool, opts ...kgo.Opt) *harness {
 	t.Helper()
+	return consumeLogged(t, c, auto, zap.NewNop(), opts...)
+}
+
+func consumeLogged(t *testing.T, c config.Ingest, auto bool, log *zap.Logger, opts ...kgo.Opt) *harness {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	h := &harness{
-		t: t, Source: newSourceOf(t, c, zap.NewNop(), opts...), cancel: cancel, done: make(chan struct{}), auto: auto,
+		t: t, Source: newSourceOf(t, c, log, opts...), cancel: cancel, done: make(chan struct{}), auto: auto,
 		seen: make(map[int32]map[int64]int),
 	}
 	go func() {

@@ -122,6 +122,7 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 		}
 	})
 	for {
+		s.budget.admit(ctx)
 		p, chunk := s.scheduler.next(ctx)
 		switch {
 		case chunk == nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -67,8 +68,10 @@ type consumer interface {
 	// pause and resume stop and start fetching; the same holds.
 	pause(of topicPartition)
 	resume(of topicPartition)
-	// release returns bytes in flight.
-	release(bytes int64)
+	// acquire, grow and release count bytes in flight, and what decoding adds.
+	acquire(bytes int64)
+	grow(bytes int64)
+	release(bytes, grown int64)
 	// wake makes the scheduler look at waiting partitions again.
 	wake()
 }
@@ -83,6 +86,11 @@ type partition struct {
 	consumer consumer
 	limit    int64              // this offset and those behind it are not read
 	settled  func(*event.Chunk) // settle, bound once
+	grew     func(bytes int64)  // grow, bound once
+	bytes    atomic.Int64       // in flight
+	// stalled is how many bytes were in flight when fetching stopped for them; 0
+	// while it goes on. It changes with mu held.
+	stalled atomic.Int64
 
 	lane   *assignment
 	queued []*event.Chunk // guarded by scheduler.mu
@@ -110,7 +118,7 @@ func newPartition(id topicPartition, lane *assignment, c consumer) *partition {
 		state: unknown, idle: make(chan struct{}), watermark: watermark{offset: -1},
 		start: kgo.EpochOffset{Offset: -1},
 	}
-	p.settled = p.settle
+	p.settled, p.grew = p.settle, p.grow
 	return p
 }
 
@@ -140,7 +148,9 @@ func (p *partition) track(c *event.Chunk, end int64) (paused bool) {
 		return false
 	}
 	p.paused = true
-	p.consumer.pause(p.topicPartition)
+	if p.stalled.Load() == 0 {
+		p.consumer.pause(p.topicPartition)
+	}
 	return true
 }
 
@@ -196,7 +206,7 @@ func (p *partition) settle(c *event.Chunk) {
 		p.mark(epoch)
 		if p.paused && p.state == active && len(p.watermark.window) <= maxWindow/2 {
 			p.paused = false
-			p.consumer.resume(p.topicPartition)
+			p.resume()
 		}
 	}
 	p.mu.Unlock()
@@ -207,11 +217,72 @@ func (p *partition) settle(c *event.Chunk) {
 	}
 }
 
+// acquire counts a chunk that was read.
+func (p *partition) acquire(c *event.Chunk) {
+	bytes := c.Bytes()
+	p.bytes.Add(bytes)
+	p.consumer.acquire(bytes)
+}
+
+// grow counts what decoding a chunk has added.
+func (p *partition) grow(bytes int64) {
+	p.bytes.Add(bytes)
+	p.consumer.grow(bytes)
+}
+
 // free returns the memory of a chunk that is settled, or was never dispatched.
 func (p *partition) free(c *event.Chunk) {
-	bytes := c.Bytes()
+	bytes, grown := c.Bytes(), c.Grown()
 	c.Free()
-	p.consumer.release(bytes)
+	if left, stalled := p.bytes.Add(-bytes), p.stalled.Load(); stalled > 0 && left <= stalled/4 {
+		p.unstall()
+	}
+	p.consumer.release(bytes, grown)
+}
+
+// stall stops fetching, since the partition takes the room of others: its chunks
+// don't settle, and theirs would. It reports whether the partition stalls now.
+func (p *partition) stall() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	bytes := p.bytes.Load()
+	if bytes == 0 || p.stalled.Load() > 0 {
+		return false
+	}
+	p.stalled.Store(bytes) // before bytes is read again: free reads it after its change
+	if p.bytes.Load() <= bytes/4 {
+		p.stalled.Store(0)
+		return false
+	}
+	if p.state == active && !p.paused {
+		p.consumer.pause(p.topicPartition)
+	}
+	return true
+}
+
+// stalledBytes returns the bytes in flight, if the partition is stalled.
+func (p *partition) stalledBytes() (bytes int64, is bool) {
+	if p.stalled.Load() == 0 {
+		return 0, false
+	}
+	return p.bytes.Load(), true
+}
+
+// unstall ends a stall: most of what was in flight then is settled.
+func (p *partition) unstall() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stalled.Swap(0) > 0 {
+		p.resume()
+	}
+}
+
+// resume starts fetching again, unless there is another reason not to. The caller
+// holds mu.
+func (p *partition) resume() {
+	if p.state == active && !p.paused && p.stalled.Load() == 0 {
+		p.consumer.resume(p.topicPartition)
+	}
 }
 
 // drain ends the ownership in order: nothing more is dispatched, chunks in

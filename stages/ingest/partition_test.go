@@ -74,10 +74,12 @@ func (m *model) watermark() (offset int64) {
 	return offset
 }
 
-func (m *model) pause(topicPartition)  { m.setPaused(true) }
-func (m *model) resume(topicPartition) { m.setPaused(false) }
-func (m *model) release(bytes int64)   { m.released += bytes }
-func (m *model) wake()                 {}
+func (m *model) pause(topicPartition)   { m.setPaused(true) }
+func (m *model) resume(topicPartition)  { m.setPaused(false) }
+func (m *model) acquire(int64)          {}
+func (m *model) grow(int64)             {}
+func (m *model) release(bytes, _ int64) { m.released += bytes }
+func (m *model) wake()                  {}
 
 func (m *model) setPaused(paused bool) {
 	if paused == m.paused {

@@ -153,6 +153,16 @@ func (s *partitionSet) all() []*partition {
 	return slices.Collect(maps.Values(s.owned))
 }
 
+// largest returns the partition with the most bytes in flight; nil if none is owned.
+func (s *partitionSet) largest() (largest *partition) {
+	for _, p := range s.all() {
+		if largest == nil || p.bytes.Load() > largest.bytes.Load() {
+			largest = p
+		}
+	}
+	return largest
+}
+
 // pollGate keeps assignments and polls apart.
 type pollGate struct {
 	mu sync.RWMutex // read-locked from a poll until its records are cut

@@ -35,7 +35,7 @@ type poller struct {
 
 // run polls until ctx ends or the client is closed.
 func (r *poller) run(ctx context.Context) {
-	for r.budget.wait(ctx) {
+	for r.budget.wait(ctx, r.stall) {
 		open, failed := r.poll(ctx)
 		if !open {
 			return
@@ -47,6 +47,20 @@ func (r *poller) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// stall stops fetching the partition that takes most of the room, if the rest of
+// what is read is with the endpoints. A chunk can wait for long, such as for its
+// dead letter while the brokers don't take it: that is its partition's business,
+// and polling is everybody's. While a lane is full that isn't it: then chunks are
+// queued, and those of other partitions would be.
+func (r *poller) stall() {
+	p := r.partitions.largest()
+	if p == nil || r.scheduler.busy() || !r.budget.stall(p) {
+		return
+	}
+	r.member.log.Warn("partition stalled: it takes most of ingest.maxInFlightBytes and has had no outcome for a while; the others are read on",
+		zap.String("topic", p.topic), zap.Int32("partition", p.number), zap.Int64("bytes", p.bytes.Load()))
 }
 
 // poll polls once, and cuts what it gets. open is false once the client is closed.
@@ -84,6 +98,7 @@ func (r *poller) cut(fetched kgo.FetchTopicPartition) {
 		}
 		n, bytes := measure(records)
 		c := event.NewChunk(fetched.Topic, fetched.Partition, n, bytes, p.settled)
+		c.Grew = p.grew
 		for _, record := range records[:n] {
 			c.Add(record.Offset, record.Timestamp.UnixMilli(), record.LeaderEpoch, record.Key, record.Value)
 			for _, h := range record.Headers {
@@ -97,28 +112,33 @@ func (r *poller) cut(fetched kgo.FetchTopicPartition) {
 				zap.String("topic", fetched.Topic), zap.Int32("partition", fetched.Partition))
 		}
 		r.records.Add(int64(n)) // once they are tracked: what counts as read shows in the lag
-		r.budget.acquire(c.Bytes())
+		p.acquire(c)
 		r.scheduler.push(p, c)
 	}
 	r.scheduler.wake()
 }
 
 // measure returns how many of the records make up the next chunk, at least one,
-// and how many bytes they have. The chunk ends before a control record.
-func measure(records []*kgo.Record) (n, bytes int) {
+// and how many bytes of it the chunk copies into one buffer. The chunk ends before
+// a control record.
+func measure(records []*kgo.Record) (n, buffer int) {
+	bytes := 0
 	for _, r := range records {
 		if r.Attrs.IsControl() {
 			break
 		}
-		size := len(r.Key) + len(r.Value)
+		copied := len(r.Key) + len(r.Value)
+		size := copied
 		for _, h := range r.Headers {
-			size += len(h.Value)
+			copied += len(h.Value)
+			size += event.HeaderOverhead + len(h.Key) + len(h.Value)
 		}
 		if n == chunkRecords || n > 0 && bytes+size > chunkBytes {
 			break
 		}
 		n++
 		bytes += size
+		buffer += copied
 	}
-	return n, bytes
+	return n, buffer
 }

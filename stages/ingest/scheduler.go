@@ -96,6 +96,13 @@ func (s *scheduler) pop() (*partition, *event.Chunk) {
 	return nil, nil
 }
 
+// busy reports whether chunks wait to be dispatched.
+func (s *scheduler) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting) > 0
+}
+
 // signal leaves a token in a channel with room for one.
 func signal(c chan struct{}) {
 	select {

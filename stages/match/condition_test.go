@@ -43,7 +43,7 @@ func passes(t testing.TB, e *filter.Expr, ev *event.Event) bool {
 func decode(value string) *event.Chunk {
 	c := event.NewChunk("twins", 3, 1, 0, func(*event.Chunk) {})
 	c.Add(100, 0, 0, nil, []byte(value))
-	stages.Decode(c, true)
+	stages.Decode(c, true, stages.Limits{})
 	return c
 }
 

@@ -27,6 +27,7 @@ import (
 	"twinegress/sinks/eventgrid"
 	"twinegress/sinks/eventhubs"
 	"twinegress/sinks/servicebus"
+	"twinegress/stages"
 	"twinegress/stages/ingest"
 )
 
@@ -106,6 +107,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 		Endpoints:       o.Store,
 		Open:            o.Open,
 		Sender:          senderOptions(cfg),
+		Limits:          recordLimits(cfg.Ingest.Limits),
 		ShutdownTimeout: cfg.Shutdown.Timeout,
 		Version:         o.Version,
 		Instance:        instance,
@@ -146,6 +148,10 @@ func Openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
 		endpoints.TypeServiceBus: servicebus.Opener(roots, identity),
 		endpoints.TypeEventGrid:  eventgrid.Opener(roots, identity),
 	}, nil
+}
+
+func recordLimits(l config.Limits) stages.Limits {
+	return stages.Limits{Elements: l.Elements, Headers: l.Headers, HeaderBytes: int(l.HeaderBytes)}
 }
 
 func senderOptions(cfg config.Config) sinks.Options {

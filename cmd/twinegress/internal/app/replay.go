@@ -29,6 +29,6 @@ func NewReplay(ctx context.Context, cfg config.Config, since time.Time, o replay
 	if o.Source, err = replay.OpenBacklog(ctx, from, since, connect, o.Log); err != nil {
 		return nil, fmt.Errorf("dead-letter topic (deadLetter.topic): %w", err)
 	}
-	o.Sender, o.ShutdownTimeout = senderOptions(cfg), cfg.Shutdown.Timeout
+	o.Sender, o.Limits, o.ShutdownTimeout = senderOptions(cfg), recordLimits(cfg.Ingest.Limits), cfg.Shutdown.Timeout
 	return replay.New(o), nil
 }
