@@ -6,10 +6,6 @@ import (
 	"time"
 )
 
-// stallTimeout is how long polling waits for room before it looks for the one
-// partition that takes it all. Longer than slow endpoints need to answer.
-const stallTimeout = 5 * time.Second
-
 // budget bounds the bytes in flight: of all chunks that are read and not
 // settled. Polling waits while it is spent.
 type budget struct {
@@ -64,31 +60,6 @@ func (b *budget) hasRoom() bool {
 		return b.bytes.Load() < b.limit
 	}
 	return b.bytes.Load()-stalled < b.limit/2
-}
-
-// ofStalled returns the bytes of the partitions that are stalled still.
-func (b *budget) ofStalled() (bytes int64) {
-	still := b.stalled[:0]
-	for _, p := range b.stalled {
-		if n, is := p.stalledBytes(); is {
-			bytes += n
-			still = append(still, p)
-		}
-	}
-	clear(b.stalled[len(still):])
-	b.stalled = still
-	return bytes
-}
-
-// stall stalls a partition that has taken half of the limit or more. More than one
-// at a time may be, as long as they stay below the limit together.
-func (b *budget) stall(p *partition) bool {
-	others := b.ofStalled()
-	if bytes := p.bytes.Load(); bytes < b.limit/2 || others > 0 && others+bytes > b.limit || !p.stall() {
-		return false
-	}
-	b.stalled = append(b.stalled, p)
-	return true
 }
 
 func (b *budget) acquire(bytes int64) { b.bytes.Add(bytes) }

@@ -41,14 +41,20 @@ func (f fatalErrors) report(err error) {
 
 // fetchErrors handles errors of polls. It belongs to the polling goroutine.
 type fetchErrors struct {
-	log     *zap.Logger
-	fatal   fatalErrors
-	logged  map[string]time.Time // by partition and error
-	unknown map[string]time.Time // since when the brokers don't know a topic
+	log *zap.Logger
+	// obstacle handles an error that the client doesn't get past by itself, and
+	// reports whether that is all there is to do.
+	obstacle func(kgo.FetchError) bool
+	fatal    fatalErrors
+	logged   map[string]time.Time // by partition and error
+	unknown  map[string]time.Time // since when the brokers don't know a topic
 }
 
-func newFetchErrors(fatal fatalErrors, log *zap.Logger) fetchErrors {
-	return fetchErrors{log: log, fatal: fatal, logged: make(map[string]time.Time), unknown: make(map[string]time.Time)}
+func newFetchErrors(fatal fatalErrors, obstacle func(kgo.FetchError) bool, log *zap.Logger) fetchErrors {
+	return fetchErrors{
+		log: log, obstacle: obstacle, fatal: fatal,
+		logged: make(map[string]time.Time), unknown: make(map[string]time.Time),
+	}
 }
 
 // handle handles the errors of a poll, and reports whether there were some.
@@ -66,7 +72,9 @@ func (f *fetchErrors) handle(fetches kgo.Fetches, now time.Time) (failed bool) {
 			continue // membership's, or a poll that was ended
 		}
 		failed = true
-		f.record(e, now)
+		if !f.obstacle(e) {
+			f.record(e, now)
+		}
 	}
 	return failed
 }

@@ -72,7 +72,9 @@ func (f *fetchSize) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m 
 	if m.CompressedBytes <= 0 {
 		return
 	}
-	seen := max(1, float64(m.UncompressedBytes)/float64(m.CompressedBytes))
+	// Of tiny records the client's structs take more than their bytes.
+	unpacked := max(m.UncompressedBytes, m.NumRecords*recordBytes)
+	seen := max(1, float64(unpacked)/float64(m.CompressedBytes))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ratio = max(seen, f.ratio+(seen-f.ratio)*min(1, float64(m.CompressedBytes)/ratioBytes))

@@ -13,7 +13,8 @@
 //
 // The queue is bounded in bytes in flight: over the limit polling waits, while
 // heartbeats and rebalances go on. Goroutine 3 asks the brokers at intervals
-// where partitions end (offsets). These three end before Run returns.
+// where partitions end (offsets); goroutine 4 moves the client past what can't be
+// read (seeker). These four end before Run returns.
 //
 // Rebalances take place beside them, on the client's goroutines: partitions
 // that stay are polled and sent while others are drained (partitionSet).
@@ -42,6 +43,7 @@ type Source struct {
 	partitions *partitionSet
 	offsets    *offsets
 	poller     *poller
+	seeker     *seeker
 	scheduler  *scheduler
 	fatal      fatalErrors
 }
@@ -67,6 +69,10 @@ func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*S
 // NewBounded returns a consumer of what lies before ends, and of no partition
 // that ends lacks; nil ends bound nothing. start is where a new group begins.
 func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
+	unpacker, err := newUnpacker(int64(c.Limits.BatchBytes))
+	if err != nil {
+		return nil, fmt.Errorf("kafka consumer: %w", err)
+	}
 	ctx, abandon := context.WithCancel(context.Background())
 	fatal := make(fatalErrors, 1)
 	m := &member{config: c, log: log}
@@ -76,12 +82,14 @@ func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []
 		consumer: parts{m, bytes, queue},
 	}
 	o := &offsets{member: m, partitions: partitions, due: make(chan struct{}, 1)}
+	seek := &seeker{member: m, partitions: partitions, gate: gate, due: make(chan struct{}, 1)}
+	poll := &poller{
+		member: m, budget: bytes, gate: gate, partitions: partitions, scheduler: queue, seeker: seek, unpacker: unpacker,
+	}
+	poll.errors = newFetchErrors(fatal, poll.obstacle, log)
 	s := &Source{
-		member: m, abandon: abandon, budget: bytes, partitions: partitions, offsets: o, scheduler: queue, fatal: fatal,
-		poller: &poller{
-			member: m, budget: bytes, gate: gate, partitions: partitions, scheduler: queue,
-			errors: newFetchErrors(fatal, log),
-		},
+		member: m, abandon: abandon, budget: bytes, partitions: partitions, offsets: o,
+		poller: poll, seeker: seek, scheduler: queue, fatal: fatal,
 	}
 	opts := append(groupOptions(c, start),
 		kgo.WithContext(ctx),
@@ -89,13 +97,15 @@ func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []
 		kgo.OnOffsetsFetched(o.fetched),
 		kgo.OnPartitionsRevoked(partitions.revoked),
 		kgo.OnPartitionsLost(partitions.lost),
-		kgo.WithHooks(m, &membership{config: c, log: log, fatal: fatal}),
+		kgo.WithHooks(m, unpacker, &membership{config: c, log: log, fatal: fatal}),
+		kgo.WithDecompressor(unpacker),
+		kgo.WithPools(new(pools), unpacker),
 	)
 	if c.Start == config.StartLatest {
 		opts = append(opts, kgo.AdjustFetchOffsetsFn(o.startLatest))
 	}
 	opts = append(opts, newFetchSize().options()...)
-	if _, err := kgo.NewClient(append(opts, connect...)...); err != nil {
+	if _, err = kgo.NewClient(append(opts, connect...)...); err != nil {
 		abandon()
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}
@@ -114,6 +124,7 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 	defer cancel(nil)
 	beside.Go(func() { s.poller.run(ctx) })
 	beside.Go(func() { s.offsets.run(ctx) })
+	beside.Go(func() { s.seeker.run(ctx) })
 	beside.Go(func() {
 		select {
 		case err := <-s.fatal:

@@ -28,11 +28,10 @@ func groupOptions(c config.Ingest, start kgo.Offset) []kgo.Opt {
 		kgo.ConsumerGroup(c.Group),
 		kgo.ConsumeTopics(c.Topics...),
 		kgo.ConsumeStartOffset(start),
-		// A committed offset that retention has overtaken: go on with the
-		// oldest record there is, wherever a new group would start.
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		// An offset that the brokers don't have is seeker's: the client's own answers
+		// are one for all, such as to start over.
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.WithPools(new(pools)),
 		kgo.MetadataMaxAge(metadataAge),
 		kgo.SessionTimeout(c.SessionTimeout),
 		kgo.RebalanceTimeout(c.RebalanceTimeout),

@@ -108,8 +108,10 @@ type partition struct {
 	start kgo.EpochOffset
 	end   int64 // the highest high watermark seen
 	// paused is beside the state, not a part of it: fetching stops for a full
-	// window, and starts again, within active.
-	paused bool
+	// window, and starts again, within active. So is what reading can't get past.
+	paused   bool
+	obstacle obstacle
+	epoch    int32 // to go on with behind it
 }
 
 func newPartition(id topicPartition, lane *assignment, c consumer) *partition {
@@ -238,51 +240,6 @@ func (p *partition) free(c *event.Chunk) {
 		p.unstall()
 	}
 	p.consumer.release(bytes, grown)
-}
-
-// stall stops fetching, since the partition takes the room of others: its chunks
-// don't settle, and theirs would. It reports whether the partition stalls now.
-func (p *partition) stall() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	bytes := p.bytes.Load()
-	if bytes == 0 || p.stalled.Load() > 0 {
-		return false
-	}
-	p.stalled.Store(bytes) // before bytes is read again: free reads it after its change
-	if p.bytes.Load() <= bytes/4 {
-		p.stalled.Store(0)
-		return false
-	}
-	if p.state == active && !p.paused {
-		p.consumer.pause(p.topicPartition)
-	}
-	return true
-}
-
-// stalledBytes returns the bytes in flight, if the partition is stalled.
-func (p *partition) stalledBytes() (bytes int64, is bool) {
-	if p.stalled.Load() == 0 {
-		return 0, false
-	}
-	return p.bytes.Load(), true
-}
-
-// unstall ends a stall: most of what was in flight then is settled.
-func (p *partition) unstall() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.stalled.Swap(0) > 0 {
-		p.resume()
-	}
-}
-
-// resume starts fetching again, unless there is another reason not to. The caller
-// holds mu.
-func (p *partition) resume() {
-	if p.state == active && !p.paused && p.stalled.Load() == 0 {
-		p.consumer.resume(p.topicPartition)
-	}
 }
 
 // drain ends the ownership in order: nothing more is dispatched, chunks in

@@ -163,11 +163,12 @@ func (s *partitionSet) largest() (largest *partition) {
 	return largest
 }
 
-// pollGate keeps assignments and polls apart.
+// pollGate keeps assignments, seeks and polls apart.
 type pollGate struct {
-	mu sync.RWMutex // read-locked from a poll until its records are cut
-	// ctx ends a poll that waits for records when an assignment wants mu. It is
-	// guarded by mu; only betweenPolls changes it, which doesn't run twice at once.
+	between sync.Mutex   // one at a time
+	mu      sync.RWMutex // read-locked from a poll until its records are cut
+	// ctx ends a poll that waits for records when betweenPolls wants mu, which
+	// alone changes it. Both are guarded by mu.
 	ctx       context.Context
 	interrupt context.CancelFunc
 }
@@ -180,6 +181,8 @@ func newPollGate() *pollGate {
 
 // betweenPolls ends the poll that is under way, and runs f once its records are cut.
 func (g *pollGate) betweenPolls(f func()) {
+	g.between.Lock()
+	defer g.between.Unlock()
 	g.interrupt()
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -2,9 +2,12 @@ package ingest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
@@ -29,6 +32,8 @@ type poller struct {
 	gate       *pollGate
 	partitions *partitionSet
 	scheduler  *scheduler
+	seeker     *seeker
+	unpacker   *unpacker
 	errors     fetchErrors
 	records    atomic.Int64 // read since start
 }
@@ -49,20 +54,6 @@ func (r *poller) run(ctx context.Context) {
 	}
 }
 
-// stall stops fetching the partition that takes most of the room, if the rest of
-// what is read is with the endpoints. A chunk can wait for long, such as for its
-// dead letter while the brokers don't take it: that is its partition's business,
-// and polling is everybody's. While a lane is full that isn't it: then chunks are
-// queued, and those of other partitions would be.
-func (r *poller) stall() {
-	p := r.partitions.largest()
-	if p == nil || r.scheduler.busy() || !r.budget.stall(p) {
-		return
-	}
-	r.member.log.Warn("partition stalled: it takes most of ingest.maxInFlightBytes and has had no outcome for a while; the others are read on",
-		zap.String("topic", p.topic), zap.Int32("partition", p.number), zap.Int64("bytes", p.bytes.Load()))
-}
-
 // poll polls once, and cuts what it gets. open is false once the client is closed.
 func (r *poller) poll(ctx context.Context) (open, failed bool) {
 	r.gate.mu.RLock()
@@ -77,6 +68,50 @@ func (r *poller) poll(ctx context.Context) (open, failed bool) {
 	failed = r.errors.handle(fetches, time.Now())
 	fetches.EachPartition(r.cut)
 	return true, failed
+}
+
+// obstacle handles what the client doesn't get past by itself.
+func (r *poller) obstacle(e kgo.FetchError) (handled bool) {
+	if errors.Is(e.Err, errNoRoom) {
+		r.unpacker.drained()
+		return true // fetched again
+	}
+	p := r.partitions.get(topicPartition{e.Topic, e.Partition})
+	if p == nil {
+		return false
+	}
+	if batch, is := errors.AsType[*kgo.ErrDecompressTooLarge](e.Err); is {
+		r.skipBatch(p, batch)
+		return true
+	}
+	if errors.Is(e.Err, kerr.OffsetOutOfRange) {
+		if _, is := p.block(outOfRange, -1); is {
+			signal(r.seeker.due)
+		}
+	}
+	return false
+}
+
+// skipBatch passes over a batch that takes more memory than it may: a dead letter
+// stands for its offsets. The client is moved on once that is stored.
+func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
+	next, ok := p.block(tooLarge, batch.Epoch)
+	if !ok {
+		return
+	}
+	first, last := max(next, batch.Offset), min(batch.NextOffset, p.limit)-1
+	limit := r.member.config.Limits.BatchBytes
+	r.member.log.Error("batch skipped: it takes more memory than ingest.limits.batchBytes allows; a dead letter has its offsets",
+		zap.String("topic", p.topic), zap.Int32("partition", p.number),
+		zap.Int64("first", first), zap.Int64("last", last), zap.Stringer("limit", limit))
+	c := event.NewChunk(p.topic, p.number, 0, 0, p.settled)
+	c.Skip(first, last, time.Now().UnixMilli(), batch.Epoch, event.Undecodable, fmt.Sprintf(
+		"offsets %d to %d are not read: their batch takes more memory than ingest.limits.batchBytes (%v) allows", first, last, limit))
+	p.track(c, last+1)
+	p.acquire(c)
+	r.scheduler.push(p, c)
+	r.scheduler.wake()
+	signal(r.seeker.due)
 }
 
 // cut makes chunks of one partition's records and queues them.

@@ -1,0 +1,166 @@
+package ingest
+
+import (
+	"context"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+)
+
+// seekInterval is how often partitions that can't be read on are looked at.
+const seekInterval = 200 * time.Millisecond
+
+// obstacle is why a partition can't be read on where it is.
+type obstacle uint8
+
+const (
+	none obstacle = iota
+	// tooLarge: the next batch takes more memory than ingest.limits.batchBytes.
+	// Its dead letter is tracked as a chunk of its offsets.
+	tooLarge
+	// outOfRange: the brokers say that they don't have the next offset.
+	outOfRange
+)
+
+// seeker moves the client past an obstacle. It waits until all that was read of
+// the partition is resolved: the client takes what it is moved to as committed.
+type seeker struct {
+	member     *member
+	partitions *partitionSet
+	gate       *pollGate
+	due        chan struct{} // has a token when there is a new obstacle
+}
+
+// run moves the client until ctx ends.
+func (s *seeker) run(ctx context.Context) {
+	admin := kadm.NewClient(s.member.client)
+	tick := time.NewTicker(seekInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.due:
+		case <-ctx.Done():
+			return
+		}
+		for s.seek(ctx, admin) {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// seek moves the client where it can, and reports whether obstacles are left.
+func (s *seeker) seek(ctx context.Context, admin *kadm.Client) (left bool) {
+	ctx, cancel := context.WithTimeout(ctx, offsetsInterval)
+	defer cancel()
+	for _, p := range s.partitions.all() {
+		what, at, resolved := p.blockedBy()
+		switch {
+		case what == none:
+		case !resolved:
+			left = true
+		case what == tooLarge:
+			left = !s.move(ctx, p, at) || left // its dead letter is stored
+		case what == outOfRange:
+			left = !s.enter(ctx, admin, p, at) || left
+		}
+	}
+	return left
+}
+
+// enter moves the client to the offset, or to the nearest that there is. Mostly it
+// is there, and brokers don't know it yet or any more, after an election. Reading
+// from the start is only right for who was below it: for anybody else it would send
+// again what was delivered, up to the whole topic.
+func (s *seeker) enter(ctx context.Context, admin *kadm.Client, p *partition, at kgo.EpochOffset) bool {
+	starts, err := Listed(admin.ListStartOffsets(ctx, p.topic))
+	if err != nil {
+		return false
+	}
+	ends, err := Listed(admin.ListEndOffsets(ctx, p.topic))
+	if err != nil {
+		return false
+	}
+	start, end := starts[p.topic][p.number], ends[p.topic][p.number]
+	fields := []zap.Field{
+		zap.String("topic", p.topic), zap.Int32("partition", p.number), zap.Int64("offset", at.Offset),
+		zap.Int64("start", start.Offset), zap.Int64("end", end.Offset),
+	}
+	to := kgo.EpochOffset{Epoch: -1, Offset: min(max(at.Offset, start.Offset), end.Offset)}
+	switch {
+	case at.Offset < 0: // a new group: it was asked for a start that retention has overtaken
+	case at.Offset < start.Offset:
+		s.member.log.Error("events have left the topic before they were read: reading goes on with the oldest that there is", fields...)
+	case at.Offset > end.Offset:
+		s.member.log.Error("the next offset is behind the end of the partition, which has lost events or was made anew: reading goes on at its end, and what is before it is not read",
+			fields...)
+	}
+	return s.move(ctx, p, to)
+}
+
+// move moves the client, between two polls, unless the partition is another copy's
+// by now. What is marked is committed first: the client takes what it is moved to
+// for committed.
+func (s *seeker) move(ctx context.Context, p *partition, to kgo.EpochOffset) bool {
+	if err := s.member.commit(ctx); err != nil {
+		return false
+	}
+	s.gate.betweenPolls(func() {
+		if s.partitions.get(p.topicPartition) != p {
+			return
+		}
+		s.member.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.number: to}})
+		p.unblock(to.Offset)
+	})
+	return true
+}
+
+// block records what reading can't get past, and returns where that begins; false
+// if it is known, or nothing of the partition is read any more.
+func (p *partition) block(by obstacle, epoch int32) (next int64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state >= draining || p.obstacle != none {
+		return 0, false
+	}
+	p.obstacle, p.epoch = by, epoch
+	return p.next(), true
+}
+
+// blockedBy returns what reading can't get past and the next offset, and whether
+// all before it is resolved.
+func (p *partition) blockedBy() (what obstacle, at kgo.EpochOffset, resolved bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.state >= draining {
+		return none, kgo.EpochOffset{}, false
+	}
+	return p.obstacle, kgo.EpochOffset{Epoch: p.epoch, Offset: p.next()}, len(p.watermark.window) == 0
+}
+
+// unblock makes reading go on at an offset, which nothing in flight is behind.
+func (p *partition) unblock(at int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.obstacle = none
+	if at >= 0 && p.watermark.offset >= 0 {
+		p.watermark.offset = at
+	}
+	if p.start.Offset >= 0 {
+		p.start = kgo.EpochOffset{Epoch: -1, Offset: at}
+	}
+}
+
+// next returns the offset behind what was read; -1 if that is not known. The caller
+// holds mu.
+func (p *partition) next() int64 {
+	if n := len(p.watermark.window); n > 0 {
+		return p.watermark.window[n-1].last + 1
+	}
+	return p.watermark.offset
+}

@@ -1,0 +1,223 @@
+package ingest
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+const (
+	// recordBytes and headerBytes are what the client takes for each record and
+	// header of a batch, beyond the batch's unpacked bytes: 7 of these make a
+	// record, and 2 a header.
+	recordBytes = 176
+	headerBytes = 48
+)
+
+// errNoRoom is a batch that is not unpacked now: the client fetches it again. One
+// fetch can bring hundreds of batches of some kilobytes each that unpack to the
+// limit, and the client unpacks all of them before it returns the first.
+var errNoRoom = errors.New("as much is unpacked as may be")
+
+// unpacker bounds what the client unpacks: each batch, and all of them together
+// that are not polled yet. The client's own bound (kgo.MaxDecompressBatchBytes) is
+// of the first, and of bytes alone. It is the client's pool for unpacked bytes,
+// too: that is how it learns which are free again.
+type unpacker struct {
+	kgo.Decompressor // the client's own
+	client           *kgo.Client
+	limit            int64 // of one batch, in memory
+
+	pool   sync.Pool    // of *[]byte
+	bytes  atomic.Int64 // unpacked, and not free again
+	mu     sync.Mutex
+	beyond map[*byte]int64 // of batches that take more than twice their bytes, what else they take
+}
+
+var _ kgo.PoolDecompressBytes = (*unpacker)(nil)
+
+func newUnpacker(limit int64) (*unpacker, error) {
+	u := &unpacker{limit: limit, beyond: make(map[*byte]int64)}
+	// kgo.DefaultDecompressor has no bound. The one that a client makes for itself
+	// does, and is the same otherwise.
+	client, err := kgo.NewClient(kgo.MaxDecompressBatchBytes(int(limit)), kgo.WithPools(u))
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	bounded, is := client.OptValue(kgo.WithDecompressor).(kgo.Decompressor)
+	if !is {
+		return nil, fmt.Errorf("BUG: the Kafka client has no decompressor, but %T", client.OptValue(kgo.WithDecompressor))
+	}
+	u.Decompressor = bounded
+	return u, nil
+}
+
+// OnNewClient implements kgo.HookNewClient.
+func (u *unpacker) OnNewClient(client *kgo.Client) { u.client = client }
+
+// Decompress implements kgo.Decompressor. kgo.ErrMaxDecompress stops the partition
+// until the batch is stepped over (seeker).
+func (u *unpacker) Decompress(packed []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	if codec == kgo.CodecNone {
+		return packed, nil
+	}
+	if u.bytes.Load() >= u.room() {
+		return nil, errNoRoom
+	}
+	batch, err := u.Decompressor.Decompress(packed, codec)
+	if err != nil || cap(batch) == 0 {
+		return batch, err
+	}
+	taken := memory(batch)
+	if taken > u.limit {
+		u.put(batch)
+		return nil, kgo.ErrMaxDecompress
+	}
+	u.bytes.Add(int64(cap(batch)))
+	if more := taken - int64(cap(batch)); more > int64(cap(batch)) {
+		u.mu.Lock()
+		u.beyond[&batch[:1][0]] = more
+		u.mu.Unlock()
+		u.bytes.Add(more)
+	}
+	return batch, nil
+}
+
+// room returns how many bytes may be unpacked: what one fetch of each broker is
+// meant to bring, and as much again since that is an estimate.
+func (u *unpacker) room() int64 {
+	const enough = 2 * unpackedBytes
+	if u.client == nil || u.bytes.Load() < enough {
+		return enough
+	}
+	return unpackedBytes * int64(1+max(1, len(u.client.DiscoveredBrokers())))
+}
+
+// drained forgets what is unpacked, if the client has nothing that isn't polled.
+// The client doesn't return what it throws away, such as at a rebalance, and so
+// the count only grows: until it is full, nothing is unpacked any more, what there
+// was is polled, and it starts anew.
+func (u *unpacker) drained() {
+	if u.client.BufferedFetchRecords() > 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	clear(u.beyond)
+	u.bytes.Store(0)
+}
+
+// GetDecompressBytes returns a slice to unpack into, of any size: the client grows
+// it where it must, and puts the larger one. It has no length, which is how
+// PutDecompressBytes knows it if nothing was unpacked.
+func (u *unpacker) GetDecompressBytes([]byte, kgo.CompressionCodecType) []byte {
+	if s, _ := u.pool.Get().(*[]byte); s != nil {
+		return (*s)[:0]
+	}
+	return nil
+}
+
+// PutDecompressBytes implements kgo.PoolDecompressBytes.
+func (u *unpacker) PutDecompressBytes(s []byte) {
+	if len(s) > 0 {
+		u.release(s)
+	}
+	u.put(s)
+}
+
+func (u *unpacker) release(s []byte) {
+	bytes := int64(cap(s))
+	u.mu.Lock()
+	if more, is := u.beyond[&s[0]]; is {
+		delete(u.beyond, &s[0])
+		bytes += more
+	}
+	u.mu.Unlock()
+	if u.bytes.Add(-bytes) < 0 {
+		u.bytes.Store(0) // of before drained
+	}
+}
+
+func (u *unpacker) put(s []byte) {
+	if cap(s) > 0 && cap(s) <= maxPooledBytes {
+		u.pool.Put(&s)
+	}
+}
+
+// memory returns what an unpacked batch takes once the client has read its records.
+// Most have few headers or none: that shows at the beginning of each record, whose
+// end needs not be looked for.
+func memory(batch []byte) int64 {
+	if taken := measureBatch(batch, atMost); taken <= 2*int64(len(batch)) {
+		return taken
+	}
+	return measureBatch(batch, exactly)
+}
+
+// measureBatch returns what a batch takes with so many headers in what is left of
+// each record behind its value.
+func measureBatch(batch []byte, headers func(rest []byte) int64) int64 {
+	taken := int64(len(batch))
+	for len(batch) > 0 {
+		record, rest, ok := split(batch)
+		if !ok || len(record) == 0 {
+			break // the client finds the same
+		}
+		batch = rest
+		taken += recordBytes
+		record = record[1:]                 // attributes
+		_, n := varint(record)              // timestamp
+		_, m := varint(record[n:])          // offset
+		_, record, ok = split(record[n+m:]) // key
+		if ok {
+			_, record, ok = split(record) // value
+		}
+		if ok && len(record) > 1 { // the number of headers, and headers
+			taken += headerBytes * headers(record)
+		}
+	}
+	return taken
+}
+
+// atMost returns how many headers there can be: one has two bytes or more.
+func atMost(rest []byte) int64 { return int64(len(rest)) / 2 }
+
+// exactly returns how many headers the client makes room for.
+func exactly(rest []byte) int64 {
+	n, read := varint(rest)
+	if read == 0 || n > int64(len(rest)) {
+		return 0
+	}
+	return max(n, 0)
+}
+
+// split splits off bytes that have their length before them. Nil has the length -1.
+func split(b []byte) (value, rest []byte, ok bool) {
+	length, n := varint(b)
+	if n == 0 || length > int64(len(b)-n) {
+		return nil, nil, false
+	}
+	end := n + int(max(length, 0))
+	return b[n:end], b[end:], true
+}
+
+// varint is binary.Varint, but quicker for the numbers of one and two bytes that
+// most are. n is 0 if there is none.
+func varint(b []byte) (value int64, n int) {
+	if len(b) > 1 {
+		if b[0] < 0x80 {
+			return int64(b[0]>>1) ^ -int64(b[0]&1), 1
+		}
+		if b[1] < 0x80 {
+			u := uint64(b[0]&0x7f) | uint64(b[1])<<7
+			return int64(u>>1) ^ -int64(u&1), 2
+		}
+	}
+	value, n = binary.Varint(b)
+	return value, max(n, 0)
+}

@@ -1,0 +1,174 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"twinegress/internal/eventually"
+)
+
+// packedRecord appends a record as it is in a batch.
+func packedRecord(batch []byte, offset, value, headers int) []byte {
+	r := []byte{0}                        // attributes
+	r = binary.AppendVarint(r, 1_000_000) // timestamp
+	r = binary.AppendVarint(r, int64(offset))
+	r = binary.AppendVarint(r, -1) // no key
+	r = binary.AppendVarint(r, int64(value))
+	r = append(r, make([]byte, value)...)
+	r = binary.AppendVarint(r, int64(headers))
+	r = append(r, make([]byte, 2*headers)...)
+	return append(binary.AppendVarint(batch, int64(len(r))), r...)
+}
+
+func packed(records, value, headers int) (batch []byte) {
+	for i := range records {
+		batch = packedRecord(batch, i, value, headers)
+	}
+	return batch
+}
+
+// What a batch takes is what the client makes of it, whatever is in it: at least
+// three quarters of it, and not much more.
+func TestMemory(t *testing.T) {
+	for name, tt := range map[string]struct{ records, value, headers int }{
+		"events":          {2000, 500, 0},
+		"with headers":    {2000, 500, 5},
+		"empty":           {100_000, 0, 0},
+		"one large":       {1, 10 << 20, 0},
+		"one, headers":    {1, 0, 500_000},
+		"events, headers": {1000, 100, 1000},
+	} {
+		batch := packed(tt.records, tt.value, tt.headers)
+		before := heap()
+		client := kmsg.RecordBatch{
+			NumRecords: int32(tt.records), Magic: 2, Records: batch, LastOffsetDelta: int32(tt.records) - 1,
+		}
+		wire := client.AppendTo(nil)
+		binary.BigEndian.PutUint32(wire[8:], uint32(len(wire)-12))
+		fp, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{DisableCRCValidation: true, Topic: topic},
+			&kmsg.FetchResponseTopicPartition{RecordBatches: wire}, kgo.DefaultDecompressor(), nil)
+		held := heap() - before
+		if fp.Err != nil || len(fp.Records) != tt.records {
+			t.Fatalf("%s: the client reads %d records of %d: %v", name, len(fp.Records), tt.records, fp.Err)
+		}
+		if got := memory(batch); got < held*3/4 || got > 3*held/2+1<<16 {
+			t.Errorf("%s: it takes %d, and is said to take %d", name, held, got)
+		}
+		runtime.KeepAlive(fp)
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // what pools held
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// What isn't a batch is measured without a panic, and as no less than its bytes.
+func FuzzMemory(f *testing.F) {
+	f.Add(packed(3, 5, 2))
+	f.Add([]byte{0x80})
+	f.Add([]byte{0x02, 0x00})
+	f.Add([]byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01})
+	f.Fuzz(func(t *testing.T, batch []byte) {
+		// A record has a byte of length and one of attributes, and a header two.
+		if got, n := memory(batch), int64(len(batch)); got < n || got > n*(1+recordBytes+headerBytes) {
+			t.Errorf("%d bytes take %d", n, got)
+		}
+	})
+}
+
+// A batch at the limit is unpacked, one above is refused, and its bytes are free.
+func TestUnpackLimit(t *testing.T) {
+	batch := packed(10, 1<<20, 0)
+	taken := memory(batch)
+	for limit, want := range map[int64]error{taken: nil, taken - 1: kgo.ErrMaxDecompress, 1 << 20: kgo.ErrMaxDecompress} {
+		u, err := newUnpacker(limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for codec, compression := range map[kgo.CompressionCodecType]kgo.CompressionCodec{
+			kgo.CodecGzip: kgo.GzipCompression(), kgo.CodecSnappy: kgo.SnappyCompression(),
+			kgo.CodecLz4: kgo.Lz4Compression(), kgo.CodecZstd: kgo.ZstdCompression(),
+		} {
+			compressor, err := kgo.DefaultCompressor(compression)
+			if err != nil {
+				t.Fatal(err)
+			}
+			src, _ := compressor.Compress(new(bytes.Buffer), batch)
+			got, err := u.Decompress(src, codec)
+			if !errors.Is(err, want) || err == nil && len(got) != len(batch) {
+				t.Errorf("limit %d: %d bytes, %v, want %v", limit, len(got), err, want)
+			}
+			if err == nil {
+				if u.bytes.Load() < taken-10*recordBytes {
+					t.Errorf("%d bytes are unpacked, want some %d", u.bytes.Load(), taken)
+				}
+				u.PutDecompressBytes(got[:cap(got)])
+			}
+			if n := u.bytes.Load(); n != 0 {
+				t.Errorf("limit %d: %d bytes are unpacked, want none", limit, n)
+			}
+		}
+	}
+}
+
+// One fetch brings many batches that are packed to a thousandth. They are unpacked
+// in turn, as there is room: the client would unpack all of them at once.
+func TestBatchesAreUnpackedInTurn(t *testing.T) {
+	t.Parallel()
+	const batches, size = 12, 8 << 20
+	k := broker(t, 1)
+	for range batches {
+		produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Value: make([]byte, size)}})
+	}
+	cfg := ingestConfig(k)
+	cfg.MaxInFlightBytes = 1 << 30
+	var most mostUnpacked
+	h := consume(t, cfg, true, kgo.WithHooks(&most))
+	most.unpacker.Store(h.poller.unpacker)
+	eventually.Holds(t, "all are read", func() bool { return h.count() == batches })
+	if n, bound := most.bytes.Load(), int64(2*unpackedBytes+2*size); n > bound {
+		t.Errorf("%d MiB are unpacked at once, want at most %d", n>>20, bound>>20)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for offset, times := range h.seen[0] {
+		if times != 1 {
+			t.Errorf("offset %d is read %d times", offset, times)
+		}
+	}
+}
+
+// mostUnpacked is a hook that records how much is unpacked at once.
+type mostUnpacked struct {
+	unpacker atomic.Pointer[unpacker]
+	bytes    atomic.Int64
+}
+
+func (m *mostUnpacked) OnFetchBatchRead(kgo.BrokerMetadata, string, int32, kgo.FetchBatchMetrics) {
+	if u := m.unpacker.Load(); u != nil {
+		m.bytes.Store(max(m.bytes.Load(), u.bytes.Load()))
+	}
+}
+
+// What the client threw away without returning it is forgotten once there is room
+// for nothing more.
+func TestUnpackedIsForgotten(t *testing.T) {
+	t.Parallel()
+	k := broker(t, 1)
+	cfg := ingestConfig(k)
+	h := consume(t, cfg, true)
+	h.poller.unpacker.bytes.Store(1 << 40)
+	produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Value: make([]byte, 1000)}})
+	eventually.Holds(t, "a compressed batch is read", func() bool { return h.count() == 1 })
+}
