@@ -85,8 +85,15 @@ func (m *member) resume(of topicPartition) {
 // client does: for the commit before this one, if a broker doesn't answer it. A
 // late one is of the group's generation before, and does no harm.
 func (m *member) commit(ctx context.Context) error {
+	return await(ctx, func() error { return m.client.CommitMarkedOffsets(ctx) })
+}
+
+// await calls f, which asks the brokers, and returns its error, or ctx's if that
+// ends first. The client doesn't end a request with its context while it connects
+// for it. What is left behind then ends with the client, at the latest.
+func await(ctx context.Context, f func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- m.client.CommitMarkedOffsets(ctx) }() // ends with the client, at the latest
+	go func() { done <- f() }()
 	select {
 	case err := <-done:
 		return err

@@ -42,7 +42,7 @@ func (o *offsets) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := o.refresh(ctx, admin); err != nil && ctx.Err() == nil {
+		if err := await(ctx, func() error { return o.refresh(ctx, admin) }); err != nil && ctx.Err() == nil {
 			o.member.log.Debug("asking Kafka for the lag failed; the last one stands", zap.Error(err))
 		}
 	}

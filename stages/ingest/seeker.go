@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -44,7 +45,7 @@ func (s *seeker) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for s.seek(ctx, admin) {
+		for await(ctx, func() error { return s.seek(ctx, admin) }) != nil {
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -54,10 +55,13 @@ func (s *seeker) run(ctx context.Context) {
 	}
 }
 
-// seek moves the client where it can, and reports whether obstacles are left.
-func (s *seeker) seek(ctx context.Context, admin *kadm.Client) (left bool) {
+var errObstacles = errors.New("there are obstacles left")
+
+// seek moves the client where it can, and returns errObstacles if some are left.
+func (s *seeker) seek(ctx context.Context, admin *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, offsetsInterval)
 	defer cancel()
+	left := false
 	for _, p := range s.partitions.all() {
 		what, at, resolved := p.blockedBy()
 		switch {
@@ -70,7 +74,10 @@ func (s *seeker) seek(ctx context.Context, admin *kadm.Client) (left bool) {
 			left = !s.enter(ctx, admin, p, at) || left
 		}
 	}
-	return left
+	if left {
+		return errObstacles
+	}
+	return nil
 }
 
 // enter moves the client to the offset, or to the nearest that there is. Mostly it
