@@ -119,14 +119,30 @@ func (k *Keyring) ownKey() (*dataKey, error) {
 	return k.own, err
 }
 
+const (
+	// maxWrapped bounds a wrapped data key. That of the largest kind of age key
+	// has 2 KiB.
+	maxWrapped = 8 << 10
+	// maxUnwrapped bounds the cache of data keys, one for each process that wrote a
+	// secret which is still there. Without a bound, whoever writes one record after
+	// the other fills the memory of every copy.
+	maxUnwrapped = 4096
+)
+
 // unwrap returns the data key with a wrapped form, and caches it or the error.
 func (k *Keyring) unwrap(wrapped string) (*dataKey, error) {
+	if len(wrapped) > maxWrapped {
+		return nil, errNotSealed
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if u, ok := k.unwrapped[wrapped]; ok {
 		return u.key, u.err
 	}
 	key, err := k.unwrapAnew(wrapped)
+	if len(k.unwrapped) >= maxUnwrapped {
+		clear(k.unwrapped)
+	}
 	k.unwrapped[wrapped] = unwrapped{key, err}
 	return key, err
 }
