@@ -84,7 +84,7 @@ func TestSetIsBounded(t *testing.T) {
 		t.Errorf("the last one that has room: %v", err)
 	}
 	// Who has more, from before, can still change and delete.
-	over := append(full, set[most])
+	over := append(endpoints.Clone(full), set[most])
 	if _, err = endpoints.Revise(over, over, endpoints.Options{}, time.Now()); err != nil {
 		t.Errorf("no more than before: %v", err)
 	}

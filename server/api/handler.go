@@ -113,7 +113,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if operation == listOperation || operation == statusOperation {
 		listed = len(h.store.Current())
 	}
-	release, overload := h.load.acquire(r.Context(), r, listed)
+	release, overload := h.load.acquire(r, listed)
 	if overload != nil {
 		reply(answer, overload)
 		return

@@ -36,8 +36,8 @@ func newLoad() *load {
 // acquire blocks until there is room for a request, and returns what makes room
 // again after the reply, or the reply that refuses it. listed is how many endpoints
 // are in the reply.
-func (l *load) acquire(ctx context.Context, r *http.Request, listed int) (release func(), _ *Error) {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+func (l *load) acquire(r *http.Request, listed int) (release func(), _ *Error) {
+	ctx, cancel := context.WithTimeout(r.Context(), loadTimeout)
 	defer cancel()
 	body := r.ContentLength
 	if body < 0 || body > maxBody { // not known, or more than is read
