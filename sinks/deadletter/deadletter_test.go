@@ -172,7 +172,7 @@ func TestLetterIntact(t *testing.T) {
 			topic := open(t, k)
 			ev, settled := newLetter(test.key, test.value, test.index, test.headers...)
 			topic.Put(ev, event.Rejected, test.detail, test.endpoint)
-			eventually.Holds(t, "stored", func() bool { return settled.Load() == 1 && topic.Waiting() == 0 })
+			eventually.Holds(t, "stored", func() bool { return settled.Load() == 1 && topic.Status().Waiting == 0 })
 			got := read(t, k, 1)[0]
 			if fmt.Sprintf("%#v %#v", got.Key, got.Value) != fmt.Sprintf("%#v %#v", test.key, test.value) {
 				t.Errorf("key and value are %#v, %#v", got.Key, got.Value)

@@ -89,6 +89,40 @@ func TestLetterRoundTrip(t *testing.T) {
 	})
 }
 
+// What a letter repeats of its record's key and headers has bounds.
+func TestWhatALetterRepeats(t *testing.T) {
+	const body = 100 // bytes; the share is 400
+	for title, test := range map[string]struct {
+		index        int32
+		key, headers int
+		header       int // bytes of each header's value; its name has one, its lengths take 8
+		wantHeaders  int
+		cut          string
+	}{
+		"as many headers as are repeated":      {event.NoIndex, 0, maxHeaders, 0, maxHeaders, ""},
+		"one more":                             {event.NoIndex, 0, maxHeaders + 1, 0, maxHeaders, "headers"},
+		"a record's, however large":            {event.NoIndex, 1 << 20, 3, 1 << 20, 3, ""},
+		"an early element's":                   {fewElements - 1, 1 << 20, 3, 1 << 20, 3, ""},
+		"a late element's, as its share":       {fewElements, 391, 1, 0, 1, ""},
+		"a late element's key, over its share": {fewElements, 401, 0, 0, 0, "key"},
+		"its header, over what the key left":   {fewElements, 392, 1, 0, 0, "headers"},
+		"its headers, one over its share":      {fewElements, 0, 5, 91, 4, "headers"},
+		"its headers, all in its share":        {fewElements, 0, 4, 91, 4, ""},
+		"both":                                 {fewElements, 1 << 20, 3, 1 << 20, 0, "key,headers"},
+	} {
+		c := event.NewChunk("twins", 3, 1, 0, func(*event.Chunk) {})
+		c.Add(41, 0, 0, make([]byte, test.key), make([]byte, body))
+		for range test.headers {
+			c.AddHeader("h", make([]byte, test.header))
+		}
+		l := letter{event: &event.Event{Chunk: c, Record: &c.Records[0], Index: test.index, Body: c.Records[0].Value}}
+		got, err := Parse(stored(l.record()))
+		if err != nil || len(got.Own) != test.wantHeaders || got.Cut != test.cut {
+			t.Errorf("%s: %d headers, cut %q, %v; want %d, %q", title, len(got.Own), got.Cut, err, test.wantHeaders, test.cut)
+		}
+	}
+}
+
 // All letters of a record are a small multiple of it, however many elements it
 // has and however much belongs to all of them: of one endpoint that drops each,
 // and of the elements that are rejected before.

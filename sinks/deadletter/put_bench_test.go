@@ -41,10 +41,10 @@ func BenchmarkPut(b *testing.B) {
 			topic.Put(&c.Events[i], event.Backoff, "unreachable: dial tcp: connection refused", "568fd394-380b-46fa-925a-ebb96f658cce")
 		}
 		c.Settle(1)
-		for topic.Waiting() > 100_000 { // about what ingest.maxInFlightBytes lets in
+		for topic.Status().Waiting > 100_000 { // about what ingest.maxInFlightBytes lets in
 			runtime.Gosched()
 		}
-		most = max(most, topic.Waiting())
+		most = max(most, topic.Status().Waiting)
 	}
 	if err := topic.Close(context.Background()); err != nil {
 		b.Error(err)

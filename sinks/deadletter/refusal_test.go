@@ -231,8 +231,8 @@ func TestLargeLetterHoldsUpNobody(t *testing.T) {
 		}
 		return true
 	})
-	if largeSettled.Load() != 0 || topic.Waiting() != 1 {
-		t.Errorf("%d wait", topic.Waiting())
+	if largeSettled.Load() != 0 || topic.Status().Waiting != 1 {
+		t.Errorf("%d wait", topic.Status().Waiting)
 	}
 	refused.over.Store(true) // or Close would try it for long
 }

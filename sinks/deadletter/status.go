@@ -35,9 +35,6 @@ func (c *counts) failed(err error) (text string) {
 	return text
 }
 
-// Waiting returns the number of dead letters that are not stored yet.
-func (t *Topic) Waiting() int64 { return t.counts.waiting.Load() }
-
 // Status returns the counts of this moment.
 func (t *Topic) Status() Status {
 	s := Status{Waiting: t.counts.waiting.Load(), Cut: t.counts.cut.Load()}
