@@ -4,6 +4,7 @@
 //	store.go  what is in force, and how a read takes its place
 //	watch.go  when to read: the file system's signals
 //	write.go  a change: lock, read, edit, replace
+//	hang.go   a file system that doesn't answer
 package filestore
 
 import (
@@ -21,6 +22,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/endpoints/secrets"
+	"twinegress/internal/file"
 )
 
 // Options configure a Store. The zero value works.
@@ -47,14 +49,26 @@ type Store struct {
 	// without a sign of a change: some file systems (NFS, bind mounts of a
 	// desktop's VM) send none.
 	debounce, recheck time.Duration
+	// readFile is file.Read; tests replace it.
+	readFile func(path string) ([]byte, error)
 
-	mu      sync.Mutex
-	content []byte // that was read last, valid or not; nil: none
-	invalid error  // of content; nil: it is the set in force
-	readErr string // of the last attempt; "": the file could be read
-	loaded  bool   // a valid set was read
+	// disk orders reads and replacements, so that a Change while the file is read
+	// is no news. It is held during I/O, which may hang: Current, Stale and what
+	// must end with a context don't take it.
+	disk sync.Mutex
+	// mu comes behind disk, and is never held during I/O.
+	mu    sync.Mutex
+	state state
+}
 
-	box *secrets.Box // of the last good set
+// state is what the last read or Change left.
+type state struct {
+	content []byte       // that was read last, valid or not; nil: none
+	invalid error        // of content; nil: it is the set in force
+	readErr string       // of the last attempt; "": the file could be read
+	loaded  bool         // a valid set was read
+	box     *secrets.Box // of the last good set
+	reading time.Time    // since when Watch waits for the file; zero: it doesn't
 }
 
 var _ endpoints.Store = (*Store)(nil)
@@ -65,13 +79,20 @@ func New(path string, o Options) *Store {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Store{path: path, o: o, log: log, debounce: 100 * time.Millisecond, recheck: 30 * time.Second, box: o.Keyring.Box(nil)}
+	return &Store{
+		path: path, o: o, log: log, debounce: 100 * time.Millisecond, recheck: 30 * time.Second,
+		readFile: file.Read, state: state{box: o.Keyring.Box(nil)},
+	}
 }
 
 // Load reads the file. An error names the file and what to do; it wraps
 // fs.ErrNotExist if the file is missing, and ValidationErrors if it is invalid.
-func (s *Store) Load(context.Context) ([]endpoints.Endpoint, error) {
-	if _, err := s.read(); err != nil {
+func (s *Store) Load(ctx context.Context) ([]endpoints.Endpoint, error) {
+	var err error
+	if hung := s.await(ctx, func() { _, err = s.read() }); hung != nil {
+		return nil, hung
+	}
+	if err != nil {
 		return nil, err
 	}
 	set, _, _ := s.live.Take()
@@ -84,42 +105,50 @@ func (s *Store) Current() []endpoints.Endpoint { return s.live.Current() }
 // read puts the file's content in force if it changed since the last read. news
 // reports whether the result differs from the last one's; err is set either way.
 func (s *Store) read() (news bool, err error) {
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	data, err := s.readFile(s.path)
+	info, _ := os.Stat(s.path) // nil if it is gone by now
+	return s.take(data, err, info)
+}
+
+// take puts what was read in force.
+func (s *Store) take(data []byte, err error, info fs.FileInfo) (news bool, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	data, err := os.ReadFile(s.path) // under the lock, so that a Change meanwhile is no news
+	now := &s.state
 	if err != nil {
 		err = s.unreadable(err)
 		// The same failure is reported once.
-		news = s.readErr != err.Error()
-		s.readErr = err.Error()
+		news = now.readErr != err.Error()
+		now.readErr = err.Error()
 		return news, err
 	}
 	// A file that is readable again is news, even with the same content: its
 	// absence was reported.
-	back := s.readErr != ""
-	s.readErr = ""
-	if s.content != nil && bytes.Equal(data, s.content) {
-		return back, s.invalid
+	back := now.readErr != ""
+	now.readErr = ""
+	if now.content != nil && bytes.Equal(data, now.content) {
+		return back, now.invalid
 	}
-	s.content = data
+	now.content = data
 	box := s.o.Keyring.Box(nil)
 	next, err := endpoints.DecodeSet(data, box.Open, s.o.Options)
 	if err != nil {
-		s.invalid = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
-		return true, s.invalid
+		now.invalid = fmt.Errorf("endpoints file %s:\n%w", s.path, err)
+		return true, now.invalid
 	}
-	endpoints.Stamp(next, s.live.Current(), s.timeOfChange())
-	s.invalid, s.loaded, s.box = nil, true, box
+	endpoints.Stamp(next, s.live.Current(), timeOfChange(now.loaded, info))
+	now.invalid, now.loaded, now.box = nil, true, box
 	s.live.Put(next)
-	s.warnOfReaders(next)
+	s.warnOfReaders(next, info)
 	return true, nil
 }
 
 // warnOfReaders logs a warning if other users can read keys, with each set that is
 // read: the keys may be new. After a Change only the owner can read them.
-func (s *Store) warnOfReaders(set []endpoints.Endpoint) {
-	info, err := os.Stat(s.path)
-	if err != nil || s.o.Keyring != nil || info.Mode().Perm()&0o077 == 0 ||
+func (s *Store) warnOfReaders(set []endpoints.Endpoint, info fs.FileInfo) {
+	if info == nil || s.o.Keyring != nil || info.Mode().Perm()&0o077 == 0 ||
 		!slices.ContainsFunc(set, func(e endpoints.Endpoint) bool { return e.Authentication != endpoints.AuthenticationIdentity }) {
 		return
 	}
@@ -127,24 +156,26 @@ func (s *Store) warnOfReaders(set []endpoints.Endpoint) {
 		zap.String("file", s.path), zap.String("mode", fmt.Sprintf("%04o", info.Mode().Perm())))
 }
 
-// Stale reports whether the file is invalid or unreadable, and the set in force is
-// an older one.
+// Stale reports whether the file is invalid or unreadable, or doesn't answer, and
+// the set in force is an older one.
 func (s *Store) Stale() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.loaded && (s.invalid != nil || s.readErr != "")
+	now := &s.state
+	hangs := !now.reading.IsZero() && time.Since(now.reading) >= hangsAfter
+	return now.loaded && (now.invalid != nil || now.readErr != "" || hangs)
 }
 
 // timeOfChange returns now, but for the first set of this process the file's own
 // time, so that a restart doesn't make every endpoint look changed to a client
 // that asks for what changed since. Later sets don't use the file's time: a file
 // moved into place may have an old one, and its change would be missed.
-func (s *Store) timeOfChange() time.Time {
+func timeOfChange(loaded bool, info fs.FileInfo) time.Time {
 	now := time.Now()
-	if s.loaded {
+	if loaded {
 		return now
 	}
-	if info, err := os.Stat(s.path); err == nil && info.ModTime().Before(now) {
+	if info != nil && info.ModTime().Before(now) {
 		return info.ModTime()
 	}
 	return now

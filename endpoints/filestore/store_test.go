@@ -20,6 +20,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/endpoints/secrets"
 	"twinegress/endpoints/storetest"
+	"twinegress/internal/file"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -109,6 +110,7 @@ type following struct {
 	path    string
 	signals chan struct{}
 	logs    *observer.ObservedLogs
+	stop    func() // ends follow, and returns when it has ended
 
 	mu   sync.Mutex // the bubble orders what happens, but the race detector can't see timers do it
 	sets []string   // paths of each set applied
@@ -146,9 +148,12 @@ func follow(t *testing.T, f func(t *testing.T, w *following)) {
 			})
 		}()
 		synctest.Wait()
+		w.stop = func() {
+			cancel()
+			<-done
+		}
 		f(t, w)
-		cancel()
-		<-done
+		w.stop()
 	})
 }
 
@@ -225,6 +230,16 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 			func(t *testing.T, path string) { write(t, path, strings.Replace(set("a", "b"), "EventHub", "Hub", 2)) },
 			"violations", "[endpoints[0] (a): type: unknown value",
 		},
+		"a pipe in its place": {
+			func(t *testing.T, path string) {
+				storetest.Must(t, os.Remove(path))
+				mkfifo(t, path)
+			}, "error", "is a pipe, not a regular file",
+		},
+		"one that is too large": {
+			func(t *testing.T, path string) { storetest.Must(t, os.Truncate(path, file.MaxSize+1)) },
+			"error", "is larger than 16 MiB",
+		},
 		"a missing file": {func(t *testing.T, path string) { storetest.Must(t, os.Remove(path)) }, "error", missing},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -246,6 +261,7 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 				after(time.Hour)
 				w.wantLogged(t, 0, 1)
 
+				_ = os.Remove(w.path)
 				write(t, w.path, set("a", "c"))
 				w.signal()
 				after(time.Second)

@@ -32,8 +32,7 @@ func (s *Store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) err
 	} else {
 		dirs := &dirWatch{w: w, path: s.path}
 		syncDirs = dirs.sync
-		// The only goroutine of this package. It ends with the watcher, whose
-		// Close closes both channels that it reads.
+		// It ends with the watcher, whose Close closes both channels that it reads.
 		out, done := make(chan struct{}, 1), make(chan struct{})
 		go func() {
 			defer close(done)
@@ -84,8 +83,14 @@ func (s *Store) follow(ctx context.Context, signals <-chan struct{}, syncDirs fu
 		if ctx.Err() != nil {
 			return // select picks at random: nothing is delivered after the end
 		}
-		syncDirs()
-		s.reload()
+		s.startReading(time.Now())
+		err := s.await(ctx, func() {
+			syncDirs()
+			s.reload()
+		})
+		if err == nil {
+			s.startReading(time.Time{})
+		}
 	}
 	read() // changes since Load
 	recheck := time.NewTicker(s.recheck)

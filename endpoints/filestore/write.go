@@ -24,7 +24,23 @@ func (s *Store) Change(ctx context.Context, edit func([]endpoints.Endpoint) ([]e
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	var next []endpoints.Endpoint
+	once := &abandonable{edit: edit}
+	hung := s.await(ctx, func() {
+		// Not before: what hangs may still replace the file.
+		defer release()
+		next, err = s.changeFile(ctx, once.call)
+	})
+	switch {
+	case hung == nil:
+		return next, err
+	case once.abandon():
+		return nil, fmt.Errorf("%w: %w", endpoints.ErrUnknown, hung)
+	}
+	return nil, fmt.Errorf("%w, nothing has changed", hung)
+}
+
+func (s *Store) changeFile(ctx context.Context, edit func([]endpoints.Endpoint) ([]endpoints.Endpoint, error)) ([]endpoints.Endpoint, error) {
 	// A link stays a link: its target is replaced.
 	target, err := filepath.EvalSymlinks(s.path)
 	if err != nil {
@@ -55,7 +71,7 @@ func (s *Store) change(target string, edit func([]endpoints.Endpoint) ([]endpoin
 		return nil, fmt.Errorf("nothing is written over an endpoints file that needs correcting first: %v", err) //nolint:errorlint // see above
 	}
 	s.mu.Lock()
-	content, box := s.content, s.o.Keyring.Box(s.box)
+	content, box := s.state.content, s.o.Keyring.Box(s.state.box)
 	s.mu.Unlock()
 	before := s.live.Current()
 	after, err := edit(endpoints.Clone(before))
@@ -72,15 +88,17 @@ func (s *Store) change(target string, edit func([]endpoints.Endpoint) ([]endpoin
 	}
 	// The lock is held over the replacement, as read holds it: what an editor
 	// writes right after it must not be in force before it.
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.disk.Lock()
+	defer s.disk.Unlock()
 	if !bytes.Equal(data, content) {
-		if err := replaceFile(target, content, data, s.o.Keyring == nil); err != nil {
+		if err := s.replaceFile(target, content, data); err != nil {
 			return nil, s.unwritable(err)
 		}
 		s.log.Info("endpoints file written", zap.String("file", s.path), zap.Int("endpoints", len(next)))
 	}
-	s.content, s.box = data, box
+	s.mu.Lock()
+	s.state.content, s.state.box = data, box
+	s.mu.Unlock()
 	s.live.Put(next)
 	return next, nil
 }
@@ -89,7 +107,7 @@ func (s *Store) change(target string, edit func([]endpoints.Endpoint) ([]endpoin
 // the newest, so that a restart completes a rotation.
 func (s *Store) reseal(ctx context.Context) {
 	s.mu.Lock()
-	older := s.box.Older()
+	older := s.state.box.Older()
 	s.mu.Unlock()
 	if !older {
 		return
@@ -105,8 +123,9 @@ func (s *Store) reseal(ctx context.Context) {
 }
 
 // replaceFile replaces a file that holds before by data, or returns errMoved. It
-// keeps the file's owner if it may, and its permissions unless private.
-func replaceFile(path string, before, data []byte, private bool) (err error) {
+// keeps the file's owner if it may, and its permissions unless keys are in it in
+// the clear.
+func (s *Store) replaceFile(path string, before, data []byte) (err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -124,7 +143,7 @@ func replaceFile(path string, before, data []byte, private bool) (err error) {
 		}
 	}()
 	mode := info.Mode().Perm()
-	if private {
+	if s.o.Keyring == nil {
 		mode = 0o600
 	}
 	if err := tmp.Chmod(mode); err != nil {
@@ -142,7 +161,7 @@ func replaceFile(path string, before, data []byte, private bool) (err error) {
 	}
 	// As late as possible. What an editor writes between here and the rename is
 	// lost, as our change is when an editor saves right after it.
-	now, err := os.ReadFile(path)
+	now, err := s.readFile(path)
 	if err != nil {
 		return err
 	}

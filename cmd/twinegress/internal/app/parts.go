@@ -122,7 +122,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 	if file, ok := o.Store.(*filestore.Store); ok {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "twinegress_endpoints_file_refused",
-			Help: "1 while the endpoints file is gone or can't be taken, and the last good endpoints are in force.",
+			Help: "1 while the endpoints file is gone, can't be taken or doesn't answer, and the last good endpoints are in force.",
 		}, func() float64 {
 			if file.Stale() {
 				return 1
