@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -13,18 +14,28 @@ import (
 // configFlags are --config and --set.
 type configFlags struct {
 	file string
-	set  map[string]string
+	set  []string
 }
 
 func (c *configFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.file, "config", "", "configuration file (YAML); without one, the defaults and TWINEGRESS_… variables")
-	cmd.Flags().StringToStringVar(&c.set, "set", nil, "override a key of the configuration: --set batch.linger=10ms")
+	// Not a flag of pairs: pflag's splits a value at its commas, and shows in its
+	// errors what it could not split, which may be a password.
+	cmd.Flags().StringArrayVar(&c.set, "set", nil, "override a key of the configuration, `KEY=VALUE`: --set batch.linger=10ms")
 }
 
 // load reads the configuration. Every error is a usage error.
 func (c *configFlags) load() (config.Config, error) {
+	overrides := make(map[string]string, len(c.set))
+	for _, one := range c.set {
+		key, value, ok := strings.Cut(one, "=")
+		if !ok {
+			return config.Config{}, usageError{errors.New("--set: must be KEY=VALUE, such as --set batch.linger=10ms")}
+		}
+		overrides[strings.TrimSpace(key)] = value
+	}
 	cfg, err := config.Load(config.Sources{
-		File: c.file, Overrides: c.set,
+		File: c.file, Overrides: overrides,
 		IgnoreEnv: []string{tokenVariable, serverVariable}, // ours, but no configuration keys
 	})
 	if err != nil {

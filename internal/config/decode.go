@@ -69,9 +69,9 @@ func parse[T any](p *T, raw any, read func(string) (T, error)) (err error) {
 }
 
 func wrong(k key, raw any) error {
-	switch raw.(type) {
+	switch raw := raw.(type) {
 	case string:
-		return fmt.Errorf("%s, not %q", want(k), raw)
+		return fmt.Errorf("%s, not %s", want(k), quoted(raw))
 	case int, float64, bool:
 		return fmt.Errorf("%s, not %v", want(k), raw)
 	}
@@ -133,7 +133,7 @@ func tokens(raw any) ([]Token, error) {
 		for name, v := range fields {
 			p, ok := at[name]
 			if !ok {
-				return nil, fmt.Errorf("[%d]: unknown key %q; known are name, sha256, role", i, name)
+				return nil, fmt.Errorf("[%d]: unknown key %s; known are name, sha256, role", i, quotedWord(name))
 			}
 			s, ok := v.(string)
 			if !ok {

@@ -53,11 +53,16 @@ func findKey(path string) (key, bool) {
 	return keys[i], true
 }
 
+// secret reports whether the key's value is one.
+func (k key) secret() bool {
+	return reflect.TypeFor[Config]().FieldByIndex(k.field).Type == reflect.TypeFor[Secret]()
+}
+
 // unknownKey returns the error for a path that is no key, with the known keys.
 func unknownKey(path string) string {
 	for _, k := range keys {
 		if strings.HasPrefix(path, k.path+".") {
-			return k.path + " is a value, not a section: " + want(k)
+			return "is a value, not a section: " + want(k)
 		}
 	}
 	plain := func(s string) string {

@@ -98,7 +98,7 @@ func (l *loader) merge(flat map[string]any, source func(path string) string) {
 				l.errs = append(l.errs, KeyError{path, "is a section, not a value", source(path)})
 			}
 		default:
-			l.errs = append(l.errs, KeyError{path, unknownKey(path), source(path)})
+			l.errs = append(l.errs, KeyError{namedKey(path), unknownKey(path), source(path)})
 		}
 	}
 	if err := l.all.Load(confmap.Provider(good, "."), nil); err != nil {
@@ -117,7 +117,7 @@ func (l *loader) file(path string) {
 	}
 	k := koanf.New(".")
 	if err := k.Load(rawbytes.Provider(data), yaml.Parser()); err != nil {
-		l.errs.add(path, "is not a YAML file of keys and values: %v", err)
+		l.errs.add(path, "is not a YAML file of keys and values: %s", yamlError(err))
 		return
 	}
 	l.dotted(k.Raw(), path)
@@ -155,7 +155,7 @@ func (l *loader) tokensFile(a *API) {
 func (l *loader) dotted(section map[string]any, file string) {
 	for name, v := range section {
 		if strings.Contains(name, ".") {
-			l.errs = append(l.errs, KeyError{name, "must be written as sections, without a dot", file})
+			l.errs = append(l.errs, KeyError{namedKey(name), "must be written as sections, without a dot", file})
 		}
 		if m, ok := v.(map[string]any); ok {
 			l.dotted(m, file)
@@ -189,7 +189,7 @@ func (l *loader) env(src Sources) {
 		TransformFunc: func(name, value string) (string, any) {
 			path, ok := paths[strings.ToUpper(name)]
 			if !ok {
-				l.errs.add(name, "unknown environment variable; a key's is, for example, %s for ingest.maxInFlightBytes",
+				l.errs.add(namedKey(name), "unknown environment variable; a key's is, for example, %s for ingest.maxInFlightBytes",
 					envName("ingest.maxInFlightBytes"))
 			}
 			return path, value // koanf skips an empty path
@@ -205,6 +205,11 @@ func (l *loader) env(src Sources) {
 func (l *loader) overrides(set map[string]string) {
 	flat := make(map[string]any, len(set))
 	for path, value := range set {
+		if k, ok := findKey(path); ok && k.secret() {
+			l.errs = append(l.errs, KeyError{path, "is a secret, and other users of the machine see a command line: set " +
+				envName(path) + " in the environment, or have it in a file", "--set"})
+			continue
+		}
 		flat[path] = value
 	}
 	l.merge(flat, func(string) string { return "--set" })

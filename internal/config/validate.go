@@ -48,10 +48,13 @@ func (i Ingest) check(e *Errors) {
 	}
 	for n, b := range i.Brokers {
 		at := fmt.Sprintf("ingest.brokers[%d]", n)
-		if host, err := hostPort(b, 1); err != nil {
-			e.add(at, "must be host:port, such as kafka:9092, not %q: %v", b, err)
-		} else if host == "" {
-			e.add(at, "must be host:port, such as kafka:9092, not %q: the host is missing", b)
+		switch host, err := hostPort(b, 1); {
+		case strings.Contains(b, "@"): // not quoted: there may be a password in it
+			e.add(at, "must be host:port, such as kafka:9092, without a user: that is ingest.sasl's")
+		case err != nil:
+			e.add(at, "must be host:port, such as kafka:9092, not %s: %v", quoted(b), err)
+		case host == "":
+			e.add(at, "must be host:port, such as kafka:9092, not %s: the host is missing", quoted(b))
 		}
 	}
 	if len(i.Topics) == 0 {
@@ -61,7 +64,7 @@ func (i Ingest) check(e *Errors) {
 		at := fmt.Sprintf("ingest.topics[%d]", n)
 		topic(e, at, t)
 		if slices.Contains(i.Topics[:n], t) {
-			e.add(at, "%q is listed more than once", t)
+			e.add(at, "%s is listed more than once", quoted(t))
 		}
 	}
 	if strings.TrimSpace(i.Group) == "" {
@@ -162,7 +165,7 @@ func (a API) check(e *Errors) {
 		case strings.TrimSpace(t.Name) == "":
 			e.add(at+"name", "must not be empty: it says in the log who did what")
 		case slices.ContainsFunc(before, func(o Token) bool { return o.Name == t.Name }):
-			e.add(at+"name", "%q is used more than once", t.Name)
+			e.add(at+"name", "%s is used more than once", quoted(t.Name))
 		}
 		// Neither message shows the value: it may be the token itself.
 		switch b, err := hex.DecodeString(t.SHA256); {
@@ -171,7 +174,9 @@ func (a API) check(e *Errors) {
 		case slices.ContainsFunc(before, func(o Token) bool { return o.SHA256 == t.SHA256 }):
 			e.add(at+"sha256", "is that of another token, too")
 		}
-		oneOf(e, at+"role", t.Role, RoleRead, RoleWrite)
+		if t.Role != RoleRead && t.Role != RoleWrite {
+			e.add(at+"role", "must be one of %s, %s, not %s", RoleRead, RoleWrite, quotedWord(t.Role))
+		}
 	}
 	a.OIDC.check(e)
 	certificate(e, "api.tls.", a.TLS.CertFile, a.TLS.KeyFile)
@@ -265,7 +270,7 @@ func oneOf(e *Errors, key, value string, allowed ...string) bool {
 	if slices.Contains(allowed, value) {
 		return true
 	}
-	e.add(key, "must be one of %s, not %q", strings.Join(allowed, ", "), value)
+	e.add(key, "must be one of %s, not %s", strings.Join(allowed, ", "), quoted(value))
 	return false
 }
 
@@ -304,7 +309,7 @@ var legalTopic = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
 // topic applies Kafka's rule for names.
 func topic(e *Errors, key, name string) {
 	if !legalTopic.MatchString(name) || name == "." || name == ".." {
-		e.add(key, "must be 1 to 249 letters, digits, dots, underscores or hyphens, not %q", name)
+		e.add(key, "must be 1 to 249 letters, digits, dots, underscores or hyphens, not %s", quoted(name))
 	}
 }
 
@@ -314,8 +319,11 @@ func listen(e *Errors, key, addr string) {
 	if addr == "" {
 		return
 	}
-	if _, err := hostPort(addr, 0); err != nil {
-		e.add(key, "must be host:port, or empty for off, not %q: %v", addr, err)
+	switch _, err := hostPort(addr, 0); {
+	case strings.Contains(addr, "@"):
+		e.add(key, "must be host:port, without a user, or empty for off")
+	case err != nil:
+		e.add(key, "must be host:port, or empty for off, not %s: %v", quoted(addr), err)
 	}
 }
 
