@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -55,7 +56,7 @@ func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := app.NewLogger("info")
+	log, err := app.NewLogger("info", os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -48,13 +48,13 @@ func checkCommand() *cobra.Command {
 
 func printChecks(w io.Writer, r app.CheckReport) error {
 	t := term.NewTable(w)
-	fmt.Fprintln(t, "RESULT\tWHAT\tTYPE\tPATH\tKEY\tREMARK")
+	t.Row("RESULT", "WHAT", "TYPE", "PATH", "KEY", "REMARK")
 	for _, c := range r.Checks {
 		result := "ok"
 		if !c.OK {
 			result = "FAILED"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", result, cmp.Or(c.Name, c.ID, c.What), c.Type, c.Path, c.Key, cmp.Or(c.Error, c.Note))
+		t.Row(result, cmp.Or(c.Name, c.ID, c.What), c.Type, c.Path, c.Key, cmp.Or(c.Error, c.Note))
 	}
 	return t.Flush()
 }

@@ -16,6 +16,7 @@ import (
 
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
+	"twinegress/internal/untrusted"
 	"twinegress/server/api"
 )
 
@@ -26,7 +27,7 @@ const (
 )
 
 // apiFlags are the flags by which the commands of `endpoints` find the API.
-type apiFlags struct{ server, token, caFile string }
+type apiFlags struct{ server, tokenFile, caFile string }
 
 func endpointsCommand() *cobra.Command {
 	var c apiFlags
@@ -34,7 +35,8 @@ func endpointsCommand() *cobra.Command {
 		Use:   "endpoints",
 		Short: "List, create and change endpoints of a running twinegress",
 		Long: "Calls the Management API of a running twinegress. An endpoint is named by its id or its name.\n" +
-			"The token is better in " + tokenVariable + " than on the command line, where other users of the machine see it.",
+			"The token is read from --token-file, or else from " + tokenVariable + ": no flag takes it, since other users of the\n" +
+			"machine see a command line.",
 		Example: "  export TWINEGRESS_SERVER=https://twinegress:8080 TWINEGRESS_TOKEN=…\n" +
 			"  twinegress endpoints list\n" +
 			"  twinegress endpoints create --file hub.json",
@@ -43,7 +45,7 @@ func endpointsCommand() *cobra.Command {
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&c.server, "server", "", "where the API is (default $"+serverVariable+", else "+defaultServer+")")
-	f.StringVar(&c.token, "token", "", "a token of the API (default $"+tokenVariable+")")
+	f.StringVar(&c.tokenFile, "token-file", "", "a file that holds a token of the API (default $"+tokenVariable+")")
 	f.StringVar(&c.caFile, "ca-file", "", "further root certificates for the server, PEM")
 	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(), c.retryCommand())
 	return cmd
@@ -124,7 +126,7 @@ func (c *apiFlags) createCommand() *cobra.Command {
 			if output == "json" {
 				return term.PrintJSON(cmd.OutOrStdout(), map[string]string{"id": id, "etag": reply.header.Get("ETag")})
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), id)
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), untrusted.Text(id))
 			return err
 		},
 	}
@@ -212,7 +214,7 @@ func (c *apiFlags) completeIDs(cmd *cobra.Command, args []string, _ string) ([]s
 	}
 	ids := make([]string, len(list))
 	for i, e := range list {
-		ids[i] = e.ID + "\t" + strings.TrimSpace(string(e.Type)+" "+e.Path+" "+e.Name)
+		ids[i] = untrusted.Text(e.ID) + "\t" + untrusted.Text(strings.TrimSpace(string(e.Type)+" "+e.Path+" "+e.Name))
 	}
 	return ids, cobra.ShellCompDirectiveNoFileComp
 }
@@ -236,13 +238,19 @@ func etagFlag(cmd *cobra.Command, to *string) {
 // readBody reads the endpoint from a file or from standard input.
 func readBody(file string, in io.Reader) ([]byte, error) {
 	if file != "-" {
-		body, err := os.ReadFile(file)
+		// Not only regular files: the shell's <(…) is a pipe.
+		f, err := os.Open(file)
 		if err != nil {
 			return nil, usageError{fmt.Errorf("--file: %w", err)}
 		}
+		defer f.Close()
+		body, err := readAtMost(f, maxBody)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--file %s: %w", file, err)}
+		}
 		return body, nil
 	}
-	body, err := io.ReadAll(in)
+	body, err := readAtMost(in, maxBody)
 	if err != nil {
 		return nil, fmt.Errorf("reading the endpoint from standard input: %w", err)
 	}

@@ -14,12 +14,29 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 
 	"twinegress/endpoints"
 	"twinegress/internal/certfile"
+	"twinegress/internal/config"
+	"twinegress/internal/file"
+	"twinegress/internal/untrusted"
 	"twinegress/server/api"
+)
+
+const (
+	// maxBody is more than the server takes, which says then how much that is.
+	maxBody = 2 << 20
+	// maxReply has room for a list of 20,000 endpoints with long filters.
+	maxReply = 128 << 20
+	// maxReplyHeader: twinegress sends less than one KiB.
+	maxReplyHeader = 64 << 10
+	// maxDetails is how many of a reply's mistakes are shown.
+	maxDetails = 100
+	// callTimeout is for the whole call, reading the reply included.
+	callTimeout = 30 * time.Second
 )
 
 // apiClient calls the Management API.
@@ -44,12 +61,13 @@ func (c *apiFlags) client() (*apiClient, error) {
 		// The URL is not quoted in the error: it may have a password in it.
 		return nil, usageError{fmt.Errorf("--server: must be a URL such as %s, without user and query", defaultServer)}
 	}
-	token := cmp.Or(c.token, os.Getenv(tokenVariable))
-	if token == "" {
-		return nil, usageError{errors.New("a token is required: --token, or better " + tokenVariable + " in the environment")}
+	token, err := c.token()
+	if err != nil {
+		return nil, usageError{err}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true // a command makes one request or two
+	transport.MaxResponseHeaderBytes = maxReplyHeader
 	if c.caFile != "" {
 		roots, err := certfile.ReadRoots(c.caFile)
 		if err != nil {
@@ -58,7 +76,40 @@ func (c *apiFlags) client() (*apiClient, error) {
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
 	base := strings.TrimSuffix(strings.TrimSuffix(at.String(), "/"), api.Base) + api.Base + "/endpoints"
-	return &apiClient{base: base, token: token, http: &http.Client{Transport: transport, Timeout: 30 * time.Second}}, nil
+	return &apiClient{base: base, token: token, http: &http.Client{
+		Transport: transport, Timeout: callTimeout,
+		// The token, and the keys in a body, are for this server only.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// token returns the token of --token-file, or of the environment.
+func (c *apiFlags) token() (string, error) {
+	token := os.Getenv(tokenVariable)
+	if c.tokenFile != "" {
+		data, err := file.Read(c.tokenFile)
+		if err != nil {
+			return "", fmt.Errorf("--token-file: %w", err)
+		}
+		token = string(data)
+	}
+	token = strings.TrimRight(token, "\r\n") // which editors and echo append
+	switch {
+	case token == "":
+		return "", errors.New("a token is required: in --token-file, or in " + tokenVariable + " in the environment")
+	case strings.ContainsFunc(token, unicode.IsControl):
+		return "", errors.New("the token has a line break or another control character in it")
+	}
+	return token, nil
+}
+
+// readAtMost reads all of r, or fails if that is more than most.
+func readAtMost(r io.Reader, most int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("is longer than %s", config.ByteSize(most))
+	}
+	return data, err
 }
 
 func (a *apiClient) list(ctx context.Context) ([]api.Endpoint, error) {
@@ -137,12 +188,12 @@ func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
 		if failed, ok := errors.AsType[*url.Error](err); ok {
 			err = failed.Err // which lacks the method and the URL: the message below has the URL
 		}
-		return reply{}, fmt.Errorf("%s can't be reached: %w (is --server right, and api.listen set there?)", a.base, err)
+		return reply{}, fmt.Errorf("%s can't be reached: %s (is --server right, and api.listen set there?)", a.base, untrusted.Text(err.Error()))
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	body, err := readAtMost(response.Body, maxReply)
 	if err != nil {
-		return reply{}, fmt.Errorf("%s: the answer ended too early: %w", a.base, err)
+		return reply{}, fmt.Errorf("%s: the answer can't be read to its end: %s", a.base, untrusted.Text(err.Error()))
 	}
 	if response.StatusCode >= 300 {
 		return reply{}, replyError(response, body)
@@ -160,6 +211,9 @@ func quotedTag(tag string) string {
 
 // replyError returns an error with the message and all details of the reply.
 func replyError(response *http.Response, body []byte) error {
+	if to := response.Header.Get("Location"); response.StatusCode < 400 && to != "" {
+		return fmt.Errorf("the server sends on to %s: that is not followed, since it would get the token; if it is right, give it as --server", untrusted.Text(to))
+	}
 	var e struct {
 		Error struct {
 			Message string
@@ -167,22 +221,25 @@ func replyError(response *http.Response, body []byte) error {
 		}
 	}
 	if json.Unmarshal(body, &e) != nil || e.Error.Message == "" {
-		return fmt.Errorf("the server answered %s: is it the Management API of twinegress?", response.Status)
+		return fmt.Errorf("the server answered %s: is it the Management API of twinegress?", untrusted.Text(response.Status))
 	}
-	message := e.Error.Message
+	message := untrusted.Text(e.Error.Message)
 	if len(e.Error.Details) > 1 {
 		message, _, _ = strings.Cut(message, ":")
 		lines := []string{message}
-		for _, d := range e.Error.Details {
-			lines = append(lines, cmp.Or(d.Field, "body")+": "+d.Message)
+		for _, d := range e.Error.Details[:min(len(e.Error.Details), maxDetails)] {
+			lines = append(lines, untrusted.Text(cmp.Or(d.Field, "body")+": "+d.Message))
+		}
+		if n := len(e.Error.Details) - maxDetails; n > 0 {
+			lines = append(lines, fmt.Sprintf("and %d more", n))
 		}
 		message = strings.Join(lines, "\n  ")
 	}
 	if response.StatusCode == http.StatusUnauthorized {
-		message += " (--token, or " + tokenVariable + ")"
+		message += " (--token-file, or " + tokenVariable + ")"
 	}
 	if response.StatusCode >= 500 {
-		message += " (request " + response.Header.Get("X-Ms-Request-Id") + ")"
+		message += " (request " + untrusted.Text(response.Header.Get("X-Ms-Request-Id")) + ")"
 	}
 	return errors.New(message)
 }
@@ -195,7 +252,7 @@ type reply struct {
 
 func (r reply) decode(into any) error {
 	if err := json.Unmarshal(r.body, into); err != nil {
-		return fmt.Errorf("the server's answer can't be read: is it the Management API of twinegress? %w", err)
+		return fmt.Errorf("the server's answer can't be read: is it the Management API of twinegress? %s", untrusted.Text(err.Error()))
 	}
 	return nil
 }

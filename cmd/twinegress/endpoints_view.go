@@ -18,13 +18,12 @@ func printEndpoints(w io.Writer, list []api.Endpoint) error {
 	}
 	named := slices.ContainsFunc(list, func(e api.Endpoint) bool { return e.Name != "" })
 	t := term.NewTable(w)
-	row := func(id, name, kind, path, eventTypes, status string) {
+	row := func(id, name string, others ...string) {
+		cells := []string{id}
 		if named {
-			name += "\t"
-		} else {
-			name = ""
+			cells = append(cells, name)
 		}
-		fmt.Fprintf(t, "%s\t%s%s\t%s\t%s\t%s\n", id, name, kind, path, eventTypes, status)
+		t.Row(append(cells, others...)...)
 	}
 	row("ID", "NAME", "TYPE", "PATH", "EVENT TYPES", "STATUS")
 	for _, e := range list {
@@ -66,7 +65,7 @@ func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
 		{"etag", strings.Trim(etag, `"`)},
 	} {
 		if line.value != "" {
-			fmt.Fprintf(t, "%s\t%s\n", line.name, line.value)
+			t.Row(line.name, line.value)
 		}
 	}
 	return t.Flush()

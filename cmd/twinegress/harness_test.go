@@ -91,14 +91,26 @@ type shell struct{ t *testing.T }
 // command runs one and returns its output and its exit code.
 func (s shell) command(in string, args ...string) (out string, code int, err error) {
 	s.t.Helper()
+	out, _, code, err = s.run(in, args...)
+	return out, code, err
+}
+
+// all runs a command and returns what it writes to standard output and to standard
+// error.
+func (s shell) all(in string, args ...string) (all string, code int) {
+	s.t.Helper()
+	out, errs, code, _ := s.run(in, args...)
+	return out + errs, code
+}
+
+func (s shell) run(in string, args ...string) (out, errs string, code int, err error) {
+	s.t.Helper()
 	root := rootCommand()
-	var b bytes.Buffer
+	var b, e bytes.Buffer
 	root.SetIn(strings.NewReader(in))
-	root.SetOut(&b)
-	root.SetErr(&b)
 	root.SetArgs(args)
-	err = root.ExecuteContext(s.t.Context())
-	return b.String(), exitCode(err), err
+	err = execute(s.t.Context(), root, &b, &e)
+	return b.String(), e.String(), exitCode(err), err
 }
 
 // ok runs one that succeeds.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -35,12 +36,24 @@ func (e usageError) Unwrap() error { return e.error }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	err := rootCommand().ExecuteContext(ctx)
+	err := execute(ctx, rootCommand(), os.Stdout, os.Stderr)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "twinegress:", err)
 		os.Exit(exitCode(err))
 	}
+}
+
+// execute runs the command line, and prints its error. All output passes the
+// filter for terminals.
+func execute(ctx context.Context, root *cobra.Command, out, errOut io.Writer) error {
+	errs := term.NewOutput(errOut)
+	root.SetOut(term.NewOutput(out))
+	root.SetErr(errs)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintln(errs, "twinegress:", err)
+	}
+	return err
 }
 
 func exitCode(err error) int {

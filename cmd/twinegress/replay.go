@@ -15,6 +15,7 @@ import (
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
 	"twinegress/internal/config"
+	"twinegress/internal/untrusted"
 	"twinegress/pipeline/replay"
 )
 
@@ -143,7 +144,7 @@ func findEndpoint(set []endpoints.Endpoint, wanted string) (string, error) {
 		if strings.EqualFold(e.ID, wanted) {
 			return e.ID, nil
 		}
-		known = append(known, strings.TrimSpace(e.ID+" "+e.Name))
+		known = append(known, untrusted.Text(strings.TrimSpace(e.ID+" "+e.Name)))
 	}
 	named := slices.DeleteFunc(slices.Clone(set), func(e endpoints.Endpoint) bool { return e.Name != wanted })
 	switch {
@@ -175,9 +176,9 @@ func printReplay(w io.Writer, output string, r replay.Result) error {
 	}
 	b.WriteByte('\n')
 	for _, e := range r.Endpoints {
-		fmt.Fprintf(&b, "  %s %s: %s delivered", e.Type, e.Path, term.Grouped(e.Delivered))
+		fmt.Fprintf(&b, "  %s %s: %s delivered", e.Type, untrusted.Text(e.Path), term.Grouped(e.Delivered))
 		if e.RefusedAgain > 0 {
-			fmt.Fprintf(&b, ", %s refused again, the last: %s", term.Grouped(e.RefusedAgain), e.LastRefusal)
+			fmt.Fprintf(&b, ", %s refused again, the last: %s", term.Grouped(e.RefusedAgain), untrusted.Text(e.LastRefusal))
 		}
 		b.WriteByte('\n')
 	}

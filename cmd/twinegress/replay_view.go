@@ -10,6 +10,7 @@ import (
 
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
+	"twinegress/internal/untrusted"
 	"twinegress/pipeline/replay"
 )
 
@@ -35,7 +36,7 @@ func newReplayView(out io.Writer) *replayView {
 // a bar the log of `run`.
 func (v *replayView) logger(level string) (*zap.Logger, error) {
 	if v.bar == nil {
-		return app.NewLogger(level)
+		return app.NewLogger(level, v.out)
 	}
 	at, err := app.ParseLevel(level)
 	if err != nil {
@@ -78,7 +79,7 @@ func plainLine(p replay.Progress, took time.Duration) string {
 		}
 	}
 	if len(p.Waits) > 0 {
-		line += ", throttled: " + strings.Join(p.Waits, ", ")
+		line += ", throttled: " + untrusted.Escape(strings.Join(p.Waits, ", "))
 	}
 	return line
 }

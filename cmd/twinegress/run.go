@@ -22,7 +22,7 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log, err := app.NewLogger(level)
+			log, err := app.NewLogger(level, cmd.ErrOrStderr())
 			if err != nil {
 				return usageError{err}
 			}

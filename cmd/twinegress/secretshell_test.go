@@ -29,10 +29,7 @@ func (h secretShell) said(t *testing.T, in string, args ...string) (all string) 
 		formats = [][]string{{"--output", "table"}, {"--output", "json"}}
 	}
 	for _, format := range formats {
-		text, _, err := shell{t: t}.command(in, append(slices.Clone(args), format...)...)
-		if err != nil {
-			text += "twinegress: " + err.Error() + "\n"
-		}
+		text, _ := shell{t: t}.all(in, append(slices.Clone(args), format...)...)
 		h.known.Check(t, strings.Join(append(slices.Clone(args[:min(2, len(args))]), format...), " "), text)
 		all += text
 	}

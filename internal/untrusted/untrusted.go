@@ -5,12 +5,10 @@ package untrusted
 
 import (
 	"encoding/base64"
-	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -117,16 +115,7 @@ func (m *Masker) Text(s string) string {
 	b.Grow(min(len(s), MaxLength))
 	n := 0
 	for i, r := range s {
-		shown := string(r)
-		switch {
-		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
-			shown = fmt.Sprintf(`\x%02x`, s[i])
-		case unicode.IsPrint(r):
-		case r < 0x10000:
-			shown = fmt.Sprintf(`\u%04x`, r)
-		default:
-			shown = fmt.Sprintf(`\U%08x`, r)
-		}
+		shown := shown(s[i:], r)
 		if n += utf8.RuneCountInString(shown); n > MaxLength {
 			cut = true
 			break

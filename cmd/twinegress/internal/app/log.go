@@ -2,6 +2,8 @@ package app
 
 import (
 	"fmt"
+	"io"
+	"os"
 	"strings"
 
 	"go.uber.org/zap"
@@ -13,21 +15,19 @@ import (
 // Levels are the values of --log-level.
 var Levels = []string{"debug", "info", "warn", "error"}
 
-// NewLogger returns a log in JSON on standard error, for a process that runs
-// unattended.
-func NewLogger(level string) (*zap.Logger, error) {
+// NewLogger returns a log in JSON on out, for a process that runs unattended.
+func NewLogger(level string, out io.Writer) (*zap.Logger, error) {
 	at, err := ParseLevel(level)
 	if err != nil {
 		return nil, err
 	}
-	c := zap.NewProductionConfig()
-	c.Level = zap.NewAtomicLevelAt(min(at, zap.InfoLevel))
-	c.Sampling = nil // there is no line per event, and an audit line must not be lost
-	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	c.EncoderConfig.EncodeDuration = zapcore.StringDurationEncoder
-	c.DisableStacktrace = true
-	c.DisableCaller = true
-	return c.Build(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return leveled{core, at} }))
+	c := zap.NewProductionEncoderConfig()
+	c.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	c.EncodeDuration = zapcore.StringDurationEncoder
+	// Without sampling: there is no line per event, and an audit line must not be
+	// lost.
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(c), zapcore.Lock(zapcore.AddSync(out)), min(at, zap.InfoLevel))
+	return zap.New(leveled{core, at}, zap.ErrorOutput(zapcore.Lock(os.Stderr))), nil
 }
 
 // leveled drops lines below its level, except audit lines.

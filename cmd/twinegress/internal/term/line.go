@@ -2,6 +2,7 @@ package term
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -50,12 +51,16 @@ func (l Line) cut(width int) string {
 	return b.String()
 }
 
-// printable replaces control characters, which an error may have in it.
+// printable replaces what could steer the terminal, which an error or a name may
+// have in it, by one column each.
 func printable(r rune) rune {
-	if r < ' ' || r == 0x7f {
+	switch {
+	case unicode.IsPrint(r):
+		return r
+	case unicode.IsSpace(r):
 		return ' '
 	}
-	return r
+	return utf8.RuneError
 }
 
 // Wrap breaks a long text into two lines. The first has at most width characters;

@@ -18,8 +18,12 @@ type Terminal struct {
 	Size func() (width, height int, err error)
 }
 
-// Open returns out as a Terminal, or nil if it is none.
+// Open returns out as a Terminal, or nil if it is none. Where out is an Output, the
+// terminal is what is behind it: a Terminal's own sequences must reach it.
 func Open(out io.Writer) *Terminal {
+	if o, ok := out.(*Output); ok {
+		out = o.w
+	}
 	file, ok := out.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" || !xterm.IsTerminal(int(file.Fd())) {
 		return nil
@@ -84,6 +88,7 @@ type StatusLine struct {
 func (s *StatusLine) Show(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	line = strings.Map(printable, line)
 	s.line = line
 	_, _ = io.WriteString(s.Out, "\r"+escClearLine+line)
 }
@@ -92,7 +97,7 @@ func (s *StatusLine) Show(line string) {
 func (s *StatusLine) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err := io.WriteString(s.Out, "\r"+escClearLine+string(p)+s.line)
+	_, err := io.WriteString(s.Out, "\r"+escClearLine+escape(string(p))+s.line)
 	return len(p), err
 }
 

@@ -5,12 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"text/tabwriter"
 	"time"
 )
-
-// NewTable returns a writer that aligns columns, which tabs separate.
-func NewTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0) }
 
 // PrintJSON writes v as indented JSON.
 func PrintJSON(w io.Writer, v any) error {

@@ -1,0 +1,81 @@
+package term
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Output is where a command writes: it escapes what could steer a terminal,
+// whoever said it. Everything that a command prints passes it, but for what this
+// package itself draws on a Terminal. Line breaks and tabs pass: a text of several
+// lines is the command's to make, and a table's to prevent.
+type Output struct {
+	mu   sync.Mutex
+	w    io.Writer
+	rest []byte // the beginning of a character, whose end comes with the next Write
+}
+
+// NewOutput returns an output over w.
+func NewOutput(w io.Writer) *Output { return &Output{w: w} }
+
+// Write writes p, escaped. It is safe for concurrent use.
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	whole := p
+	if len(o.rest) > 0 {
+		whole = append(o.rest, p...)
+	}
+	end := len(whole) - cutOff(whole)
+	// Only characters of several bytes, of which few are written: a copy is cheap.
+	o.rest = append([]byte(nil), whole[end:]...)
+	if _, err := io.WriteString(o.w, escape(string(whole[:end]))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// cutOff returns how many bytes at the end of p are the beginning of a character.
+func cutOff(p []byte) int {
+	for n := 1; n < utf8.UTFMax && n <= len(p); n++ {
+		if last := p[len(p)-n:]; utf8.RuneStart(last[0]) {
+			if utf8.FullRune(last) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// escape escapes what isn't printable, in the form of JSON: in a string of JSON it
+// stays what it is.
+func escape(s string) string {
+	if !strings.ContainsFunc(s, unprintable) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"): // no UTF-8
+			b.WriteString(`\ufffd`)
+		case r == utf8.RuneError || !unprintable(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+func unprintable(r rune) bool {
+	return !unicode.IsPrint(r) && r != '\n' && r != '\t' || r == utf8.RuneError
+}
