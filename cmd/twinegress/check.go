@@ -17,10 +17,11 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Validate the configuration and try every connection; sends nothing",
-		Long: "Reads the configuration and the endpoints as `run` does, and tries Kafka, each endpoint with each of its keys,\n" +
-			"and what else there is to connect to. No event is sent and nothing is changed: Event Hubs and Service Bus are\n" +
-			"connected to up to the link that events are sent on; Event Grid gets an array without events. What shows only\n" +
-			"when an event is sent: whether a quota is used up, and whether an Event Grid topic takes the Event Grid schema.\n\n" +
+		Long: "Reads the configuration and the endpoints as `run` does, and tries Kafka with each right that is needed there,\n" +
+			"each endpoint with each of its keys, and what else there is to connect to. No event is sent and nothing is changed:\n" +
+			"Event Hubs and Service Bus are connected to up to the link that events are sent on; Event Grid gets an array without\n" +
+			"events. What shows only when an event is sent: whether a quota is used up, and whether an Event Grid topic takes the\n" +
+			"Event Grid schema.\n\n" +
 			"Exit code 1 if something failed, 2 if the configuration is wrong.",
 		Example: "  twinegress check --config twinegress.yaml",
 		Args:    cobra.NoArgs,

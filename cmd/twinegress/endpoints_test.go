@@ -137,7 +137,8 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 	s := shell{t: t}
 	out, code, err := s.command("", "check", "--config", file)
 	for _, want := range []string{
-		"ok      kafka       ", "ok      endpoints   ",
+		"ok      kafka       ", "ok      endpoints   ", "ok ingest topic " + h.Topic + " Read", "ok ingest group twinegress Read",
+		"ok dead letters topic twinegress-deadletter Write the topic is not there yet: run creates it",
 		"ok      hub         EventHub    hub", "ok      topic       ServiceBus  topic", "ok      grid        EventGrid   ",
 		"ok      wrong       ServiceBus  topic                                   primary", "FAILED  wrong       ServiceBus", "FAILED  missing     EventHub", "FAILED  wrong grid  EventGrid",
 	} {
@@ -145,7 +146,7 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	if code != exitFailed || err == nil || err.Error() != "4 of 14 checks failed" {
+	if code != exitFailed || err == nil || err.Error() != "4 of 23 checks failed" {
 		t.Errorf("exit code %d, %v\n%s", code, err, out)
 	}
 	if n := h.Services.Stats().Count(); n != 0 {
@@ -164,10 +165,14 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 		if c.OK != (c.Error == "") {
 			t.Errorf("%+v", c)
 		}
-		results[strings.TrimSpace(c.What+" "+c.Name+" "+c.Key)] = c.Error
+		what := strings.TrimSpace(c.What + " " + c.Name + " " + c.Key)
+		if c.What == "right" {
+			what += " on the " + c.Type
+		}
+		results[what] = c.Error
 	}
 	for what, want := range map[string]string{
-		"kafka": "topic nope: UNKNOWN_TOPIC_OR_PARTITION", "api.tls": "", "api.oidc": "connection refused", "endpoints": "",
+		"kafka": "", "right ingest Read on the topic": "UNKNOWN_TOPIC_OR_PARTITION", "right ingest Read on the group": "", "api.tls": "", "api.oidc": "connection refused", "endpoints": "",
 		"endpoint hub primary": "", "endpoint hub secondary": "", "endpoint wrong primary": "", "endpoint wrong secondary": "unauthorized",
 		"endpoint missing primary": "404", "endpoint wrong grid secondary": "401", "endpoint grid primary": "",
 	} {

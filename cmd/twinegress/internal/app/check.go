@@ -12,6 +12,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/kafka"
+	"twinegress/internal/untrusted"
 	"twinegress/server"
 	"twinegress/server/api"
 	"twinegress/sinks"
@@ -28,12 +29,12 @@ type CheckReport struct {
 
 // CheckResult is the result of one check.
 type CheckResult struct {
-	What  string `json:"what"` // kafka, endpoints, endpoint, api.oidc, api.tls
+	What  string `json:"what"` // kafka, right, endpoints, endpoint, api.oidc, api.tls
 	ID    string `json:"id,omitempty"`
 	Name  string `json:"name,omitempty"`
-	Type  string `json:"type,omitempty"`
+	Type  string `json:"type,omitempty"` // of an endpoint, or of what a right is about
 	Path  string `json:"path,omitempty"` // of an endpoint; else what the check was about
-	Key   string `json:"key,omitempty"`
+	Key   string `json:"key,omitempty"`  // of an endpoint; of a right, the operation
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
 	Note  string `json:"note,omitempty"`
@@ -42,7 +43,7 @@ type CheckResult struct {
 func (c CheckResult) with(err error) CheckResult {
 	c.OK = err == nil
 	if err != nil {
-		c.Error = strings.Join(strings.Fields(err.Error()), " ")
+		c.Error = untrusted.Text(strings.Join(strings.Fields(err.Error()), " "))
 	}
 	return c
 }
@@ -61,7 +62,7 @@ func (r CheckReport) Failed() (n int) {
 // report. It sends nothing and changes nothing.
 func Check(ctx context.Context, cfg config.Config) (r CheckReport) {
 	log := zap.NewNop() // errors are in the report
-	r.Checks = append(r.Checks, checkKafka(ctx, cfg, log))
+	r.Checks = append(r.Checks, checkKafka(ctx, cfg, log)...)
 	if cfg.API.TLS.Enabled() {
 		_, err := server.TLS(cfg.API.TLS.CertFile, cfg.API.TLS.KeyFile, log)
 		r.Checks = append(r.Checks, CheckResult{What: "api.tls", Path: cfg.API.TLS.CertFile}.with(err))
@@ -73,17 +74,6 @@ func Check(ctx context.Context, cfg config.Config) (r CheckReport) {
 	r.Checks = append(r.Checks, checkEndpoints(ctx, cfg, log)...)
 	r.OK = r.Failed() == 0
 	return r
-}
-
-func checkKafka(ctx context.Context, cfg config.Config, log *zap.Logger) CheckResult {
-	result := CheckResult{What: "kafka", Path: strings.Join(cfg.Ingest.Topics, ",")}
-	connect, err := kafka.Connect(cfg.Ingest, log)
-	if err != nil {
-		return result.with(err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout)
-	defer cancel()
-	return result.with(kafka.Check(ctx, connect, cfg.Ingest.Topics...))
 }
 
 // loadEndpoints reads the endpoints from the configured store.
@@ -100,7 +90,12 @@ func loadEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) ([]e
 			return nil, err
 		}
 		// Load would create a missing topic; a check must change nothing.
-		if err := kafka.Check(ctx, connect, cfg.Endpoints.Topic); err != nil {
+		rights, err := kafka.OpenRights(ctx, connect, cfg.Endpoints.Topic)
+		if err != nil {
+			return nil, err
+		}
+		defer rights.Close()
+		if err := rights.Topic(cfg.Endpoints.Topic, kafka.Operation("Read")); err != nil && !errors.Is(err, kafka.ErrNotSaid) {
 			return nil, err
 		}
 	}
