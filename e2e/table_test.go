@@ -84,7 +84,7 @@ func (t *table) write(tb testing.TB, file string) {
 	}
 	text := fmt.Sprintf("%s%s\n\n%s\n%d rounds in %d minutes, on %s; a broker was unreachable for %v; `-seed=%d`.\n\n%s%s",
 		before, tableBegins, t, t.sums[allFaults].rounds, int(time.Since(t.begun).Minutes()), t.begun.UTC().Format(time.DateOnly), *matrixOutage, t.seed, tableEnds, after)
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil { //nolint:gosec // a document
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		tb.Fatal(err)
 	}
 }

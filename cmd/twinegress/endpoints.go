@@ -22,7 +22,7 @@ import (
 
 const (
 	serverVariable = "TWINEGRESS_SERVER"
-	tokenVariable  = "TWINEGRESS_TOKEN" //nolint:gosec // a variable's name
+	tokenVariable  = "TWINEGRESS_TOKEN"
 	defaultServer  = "http://127.0.0.1:8080"
 )
 
@@ -243,7 +243,7 @@ func readBody(file string, in io.Reader) ([]byte, error) {
 		if err != nil {
 			return nil, usageError{fmt.Errorf("--file: %w", err)}
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }() // nothing was written
 		body, err := readAtMost(f, maxBody)
 		if err != nil {
 			return nil, usageError{fmt.Errorf("--file %s: %w", file, err)}

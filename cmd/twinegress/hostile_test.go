@@ -95,8 +95,16 @@ func TestHostileServer(t *testing.T) {
 	s := newHostileServer(t)
 	const id = "568fd394-380b-46fa-925a-ebb96f658cce"
 	commands := [][]string{
-		{"list"}, {"list", "--output", "json"}, {"get", id}, {"get", id, "--output", "json"}, {"get", "nope"}, {"create"},
-		{"create", "--output", "json"}, {"update", id}, {"delete", id}, {"retry", id},
+		{"list"},
+		{"list", "--output", "json"},
+		{"get", id},
+		{"get", id, "--output", "json"},
+		{"get", "nope"},
+		{"create"},
+		{"create", "--output", "json"},
+		{"update", id},
+		{"delete", id},
+		{"retry", id},
 	}
 	failure := func(texts ...string) []byte {
 		details := make([]map[string]string, len(texts))

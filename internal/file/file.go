@@ -36,7 +36,7 @@ func Read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // nothing was written
 	if info, err = f.Stat(); err != nil {
 		return nil, err
 	}

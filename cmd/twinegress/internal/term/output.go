@@ -3,6 +3,7 @@ package term
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -27,13 +28,9 @@ func NewOutput(w io.Writer) *Output { return &Output{w: w} }
 func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	whole := p
-	if len(o.rest) > 0 {
-		whole = append(o.rest, p...)
-	}
+	whole := slices.Concat(o.rest, p)
 	end := len(whole) - cutOff(whole)
-	// Only characters of several bytes, of which few are written: a copy is cheap.
-	o.rest = append([]byte(nil), whole[end:]...)
+	o.rest = whole[end:]
 	if _, err := io.WriteString(o.w, escape(string(whole[:end]))); err != nil {
 		return 0, err
 	}
