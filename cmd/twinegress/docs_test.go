@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,6 +76,47 @@ func TestCommandsInDocuments(t *testing.T) {
 	}
 	if commands < 4 {
 		t.Errorf("only %d commands were found: the test looks in the wrong way", commands)
+	}
+}
+
+// Each defence of docs/security.md has a test that there is.
+func TestDefencesHaveTests(t *testing.T) {
+	there := make(map[string]bool)
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, m := range function.FindAllStringSubmatch(string(b), -1) {
+			there[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
+	_, defences, _ := strings.Cut(documents(t)["../../docs/security.md"], "## Defences")
+	defences, _, _ = strings.Cut(defences, "\n## ")
+	rows := 0
+	for line := range strings.Lines(defences) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| ---") || strings.HasPrefix(line, "| From") {
+			continue
+		}
+		rows++
+		tests := name.FindAllStringSubmatch(line, -1)
+		if len(tests) == 0 {
+			t.Errorf("no test: %s", line)
+		}
+		for _, m := range tests {
+			if !there[m[1]] {
+				t.Errorf("there is no %s: %s", m[1], line)
+			}
+		}
+	}
+	if rows < 20 {
+		t.Errorf("%d defences were found", rows)
 	}
 }
 
