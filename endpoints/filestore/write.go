@@ -112,7 +112,9 @@ func (s *Store) reseal(ctx context.Context) {
 	if !older {
 		return
 	}
+	s.startReading(time.Now()) // Watch waits for it
 	_, err := s.Change(ctx, func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) { return set, nil })
+	s.startReading(time.Time{})
 	if err != nil {
 		s.log.Warn("secrets in the endpoints file stay encrypted with an older key of endpoints.secretsKeyFile, which must stay there too",
 			zap.String("file", s.path), zap.Error(err))
