@@ -105,7 +105,9 @@ func (d *delivery) excusePauses(next send) send {
 	}
 }
 
-// throttle waits as long as the service asks, up to ThrottleLimit in all.
+// throttle waits as long as the service asks, up to ThrottleLimit in all. What is
+// left of the limit is compared, not the sum: a service may ask for centuries,
+// and the sum with those would overflow.
 func (d *delivery) throttle(next send) send {
 	return func(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
 		for waited := time.Duration(0); ; {
@@ -114,9 +116,10 @@ func (d *delivery) throttle(next send) send {
 				return n, err
 			}
 			wait := max(err.Wait, minThrottle)
-			if waited += wait; waited > d.options.ThrottleLimit {
+			if wait > d.options.ThrottleLimit-waited {
 				return n, err
 			}
+			waited += wait
 			if d.ledger.throttle(err) {
 				d.log.Warn("the service throttles: waiting as told, events are kept", zap.Duration("wait", wait), zap.Error(err.Err))
 			}

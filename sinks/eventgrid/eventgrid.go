@@ -31,6 +31,9 @@ const (
 	maxBytes = 1 << 20
 	// busyWait is the wait after a 429 that doesn't say how long to wait.
 	busyWait = 10 * time.Second
+	// maxWait is the longest wait that is taken from an answer. It is longer than
+	// any that is kept (30 minutes, backoff.max), and short enough to be added up.
+	maxWait = 24 * time.Hour
 	// maxReply is how many bytes of a refusal's text are kept.
 	maxReply = 512
 )
@@ -165,14 +168,16 @@ func classify(response *http.Response, text []byte) *sinks.Error {
 }
 
 // retryAfter returns the wait in the header, which has two forms (RFC 9110,
-// section 10.2.3), or otherwise.
+// section 10.2.3), or otherwise. It is from 0 to maxWait, whatever the service
+// says: a number of seconds that no time.Duration can hold, or the year 9999.
 func retryAfter(response *http.Response, otherwise time.Duration) time.Duration {
 	value := response.Header.Get("Retry-After")
-	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
-		return time.Duration(seconds) * time.Second
+	// A number past 64 bits is still one: ParseUint returns the largest.
+	if seconds, err := strconv.ParseUint(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(seconds, uint64(maxWait/time.Second))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil {
-		return max(time.Until(at), 0)
+		return min(max(time.Until(at), 0), maxWait)
 	}
 	return otherwise
 }

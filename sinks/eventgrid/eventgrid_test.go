@@ -101,6 +101,12 @@ func TestAnswers(t *testing.T) {
 		"429, a date that is past": {status: 429, header: "Retry-After", text: "Mon, 02 Jan 2006 15:04:05 GMT", reason: event.Throttled},
 		"429, nonsense":            {status: 429, header: "Retry-After", text: "soon", reason: event.Throttled, wait: busyWait},
 		"429, a negative number":   {status: 429, header: "Retry-After", text: "-5", reason: event.Throttled, wait: busyWait},
+		"429, a day":               {status: 429, header: "Retry-After", text: "86400", reason: event.Throttled, wait: maxWait},
+		"429, a day and a second":  {status: 429, header: "Retry-After", text: "86401", reason: event.Throttled, wait: maxWait},
+		"429, 292 years":           {status: 429, header: "Retry-After", text: "9223372036", reason: event.Throttled, wait: maxWait},
+		"429, more than an int":    {status: 429, header: "Retry-After", text: strings.Repeat("9", 40), reason: event.Throttled, wait: maxWait},
+		"429, the year 9999":       {status: 429, header: "Retry-After", text: "Fri, 31 Dec 9999 23:59:59 GMT", reason: event.Throttled, wait: maxWait},
+		"429, the year 1":          {status: 429, header: "Retry-After", text: "Mon, 01 Jan 0001 00:00:00 GMT", reason: event.Throttled},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
