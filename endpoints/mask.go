@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -53,6 +55,30 @@ func masked(s string) string {
 		return mask
 	}
 	return cs.String()
+}
+
+// Secrets returns all of the endpoint that a peer could repeat and nobody may
+// read: keys and signatures and, where a connection string is none, the whole of it.
+func (e Endpoint) Secrets() (secrets []string) {
+	if e.Authentication == AuthenticationIdentity {
+		return nil // its connection string is an address
+	}
+	e.secrets(func(_ string, s *string) {
+		cs, err := ParseConnectionString(*s)
+		if err != nil { // Event Grid's bare key
+			secrets = append(secrets, *s)
+			return
+		}
+		secrets = append(secrets, cs.SharedAccessKey, cs.SharedAccessSignature)
+		if _, signature, ok := strings.Cut(cs.SharedAccessSignature, "sig="); ok {
+			signature, _, _ = strings.Cut(signature, "&")
+			secrets = append(secrets, signature)
+			if plain, err := url.QueryUnescape(signature); err == nil {
+				secrets = append(secrets, plain)
+			}
+		}
+	})
+	return slices.DeleteFunc(secrets, func(s string) bool { return s == "" })
 }
 
 // unmask replaces the masks in e by the stored keys. It adds a violation where

@@ -3,7 +3,6 @@ package sinks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -35,7 +34,7 @@ type connection struct {
 // openSink is a sink with its users. A retired one takes no more sends, and is
 // closed when its last send has returned.
 type openSink struct {
-	sink    Sink
+	*opened
 	users   int
 	retired bool
 }
@@ -71,7 +70,7 @@ func (c *connection) wait(ctx context.Context, d time.Duration) bool {
 }
 
 // errClosed is for a batch that comes after close: the endpoint was changed.
-var errClosed = errors.New("the endpoint's connection was replaced")
+var errClosed = &Error{Reason: event.Unreachable, Err: text("the endpoint's connection was replaced")}
 
 // failover is the innermost send: with the key that worked last and, if that is
 // refused, at once with the other one.
@@ -82,47 +81,41 @@ func (c *connection) failover(ctx context.Context, events []*event.Event, probe 
 	key := c.key()
 	n, err := c.sendWith(ctx, key, events)
 	switch {
-	case !isUnauthorized(err):
-		return n, classified(err)
+	case !err.isUnauthorized():
+		return n, err
 	case c.endpoint.Authentication == endpoints.AuthenticationIdentity:
-		return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("this process's identity: %w", err)}
+		return n, unauthorized("this process's identity: %v", err)
 	case c.endpoint.SecondaryConnectionString == "":
-		return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("primary key: %w (and there is no secondary)", err)}
+		return n, unauthorized("primary key: %v (and there is no secondary)", err)
 	}
 	// The other key itself, not whichever is current: another lane may have
 	// switched, and so may a probe, but this batch tries each key once.
 	c.switchFrom(key, err)
-	var refused [2]error
+	var refused [2]*Error
 	refused[key] = err
-	if n, err = c.sendWith(ctx, 1-key, events); !isUnauthorized(err) {
-		return n, classified(err)
+	if n, err = c.sendWith(ctx, 1-key, events); !err.isUnauthorized() {
+		return n, err
 	}
 	refused[1-key] = err
-	return n, &Error{Reason: event.Unauthorized, Err: fmt.Errorf("both keys are refused: primary: %w; secondary: %w", refused[Primary], refused[Secondary])}
+	return n, unauthorized("both keys are refused: primary: %v; secondary: %v", refused[Primary], refused[Secondary])
 }
 
-func (c *connection) sendWith(ctx context.Context, key Key, events []*event.Event) (int, error) {
+func unauthorized(format string, refusals ...any) *Error {
+	return &Error{Reason: event.Unauthorized, Err: textf(format, refusals...)}
+}
+
+func (c *connection) sendWith(ctx context.Context, key Key, events []*event.Event) (int, *Error) {
 	used, err := c.use(key)
 	if err != nil {
 		return 0, err
 	}
-	n, err := used.sink.Send(ctx, events)
+	n, err := used.send(ctx, events)
 	// After a time-out the next send uses a new sink: the SDKs' clients wait for a
 	// peer that went silent long after it is back. The same holds for a key that
 	// was refused and may be valid again some day.
 	silent := err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
-	c.release(used, silent || isUnauthorized(err) || isLost(err))
+	c.release(used, silent || err.isUnauthorized() || err.isLost())
 	return n, err
-}
-
-func isUnauthorized(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && e.Reason == event.Unauthorized
-}
-
-func isLost(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && e.Lost
 }
 
 // renew makes the primary the key in use and retires all open sinks: what failed
@@ -145,18 +138,18 @@ func (c *connection) renew() {
 
 // use returns the sink of a key, opened if need be. The caller must release it
 // when its send has returned.
-func (c *connection) use(key Key) (*openSink, error) {
+func (c *connection) use(key Key) (*openSink, *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, errClosed
 	}
 	if c.sinks[key] == nil {
-		sink, err := c.open(c.endpoint, key)
+		sink, err := openedWith(c.open, c.endpoint, key)
 		if err != nil {
-			return nil, fmt.Errorf("%s key: %w", key, err)
+			return nil, err
 		}
-		c.sinks[key] = &openSink{sink: sink}
+		c.sinks[key] = &openSink{opened: sink}
 	}
 	c.users.Add(1)
 	c.sinks[key].users++
@@ -190,14 +183,14 @@ func (c *connection) closeIfUnused(s *openSink) {
 	c.closing.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		if err := s.sink.Close(ctx); err != nil {
+		if err := s.close(ctx); err != nil {
 			c.log.Debug("closing a connection that is given up", zap.Error(err))
 		}
 	})
 }
 
 // switchFrom makes the other key the one in use, unless another lane has done so.
-func (c *connection) switchFrom(key Key, refusal error) {
+func (c *connection) switchFrom(key Key, refusal *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.current == key {
@@ -227,7 +220,7 @@ func (c *connection) close(ctx context.Context) error {
 	var errs []error
 	for _, s := range open {
 		if s != nil {
-			errs = append(errs, s.sink.Close(ctx))
+			errs = append(errs, s.close(ctx))
 		}
 	}
 	return errors.Join(errs...)

@@ -3,7 +3,6 @@ package sinks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -75,7 +74,7 @@ func (d *delivery) attempts(next send) send {
 			n, err := next(ctx, batch, probe && attempt == 1)
 			if err != nil && before != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				// That the time was up amid this try says nothing; the one before does.
-				err = &Error{Reason: event.Unreachable, Err: fmt.Errorf("%w, after %w", err.Err, before.Err)}
+				err = &Error{Reason: event.Unreachable, Err: textf("%v, after %v", err.Err, before.Err)}
 			}
 			if err == nil || err.Reason != event.Unreachable || attempt >= d.options.Attempts || !d.conn.wait(ctx, delay) {
 				return n, err
@@ -134,10 +133,10 @@ func (d *delivery) throttle(next send) send {
 
 var (
 	// errBackingOff is breaker's, for a batch that it did not send.
-	errBackingOff = &Error{Reason: event.Backoff, Err: errors.New("the endpoint backs off")}
+	errBackingOff = &Error{Reason: event.Backoff, Err: text("the endpoint backs off")}
 	// errEnded is breaker's for a batch that failed while its sender was stopped
 	// or its connection replaced: it has no outcome yet.
-	errEnded = &Error{Reason: event.Unreachable, Err: errors.New("the connection is not used any more")}
+	errEnded = &Error{Reason: event.Unreachable, Err: text("the connection is not used any more")}
 )
 
 // breaker holds its permit until the batch is through, also while the service

@@ -14,7 +14,6 @@ package sinks
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -84,7 +83,8 @@ type Error struct {
 	// Lost means that the sink's connection can't be used any more, whatever the
 	// Reason: the next Send must be a new sink's.
 	Lost bool
-	Err  error
+	// Err has the service's words. Above the connection it is a text: see opened.
+	Err error
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Reason, e.Err) }
@@ -96,16 +96,9 @@ func (e *Error) isRejection() bool {
 	return e != nil && (e.Reason == event.Rejected || e.Reason == event.TooLarge)
 }
 
-// classified returns err as an *Error: what a sink did not classify is unreachable.
-func classified(err error) *Error {
-	if err == nil {
-		return nil
-	}
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
-	return &Error{Reason: event.Unreachable, Err: err}
-}
+func (e *Error) isUnauthorized() bool { return e != nil && e.Reason == event.Unauthorized }
+
+func (e *Error) isLost() bool { return e != nil && e.Lost }
 
 // DeadLetters stores events that are set aside.
 type DeadLetters interface {

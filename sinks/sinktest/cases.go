@@ -1,8 +1,10 @@
 package sinktest
 
 import (
+	"encoding/base64"
 	"errors"
 	"net"
+	"net/url"
 	"strings"
 	"time"
 
@@ -68,6 +70,16 @@ const (
 	// The last of the tries may have met a connection that was being closed.
 	refused = `connection refused|EOF|reset by peer`
 )
+
+// echo is what a service says that repeats what it was sent, in the forms in
+// which it may have read it, and steers the reader's terminal.
+var echo = func() string {
+	said := []string{"\x1b[2J was sent"}
+	for _, key := range []string{keys.Primary, keys.Secondary} {
+		said = append(said, key, url.QueryEscape(key), base64.StdEncoding.EncodeToString([]byte("key:"+key)))
+	}
+	return strings.Join(said, " ")
+}()
 
 // errSilent makes Entra ID not answer at all.
 var errSilent = errors.New("silent")
@@ -136,6 +148,19 @@ func cases() []faultCase {
 			// The SDKs take the whole connection for lost, and with it what others have in flight.
 			repeats: true,
 		},
+		{
+			name: "poison, with the keys in the answer", fault: emulator.Fault{Poison: "arsenic", Description: echo}, bad: "arsenic",
+			want: setAside, reason: event.Rejected, cause: `was sent.*\*\*\*`,
+		},
+		{
+			name: "an error with the keys in it", only: amqp, how: andOnce, fault: emulator.Fault{Outcome: emulator.OutcomeRejected, Condition: "amqp:internal-error", Description: echo},
+			reason: event.Unreachable, cause: `was sent.*\*\*\*`,
+		},
+		{
+			name: "detached with the keys in the reason", only: amqp, how: andOnce, fault: emulator.Fault{Detach: "amqp:internal-error", Description: echo},
+			reason: event.Unreachable, cause: `was sent.*\*\*\*`,
+		},
+		{name: "HTTP 500 with the keys in it", only: http, how: andOnce, fault: emulator.Fault{Status: 500, Description: echo}, reason: event.Unreachable, cause: `was sent.*\*\*\*`},
 		{name: "released", only: amqp, how: andOnce, fault: emulator.Fault{Outcome: emulator.OutcomeReleased}, reason: event.Unreachable, cause: `gave the batch back`},
 		{name: "modified", only: amqp, how: andOnce, fault: emulator.Fault{Outcome: emulator.OutcomeModified}, reason: event.Unreachable, cause: `gave the batch back`},
 

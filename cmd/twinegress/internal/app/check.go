@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/sourcegraph/conc/iter"
@@ -159,22 +158,8 @@ func tryEndpoints(ctx context.Context, cfg config.Config, open map[endpoints.Typ
 }
 
 // tryEndpoint connects to one endpoint with one key.
-func tryEndpoint(ctx context.Context, cfg config.Config, open sinks.Open, e endpoints.Endpoint, key sinks.Key) (err error) {
+func tryEndpoint(ctx context.Context, cfg config.Config, open sinks.Open, e endpoints.Endpoint, key sinks.Key) error {
 	ctx, cancel := context.WithTimeout(ctx, cfg.Send.Timeout)
 	defer cancel()
-	sink, err := open(e, key)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		// Close has a time-out of its own: that of the check may have expired.
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.Send.Timeout)
-		defer cancel()
-		_ = sink.Close(closing) // the check is done
-	}()
-	checker, ok := sink.(sinks.Checker)
-	if !ok {
-		return fmt.Errorf("BUG: a sink for %s can't be checked", e.Type)
-	}
-	return checker.Check(ctx)
+	return sinks.Check(ctx, open, e, key)
 }
