@@ -2,8 +2,6 @@ package azamqp
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -11,6 +9,7 @@ import (
 	"time"
 
 	"twinegress/endpoints"
+	"twinegress/internal/outbound"
 	"twinegress/sinks"
 )
 
@@ -37,7 +36,8 @@ type Connections struct {
 	EntityPath string // of the connection string; "" is none
 
 	address string
-	tls     *tls.Config // nil: plain text
+	plain   bool // no TLS
+	dialer  *outbound.Dialer
 	seen    outcomes
 }
 
@@ -45,8 +45,8 @@ type Connections struct {
 type outcomes struct{ returned, refused atomic.Uint64 }
 
 // NewConnections returns the connections to the namespace of an endpoint. It
-// opens none. roots are further root certificates, or nil.
-func NewConnections(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool) (*Connections, error) {
+// opens none.
+func NewConnections(endpoint endpoints.Endpoint, key sinks.Key, dialer *outbound.Dialer) (*Connections, error) {
 	parse := endpoints.ParseConnectionString
 	if endpoint.Authentication == endpoints.AuthenticationIdentity {
 		parse = endpoints.ParseNamespace
@@ -62,22 +62,19 @@ func NewConnections(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.Cert
 			port = "5672"
 		}
 	}
-	c := &Connections{Host: to.Host, EntityPath: to.EntityPath, address: net.JoinHostPort(host, port)}
-	if !to.UseDevelopmentEmulator {
-		c.tls = &tls.Config{RootCAs: roots, ServerName: host, MinVersion: tls.VersionTLS12}
-	}
-	return c, nil
+	return &Connections{
+		Host: to.Host, EntityPath: to.EntityPath,
+		address: net.JoinHostPort(host, port), plain: to.UseDevelopmentEmulator, dialer: dialer,
+	}, nil
 }
 
 // Dial opens a connection.
 func (c *Connections) Dial(ctx context.Context) (net.Conn, error) {
-	var conn net.Conn
-	var err error
-	if c.tls == nil {
-		conn, err = new(net.Dialer).DialContext(ctx, "tcp", c.address)
-	} else {
-		conn, err = (&tls.Dialer{Config: c.tls}).DialContext(ctx, "tcp", c.address)
+	dial := c.dialer.DialTLS
+	if c.plain {
+		dial = c.dialer.Dial
 	}
+	conn, err := dial(ctx, c.address)
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,6 @@ package entra
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +17,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"twinegress/internal/event"
+	"twinegress/internal/outbound"
 	"twinegress/sinks"
 )
 
@@ -38,6 +37,9 @@ const (
 	// is the interval of tries while the old one is still usable.
 	refreshBefore = 5 * time.Minute
 	refreshEvery  = 30 * time.Second
+	// maxReply is how long an answer of Entra ID may be. A token with the groups of
+	// a user has some 10 KiB, and the list of the clouds as much.
+	maxReply = 256 << 10
 	// maxMessage is how many bytes of Entra ID's answer are kept.
 	maxMessage = 1000
 )
@@ -64,19 +66,16 @@ type scope struct {
 // identity and managed identity, which are for production, then the developer's
 // own command-line tools. AZURE_TOKEN_CREDENTIALS selects among them, as in
 // every program with this SDK, so there is no configuration key of ours for it.
-// The credential is made when it is first needed. roots are further root
-// certificates, or nil.
-func New(roots *x509.CertPool) *Identity {
-	return newDefault(&azidentity.DefaultAzureCredentialOptions{}, roots)
+// The credential is made when it is first needed. dialer makes its connections,
+// which may go anywhere: where tokens come from is in the environment, and no
+// endpoint has a say in it.
+func New(dialer *outbound.Dialer) *Identity {
+	return newDefault(&azidentity.DefaultAzureCredentialOptions{}, dialer)
 }
 
-func newDefault(options *azidentity.DefaultAzureCredentialOptions, roots *x509.CertPool) *Identity {
+func newDefault(options *azidentity.DefaultAzureCredentialOptions, dialer *outbound.Dialer) *Identity {
 	return newIdentity(sync.OnceValues(func() (azcore.TokenCredential, error) {
-		if roots != nil {
-			transport := http.DefaultTransport.(*http.Transport).Clone()
-			transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-			options.Transport = &http.Client{Transport: transport}
-		}
+		options.Transport = outbound.NewClient(dialer.TrustedTransport(), maxReply, false)
 		return azidentity.NewDefaultAzureCredential(options)
 	}))
 }

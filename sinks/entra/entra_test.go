@@ -1,11 +1,14 @@
 package entra
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +26,7 @@ import (
 	"go.uber.org/goleak"
 
 	"twinegress/internal/event"
+	"twinegress/internal/outbound"
 	"twinegress/sinks"
 )
 
@@ -222,6 +226,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	t.Setenv("AZURE_TOKEN_CREDENTIALS", "WorkloadIdentityCredential")
 	roots := x509.NewCertPool()
 	roots.AddCert(l.Certificate())
+	dialer := outbound.New(nil, func() *x509.CertPool { return roots })
 	options := func() *azidentity.DefaultAzureCredentialOptions {
 		o := &azidentity.DefaultAzureCredentialOptions{DisableInstanceDiscovery: true}
 		o.Retry.MaxRetries = -1
@@ -242,7 +247,7 @@ func TestWorkloadIdentity(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l.says(test.status, test.body)
-			err := newDefault(options(), roots).Check(t.Context(), EventHubs)
+			err := newDefault(options(), dialer).Check(t.Context(), EventHubs)
 			e, ok := errors.AsType[*sinks.Error](err)
 			if !ok || e.Reason != test.reason || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("%v, want %s and %s", err, test.reason, test.says)
@@ -265,7 +270,7 @@ func TestWorkloadIdentity(t *testing.T) {
 			_, _ = w.Write([]byte(`{"token_type":"Bearer","expires_in":3599,"access_token":"from the login"}`))
 		}
 		l.answer.Store(&answer)
-		identity := newDefault(options(), roots)
+		identity := newDefault(options(), dialer)
 		before := l.asked.Load()
 		for range 3 {
 			if got := ask(identity, EventHubs); got != "from the login" {
@@ -277,9 +282,61 @@ func TestWorkloadIdentity(t *testing.T) {
 		}
 	})
 
+	// How much of an answer is read, by what the service could write of it. Its
+	// connection takes some megabytes more than are read at the other end.
+	for name, test := range map[string]struct {
+		status, size int
+		gzip         bool
+		says         string // "": a token
+	}{
+		"as long as it may be":     {status: 200, size: maxReply},
+		"a byte longer":            {status: 200, size: maxReply + 1, says: "longer than"},
+		"64 MiB":                   {status: 200, size: 64 << 20, says: "longer than"},
+		"a refusal of 64 MiB":      {status: 401, size: 64 << 20, says: "longer than"},
+		"64 MiB that were 64 KiB":  {status: 200, size: 64 << 20, gzip: true, says: "invalid"},
+		"a refusal, short as ever": {status: 401, size: 100, says: "401"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var written atomic.Int64
+			answer := func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("Accept-Encoding") == "gzip" {
+					t.Error("a compressed answer is asked for")
+				}
+				w.Header().Set("Content-Type", "application/json")
+				out := io.Writer(w)
+				if test.gzip {
+					w.Header().Set("Content-Encoding", "gzip")
+					packed := gzip.NewWriter(w)
+					defer packed.Close()
+					out = packed
+				}
+				w.WriteHeader(test.status)
+				token := `{"token_type":"Bearer","expires_in":3599,"access_token":"from the login"`
+				_, _ = io.WriteString(out, token+strings.Repeat(" ", 100-len(token)-1))
+				spaces := bytes.Repeat([]byte(" "), 1<<10)
+				for left := test.size - 100; left > 0; {
+					n, err := out.Write(spaces[:min(len(spaces), left)])
+					if left -= n; err != nil {
+						return
+					}
+					written.Add(int64(n))
+				}
+				_, _ = io.WriteString(out, "}")
+			}
+			l.answer.Store(&answer)
+			err := newDefault(options(), dialer).Check(t.Context(), EventHubs)
+			if test.says == "" && err != nil || test.says != "" && (err == nil || !strings.Contains(err.Error(), test.says)) {
+				t.Errorf("got %v, want %q", err, test.says)
+			}
+			if n := written.Load(); n > 24<<20 && !test.gzip {
+				t.Errorf("%d bytes were taken from the service", n)
+			}
+		})
+	}
+
 	t.Run("nobody there", func(t *testing.T) {
 		l.Close()
-		err := newDefault(options(), roots).Check(t.Context(), EventHubs)
+		err := newDefault(options(), dialer).Check(t.Context(), EventHubs)
 		if e, ok := errors.AsType[*sinks.Error](err); !ok || e.Reason != event.Unreachable || !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("%v", err)
 		}

@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"sync"
 	"time"
+
+	"twinegress/internal/outbound"
 )
 
 const (
@@ -28,36 +29,32 @@ var gatherBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// useGatheringConns makes the transport's connections write a body's TLS records
-// many at a time. crypto/tls makes a system call for each, of 16 KiB at most:
-// that was a sixth of an event's cost here. Only HTTP/1.1 is used, with a
-// connection for each lane: HTTP/2 would send all lanes over one, in frames of
-// 16 KiB. Behind a proxy net/http makes the TLS connection itself, and each
-// record is written alone.
-func useGatheringConns(t *http.Transport) {
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetHTTP1(true)
-	dial, config := t.DialContext, t.TLSClientConfig
-	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		host, _, err := net.SplitHostPort(addr)
-		if err != nil {
-			return nil, err
-		}
-		config := config.Clone()
-		config.ServerName = host
-		tcp, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-		defer cancel()
-		raw := &gatheringConn{Conn: tcp}
-		c := tls.Client(raw, config)
-		if err := c.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("TLS handshake: %w", err), tcp.Close())
-		}
-		return &conn{c, raw}, nil
+// dialGathering connects to a topic over TLS and writes a body's TLS records many
+// at a time. crypto/tls makes a system call for each, of 16 KiB at most: that was a
+// sixth of an event's cost here. Behind a proxy net/http makes the TLS connection
+// itself, and each record is written alone.
+func dialGathering(ctx context.Context, dialer *outbound.Dialer, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
 	}
+	tcp, err := dialer.Dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return gathering(ctx, tcp, dialer.TLS(host))
+}
+
+func gathering(ctx context.Context, tcp net.Conn, config *tls.Config) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	raw := &gatheringConn{Conn: tcp}
+	c := tls.Client(raw, config)
+	if err := c.HandshakeContext(ctx); err != nil {
+		_ = tcp.Close() // nothing was sent
+		return nil, fmt.Errorf("TLS handshake: %w", err)
+	}
+	return &conn{c, raw}, nil
 }
 
 // conn is a TLS connection that writes a body many records at a time.

@@ -36,13 +36,14 @@ func TestBodiesGoOutInFewWrites(t *testing.T) {
 	roots.AddCert(server.Certificate())
 	var writes atomic.Int32
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			tcp, err := new(net.Dialer).DialContext(ctx, network, addr)
-			return countingConn{tcp, &writes}, err
+			if err != nil {
+				return nil, err
+			}
+			return gathering(ctx, countingConn{tcp, &writes}, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12})
 		},
-		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 	}
-	useGatheringConns(transport)
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
 	post := func(body []byte) {

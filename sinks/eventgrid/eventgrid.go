@@ -7,11 +7,10 @@ package eventgrid
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -22,6 +21,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/internal/outbound"
 	"twinegress/sinks"
 	"twinegress/sinks/entra"
 )
@@ -34,8 +34,9 @@ const (
 	// maxWait is the longest wait that is taken from an answer. It is longer than
 	// any that is kept (30 minutes, backoff.max), and short enough to be added up.
 	maxWait = 24 * time.Hour
-	// maxReply is how many bytes of a refusal's text are kept.
-	maxReply = 512
+	// maxReply is how many bytes of an answer's body are read. Event Grid's own
+	// answers have less than 1 KiB.
+	maxReply = 8 << 10
 )
 
 // Sink is a sinks.Sink for one topic and key, or identity.
@@ -46,15 +47,15 @@ type Sink struct {
 	identity  *entra.Identity // nil: with a key
 }
 
-// Opener returns the factory of the sinks for topics. roots are further root
-// certificates, or nil; identity is for endpoints without keys.
-func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
+// Opener returns the factory of the sinks for topics. dialer makes their
+// connections; identity is for endpoints without keys.
+func Opener(dialer *outbound.Dialer, identity *entra.Identity) sinks.Open {
 	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
-		return open(endpoint, key, roots, identity), nil
+		return open(endpoint, key, dialer, identity), nil
 	}
 }
 
-func open(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, identity *entra.Identity) *Sink {
+func open(endpoint endpoints.Endpoint, key sinks.Key, dialer *outbound.Dialer, identity *entra.Identity) *Sink {
 	s := &Sink{url: "https://" + endpoint.Path + "/api/events?api-version=2018-01-01"}
 	var credential policy.Policy
 	if endpoint.Authentication == endpoints.AuthenticationIdentity {
@@ -64,25 +65,17 @@ func open(endpoint endpoints.Endpoint, key sinks.Key, roots *x509.CertPool, iden
 		secret := azcore.NewKeyCredential(key.ConnectionString(endpoint))
 		credential = runtime.NewKeyCredentialPolicy(secret, "aeg-sas-key", nil)
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = transport.MaxIdleConns
-	transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12} // nil: the system's
-	useGatheringConns(transport)
-	s.transport = transport
+	s.transport = dialer.Transport(endpoint.Path, func(ctx context.Context, address string) (net.Conn, error) {
+		return dialGathering(ctx, dialer, address)
+	})
 	s.pipeline = runtime.NewPipeline("twinegress", "v1", runtime.PipelineOptions{
 		PerRetry: []policy.Policy{credential},
 	}, &policy.ClientOptions{
 		Retry:     policy.RetryOptions{MaxRetries: -1}, // the tries are the sender's
-		Transport: &http.Client{Transport: transport, CheckRedirect: noRedirect},
+		Transport: outbound.NewClient(s.transport, maxReply, true),
 	})
 	return s
 }
-
-// noRedirect makes a redirection an answer like any other. To follow it would
-// send the key to another host, and a POST may become a GET, whose answer says
-// nothing about the events. A topic does not redirect; a proxy that wants a
-// log-in does.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // Send posts as many events as fit in one request, as a JSON array.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
@@ -127,19 +120,22 @@ func (s *Sink) post(ctx context.Context, body []byte) error {
 	if err := request.SetBody(content, "application/json; charset=utf-8"); err != nil {
 		return err
 	}
-	runtime.SkipBodyDownload(request) // or the pipeline would read all of it, of any size
+	runtime.SkipBodyDownload(request) // of a success, which needs no copy; that of an error is read all the same
 	response, err := s.pipeline.Do(request)
 	if err != nil {
 		return &sinks.Error{Reason: event.Unreachable, Err: err}
 	}
-	text, err := io.ReadAll(io.LimitReader(response.Body, maxReply))
-	// The rest is read, up to a limit, so that the connection is used again.
-	_, drained := io.Copy(io.Discard, io.LimitReader(response.Body, maxBytes))
-	if err := errors.Join(err, drained, response.Body.Close()); err != nil {
-		return &sinks.Error{Reason: event.Unreachable, Err: err}
-	}
+	defer response.Body.Close()
 	if response.StatusCode == http.StatusOK {
+		// Read to its end, so that the connection is used again.
+		if _, err := io.Copy(io.Discard, response.Body); err != nil {
+			return &sinks.Error{Reason: event.Unreachable, Err: err}
+		}
 		return nil
+	}
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return &sinks.Error{Reason: event.Unreachable, Err: err}
 	}
 	e := classify(response, text)
 	if s.identity != nil && response.StatusCode == http.StatusForbidden {
@@ -151,7 +147,7 @@ func (s *Sink) post(ctx context.Context, body []byte) error {
 // classify returns the error of an answer; see the table of Event Grid's status
 // codes in "Troubleshoot Azure Event Grid errors".
 func classify(response *http.Response, text []byte) *sinks.Error {
-	err := fmt.Errorf("HTTP %s: %s", response.Status, text)
+	err := fmt.Errorf("HTTP %s: %s", response.Status, words(text))
 	switch code := response.StatusCode; {
 	case code == http.StatusUnauthorized:
 		return &sinks.Error{Reason: event.Unauthorized, Err: err}
@@ -165,6 +161,17 @@ func classify(response *http.Response, text []byte) *sinks.Error {
 		return &sinks.Error{Reason: event.Throttled, Wait: retryAfter(response, busyWait), Err: err}
 	}
 	return &sinks.Error{Reason: event.Unreachable, Err: err}
+}
+
+// words returns the text of an answer in one line: the services indent theirs.
+// What may be half a word at the end of one that was cut is left out, since it may
+// be half of a key, which nobody recognises.
+func words(text []byte) string {
+	all := bytes.Fields(text)
+	if len(text) >= maxReply && len(all) > 1 {
+		all = all[:len(all)-1]
+	}
+	return string(bytes.Join(all, []byte(" ")))
 }
 
 // retryAfter returns the wait in the header, which has two forms (RFC 9110,

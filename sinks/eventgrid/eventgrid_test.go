@@ -19,6 +19,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/internal/outbound"
 	"twinegress/sinks"
 	"twinegress/sinks/entra"
 )
@@ -70,7 +71,7 @@ func topic(t *testing.T, answer http.HandlerFunc) *Sink {
 	s := open(endpoints.Endpoint{
 		Type: endpoints.TypeEventGrid, Path: strings.TrimPrefix(server.URL, "https://"),
 		ConnectionString: "one", SecondaryConnectionString: "two",
-	}, sinks.Secondary, roots, nil)
+	}, sinks.Secondary, outbound.New(nil, func() *x509.CertPool { return roots }), nil)
 	t.Cleanup(func() { _ = s.Close(context.Background()) })
 	return s
 }
@@ -128,7 +129,7 @@ func TestAnswers(t *testing.T) {
 					w.Header().Set(test.header, test.text)
 				}
 				w.WriteHeader(test.status)
-				_, _ = w.Write([]byte("said why" + strings.Repeat(".", 2*maxReply)))
+				_, _ = w.Write([]byte("said  why" + strings.Repeat("\r\n .", maxReply/4-3) + " half-a-word-or-a-key" + strings.Repeat(".", maxReply)))
 			})
 			if test.identity {
 				s.identity = entra.Of(anybody{})
@@ -147,7 +148,7 @@ func TestAnswers(t *testing.T) {
 			if !ok || e.Reason != test.reason {
 				t.Fatalf("got %v, want %s", err, test.reason)
 			}
-			if !strings.Contains(err.Error(), "said why") || len(err.Error()) > maxReply+100 {
+			if !strings.Contains(err.Error(), "said why") || len(err.Error()) > maxReply+100 || strings.Contains(err.Error(), "half") {
 				t.Errorf("the error does not say why, or too much: %d bytes", len(err.Error()))
 			}
 			if e.Wait < test.wait || e.Wait > max(test.wait, test.atMost) {

@@ -3,7 +3,6 @@ package servicebus
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"net"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/internal/outbound"
 	"twinegress/sinks"
 	"twinegress/sinks/azamqp"
 	"twinegress/sinks/entra"
@@ -36,11 +36,11 @@ type Sink struct {
 	sender     *azservicebus.Sender
 }
 
-// Opener returns the factory of the sinks for topics. roots are further root
-// certificates, or nil; identity is for endpoints without keys.
-func Opener(roots *x509.CertPool, identity *entra.Identity) sinks.Open {
+// Opener returns the factory of the sinks for topics. dialer makes
+// their connections; identity is for endpoints without keys.
+func Opener(dialer *outbound.Dialer, identity *entra.Identity) sinks.Open {
 	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
-		connections, err := azamqp.NewConnections(endpoint, key, roots)
+		connections, err := azamqp.NewConnections(endpoint, key, dialer)
 		if err != nil {
 			return nil, err
 		}

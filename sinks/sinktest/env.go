@@ -76,7 +76,7 @@ func newEnv(t *testing.T, s Service, test faultCase, keepDropped bool) *env {
 		endpoint = s.identityEndpoint(e.emulator)
 	}
 	e.credential.scope = s.scope()
-	open := s.Opener(rootsOf(e.emulator), entra.Of(&e.credential))
+	open := s.Opener(dialerTo(e.emulator), entra.Of(&e.credential))
 	e.Sender = sinks.NewSender(endpoint, o, open, &e.letters, zap.New(core))
 	return e
 }

@@ -130,7 +130,7 @@ func (f failure) run(t *testing.T, s Service) {
 	if f.change != nil {
 		f.change(&endpoint)
 	}
-	sink, err := s.Opener(rootsOf(service), nil)(endpoint, sinks.Primary)
+	sink, err := s.Opener(dialerTo(service), nil)(endpoint, sinks.Primary)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/emulator"
+	"twinegress/internal/outbound"
 	"twinegress/sinks"
 	"twinegress/sinks/entra"
 )
@@ -23,7 +24,7 @@ import (
 // Service is the service of a sink that is tested.
 type Service struct {
 	Type   endpoints.Type
-	Opener func(roots *x509.CertPool, identity *entra.Identity) sinks.Open
+	Opener func(dialer *outbound.Dialer, identity *entra.Identity) sinks.Open
 }
 
 const (
@@ -146,10 +147,11 @@ func (s Service) scope() string {
 	return entra.EventGrid
 }
 
-func rootsOf(service *emulator.Emulator) *x509.CertPool {
+// dialerTo returns a dialer that trusts the emulated service.
+func dialerTo(service *emulator.Emulator) *outbound.Dialer {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(service.CAPEM())
-	return roots
+	return outbound.New(nil, func() *x509.CertPool { return roots })
 }
 
 // subtest is one of a table's tests.

@@ -20,6 +20,7 @@ import (
 	"twinegress/internal/certfile"
 	"twinegress/internal/config"
 	"twinegress/internal/kafka"
+	"twinegress/internal/outbound"
 	"twinegress/pipeline"
 	"twinegress/sinks"
 	"twinegress/sinks/deadletter"
@@ -142,11 +143,12 @@ func Openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
 			return nil, fmt.Errorf("send.caFile: %w", err)
 		}
 	}
-	identity := entra.New(roots)
+	dialer := outbound.New(nil, func() *x509.CertPool { return roots })
+	identity := entra.New(dialer)
 	return map[endpoints.Type]sinks.Open{
-		endpoints.TypeEventHub:   eventhubs.Opener(roots, identity),
-		endpoints.TypeServiceBus: servicebus.Opener(roots, identity),
-		endpoints.TypeEventGrid:  eventgrid.Opener(roots, identity),
+		endpoints.TypeEventHub:   eventhubs.Opener(dialer, identity),
+		endpoints.TypeServiceBus: servicebus.Opener(dialer, identity),
+		endpoints.TypeEventGrid:  eventgrid.Opener(dialer, identity),
 	}, nil
 }
 
