@@ -47,7 +47,7 @@ func managedIdentity(h *harness) {
 		set = append(set, e)
 	}
 	h.SetEndpoints(set...)
-	settings := env.Settings{"endpoints.allowDevelopmentEmulator": "false", "endpoints.identityDomains": "127.0.0.1,localhost"}
+	settings := env.Settings{"endpoints.allowDevelopmentEmulator": "false", "endpoints.identityDomains": "127.0.0.1,localhost", "endpoints.hosts.allow": "127.0.0.0/8,::1"}
 	r := h.run("one", settings)
 	h.Produce(h.Events(2)...)
 	for _, e := range r.settled(2).Endpoints {

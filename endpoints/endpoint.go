@@ -112,6 +112,14 @@ func (e Endpoint) Host() string {
 	return cs.Host
 }
 
+// hostField returns the field that has the host.
+func (e Endpoint) hostField() string {
+	if e.Type.rules().amqp {
+		return "connectionString"
+	}
+	return "path"
+}
+
 // parse parses one of the connection strings of an EventHub or a ServiceBus, and
 // returns its valid parts and everything that is wrong.
 func (e Endpoint) parse(s string) (cs ConnectionString, faults []string) {

@@ -22,11 +22,7 @@ var azureDomains = []string{
 // servicebus.windows.net, too, and forwards an HTTP request with its token to any
 // program that listens there.
 func (e Endpoint) checkIdentityHost(v *ValidationErrors, o Options) {
-	rules := e.Type.rules()
-	host, field := e.Host(), "connectionString"
-	if !rules.amqp {
-		field = "path"
-	}
+	rules, host := e.Type.rules(), e.Host()
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
@@ -38,6 +34,6 @@ func (e Endpoint) checkIdentityHost(v *ValidationErrors, o Options) {
 	if host == "" || slices.ContainsFunc(domains, func(d string) bool { return host == d || strings.HasSuffix(host, "."+d) }) {
 		return
 	}
-	v.add(field, "identityBased sends this process's own token, and only to hosts under "+strings.Join(domains, ", ")+
+	v.add(e.hostField(), "identityBased sends this process's own token, and only to hosts under "+strings.Join(domains, ", ")+
 		"; the operator can allow others with endpoints.identityDomains")
 }

@@ -18,6 +18,10 @@ type Options struct {
 	// IdentityDomains are the hosts of identityBased endpoints, and the domains
 	// above them. Nil means those of Azure's clouds.
 	IdentityDomains []string
+	// CheckHost returns an error if no endpoint may be at host or host:port, as far
+	// as its name tells. Nil means anywhere. What the name resolves to is checked
+	// when it is connected to.
+	CheckHost func(host string) error
 }
 
 // maxConnectionString bounds a connection string. It is far longer than any, and
@@ -53,6 +57,11 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	e.checkPath(&v)
 	if e.Authentication == AuthenticationIdentity {
 		e.checkIdentityHost(&v, o)
+	}
+	if host := e.Host(); host != "" && o.CheckHost != nil && rules != &unknownRules {
+		if err := o.CheckHost(host); err != nil {
+			v.add(e.hostField(), err.Error())
+		}
 	}
 	switch {
 	case rules == &unknownRules: // reported above; the type's own rules aren't known

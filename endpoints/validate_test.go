@@ -1,6 +1,7 @@
 package endpoints_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -237,6 +238,39 @@ func TestEqualEventTypes(t *testing.T) {
 	} {
 		if a.Equal(tc.b) != tc.want || tc.b.Equal(a) != tc.want || len(endpoints.Diff(a, tc.b).Fields) != 1 || a.ETag() == tc.b.ETag() {
 			t.Errorf("%s: Equal is %t, Diff %v", name, a.Equal(tc.b), endpoints.Diff(a, tc.b))
+		}
+	}
+}
+
+// Where endpoints may be is the operator's to say, for keys as for identities.
+func TestCheckHost(t *testing.T) {
+	options := endpoints.Options{
+		IdentityDomains: []string{"example"},
+		CheckHost: func(host string) error {
+			if strings.HasPrefix(host, "denied.") {
+				return errors.New(host + " is not allowed")
+			}
+			return nil
+		},
+	}
+	at := func(host string) map[string]endpoints.Endpoint {
+		keys := "Endpoint=sb://" + host + "/;SharedAccessKeyName=send;SharedAccessKey=a2V5"
+		return map[string]endpoints.Endpoint{
+			"connectionString":    storetest.Hub("", func(e *endpoints.Endpoint) { e.ConnectionString, e.SecondaryConnectionString = keys, keys }),
+			"path":                storetest.Grid("", func(e *endpoints.Endpoint) { e.Path = host }),
+			"connectionString ()": storetest.Hub("", byTheIdentity("Endpoint=sb://"+host+"/")),
+		}
+	}
+	for field, e := range at("allowed.example:443") {
+		if _, err := endpoints.Prepare([]endpoints.Endpoint{e}, options); err != nil {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	for field, e := range at("denied.example:443") {
+		_, err := endpoints.Prepare([]endpoints.Endpoint{e}, options)
+		name, _, _ := strings.Cut(field, " ")
+		if err == nil || !strings.HasSuffix(err.Error(), name+": denied.example:443 is not allowed") {
+			t.Errorf("%s: %v", field, err)
 		}
 	}
 }

@@ -96,6 +96,14 @@ type Endpoints struct {
 	AllowDevelopmentEmulator bool   `koanf:"allowDevelopmentEmulator"`
 	// IdentityDomains are the domains that identityBased endpoints may be in.
 	IdentityDomains []string `koanf:"identityDomains"`
+	Hosts           Hosts    `koanf:"hosts"`
+}
+
+// Hosts configures where endpoints may be: names, *.domain for all that is below
+// it, addresses and networks.
+type Hosts struct {
+	Allow []string `koanf:"allow"` // empty: anywhere but in some networks that no service is in
+	Deny  []string `koanf:"deny"`  // wins over Allow
 }
 
 // The values of endpoints.store.
@@ -213,6 +221,7 @@ func Default() Config {
 				"servicebus.usgovcloudapi.net", "eventgrid.azure.us",
 				"servicebus.chinacloudapi.cn", "eventgrid.azure.cn",
 			},
+			Hosts: Hosts{Allow: []string{}, Deny: []string{}},
 		},
 		API: API{
 			Listen: "127.0.0.1:8080", Tokens: []Token{}, RateLimit: 100,

@@ -102,7 +102,7 @@ func wantEverything() Config {
 			MaxInFlightBytes: 1e6,
 			Limits:           Limits{BatchBytes: 3 << 20, Elements: 5, Headers: 6, HeaderBytes: 7},
 		},
-		Endpoints: Endpoints{Store: StoreKafka, File: "e", Topic: "x", SecretsKeyFile: "k", AllowDevelopmentEmulator: true, IdentityDomains: []string{"a.example", "b.example"}},
+		Endpoints: Endpoints{Store: StoreKafka, File: "e", Topic: "x", SecretsKeyFile: "k", AllowDevelopmentEmulator: true, IdentityDomains: []string{"a.example", "b.example"}, Hosts: Hosts{Allow: []string{"*.example", "10.0.0.0/8"}, Deny: []string{"c.example"}}},
 		API: API{
 			Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}, RateLimit: 9,
 			OIDC: OIDC{Issuer: "https://i", Audience: "a", RoleClaim: "c", ReadRole: "r", WriteRole: "w"},
@@ -132,7 +132,7 @@ ingest:
   sasl: {mechanism: scram-sha-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
   limits: {batchBytes: 3MiB, elements: 5, headers: 6, headerBytes: 7}
-endpoints: {store: Kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example]}
+endpoints: {store: Kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example], hosts: {allow: ["*.example", 10.0.0.0/8], deny: [c.example]}}
 api:
   listen: ":2"
   tokens: [{name: n, sha256: ` + strings.ToUpper(hash) + `, role: Write}]

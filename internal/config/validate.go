@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"twinegress/internal/outbound"
 )
 
 // Validate returns all values that aren't allowed, as Errors, or nil. It checks
@@ -142,6 +144,7 @@ func (s SASL) check(e *Errors) {
 }
 
 func (s Endpoints) check(e *Errors) {
+	s.Hosts.check(e)
 	oneOf(e, "endpoints.store", s.Store, StoreFile, StoreKafka, StoreMemory)
 	switch {
 	case s.Store == StoreFile && s.File == "":
@@ -153,6 +156,16 @@ func (s Endpoints) check(e *Errors) {
 		}
 	case s.Store == StoreMemory && s.SecretsKeyFile != "":
 		e.add("endpoints.secretsKeyFile", "is set, but endpoints.store: memory stores nothing")
+	}
+}
+
+func (h Hosts) check(e *Errors) {
+	for key, list := range map[string][]string{"allow": h.Allow, "deny": h.Deny} {
+		for n, rule := range list {
+			if err := outbound.CheckRule(rule); err != nil {
+				e.add(fmt.Sprintf("endpoints.hosts.%s[%d]", key, n), "%v, not %q", err, rule)
+			}
+		}
 	}
 }
 

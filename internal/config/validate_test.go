@@ -42,6 +42,9 @@ func TestValidate(t *testing.T) {
 			"ingest.brokers[0]: the port is missing", "ingest.brokers[1]: the host is missing",
 			"ingest.brokers[2]: from 1 to 65535", "ingest.brokers[3]: from 1 to 65535", "ingest.brokers[4]: a name or an address",
 		}},
+		"hosts": {func(c *Config) {
+			c.Endpoints.Hosts = Hosts{Allow: []string{"*.example", "10.0.0.0/8", "https://a.example"}, Deny: []string{"*", "::1"}}
+		}, []string{`endpoints.hosts.allow[2]: must be a host's name, *.domain, an address`, `endpoints.hosts.deny[0]: not "*"`}},
 		"topics": {func(c *Config) { c.Ingest.Topics = []string{"a", "a", "", "b c", "..", strings.Repeat("x", 250)} }, []string{
 			`ingest.topics[1]: "a" is listed more than once`, "ingest.topics[2]: 1 to 249", "ingest.topics[3]: 1 to 249",
 			"ingest.topics[4]: 1 to 249", "ingest.topics[5]: 1 to 249",

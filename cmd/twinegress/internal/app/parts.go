@@ -35,10 +35,18 @@ import (
 // endpointRules returns the configured rules, which hold for endpoints from the
 // store and from the API.
 func endpointRules(cfg config.Config) endpoints.Options {
+	hosts, _ := hosts(cfg) // of a validated configuration; Openers returns the error of another
 	return endpoints.Options{
 		AllowDevelopmentEmulator: cfg.Endpoints.AllowDevelopmentEmulator,
 		IdentityDomains:          cfg.Endpoints.IdentityDomains,
+		CheckHost:                hosts.Check,
 	}
+}
+
+// hosts returns where endpoints may be.
+func hosts(cfg config.Config) (*outbound.Hosts, error) {
+	c := cfg.Endpoints
+	return outbound.ParseHosts(c.Hosts.Allow, c.Hosts.Deny, c.AllowDevelopmentEmulator)
 }
 
 // OpenStore returns the configured store of endpoints. Nothing is read before
@@ -143,7 +151,11 @@ func Openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
 			return nil, fmt.Errorf("send.caFile: %w", err)
 		}
 	}
-	dialer := outbound.New(nil, func() *x509.CertPool { return roots })
+	hosts, err := hosts(cfg)
+	if err != nil {
+		return nil, err
+	}
+	dialer := outbound.New(hosts, func() *x509.CertPool { return roots })
 	identity := entra.New(dialer)
 	return map[endpoints.Type]sinks.Open{
 		endpoints.TypeEventHub:   eventhubs.Opener(dialer, identity),
