@@ -38,18 +38,18 @@ type delivery struct {
 
 // compose returns the connection's send:
 //
-//	breaker( throttle( excusePauses( attempts( observe( failover( sink ) ) ) ) ) )
+//	breaker( throttle( excuse( attempts( observe( failover( sink ) ) ) ) ) )
 //
 // It is composed once a connection, from the inside out: each layer has one
 // decision to make about what the one below returned. Above it is bisect, which
 // is the sender's: a batch may outlast a connection.
 func (d *delivery) compose() guardedSend {
-	send := d.conn.failover     // a key is refused: the same batch with the other one
-	send = d.observe(send)      // each send is measured
-	send = d.attempts(send)     // unreachable: tried again, within a time-out
-	send = d.excusePauses(send) // unreachable while the process was held up: no failure
-	send = d.throttle(send)     // throttled: waits, the batch is kept
-	return d.breaker(send)      // failed all the same: the endpoint backs off
+	send := d.conn.failover // a key is refused: the same batch with the other one
+	send = d.observe(send)  // each send is measured
+	send = d.attempts(send) // unreachable: tried again, within a time-out
+	send = d.excuse(send)   // unreachable for this process's own state: no failure
+	send = d.throttle(send) // throttled: waits, the batch is kept
+	return d.breaker(send)  // failed all the same: the endpoint backs off
 }
 
 func (d *delivery) observe(next send) send {
@@ -85,21 +85,35 @@ func (d *delivery) attempts(next send) send {
 	}
 }
 
-// excusePauses sends once more what failed while the whole process was held up.
-func (d *delivery) excusePauses(next send) send {
+// excuse sends once more what failed for no fault of the endpoint's: while the whole
+// process was held up, or had no descriptor left for a connection.
+func (d *delivery) excuse(next send) send {
 	return func(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
-		for {
-			before := d.options.Pauses.Sum()
+		for waits := false; ; {
+			pauses, shortages := d.options.Pauses.Sum(), d.options.Shortages.sum()
 			n, err := next(ctx, batch, probe)
 			if err == nil || err.Reason != event.Unreachable || d.ended(ctx) {
 				return n, err
 			}
-			pause := d.options.Pauses.Sum() - before
-			if pause == 0 {
+			if pause := d.options.Pauses.Sum() - pauses; pause > 0 {
+				d.log.Info("the process was held up while it sent; what was not sent for that is sent again",
+					zap.Duration("for", pause), zap.Error(err.Err))
+				continue
+			}
+			if d.options.Shortages.sum() == shortages {
 				return n, err
 			}
-			d.log.Info("the process was held up while it sent; what was not sent for that is sent again",
-				zap.Duration("for", pause), zap.Error(err.Err))
+			if d.options.Shortages.say(time.Now()) {
+				d.log.Error("this process can open no more connections: what needs one is kept and tried again; raise its limit of open files", zap.Error(err.Err))
+			}
+			if !waits { // and so also while it tries again
+				waits = true
+				d.ledger.throttle(err)
+				defer d.ledger.resume()
+			}
+			if !d.conn.wait(ctx, shortageWait) {
+				return n, err
+			}
 		}
 	}
 }

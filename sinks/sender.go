@@ -34,6 +34,8 @@ type Options struct {
 	KeepDropped bool
 	// Pauses, if set, are the times in which nobody could have sent.
 	Pauses *Pauses
+	// Shortages, if set, are when no connection could be made.
+	Shortages *Shortages
 }
 
 // Sender is an endpoint's running half. It owns the queue with its goroutines

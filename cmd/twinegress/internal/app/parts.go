@@ -127,7 +127,11 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{
 			Matcher: regexp.MustCompile(`^/cpu/classes/(gc/)?total:cpu-seconds$`),
 		})),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "twinegress_out_of_descriptors_total",
+			Help: "Connections for endpoints that could not be made because this process, or its machine, has no file descriptor left.",
+		}, func() float64 { return float64(outbound.Exhausted()) }))
 	if file, ok := o.Store.(*filestore.Store); ok {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "twinegress_endpoints_file_refused",
@@ -175,5 +179,6 @@ func senderOptions(cfg config.Config) sinks.Options {
 		Timeout: cfg.Send.Timeout, Attempts: cfg.Send.Attempts, ThrottleLimit: cfg.Send.ThrottleLimit,
 		KeepDropped: cfg.DeadLetter.Backoff,
 		MaxInFlight: int64(cfg.Ingest.MaxInFlightBytes) / 2,
+		Shortages:   sinks.NewShortages(outbound.Exhausted),
 	}
 }
