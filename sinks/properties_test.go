@@ -14,6 +14,13 @@ import (
 	"twinegress/internal/event"
 )
 
+// fuzz makes a fuzz target of a property.
+func fuzz(f *testing.F, property func(*testing.T) func(*rapid.T)) {
+	f.Helper()
+	f.Add([]byte("a first input, of which rapid makes its draws"))
+	f.Fuzz(func(t *testing.T, data []byte) { rapid.MakeFuzz(property(t))(t, data) })
+}
+
 // waits are durations as a service may ask for: any, and those at which a sum or
 // a comparison changes its result.
 func waits(limit time.Duration) *rapid.Generator[time.Duration] {
@@ -30,8 +37,12 @@ func waits(limit time.Duration) *rapid.Generator[time.Duration] {
 
 // Whatever a service answers, in whatever order: what a batch waits for in all is
 // within the limit, its outcome comes, and a back-off ends within 30 minutes.
-func TestWaitsAreBounded(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
+func TestWaitsAreBounded(t *testing.T) { rapid.Check(t, waitsAreBounded(t)) }
+
+func FuzzWaits(f *testing.F) { fuzz(f, waitsAreBounded) }
+
+func waitsAreBounded(t *testing.T) func(*rapid.T) {
+	return func(rt *rapid.T) {
 		limit := time.Duration(rapid.Int64Range(int64(time.Second), int64(time.Hour)).Draw(rt, "limit"))
 		type answer struct {
 			reason event.Reason
@@ -74,14 +85,18 @@ func TestWaitsAreBounded(t *testing.T) {
 			}
 			h.finish()
 		})
-	})
+	}
 }
 
 // For any bad events in a batch, and any number that the service takes at a time:
 // exactly those are set aside, all others arrive in order, and k bad events cost
 // O(k log n) sends.
-func TestHalving(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
+func TestHalving(t *testing.T) { rapid.Check(t, halving(t)) }
+
+func FuzzHalving(f *testing.F) { fuzz(f, halving) }
+
+func halving(t *testing.T) func(*rapid.T) {
+	return func(rt *rapid.T) {
 		n := rapid.IntRange(1, defaults.MaxEvents).Draw(rt, "events")
 		fit := rapid.IntRange(1, n).Draw(rt, "events that fit")
 		bad := map[int64]event.Reason{}
@@ -124,5 +139,5 @@ func TestHalving(t *testing.T) {
 			}
 			h.finish()
 		})
-	})
+	}
 }

@@ -41,7 +41,8 @@ type Masker struct {
 }
 
 // NewMasker returns a masker of secrets, in each form in which a peer that read
-// one may repeat it: as it is, escaped for a URL, for JSON, or in base64.
+// one may repeat it: as it is, without its padding, escaped for a URL, for JSON, or
+// in base64.
 func NewMasker(secrets ...string) *Masker {
 	var all []string
 	for _, s := range secrets {
@@ -68,6 +69,9 @@ func forms(s string) []string {
 	all := []string{
 		s, query, url.PathEscape(s), lowerEscapes(query), lowerEscapes(url.PathEscape(s)),
 		strings.ReplaceAll(s, "/", `\/`), jsonEscapes(s),
+	}
+	if bare := strings.TrimRight(s, "="); len(bare) >= minSecret {
+		all = append(all, bare)
 	}
 	// What base64 makes of a secret depends on how many bytes come before it,
 	// modulo three, and at its ends on its neighbours.

@@ -53,6 +53,7 @@ func TestKnownSecretIsMasked(t *testing.T) {
 	inJSON, _ := json.Marshal(key)
 	forms := map[string]string{
 		"as it is":              key,
+		"without its padding":   strings.TrimRight(key, "="),
 		"in a query":            url.QueryEscape(key),
 		"in a path":             url.PathEscape(key),
 		"in lower-case escapes": strings.NewReplacer("%2B", "%2b", "%2F", "%2f", "%3D", "%3d").Replace(url.QueryEscape(key)),
