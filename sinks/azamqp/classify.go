@@ -12,8 +12,14 @@ import (
 	"twinegress/sinks"
 )
 
+// maxWait is the longest wait that is taken from a service's words. It is longer
+// than any that is kept, and short enough to be added up.
+const maxWait = 24 * time.Hour
+
 // waitText matches the time to wait in the text of the services' server-busy
-// errors: 50002 (Event Hubs) and 50009 (Service Bus).
+// errors: 50002 (Event Hubs) and 50009 (Service Bus). They have no field for it.
+// A peer that writes other words there decides how long its own endpoint waits,
+// up to the limit of waits, and for nobody else.
 var waitText = regexp.MustCompile(`(?i)wait (\d+) second`)
 
 // Classify returns an error of the AMQP library, of either SDK, with its reason.
@@ -46,13 +52,13 @@ func reasonOf(err error, defaultWait time.Duration) (reason event.Reason, wait t
 	}
 	switch e.Condition {
 	case "com.microsoft:server-busy", amqp.ErrCondResourceLimitExceeded:
-		wait := defaultWait
 		if m := waitText.FindStringSubmatch(e.Description); m != nil {
-			if seconds, err := strconv.Atoi(m[1]); err == nil {
-				wait = time.Duration(seconds) * time.Second
-			}
+			// Of digits alone: an error means that there are too many, and comes
+			// with the largest number.
+			seconds, _ := strconv.ParseUint(m[1], 10, 64)
+			return event.Throttled, time.Duration(min(seconds, uint64(maxWait/time.Second))) * time.Second
 		}
-		return event.Throttled, wait
+		return event.Throttled, defaultWait
 	case amqp.ErrCondUnauthorizedAccess, "com.microsoft:auth-failed", "com.microsoft:publisher-revoked":
 		return event.Unauthorized, 0
 	case amqp.ErrCondMessageSizeExceeded:
@@ -73,7 +79,8 @@ var conditionText = regexp.MustCompile(`(?s)\*Error\{Condition: ([^,]*), Descrip
 // For conditions that they don't handle, which are most, the SDKs return
 // "connection lost" in an error of their own, which has the cause in its text
 // alone. Where a version of theirs words it otherwise, such errors become
-// unreachable, and sinktest.RunErrors fails.
+// unreachable, and sinktest.RunErrors fails. A peer can write such words into its
+// own error, and so have it taken for another of its own: it could send that one.
 func condition(err error) (*amqp.Error, bool) {
 	if e, ok := errors.AsType[*amqp.Error](err); ok {
 		return e, true

@@ -1,90 +1,98 @@
 package azamqp
 
 import (
-	"encoding/binary"
+	"context"
 	"errors"
+	"io"
 	"net"
-	"slices"
+	"strings"
 	"testing"
+
+	"twinegress/sinks/azamqp/wire"
 )
 
-// frame wraps a performative as it comes over the wire.
-func frame(body ...byte) []byte {
-	f := binary.BigEndian.AppendUint32(nil, uint32(8+len(body)))
-	return append(append(f, 2, 0, 0, 0), body...)
-}
-
-// dispositionOf is one with a list8 and small numbers, as go-amqp's peers send it.
-func dispositionOf(state ...byte) []byte {
-	fields := append([]byte{0x41, 0x52, 7, 0x40, 0x41}, state...) // role, first, last, settled
-	return frame(append([]byte{0, 0x53, disposition, 0xc0, byte(len(fields) + 1), 5}, fields...)...)
-}
-
-func TestReturnedDeliveriesAreSeen(t *testing.T) {
-	large := []byte{
-		0, 0x80, 0, 0, 0, 0, 0, 0, 0, disposition, 0xd0, 0, 0, 0, 20, 0, 0, 0, 5,
-		0x56, 1, 0x70, 0, 0, 1, 0, 0x70, 0, 0, 1, 9, 0x56, 1, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, modified, 0x45,
+// pipe returns a connection of c and its peer's end.
+func pipe(t *testing.T, c *Connections) (*watchedConn, net.Conn) {
+	t.Helper()
+	client, server := net.Pipe()
+	t.Cleanup(func() { _ = server.Close() })
+	watched, err := c.watch(client)
+	if err != nil {
+		t.Fatal(err)
 	}
-	stream := slices.Concat(
-		[]byte("AMQP\x03\x01\x00\x00"),
-		[]byte("AMQP\x00\x01\x00\x00"),
-		frame(), // a heartbeat
-		dispositionOf(0, 0x53, 0x24, 0x45),
-		dispositionOf(0, 0x53, released, 0x45), // 1
-		frame(append([]byte{0, 0x53, 0x14, 0xc0, 200, 3}, make([]byte, 300)...)...), // a transfer, longer than is looked at
-		dispositionOf(0, 0x53, modified, 0xc0, 1, 0),                                // 2
-		dispositionOf(0, 0x53, rejected, 0xc0, 1, 0),
-		dispositionOf(), // no state
-		frame(large...), // 3
-		frame(0, 0x53, disposition, 0x45),
-	)
-	for step := 1; step <= len(stream); step++ {
-		c := &watchedConn{seen: new(outcomes)}
-		for part := range slices.Chunk(stream, step) {
-			c.parse(part)
-		}
-		if returned, refused := c.seen.returned.Load(), c.seen.refused.Load(); returned != 3 || refused != 1 {
-			t.Fatalf("read %d bytes at a time, %d returned and %d refused deliveries are seen, want 3 and 1", step, returned, refused)
-		}
-	}
-}
-
-func FuzzFollow(f *testing.F) {
-	f.Add(dispositionOf(0, 0x53, released, 0x45), 3)
-	f.Add([]byte("AMQP\x00\x01\x00\x00\x00\x00\x00\x00"), 1)
-	f.Fuzz(func(t *testing.T, stream []byte, step int) {
-		count := func(step int) [2]uint64 {
-			c := &watchedConn{seen: new(outcomes)}
-			for part := range slices.Chunk(stream, step) {
-				c.parse(part)
-			}
-			return [...]uint64{c.seen.returned.Load(), c.seen.refused.Load()}
-		}
-		if whole, parts := count(len(stream)+1), count(max(step, 1)); whole != parts {
-			t.Fatalf("%d in one read, %d in reads of %d", whole, parts, step)
-		}
-	})
+	t.Cleanup(func() { _ = watched.Close() })
+	return watched.(*watchedConn), server
 }
 
 func TestWatch(t *testing.T) {
-	client, server := net.Pipe()
-	defer client.Close()
-	defer server.Close()
 	c := new(Connections)
-	watched := &watchedConn{Conn: client, seen: &c.seen}
-	go func() { _, _ = server.Write(dispositionOf(0, 0x53, released, 0x45)) }()
-	read := func() error {
-		_, err := watched.Read(make([]byte, 100))
-		return err
+	outcome := func(is *wire.Outcomes, err error) func() error {
+		return func() error {
+			if is != nil {
+				is.Returned.Add(1)
+			}
+			return err
+		}
 	}
-	if err := c.Watch(read); !errors.Is(err, ErrReturned) {
+	if err := c.Watch(outcome(&c.seen, nil)); !errors.Is(err, ErrReturned) {
 		t.Errorf("a returned delivery returns %v", err)
 	}
 	failed := errors.New("failed")
-	if err := c.Watch(func() error { return failed }); !errors.Is(err, failed) {
+	if err := c.Watch(outcome(nil, failed)); !errors.Is(err, failed) {
 		t.Errorf("a failed send returns %v", err)
 	}
-	if err := c.Watch(func() error { return nil }); err != nil {
+	if err := c.Watch(outcome(nil, nil)); err != nil {
 		t.Errorf("a send that went well returns %v", err)
+	}
+}
+
+// What a peer must not send ends its connection, for both sides, before a byte
+// of it is returned.
+func TestViolationEndsTheConnection(t *testing.T) {
+	c := new(Connections)
+	watched, server := pipe(t, c)
+	cut := make(chan error, 1)
+	go func() {
+		_, _ = server.Write([]byte("HTTP/1.1 400 Bad Request\r\n"))
+		_, err := server.Read(make([]byte, 1))
+		cut <- err
+	}()
+	for range 2 {
+		n, err := watched.Read(make([]byte, 100))
+		if _, is := errors.AsType[*wire.Violation](err); n != 0 || !is {
+			t.Errorf("Read returns %d, %v", n, err)
+		}
+	}
+	if err := <-cut; err == nil {
+		t.Error("the connection is open")
+	}
+	if len(c.open) != 0 {
+		t.Error("the connection is kept")
+	}
+}
+
+// A client that waits for its peer doesn't keep Close, nor its connections.
+func TestCloseEndsWhatIsLeft(t *testing.T) {
+	c := new(Connections)
+	watched, _ := pipe(t, c)
+	read := make(chan error, 1)
+	go func() {
+		_, err := watched.Read(make([]byte, 1))
+		read <- err
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	err := c.Close(ctx, func(context.Context) error {
+		cancel()
+		return <-read // as a client that waits for an answer, whatever its ctx says
+	})
+	if err == nil || !strings.Contains(err.Error(), "closed") {
+		t.Errorf("Close returns %v", err)
+	}
+	client, _ := net.Pipe()
+	if _, err := c.watch(client); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a connection after Close: %v", err)
+	}
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("it is open: %v", err)
 	}
 }

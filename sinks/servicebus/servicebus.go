@@ -128,7 +128,7 @@ func (s *Sink) Check(ctx context.Context) error {
 }
 
 // Close closes the connection, and with it the sender.
-func (s *Sink) Close(ctx context.Context) error { return s.client.Close(ctx) }
+func (s *Sink) Close(ctx context.Context) error { return s.connections.Close(ctx, s.client.Close) }
 
 func classify(err error) *sinks.Error {
 	if e, ok := errors.AsType[*azservicebus.Error](err); ok && e.Code == azservicebus.CodeUnauthorizedAccess {
