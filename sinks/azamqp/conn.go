@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"twinegress/endpoints"
@@ -156,18 +157,19 @@ type watchedConn struct {
 	net.Conn
 	of    *Connections
 	guard *wire.Guard
-	bad   error // what the peer did; of Read's goroutine
+	ended atomic.Pointer[error] // for what its peer did
 }
 
 // Read implements net.Conn.
 func (c *watchedConn) Read(p []byte) (int, error) {
-	if c.bad != nil {
-		return 0, c.bad
+	if ended := c.ended.Load(); ended != nil {
+		return 0, *ended
 	}
 	n, err := c.Conn.Read(p)
-	if c.bad = c.guard.Read(p[:n]); c.bad != nil {
+	if bad := c.guard.Read(p[:n]); bad != nil {
+		c.ended.Store(&bad)
 		_ = c.Close()
-		return 0, c.bad
+		return 0, bad
 	}
 	return n, err
 }
@@ -175,7 +177,12 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 // Write implements net.Conn.
 func (c *watchedConn) Write(p []byte) (int, error) {
 	c.guard.Write(p) // before the answer can come
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	// The library reports what it couldn't write rather than why.
+	if ended := c.ended.Load(); err != nil && ended != nil {
+		err = *ended
+	}
+	return n, err
 }
 
 // Close implements net.Conn.

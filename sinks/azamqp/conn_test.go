@@ -62,6 +62,9 @@ func TestViolationEndsTheConnection(t *testing.T) {
 		if _, is := errors.AsType[*wire.Violation](err); n != 0 || !is {
 			t.Errorf("Read returns %d, %v", n, err)
 		}
+		if _, is := errors.AsType[*wire.Violation](second(watched.Write([]byte("x")))); !is {
+			t.Error("Write doesn't say why the connection ended")
+		}
 	}
 	if err := <-cut; err == nil {
 		t.Error("the connection is open")
@@ -70,6 +73,8 @@ func TestViolationEndsTheConnection(t *testing.T) {
 		t.Error("the connection is kept")
 	}
 }
+
+func second(_ int, err error) error { return err }
 
 // A client that waits for its peer doesn't keep Close, nor its connections.
 func TestCloseEndsWhatIsLeft(t *testing.T) {

@@ -129,22 +129,22 @@ func TestClassify(t *testing.T) {
 		reason event.Reason
 		wait   time.Duration
 	}{
-		"busy, as Event Hubs says it":    {condition("com.microsoft:server-busy", "The request was terminated because the entity is being throttled. Error code : 50002. Please wait 4 seconds and try again."), event.Throttled, 4 * time.Second},
-		"busy, as Service Bus says it":   {condition("com.microsoft:server-busy", "… 50009 … Please wait 2 second(s)"), event.Throttled, 2 * time.Second},
-		"busy, without a time":           {condition("com.microsoft:server-busy", ""), event.Throttled, time.Minute},
-		"busy, for a day":                {condition("com.microsoft:server-busy", "wait 86400 seconds"), event.Throttled, maxWait},
-		"busy, for longer":               {condition("com.microsoft:server-busy", "wait 86401 seconds"), event.Throttled, maxWait},
-		"busy, past time.Duration":       {condition("com.microsoft:server-busy", "wait 9223372037 seconds"), event.Throttled, maxWait},
-		"busy, past 64 bits":             {condition("com.microsoft:server-busy", "wait 99999999999999999999 seconds"), event.Throttled, maxWait},
-		"busy, for no time":              {condition("com.microsoft:server-busy", "wait 0 seconds"), event.Throttled, 0},
-		"busy, for less than no time":    {condition("com.microsoft:server-busy", "wait -5 seconds"), event.Throttled, time.Minute},
-		"decode error":                   {condition(amqp.ErrCondDecodeError, ""), event.Rejected, 0},
-		"detached":                       {&amqp.LinkError{RemoteErr: &amqp.Error{Condition: amqp.ErrCondUnauthorizedAccess}}, event.Unauthorized, 0},
-		"detached, not said why":         {&amqp.LinkError{}, event.Unreachable, 0},
-		"closed":                         {&amqp.ConnError{RemoteErr: &amqp.Error{Condition: "amqp:connection:forced"}}, event.Unreachable, 0},
-		"closed, not said why":           {&amqp.ConnError{}, event.Unreachable, 0},
-		"wrapped":                        {fmt.Errorf("sending: %w", condition(amqp.ErrCondMessageSizeExceeded, "")), event.TooLarge, 0},
-		"anything else":                  {errors.New("?"), event.Unreachable, 0},
+		"busy, as Event Hubs says it":  {condition("com.microsoft:server-busy", "The request was terminated because the entity is being throttled. Error code : 50002. Please wait 4 seconds and try again."), event.Throttled, 4 * time.Second},
+		"busy, as Service Bus says it": {condition("com.microsoft:server-busy", "… 50009 … Please wait 2 second(s)"), event.Throttled, 2 * time.Second},
+		"busy, without a time":         {condition("com.microsoft:server-busy", ""), event.Throttled, time.Minute},
+		"busy, for a day":              {condition("com.microsoft:server-busy", "wait 86400 seconds"), event.Throttled, maxWait},
+		"busy, for longer":             {condition("com.microsoft:server-busy", "wait 86401 seconds"), event.Throttled, maxWait},
+		"busy, past time.Duration":     {condition("com.microsoft:server-busy", "wait 9223372037 seconds"), event.Throttled, maxWait},
+		"busy, past 64 bits":           {condition("com.microsoft:server-busy", "wait 99999999999999999999 seconds"), event.Throttled, maxWait},
+		"busy, for no time":            {condition("com.microsoft:server-busy", "wait 0 seconds"), event.Throttled, 0},
+		"busy, for less than no time":  {condition("com.microsoft:server-busy", "wait -5 seconds"), event.Throttled, time.Minute},
+		"decode error":                 {condition(amqp.ErrCondDecodeError, ""), event.Rejected, 0},
+		"detached":                     {&amqp.LinkError{RemoteErr: &amqp.Error{Condition: amqp.ErrCondUnauthorizedAccess}}, event.Unauthorized, 0},
+		"detached, not said why":       {&amqp.LinkError{}, event.Unreachable, 0},
+		"closed":                       {&amqp.ConnError{RemoteErr: &amqp.Error{Condition: "amqp:connection:forced"}}, event.Unreachable, 0},
+		"closed, not said why":         {&amqp.ConnError{}, event.Unreachable, 0},
+		"wrapped":                      {fmt.Errorf("sending: %w", condition(amqp.ErrCondMessageSizeExceeded, "")), event.TooLarge, 0},
+		"anything else":                {errors.New("?"), event.Unreachable, 0},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -17,3 +17,5 @@ var service = sinktest.Service{Type: endpoints.TypeServiceBus, Opener: servicebu
 func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
 
 func TestMatrix(t *testing.T) { sinktest.Run(t, service) }
+
+func TestHostile(t *testing.T) { sinktest.RunHostile(t, service) }
