@@ -79,7 +79,12 @@ type Hub struct {
 type Topic struct {
 	Name            string
 	MaxMessageBytes int
-	Keys            *KeyPair
+	// MaxBatchBytes is the limit of a batch, where it is lower than that of one
+	// message, as in Premium; 0 is the same. UntoldBatchLimit keeps it from the
+	// link's properties.
+	MaxBatchBytes    int
+	UntoldBatchLimit bool
+	Keys             *KeyPair
 }
 
 // GridTopic is an Event Grid topic. It has a listener of its own.

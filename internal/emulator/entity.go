@@ -17,7 +17,9 @@ import (
 // messages and its fault. Storing a delivery updates all of them under one lock.
 type entity struct {
 	name, kind string
-	maxBytes   int
+	maxBytes   int  // of a message
+	maxBatch   int  // of a batch
+	untold     bool // maxBatch is
 	keys       KeyPair
 	keep       int // messages recorded
 	arrived    func(entity string, partition int, what []byte)
@@ -68,6 +70,7 @@ func newEntity(cfg *Config, name, kind string, partitions, maxBytes int, keys *K
 	if maxBytes == 0 {
 		e.maxBytes = cfg.MaxMessageBytes
 	}
+	e.maxBatch = e.maxBytes
 	if cfg.TrackIDs && kind != KindEventGrid {
 		e.ids = newIDSet()
 	}

@@ -61,7 +61,9 @@ func startNamespace(ctx context.Context, cfg *Config, tlsConfig *tls.Config) (*n
 		n.add(newEntity(cfg, h.Name, KindEventHub, cmp.Or(h.Partitions, cfg.Partitions), h.MaxMessageBytes, h.Keys))
 	}
 	for _, t := range cfg.Topics {
-		n.add(newEntity(cfg, t.Name, KindServiceBus, 1, t.MaxMessageBytes, t.Keys))
+		e := newEntity(cfg, t.Name, KindServiceBus, 1, t.MaxMessageBytes, t.Keys)
+		e.maxBatch, e.untold = cmp.Or(t.MaxBatchBytes, e.maxBatch), t.UntoldBatchLimit
+		n.add(e)
 	}
 	server, err := amqp.Listen(ctx, amqp.Options{
 		Address: cfg.AMQPListen, TLS: tlsConfig, MaxFrameBytes: cfg.MaxFrameBytes,
@@ -193,7 +195,7 @@ func (n *namespace) attachSender(l *amqp.Link, e *entity, f *Fault, c claim, res
 	l.Data = t
 	l.MaxMessageBytes = e.maxBytes
 	if e.kind == KindServiceBus {
-		l.MaxBatchBytes = e.maxBytes
+		l.MaxBatchBytes, l.TellBatchBytes = e.maxBatch, !e.untold
 	}
 	if f != nil && f.NoCredit {
 		l.Credit = 0

@@ -146,6 +146,9 @@ func (c *Connections) Watch(send func() error) error {
 	return err
 }
 
+// Written returns how many transfers were written, on all connections.
+func (c *Connections) Written() uint64 { return c.seen.Written.Load() }
+
 // linkError is an error that was not the answer to a delivery.
 type linkError struct{ error }
 

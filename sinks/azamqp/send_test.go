@@ -167,3 +167,91 @@ func TestHubPartitions(t *testing.T) {
 		t.Errorf("stored by partition: %v, want %v", got, want)
 	}
 }
+
+// startTopic starts a topic with limits of its own.
+func startTopic(t *testing.T, topic emulator.Topic) (*emulator.Emulator, sinks.Sink, func() sinks.Sink) {
+	t.Helper()
+	topic.Name = "topic"
+	e, err := emulator.Start(t.Context(), emulator.Config{Topics: []emulator.Topic{topic}, Record: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	s := service{"topic", servicebus.Opener(nil, nil)}
+	open := func() sinks.Sink { return s.open(t, e.ConnectionString(emulator.Primary), s.entity) }
+	return e, open(), open
+}
+
+// An event that a batch can't hold and a message can is sent alone, in its order,
+// and only one that no message can hold is too large.
+func TestSentAlone(t *testing.T) {
+	const maxBatch, maxMessage = 1 << 20, 4 << 20
+	e, s, _ := startTopic(t, emulator.Topic{MaxMessageBytes: maxMessage, MaxBatchBytes: maxBatch})
+	small := `{"small":1}`
+	sized := func(n int) string { return strings.Repeat("x", n) }
+	for name, test := range map[string]struct {
+		bodies []string
+		sent   []int // events of each send; 0 is one that is too large
+	}{
+		"below the limit of a batch":   {[]string{sized(maxBatch - 1000)}, []int{1}},
+		"between the limits":           {[]string{sized(maxBatch + 1)}, []int{1}},
+		"below the limit of a message": {[]string{sized(maxMessage - 1000)}, []int{1}},
+		"above":                        {[]string{sized(maxMessage + 1)}, []int{0}},
+		"among others":                 {[]string{small, small, sized(2 * maxBatch), small, sized(maxMessage + 1), small}, []int{2, 1, 1, 0, 1}},
+	} {
+		e.Reset()
+		events, want := eventsOf(0, test.bodies...), []string{}
+		for _, sent := range test.sent {
+			n, err := s.Send(within(t, 10*time.Second), events)
+			if sent == 0 {
+				failed, is := errors.AsType[*sinks.Error](err)
+				if n != 1 || !is || failed.Reason != event.TooLarge || failed.Lost {
+					t.Errorf("%s: Send returns %d, %v; want it to be too large, and the sink fit for use", name, n, err)
+				}
+			} else if n != sent || err != nil {
+				t.Fatalf("%s: Send returns %d, %v, want %d", name, n, err, sent)
+			}
+			for _, ev := range events[:sent] {
+				want = append(want, fmt.Sprint(len(ev.Body)))
+			}
+			events = events[max(sent, 1):]
+		}
+		var got []string
+		for _, m := range e.Messages("topic") {
+			got = append(got, fmt.Sprint(len(m.Body)))
+			if !strings.HasPrefix(m.MessageID, "twins/0/") || m.Properties["Type"] != "SensorChange" {
+				t.Errorf("%s: a message has the id %q and properties %v", name, m.MessageID, m.Properties)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: stored are bodies of %v bytes, want %v", name, got, want)
+		}
+	}
+}
+
+// What a refused batch taught holds for the sinks that come after it.
+func TestUntoldBatchLimit(t *testing.T) {
+	e, s, open := startTopic(t, emulator.Topic{MaxMessageBytes: 16 << 20, MaxBatchBytes: 1 << 20, UntoldBatchLimit: true})
+	events := eventsOf(0, slices.Repeat([]string{strings.Repeat("x", 4000)}, 1000)...)
+	refused := 0
+	for len(events) > 0 {
+		n, err := s.Send(within(t, 10*time.Second), events)
+		if err == nil {
+			events = events[n:]
+			continue
+		}
+		if failed, is := errors.AsType[*sinks.Error](err); !is || failed.Reason != event.TooLarge || !failed.Lost {
+			t.Fatal(err)
+		}
+		if refused++; refused > 10 {
+			t.Fatal("nothing is learnt")
+		}
+		s = open()
+	}
+	if refused != 2 { // 4 MB, 2 MB
+		t.Errorf("%d batches were refused, want 2", refused)
+	}
+	if n := len(e.Messages("topic")); n != 1000 {
+		t.Errorf("%d messages are stored", n)
+	}
+}

@@ -27,6 +27,7 @@ type Sink struct {
 	client      *azservicebus.Client
 	connections *azamqp.Connections
 	identity    *entra.Identity // nil: with a key
+	limits      *azamqp.BatchLimits
 
 	// connecting is a semaphore, held while the SDK may connect. Two sends that
 	// find no link would each make one, and the SDK would drop the first without
@@ -39,12 +40,13 @@ type Sink struct {
 // Opener returns the factory of the sinks for topics. dialer makes
 // their connections; identity is for endpoints without keys.
 func Opener(dialer *outbound.Dialer, identity *entra.Identity) sinks.Open {
+	limits := new(azamqp.BatchLimits)
 	return func(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, error) {
 		connections, err := azamqp.NewConnections(endpoint, key, dialer)
 		if err != nil {
 			return nil, err
 		}
-		s := &Sink{endpoint: endpoint, connections: connections, connecting: make(chan struct{}, 1)}
+		s := &Sink{endpoint: endpoint, connections: connections, limits: limits, connecting: make(chan struct{}, 1)}
 		options := &azservicebus.ClientOptions{
 			ApplicationID: azamqp.ApplicationID,
 			NewWebSocketConn: func(ctx context.Context, _ azservicebus.NewWebSocketConnArgs) (net.Conn, error) {
@@ -65,7 +67,13 @@ func Opener(dialer *outbound.Dialer, identity *entra.Identity) sinks.Open {
 	}
 }
 
-// Send sends a leading part of events in one batch as large as the link allows.
+// maxMessage is the largest message that any topic takes. An event beyond it isn't
+// encoded to be refused.
+const maxMessage = 100 << 20
+
+// Send sends a leading part of events in one batch as large as the link allows. An
+// event that is too large for a batch is sent alone: a topic may take messages of
+// 100 MB and batches of 1 MB.
 func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err := s.identity.Check(ctx, entra.ServiceBus); err != nil {
 		return 0, err
@@ -86,14 +94,37 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 		message.ApplicationProperties, message.Body.Data[0] = m.Properties, m.Body
 		return batch.AddAMQPAnnotatedMessage(&message, nil)
 	})
+	if tooLarge, is := errors.AsType[*sinks.Error](err); is && tooLarge.Reason == event.TooLarge && len(events[0].Body) < maxMessage {
+		return n, s.sendAlone(ctx, sender, &message, tooLarge)
+	}
 	if err != nil {
 		return n, err
 	}
 	err = s.connections.Watch(func() error { return sender.SendMessageBatch(ctx, batch, nil) })
-	if err != nil {
-		return n, classify(err)
+	if err == nil {
+		return n, nil
 	}
-	return n, nil
+	failed := classify(err)
+	if failed.Reason == event.TooLarge && n > 1 {
+		s.limits.Refused(s.endpoint, s.connections.Host, batch.NumBytes())
+	}
+	return n, failed
+}
+
+// sendAlone sends a message that fits no batch. How large one may be the SDK knows
+// and doesn't say, so to try is to find out: beyond that, nothing is sent.
+func (s *Sink) sendAlone(ctx context.Context, sender *azservicebus.Sender, m *azservicebus.AMQPAnnotatedMessage, tooLarge *sinks.Error) error {
+	written := s.connections.Written()
+	err := s.connections.Watch(func() error { return sender.SendAMQPAnnotatedMessage(ctx, m, nil) })
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
+		// If it was sent, it was the service that refused it, which ends the link.
+		tooLarge.Lost = s.connections.Written() != written
+		return tooLarge
+	}
+	return classify(err)
 }
 
 // newBatch returns the one sender of all lanes, connected, and a batch of its
@@ -112,7 +143,8 @@ func (s *Sink) newBatch(ctx context.Context) (*azservicebus.Sender, *azservicebu
 		}
 		s.sender = sender
 	}
-	batch, err := s.sender.NewMessageBatch(ctx, nil)
+	options := &azservicebus.MessageBatchOptions{MaxBytes: s.limits.Of(s.endpoint, s.connections.Host)}
+	batch, err := s.sender.NewMessageBatch(ctx, options)
 	return s.sender, batch, err
 }
 

@@ -18,7 +18,8 @@ type Link struct {
 	// Backend.Attach sets these. RPC is true for a link of a request-response pair.
 	RPC             bool
 	MaxMessageBytes int
-	MaxBatchBytes   int // announced to Service Bus clients; 0 is not announced
+	MaxBatchBytes   int // of a batch, to Service Bus; 0 is as MaxMessageBytes
+	TellBatchBytes  bool
 	Credit          int // 0 grants none, see GrantCredit
 	// Data is the backend's.
 	Data any
@@ -95,7 +96,11 @@ func (l *Link) receive(t transfer, payload []byte) error {
 	if l.left.Add(-1) < int32(l.Credit/2) {
 		l.grant(l.Credit)
 	}
-	if len(payload) > l.MaxMessageBytes {
+	limit := l.MaxMessageBytes
+	if l.MaxBatchBytes > 0 && l.current.Format == BatchFormat {
+		limit = l.MaxBatchBytes
+	}
+	if len(payload) > limit {
 		l.Detach(&Error{"amqp:link:message-size-exceeded", "The received message exceeds the limit of the link."})
 		return nil
 	}

@@ -124,7 +124,7 @@ func (ss *session) attach(f *decoder) {
 		}
 		b = appendUlong(b, uint64(l.MaxMessageBytes))
 		b = append(b, 0x40, 0x40) // capabilities
-		if l.MaxBatchBytes == 0 {
+		if !l.TellBatchBytes {
 			return endList(append(b, 0x40), at)
 		}
 		properties := len(b)
