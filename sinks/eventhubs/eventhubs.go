@@ -4,9 +4,10 @@ package eventhubs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/messaging/azeventhubs/v2"
@@ -23,15 +24,26 @@ import (
 // that doesn't say.
 const busyWait = 4 * time.Second
 
+// maxPartitions is more than a hub can have: 1,024 in a dedicated cluster.
+const maxPartitions = 2048
+
 // Sink is a sinks.Sink for one event hub and key, or identity.
 type Sink struct {
 	endpoint    endpoints.Endpoint
 	client      *azeventhubs.ProducerClient
 	connections *azamqp.Connections
 	identity    *entra.Identity // nil: with a key
+	opened      atomic.Bool     // the link to the hub as a whole, for ordering: none
 
-	mu         sync.Mutex
-	partitions []string // of the hub; requested once
+	hub     atomic.Pointer[hub] // nil until it has answered
+	opening chan struct{}       // a semaphore, see startOpening
+}
+
+// hub is what the hub said of itself, and which of the links to its partitions
+// have been opened; they may have ended since.
+type hub struct {
+	partitions []string
+	opened     []atomic.Bool
 }
 
 // Opener returns the factory of the sinks for event hubs. dialer makes
@@ -42,7 +54,7 @@ func Opener(dialer *outbound.Dialer, identity *entra.Identity) sinks.Open {
 		if err != nil {
 			return nil, err
 		}
-		s := &Sink{endpoint: endpoint, connections: connections}
+		s := &Sink{endpoint: endpoint, connections: connections, opening: make(chan struct{}, 1)}
 		options := &azeventhubs.ProducerClientOptions{
 			ApplicationID: azamqp.ApplicationID,
 			NewWebSocketConn: func(ctx context.Context, _ azeventhubs.WebSocketConnParams) (net.Conn, error) {
@@ -75,12 +87,13 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 		return 0, err
 	}
 	var options azeventhubs.EventDataBatchOptions
+	opened := &s.opened
 	if s.endpoint.Ordering != endpoints.OrderingNone {
-		partitions, err := s.hubPartitions(ctx)
+		hub, err := s.ask(ctx)
 		if err != nil {
-			return 0, classify(err)
+			return 0, s.unopened(ctx, err)
 		}
-		of := func(ev *event.Event) int { return int(ev.Chunk.Partition) % len(partitions) }
+		of := func(ev *event.Event) int { return int(ev.Chunk.Partition) % len(hub.partitions) }
 		p := of(events[0])
 		for i, ev := range events {
 			if of(ev) != p {
@@ -88,11 +101,11 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 				break
 			}
 		}
-		options.PartitionID = &partitions[p]
+		options.PartitionID, opened = &hub.partitions[p], &hub.opened[p]
 	}
-	batch, err := s.client.NewEventDataBatch(ctx, &options)
+	batch, err := s.newBatch(ctx, &options, opened)
 	if err != nil {
-		return 0, classify(err)
+		return 0, s.unopened(ctx, err)
 	}
 	// An annotated message and not an EventData, whose properties the SDK
 	// copies into a new map for each event.
@@ -111,29 +124,87 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	}
 	err = s.connections.Watch(func() error { return s.client.SendEventDataBatch(ctx, batch, nil) })
 	if err != nil {
+		opened.Store(false)
 		return n, classify(err)
 	}
 	return n, nil
 }
 
-// hubPartitions returns the hub's partitions, which it requests once. Events go
-// to those also when the hub has more of them later, until the endpoint is
-// changed or the process restarted: the order of a twin's events is worth more
-// than the balance.
-func (s *Sink) hubPartitions(ctx context.Context) ([]string, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.partitions == nil {
-		properties, err := s.client.GetEventHubProperties(ctx, nil)
-		if err != nil {
-			return nil, err
-		}
-		if len(properties.PartitionIDs) == 0 {
-			return nil, errors.New("the hub says that it has no partitions")
-		}
-		s.partitions = properties.PartitionIDs
+// newBatch returns a batch of the size that the link to send it on allows, which
+// it opens if need be.
+func (s *Sink) newBatch(ctx context.Context, options *azeventhubs.EventDataBatchOptions, opened *atomic.Bool) (*azeventhubs.EventDataBatch, error) {
+	if opened.Load() {
+		return s.client.NewEventDataBatch(ctx, options)
 	}
-	return s.partitions, nil
+	ctx, done, err := s.startOpening(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	batch, err := s.client.NewEventDataBatch(ctx, options)
+	if err == nil {
+		opened.Store(true)
+	}
+	return batch, err
+}
+
+// startOpening begins what may open a link, or ask the hub. While that goes on,
+// the SDK keeps all other lanes from their links, open or not, whatever time they
+// have (v2.0.2, GetLink of Links). So one lane does it at a time, and gives it up
+// when half of its time is over: the others have the rest of theirs to send.
+func (s *Sink) startOpening(ctx context.Context) (opening context.Context, done func(), err error) {
+	select {
+	case s.opening <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	cancel := func() {}
+	if deadline, has := ctx.Deadline(); has {
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+	}
+	return ctx, func() {
+		cancel()
+		<-s.opening
+	}, nil
+}
+
+// unopened returns the error of what goes before a send. What was given up before
+// its time is kept by the SDK, half done, and so is a connection that may have
+// fallen silent.
+func (s *Sink) unopened(ctx context.Context, err error) error {
+	e := classify(err)
+	e.Lost = e.Lost || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+	return e
+}
+
+// ask returns the hub's partitions, which it requests once. Events go to those
+// also when the hub has more of them later, until the endpoint is changed or the
+// process restarted: the order of a twin's events is worth more than the balance.
+func (s *Sink) ask(ctx context.Context) (*hub, error) {
+	if known := s.hub.Load(); known != nil {
+		return known, nil
+	}
+	ctx, done, err := s.startOpening(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if known := s.hub.Load(); known != nil {
+		return known, nil
+	}
+	properties, err := s.client.GetEventHubProperties(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	switch n := len(properties.PartitionIDs); {
+	case n == 0:
+		return nil, errors.New("the hub says that it has no partitions")
+	case n > maxPartitions:
+		return nil, fmt.Errorf("the hub says that it has %d partitions, more than the %d that any has", n, maxPartitions)
+	}
+	answered := &hub{partitions: properties.PartitionIDs, opened: make([]atomic.Bool, len(properties.PartitionIDs))}
+	s.hub.Store(answered)
+	return answered, nil
 }
 
 // Check requests the hub's partitions and opens a link to send on, which needs
@@ -142,7 +213,7 @@ func (s *Sink) Check(ctx context.Context) error {
 	if err := s.identity.Check(ctx, entra.EventHubs); err != nil {
 		return err
 	}
-	if _, err := s.hubPartitions(ctx); err != nil {
+	if _, err := s.ask(ctx); err != nil {
 		return classify(err)
 	}
 	if _, err := s.client.NewEventDataBatch(ctx, nil); err != nil {

@@ -21,3 +21,5 @@ func TestMatrix(t *testing.T) { sinktest.Run(t, service) }
 func TestShrunkHub(t *testing.T) { sinktest.RunShrunk(t, service) }
 
 func TestHostile(t *testing.T) { sinktest.RunHostile(t, service) }
+
+func TestHanging(t *testing.T) { sinktest.RunHanging(t, service) }

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"twinegress/endpoints"
 	"twinegress/internal/emulator"
 	"twinegress/internal/event"
 	"twinegress/sinks"
@@ -35,6 +36,9 @@ type hostileCase struct {
 	// send sends something to the client in place of the frame, and returns
 	// whether it goes on as if nothing were. nil: nothing more comes.
 	send func(p *peer, frame []byte) (goOn bool)
+
+	// keep reports whether a frame of the client's is kept from the service.
+	keep func(code byte, frame []byte) bool
 
 	reason event.Reason
 	cause  string // what LastError names: a regular expression
@@ -110,29 +114,13 @@ func RunHostile(t *testing.T, s Service) {
 }
 
 func (c hostileCase) run(t *testing.T, s Service, service *emulator.Emulator) {
-	listener, err := net.Listen("tcp", ownLoopback()+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var sent atomic.Int64
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() { c.relay(&peer{client, &sent}, service.AMQPAddr()) })
-		}
-	})
+	endpoint, stop := c.relayed(t, s, service, &sent)
 	e := &env{
 		t: t, service: s, emulator: service,
 		letters: letters{stored: make(map[eventID]letter)},
 		next:    make(map[int32]int64), sent: make(map[eventID]string), lastErrors: make(map[string]bool),
 	}
-	endpoint := s.endpoint(service)
-	endpoint.ConnectionString = strings.Replace(endpoint.ConnectionString, service.AMQPAddr(), listener.Addr().String(), 1)
-	endpoint.SecondaryConnectionString = ""
 	core, logs := observer.New(zap.DebugLevel)
 	e.logs = logs
 	e.Sender = sinks.NewSender(endpoint, hostileOptions, s.Opener(nil, nil), &e.letters, zap.New(core))
@@ -157,8 +145,33 @@ func (c hostileCase) run(t *testing.T, s Service, service *emulator.Emulator) {
 	if took := time.Since(begun); took > waitTimeout/2 {
 		t.Errorf("Close took %v", took)
 	}
-	_ = listener.Close()
-	serving.Wait()
+	stop()
+}
+
+// relayed returns the service's endpoint as it is reached through the case.
+func (c hostileCase) relayed(t *testing.T, s Service, service *emulator.Emulator, sent *atomic.Int64) (endpoint endpoints.Endpoint, stop func()) {
+	t.Helper()
+	listener, err := net.Listen("tcp", ownLoopback()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { c.relay(&peer{client, sent}, service.AMQPAddr()) })
+		}
+	})
+	endpoint = s.endpoint(service)
+	endpoint.ConnectionString = strings.Replace(endpoint.ConnectionString, service.AMQPAddr(), listener.Addr().String(), 1)
+	endpoint.SecondaryConnectionString = ""
+	return endpoint, func() {
+		_ = listener.Close()
+		serving.Wait()
+	}
 }
 
 // relay passes bytes between a client and the service until the case's frame.
@@ -184,6 +197,9 @@ func (c hostileCase) relay(client *peer, address string) {
 			}
 			if code == atTransfer && bytes.Contains(frame[:min(len(frame), 80)], batchFormat) {
 				sending.Store(true)
+			}
+			if c.keep != nil && c.keep(code, frame) {
+				continue
 			}
 			if _, err := service.Write(frame); err != nil {
 				return

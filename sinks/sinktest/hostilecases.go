@@ -26,6 +26,7 @@ const (
 	atDisposition = 0x15
 	detachCode    = 0x16
 	closeCode     = 0x18
+	atNothing     = 0xfe
 )
 
 // hostileCases are the rows in which something is sent.
