@@ -145,6 +145,10 @@ func (m *Message) set(key string, value any) {
 	m.plain = false
 }
 
+// propertyName returns a header's key as AMQP can encode it. A message with any
+// other would be refused for it.
+func propertyName(key string) string { return strings.ToValidUTF8(key, string(utf8.RuneError)) }
+
 // setRaw makes m the message of a device: its own bytes and properties, with
 // ours over them.
 func (m *Message) setRaw(ev *event.Event) {
@@ -162,9 +166,9 @@ func (m *Message) setRaw(ev *event.Event) {
 				m.ContentType = string(h.Value)
 			}
 		case utf8.Valid(h.Value):
-			m.Properties[h.Key] = string(h.Value)
+			m.Properties[propertyName(h.Key)] = string(h.Value)
 		default:
-			m.Properties[h.Key] = h.Value
+			m.Properties[propertyName(h.Key)] = h.Value
 		}
 	}
 	m.Properties["Type"] = event.DeviceMessage.String()

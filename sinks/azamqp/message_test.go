@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/Azure/go-amqp"
 	"go.uber.org/goleak"
@@ -120,6 +121,47 @@ func TestMessageOfDevice(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Whatever the headers of a record are, its message can be read by the service,
+// and says itself what it is.
+func FuzzMessage(f *testing.F) {
+	f.Add("Type", []byte("other"), "ContentType", []byte("text/html"), []byte("body"), true)
+	f.Add("content-type", []byte("text/plain"), "Content-Type", []byte("\xff"), []byte{}, true)
+	f.Add("\xff", []byte("\xff"), "", []byte{}, []byte(`{"data":1}`), true)
+	f.Add("traceparent", []byte("00-\xff"), "traceparent", []byte("00-a"), []byte(`{"data":1}`), false)
+	f.Fuzz(func(t *testing.T, key1 string, value1 []byte, key2 string, value2, body []byte, raw bool) {
+		ev := newEvent(body, event.Header{Key: key1, Value: value1}, event.Header{Key: key2, Value: value2})
+		ev.Raw = raw
+		if raw {
+			ev.Type = event.DeviceMessage
+		}
+		var m Message
+		m.Set(ev, endpoints.BodyEnvelope)
+		sent := &amqp.Message{
+			Properties:            &amqp.MessageProperties{MessageID: m.ID, ContentType: &m.ContentType},
+			ApplicationProperties: m.Properties, Data: [][]byte{m.Body},
+		}
+		encoded, err := sent.MarshalBinary()
+		if err != nil {
+			t.Fatalf("it can't be encoded: %v", err)
+		}
+		var got amqp.Message
+		if err := got.UnmarshalBinary(encoded); err != nil {
+			t.Fatalf("it can't be decoded: %v", err)
+		}
+		if got.ApplicationProperties["Type"] != ev.Type.String() || got.ApplicationProperties["ContentType"] != *got.Properties.ContentType {
+			t.Errorf("the properties are %v, the content type %q", got.ApplicationProperties, *got.Properties.ContentType)
+		}
+		if !utf8.ValidString(*got.Properties.ContentType) || !bytes.Equal(got.GetData(), body) {
+			t.Errorf("content type %q, body %q", *got.Properties.ContentType, got.GetData())
+		}
+		for key, value := range got.ApplicationProperties {
+			if s, is := value.(string); !utf8.ValidString(key) || is && !utf8.ValidString(s) {
+				t.Errorf("property %q = %q", key, value)
+			}
+		}
+	})
 }
 
 func TestClassify(t *testing.T) {

@@ -23,3 +23,5 @@ func TestShrunkHub(t *testing.T) { sinktest.RunShrunk(t, service) }
 func TestHostile(t *testing.T) { sinktest.RunHostile(t, service) }
 
 func TestHanging(t *testing.T) { sinktest.RunHanging(t, service) }
+
+func FuzzPeer(f *testing.F) { sinktest.FuzzPeer(f, service) }

@@ -19,3 +19,5 @@ func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
 func TestMatrix(t *testing.T) { sinktest.Run(t, service) }
 
 func TestHostile(t *testing.T) { sinktest.RunHostile(t, service) }
+
+func FuzzPeer(f *testing.F) { sinktest.FuzzPeer(f, service) }

@@ -149,7 +149,7 @@ func (c hostileCase) run(t *testing.T, s Service, service *emulator.Emulator) {
 }
 
 // relayed returns the service's endpoint as it is reached through the case.
-func (c hostileCase) relayed(t *testing.T, s Service, service *emulator.Emulator, sent *atomic.Int64) (endpoint endpoints.Endpoint, stop func()) {
+func (c hostileCase) relayed(t testing.TB, s Service, service *emulator.Emulator, sent *atomic.Int64) (endpoint endpoints.Endpoint, stop func()) {
 	t.Helper()
 	listener, err := net.Listen("tcp", ownLoopback()+":0")
 	if err != nil {

@@ -66,7 +66,7 @@ func (s Service) speaks(p protocol) bool { return p == 0 || (p == http) == s.isG
 func (s Service) isGrid() bool { return s.Type == endpoints.TypeEventGrid }
 
 // start runs the emulated service.
-func (s Service) start(t *testing.T, keys emulator.KeyPair, change func(*emulator.Config)) *emulator.Emulator {
+func (s Service) start(t testing.TB, keys emulator.KeyPair, change func(*emulator.Config)) *emulator.Emulator {
 	t.Helper()
 	address := ownLoopback() + ":0"
 	c := emulator.Config{AMQPListen: address, Keys: keys, Record: 10_000, MaxMessageBytes: maxMessage}

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/Azure/go-amqp"
 	"go.uber.org/goleak"
 )
 
@@ -338,6 +339,23 @@ func FuzzRead(f *testing.F) {
 		}
 		if whole, parts := run(len(stream)+1), run(max(step, 1)); whole != parts {
 			t.Fatalf("%s in one read, %s in reads of %d", whole, parts, step)
+		}
+	})
+}
+
+// A message that passes can be decoded, or not, without harm, and has what the
+// SDKs take for granted.
+func FuzzAnswer(f *testing.F) {
+	f.Add(answer(nested(3)))
+	f.Add(answer(mapOf(symbol("partition_ids"), []byte{0xe0, 6, 2, 0xa1, 1, '0', 1, '1'})))
+	f.Add(answer(mapOf(uintOf(1), list(none, yes), none, described(1, str("x")))))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if checkMessage(payload) != nil {
+			return
+		}
+		var m amqp.Message
+		if err := m.UnmarshalBinary(payload); err == nil && m.Properties == nil {
+			t.Error("no properties")
 		}
 	})
 }
