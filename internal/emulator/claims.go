@@ -71,9 +71,9 @@ func (n *namespace) putToken(conn *amqp.Conn, m *goamqp.Message) *goamqp.Message
 	audience := text(m, "name")
 	token, _ := m.Value.(string)
 	path := audiencePath(audience)
-	name, _ := split(path)
+	name, rest := split(path)
 	e := n.entity(name)
-	f := n.faultOf(e).fault()
+	f := n.faultOf(e, partitionOf(rest)).fault()
 	if f != nil && f.Hang {
 		conn.Freeze()
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -213,14 +214,14 @@ func (e *Emulator) change(name string, f *Fault) error {
 	if e.closed {
 		return errors.New("emulator: it is closed")
 	}
-	if name == Namespace {
-		return e.ns.setFault(f)
-	}
-	if g := e.grids[name]; g != nil {
-		return g.setFault(f)
-	}
-	t := e.ns.entity(name)
+	g, t := e.grids[name], e.ns.entity(name)
 	switch {
+	case f != nil && len(f.Partitions) > 0 && (t == nil || t.kind != KindEventHub || slices.Max(f.Partitions) >= len(t.partitions)):
+		return fmt.Errorf("emulator: %q has no partitions %v", name, f.Partitions)
+	case name == Namespace:
+		return e.ns.setFault(f)
+	case g != nil:
+		return g.setFault(f)
 	case t == nil:
 		return fmt.Errorf("emulator: there is no entity %q", name)
 	case f != nil && f.Down:
@@ -259,8 +260,14 @@ func (n *namespace) setFault(f *Fault) error {
 
 // apply applies a fault to the live links; nil ends it.
 func (n *namespace) apply(t *entity, f *activeFault) {
+	live := func(match func(linkKey) bool) []*amqp.Link {
+		return slices.DeleteFunc(t.liveLinks(match), func(l *amqp.Link) bool {
+			to, ok := l.Data.(*target)
+			return f != nil && (!ok || !f.concerns(to.partition))
+		})
+	}
 	if f == nil || !f.NoCredit {
-		for _, l := range t.liveLinks(nil) {
+		for _, l := range live(nil) {
 			l.GrantCredit()
 		}
 	}
@@ -268,13 +275,13 @@ func (n *namespace) apply(t *entity, f *activeFault) {
 		return
 	}
 	if f.Silent {
-		for _, l := range t.liveLinks(nil) {
+		for _, l := range live(nil) {
 			l.Conn().Freeze()
 		}
 		return
 	}
 	detach := func(condition string, match func(linkKey) bool) (n int) {
-		for _, l := range t.liveLinks(match) {
+		for _, l := range live(match) {
 			l.Detach(&amqp.Error{Condition: condition, Description: f.conditionText(condition, t.name)})
 			l.Conn().Flush()
 			n++

@@ -87,7 +87,7 @@ func TestErrorTable(t *testing.T) {
 				}
 				before := e.Stats().Entity(entity).Count
 				target := entity
-				if c.fault == (emulator.Fault{Hang: true}) {
+				if c.fault.Hang {
 					target = emulator.Namespace
 				}
 				set(t, e, target, c.fault)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -67,6 +68,8 @@ type Fault struct {
 	Condition   string `json:"condition,omitempty"`
 	Description string `json:"description,omitempty"`
 
+	// Partitions limits the fault to links to these partitions of a hub; none is the whole hub.
+	Partitions []int `json:"partitions,omitempty"`
 	// Every applies the delivery faults to every Nth delivery only; 0 and 1 to each one.
 	Every int `json:"every,omitempty"`
 	// Times ends the delivery faults after they were applied so often; 0 is no end.
@@ -110,6 +113,11 @@ const (
 	OutcomeReleased = "released"
 	OutcomeModified = "modified"
 )
+
+// concerns reports whether the fault is about links to a partition; -1 is the hub.
+func (f *Fault) concerns(partition int) bool {
+	return len(f.Partitions) == 0 || slices.Contains(f.Partitions, partition)
+}
 
 // rejects reports whether the fault rejects a credential.
 func (f *Fault) rejects(k linkKey) bool {

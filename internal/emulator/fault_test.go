@@ -2,6 +2,7 @@ package emulator_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -192,9 +193,57 @@ func TestBadFaults(t *testing.T) {
 			t.Errorf("%s took %+v", name, f)
 		}
 	}
+	for name, last := range map[string]int{"hub": 3, "topic": 0, "grid": 0, emulator.Namespace: 0} {
+		if err := e.SetFault(name, emulator.Fault{NeverSettle: true, Partitions: []int{0, last + 1}}); err == nil {
+			t.Errorf("%s took a fault of partition %d", name, last+1)
+		}
+	}
 	for _, f := range []emulator.Fault{{Cut: "x"}, {Outcome: "x"}, {Every: -1}} {
 		if err := e.SetFault("hub", f); err == nil {
 			t.Errorf("hub took %+v", f)
+		}
+	}
+}
+
+// A fault of some partitions of a hub leaves the others alone: when their links
+// are attached, while they are live, and at each delivery.
+func TestFaultOfSomePartitions(t *testing.T) {
+	for _, f := range []emulator.Fault{
+		{Refuse: "com.microsoft:server-error"},
+		{Detach: "amqp:link:detach-forced"},
+		{Outcome: emulator.OutcomeRejected},
+		{Cut: emulator.CutBefore},
+		{RejectKey: "primary"},
+	} {
+		for _, live := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%+v/live %v", f, live), func(t *testing.T) {
+				e := start(t)
+				ctx := within(t, 10*time.Second)
+				s := hub(t, e.ConnectionString(emulator.Primary), "hub")
+				// A connection each: what cuts one leaves the other's link alone.
+				other := hub(t, e.ConnectionString(emulator.Primary), "hub")
+				if live {
+					for partition, s := range map[string]hubSender{"1": s, "2": other} {
+						if err := s.send(ctx, partition, "a"); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				f.Partitions = []int{1, 3}
+				set(t, e, "hub", f)
+				if err := s.send(ctx, "1", "a"); err == nil {
+					t.Error("the partition works")
+				}
+				if err := other.send(ctx, "2", "a"); err != nil {
+					t.Errorf("another partition: %v", err)
+				}
+				if err := e.ClearFault("hub"); err != nil {
+					t.Fatal(err)
+				}
+				if err := hub(t, e.ConnectionString(emulator.Primary), "hub").send(ctx, "1", "a"); err != nil {
+					t.Errorf("after the fault: %v", err)
+				}
+			})
 		}
 	}
 }

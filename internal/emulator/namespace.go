@@ -112,10 +112,11 @@ func (n *namespace) create(name string, c *amqp.Conn) *entity {
 	return e
 }
 
-// faultOf returns the active fault of e: its own, else the namespace's. e may be nil.
-func (n *namespace) faultOf(e *entity) *activeFault {
+// faultOf returns the active fault of an entity, or of one of its partitions: the entity's own, else
+// the namespace's. e may be nil.
+func (n *namespace) faultOf(e *entity, partition int) *activeFault {
 	if e != nil {
-		if f := e.fault.Load(); f != nil {
+		if f := e.fault.Load(); f != nil && f.concerns(partition) {
 			return f
 		}
 	}
@@ -132,6 +133,15 @@ func split(address string) (name, rest string) {
 		}
 	}
 	return address, ""
+}
+
+// partitionOf returns the partition that the rest of an address names; -1 is none.
+func partitionOf(rest string) int {
+	_, id, _ := strings.Cut(rest, "/")
+	if p, err := strconv.Atoi(id); err == nil {
+		return p
+	}
+	return -1
 }
 
 // Attach implements amqp.Backend.
@@ -152,7 +162,7 @@ func (n *namespace) Attach(l *amqp.Link) *amqp.Error {
 	}
 	name, rest := split(address)
 	e := n.entity(name)
-	f := n.faultOf(e).fault()
+	f := n.faultOf(e, partitionOf(rest)).fault()
 	if f != nil && f.Hang {
 		l.Conn().Freeze()
 		return nil
@@ -213,7 +223,7 @@ func (n *namespace) Attached(l *amqp.Link) {
 	t.entity.mu.Lock()
 	t.entity.links[l] = t.key
 	t.entity.mu.Unlock()
-	f := n.faultOf(t.entity).fault()
+	f := n.faultOf(t.entity, t.partition).fault()
 	switch {
 	case f.rejects(t.key):
 		l.Detach(unauthorized("the key is revoked"))
@@ -246,7 +256,7 @@ func (n *namespace) Arriving(l *amqp.Link) {
 	if !ok {
 		return
 	}
-	if f := n.faultOf(t.entity); f != nil && f.Cut == CutMid && f.applies() {
+	if f := n.faultOf(t.entity, t.partition); f != nil && f.Cut == CutMid && f.applies() {
 		t.entity.refuse()
 		l.Conn().Abort()
 	}
@@ -259,7 +269,7 @@ func (n *namespace) Deliver(l *amqp.Link, d amqp.Delivery) {
 		return
 	}
 	var outcome amqp.Outcome
-	f := n.faultOf(t.entity)
+	f := n.faultOf(t.entity, t.partition)
 	faulty := f != nil && f.delivery() && f.Cut != CutMid && f.applies()
 	if faulty {
 		outcome = n.applyFault(l, t, d, f)
