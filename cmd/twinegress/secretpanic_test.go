@@ -144,7 +144,7 @@ func TestNoSecretInAPanicOfASink(t *testing.T) {
 func crash(t *testing.T, with func([]endpoints.Endpoint) any) {
 	cfg, configErr := config.Load(config.Sources{})
 	store, storeErr := app.OpenStore(cfg, zap.NewNop())
-	open, openErr := app.Openers(cfg)
+	open, openErr := app.Openers(cfg, zap.NewNop())
 	if err := errors.Join(configErr, storeErr, openErr); err != nil {
 		t.Fatal(err)
 	}

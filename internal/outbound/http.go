@@ -39,10 +39,17 @@ func (d *Dialer) Transport(host string, dialTLS func(ctx context.Context, addres
 
 // TrustedTransport returns a transport to wherever the operator's own settings
 // lead, which may be what no endpoint may be at: a pod's identity is served at a
-// link-local address.
+// link-local address. Through a proxy the root certificates are those of this moment.
 func (d *Dialer) TrustedTransport() *http.Transport {
 	t := d.transport()
 	t.TLSClientConfig = d.TLS("")
+	t.DialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+		conn, err := dial(ctx, address, nil)
+		if err != nil {
+			return nil, err
+		}
+		return d.secure(ctx, conn, address)
+	}
 	return t
 }
 

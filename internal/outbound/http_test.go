@@ -119,3 +119,40 @@ func TestTransportChecksHosts(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// New root certificates are trusted by the next connection of a transport that
+// there is already, and the old ones no more.
+func TestRootsOfEachConnection(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	roots := x509.NewCertPool()
+	d := New(nil, func() *x509.CertPool { return roots })
+	for name, transport := range map[string]*http.Transport{
+		"to an endpoint":       d.Transport(server.Listener.Addr().String(), nil),
+		"to whom is trusted":   d.TrustedTransport(),
+		"by a dialler of ours": d.Transport(server.Listener.Addr().String(), d.DialTLS),
+	} {
+		get := func() error {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := NewClient(transport, 100, false).Do(request)
+			if err != nil {
+				return err
+			}
+			transport.CloseIdleConnections()
+			return response.Body.Close()
+		}
+		roots = x509.NewCertPool()
+		if err := get(); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+			t.Errorf("%s, not trusted: %v", name, err)
+		}
+		roots = x509.NewCertPool()
+		roots.AddCert(server.Certificate())
+		if err := get(); err != nil {
+			t.Errorf("%s, trusted now: %v", name, err)
+		}
+	}
+}

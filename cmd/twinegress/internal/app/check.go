@@ -111,7 +111,7 @@ func checkEndpoints(ctx context.Context, cfg config.Config, log *zap.Logger) []C
 	case config.StoreMemory:
 		all.Path = "memory"
 	}
-	open, err := Openers(cfg)
+	open, err := Openers(cfg, log)
 	if err != nil {
 		return []CheckResult{all.with(err)}
 	}

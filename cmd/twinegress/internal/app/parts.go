@@ -89,7 +89,7 @@ func openKeyring(file string, log *zap.Logger) (*secrets.Keyring, error) {
 func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) (_ *pipeline.Pipeline, err error) {
 	cfg := o.Config
 	if o.Open == nil {
-		if o.Open, err = Openers(cfg); err != nil {
+		if o.Open, err = Openers(cfg, o.Log); err != nil {
 			return nil, err
 		}
 	}
@@ -147,19 +147,20 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 }
 
 // Openers returns the function that opens a sink, by type of endpoint.
-func Openers(cfg config.Config) (map[endpoints.Type]sinks.Open, error) {
-	var roots *x509.CertPool
-	if cfg.Send.CAFile != "" {
-		var err error
-		if roots, err = certfile.ReadRoots(cfg.Send.CAFile); err != nil {
-			return nil, fmt.Errorf("send.caFile: %w", err)
-		}
-	}
+func Openers(cfg config.Config, log *zap.Logger) (map[endpoints.Type]sinks.Open, error) {
 	hosts, err := hosts(cfg)
 	if err != nil {
 		return nil, err
 	}
-	dialer := outbound.New(hosts, func() *x509.CertPool { return roots })
+	var roots func() *x509.CertPool // nil: the system's
+	if cfg.Send.CAFile != "" {
+		file, err := certfile.NewRoots(cfg.Send.CAFile, log)
+		if err != nil {
+			return nil, fmt.Errorf("send.caFile: %w", err)
+		}
+		roots = file.Pool
+	}
+	dialer := outbound.New(hosts, roots)
 	identity := entra.New(dialer)
 	return map[endpoints.Type]sinks.Open{
 		endpoints.TypeEventHub:   eventhubs.Opener(dialer, identity),

@@ -15,7 +15,7 @@ import (
 // that were set aside before since are skipped.
 func NewReplay(ctx context.Context, cfg config.Config, since time.Time, o replay.Options) (*replay.Replay, error) {
 	var err error
-	if o.Open, err = Openers(cfg); err != nil {
+	if o.Open, err = Openers(cfg, o.Log); err != nil {
 		return nil, err
 	}
 	connect, err := kafka.Connect(cfg.Ingest, o.Log)
