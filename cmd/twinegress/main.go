@@ -15,7 +15,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
 )
 
@@ -34,6 +36,7 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
+	app.RedirectStandardLog(zap.NewNop()) // of commands without a log of their own
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := execute(ctx, rootCommand(), os.Stdout, os.Stderr)

@@ -27,6 +27,7 @@ func runCommand() *cobra.Command {
 				return usageError{err}
 			}
 			defer func() { _ = log.Sync() }() // a terminal can't be synced
+			defer app.RedirectStandardLog(log)()
 			for _, notice := range cfg.Notices() {
 				log.Warn(notice)
 			}

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"twinegress/internal/untrusted"
 	"twinegress/server/api"
 )
 
@@ -54,4 +55,25 @@ func ParseLevel(level string) (zapcore.Level, error) {
 		err = fmt.Errorf("--log-level %s: must be debug, info, warn or error", level)
 	}
 	return at, err
+}
+
+// RedirectStandardLog sends what libraries write to Go's standard log to log, up to
+// what they quote, until restore is called: net/http shows the bytes of an answer
+// that nobody asked for there, and a service may have put a key in them.
+func RedirectStandardLog(log *zap.Logger) (restore func()) {
+	return zap.RedirectStdLog(log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return unquoted{core} })))
+}
+
+// unquoted drops what is quoted in a message, and all behind it.
+type unquoted struct{ zapcore.Core }
+
+func (u unquoted) With(fields []zapcore.Field) zapcore.Core { return unquoted{u.Core.With(fields)} }
+
+func (u unquoted) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	message, _, quotes := strings.Cut(entry.Message, `"`)
+	if quotes {
+		message += "…"
+	}
+	entry.Message = untrusted.Text(message)
+	return u.Core.Check(entry, checked)
 }
