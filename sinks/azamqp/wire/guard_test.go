@@ -186,8 +186,10 @@ func TestLimits(t *testing.T) {
 		"a descriptor, nested":  {stream: dispositionOf(0, none, bytes.Repeat([]byte{0}, 100)), bad: "malformed"},
 		"a size that lies":      {stream: dispositionOf(0, none, []byte{list8, 3, 1, null, null}), bad: "malformed"},
 		"a map":                 {stream: dispositionOf(0, none, mapOf(str("k"), nested(2)))},
-		"a map with a list":     {stream: dispositionOf(0, none, mapOf(list(), none)), bad: "key isn't primitive"},
-		"a map, described key":  {stream: dispositionOf(0, none, mapOf(described(0xff, list()), none)), bad: "key isn't primitive"},
+		"a map with a list":     {stream: dispositionOf(0, none, mapOf(list(), none)), bad: "whose key"},
+		"a map with bytes":      {stream: dispositionOf(0, none, mapOf([]byte{0xa0, 1, 1}, none)), bad: "whose key"},
+		"a map with more bytes": {stream: dispositionOf(0, none, mapOf([]byte{0xb0, 0, 0, 0, 1, 1}, none)), bad: "whose key"},
+		"a map, described key":  {stream: dispositionOf(0, none, mapOf(described(0xff, list()), none)), bad: "whose key"},
 		"a map without a value": {stream: dispositionOf(0, none, mapOf(str("k"))), bad: "malformed"},
 		"too many fields":       {stream: perf(closing, slices.Repeat([][]byte{none}, 17)...), bad: "malformed"},
 

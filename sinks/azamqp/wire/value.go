@@ -21,6 +21,7 @@ const (
 	boolean    = 0x56
 	uint32Code = 0x70
 	ulong      = 0x80
+	binary8    = 0xa0
 	list8      = 0xc0
 	map8       = 0xc1
 	list32     = 0xd0
@@ -52,6 +53,10 @@ func value(b []byte, depth int) (rest []byte, err error) {
 
 // isPrimitive reports whether a code is of a value that has no others in it.
 func isPrimitive(code byte) bool { return code >= null && code < list8 && code != list0 }
+
+// isKey reports whether a code is of a value that a map can have for a key: all
+// primitive ones but binary, which is a slice.
+func isKey(code byte) bool { return isPrimitive(code) && code&^0x10 != binary8 }
 
 // widths of the values of fixed width, by the first four bits of their code.
 var widths = [...]int{0x4: 0, 0x5: 1, 0x6: 2, 0x7: 4, 0x8: 8, 0x9: 16}
@@ -95,15 +100,15 @@ func content(code byte, b []byte, depth int) (rest []byte, err error) {
 }
 
 // items checks the values of a list or a map, and that there is nothing else in
-// it. Other keys than primitive ones the library can't put in a map, which ends
-// the process.
+// it. A map of Go's can't have every value of AMQP's for a key: the library tries,
+// and that ends the process.
 func items(b []byte, count int, isMap bool, depth int) (err error) {
 	if isMap && count%2 != 0 {
 		return errMalformed
 	}
 	for i := range count {
-		if isMap && i%2 == 0 && (len(b) == 0 || !isPrimitive(b[0])) {
-			return violation("a map whose key isn't primitive")
+		if isMap && i%2 == 0 && (len(b) == 0 || !isKey(b[0])) {
+			return violation("a map whose key is no number, text or symbol")
 		}
 		if b, err = value(b, depth); err != nil {
 			return err
