@@ -74,12 +74,12 @@ var errClosed = &Error{Reason: event.Unreachable, Err: text("the endpoint's conn
 
 // failover is the innermost send: with the key that worked last and, if that is
 // refused, at once with the other one.
-func (c *connection) failover(ctx context.Context, events []*event.Event, probe bool) (int, *Error) {
-	if probe {
+func (c *connection) failover(ctx context.Context, events []*event.Event, probe probe) (int, *Error) {
+	if probe == probeAll {
 		c.renew()
 	}
 	key := c.key()
-	n, err := c.sendWith(ctx, key, events)
+	n, err := c.sendWith(ctx, key, events, probe)
 	switch {
 	case !err.isUnauthorized():
 		return n, err
@@ -93,7 +93,7 @@ func (c *connection) failover(ctx context.Context, events []*event.Event, probe 
 	c.switchFrom(key, err)
 	var refused [2]*Error
 	refused[key] = err
-	if n, err = c.sendWith(ctx, 1-key, events); !err.isUnauthorized() {
+	if n, err = c.sendWith(ctx, 1-key, events, probe); !err.isUnauthorized() {
 		return n, err
 	}
 	refused[1-key] = err
@@ -104,12 +104,15 @@ func unauthorized(format string, refusals ...any) *Error {
 	return &Error{Reason: event.Unauthorized, Err: textf(format, refusals...)}
 }
 
-func (c *connection) sendWith(ctx context.Context, key Key, events []*event.Event) (int, *Error) {
-	used, err := c.use(key)
+func (c *connection) sendWith(ctx context.Context, key Key, events []*event.Event, probe probe) (int, *Error) {
+	used, other, err := c.use(key, probe == probePart)
 	if err != nil {
 		return 0, err
 	}
 	n, err := used.send(ctx, events)
+	if err == nil && probe == probePart {
+		c.replace(key, other, used)
+	}
 	// After a time-out the next send uses a new sink: the SDKs' clients wait for a
 	// peer that went silent long after it is back. The same holds for a key that
 	// was refused and may be valid again some day.
@@ -136,24 +139,46 @@ func (c *connection) renew() {
 	}
 }
 
-// use returns the sink of a key, opened if need be. The caller must release it
-// when its send has returned.
-func (c *connection) use(key Key) (*openSink, *Error) {
+// use returns the sink of a key, opened if need be, or one of the caller's alone,
+// and then the other one, for replace. The caller must release it when its send
+// has returned.
+func (c *connection) use(key Key, alone bool) (used, other *openSink, err *Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, errClosed
+		return nil, nil, errClosed
 	}
-	if c.sinks[key] == nil {
+	used = c.sinks[key]
+	if used == nil || alone {
 		sink, err := openedWith(c.open, c.endpoint, key)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		c.sinks[key] = &openSink{opened: sink}
+		used, other = &openSink{opened: sink, retired: alone}, used
+	}
+	if !alone {
+		c.sinks[key] = used
 	}
 	c.users.Add(1)
-	c.sinks[key].users++
-	return c.sinks[key], nil
+	used.users++
+	return used, other, nil
+}
+
+// replace makes a sink that worked alone that of its key, instead of the one that
+// was so when it was opened, and that may be what fails. Several lanes may do so
+// at a time: the first one's stays.
+func (c *connection) replace(key Key, old, by *openSink) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sinks[key] != old {
+		return
+	}
+	if old != nil {
+		c.retire(old)
+		c.closeIfUnused(old)
+	}
+	by.retired = false
+	c.sinks[key] = by
 }
 
 func (c *connection) release(s *openSink, spent bool) {

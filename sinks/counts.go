@@ -51,13 +51,16 @@ func (c *Counts) DroppedTotal() (n uint64) {
 
 // Health is how an endpoint is doing.
 type Health struct {
-	State        State
-	Key          Key
-	BackOffUntil time.Time // zero unless backing off or probing
-	Reason       string    // of the back-off, in one word; empty unless backing off or probing
+	State State
+	Key   Key
+	// Where only parts back off, these are of the one that is tried next.
+	BackOffUntil time.Time // zero unless something backs off
+	Reason       string    // of the back-off, or of what is refused, in one word; else empty
 	LastError    string
-	HoldsBack    bool // the intake waits for room in one of its lanes
-	OverShare    bool // its lanes keep half of all that may be in flight
+	// PartitionsBackingOff are those of the service that back off by themselves.
+	PartitionsBackingOff []int
+	HoldsBack            bool // the intake waits for room in one of its lanes
+	OverShare            bool // its lanes keep half of all that may be in flight
 }
 
 // Snapshot is a sender at one moment.

@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/internal/event"
-	"twinegress/sinks/breaker"
 )
 
 const (
@@ -21,9 +20,22 @@ const (
 
 // send puts events of a batch on the service: as many, from the front, as the
 // service takes at a time. It returns how many that were, also with an error:
-// then none of them is stored. A probe's first try retires the open sinks and
-// begins with the primary key.
-type send func(ctx context.Context, batch []*event.Event, probe bool) (n int, err *Error)
+// then none of them is stored.
+type send func(ctx context.Context, batch []*event.Event, probe probe) (n int, err *Error)
+
+// probe is what a send is to find out.
+type probe uint8
+
+const (
+	noProbe probe = iota
+	// probePart: whether a part works. It has a connection of its own, which stays
+	// if it does: a client takes some answers of one partition for the end of its
+	// connection, and with it breaks off what others are sending.
+	probePart
+	// probeAll: whether the endpoint works. It retires the open sinks and begins with
+	// the primary key.
+	probeAll
+)
 
 // guardedSend is a send behind the breaker, which decides what is a probe.
 type guardedSend func(ctx context.Context, batch []*event.Event) (n int, err *Error)
@@ -53,10 +65,10 @@ func (d *delivery) compose() guardedSend {
 }
 
 func (d *delivery) observe(next send) send {
-	return func(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
+	return func(ctx context.Context, batch []*event.Event, probe probe) (int, *Error) {
 		start := time.Now()
 		n, err := next(ctx, batch, probe)
-		d.ledger.sent(n, time.Since(start))
+		d.ledger.sent(n, start, err)
 		return n, err
 	}
 }
@@ -65,22 +77,34 @@ func (d *delivery) observe(next send) send {
 // stay the same, so a try whose acknowledgement was lost repeats message ids
 // that the reader knows.
 func (d *delivery) attempts(next send) send {
-	return func(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
+	return func(ctx context.Context, batch []*event.Event, probe probe) (int, *Error) {
 		ctx, cancel := context.WithTimeout(ctx, d.options.Timeout)
 		defer cancel()
 		delay := retryDelay
+		since := time.Now()
 		var before *Error // of the last try
 		for attempt := 1; ; attempt++ {
-			n, err := next(ctx, batch, probe && attempt == 1)
-			if err != nil && before != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				// That the time was up amid this try says nothing; the one before does.
-				err = &Error{Reason: event.Unreachable, Err: textf("%v, after %v", err.Err, before.Err)}
+			n, err := next(ctx, batch, probe)
+			if err == nil {
+				return n, nil
 			}
-			if err == nil || err.Reason != event.Unreachable || attempt >= d.options.Attempts || !d.conn.wait(ctx, delay) {
-				return n, err
+			failed := *err
+			if before != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				// That the time was up amid this try says nothing; the one before does.
+				failed = Error{Reason: event.Unreachable, Parts: before.Parts, Err: textf("%v, after %v", err.Err, before.Err)}
+			}
+			failed.since = since
+			known := time.Now()
+			if failed.Reason != event.Unreachable || attempt >= d.options.Attempts || !d.conn.wait(ctx, delay) {
+				return n, &failed
+			}
+			if attempt == 1 {
+				since = known
 			}
 			delay *= 2
-			before = err
+			if probe, before = noProbe, &failed; failed.ofPart() {
+				probe = probePart
+			}
 		}
 	}
 }
@@ -88,7 +112,7 @@ func (d *delivery) attempts(next send) send {
 // excuse sends once more what failed for no fault of the endpoint's: while the whole
 // process was held up, or had no descriptor left for a connection.
 func (d *delivery) excuse(next send) send {
-	return func(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
+	return func(ctx context.Context, batch []*event.Event, probe probe) (int, *Error) {
 		for waits := false; ; {
 			pauses, shortages := d.options.Pauses.Sum(), d.options.Shortages.sum()
 			n, err := next(ctx, batch, probe)
@@ -122,7 +146,7 @@ func (d *delivery) excuse(next send) send {
 // left of the limit is compared, not the sum: a service may ask for centuries,
 // and the sum with those would overflow.
 func (d *delivery) throttle(next send) send {
-	return func(ctx context.Context, batch []*event.Event, probe bool) (int, *Error) {
+	return func(ctx context.Context, batch []*event.Event, probe probe) (int, *Error) {
 		for waited := time.Duration(0); ; {
 			n, err := next(ctx, batch, probe)
 			if err == nil || err.Reason != event.Throttled || d.ended(ctx) {
@@ -157,30 +181,42 @@ var (
 // throttles: a probe may take minutes.
 func (d *delivery) breaker(next send) guardedSend {
 	return func(ctx context.Context, batch []*event.Event) (int, *Error) {
-		permit, ok := d.ledger.breaker.Acquire(time.Now())
-		if !ok {
-			return 0, errBackingOff
+		permit, refusal := d.ledger.backoff.acquire(batch[0].Chunk.Partition, time.Now())
+		if refusal != nil {
+			return 0, refusal
 		}
-		n, err := next(ctx, batch, permit.Probe)
+		n, err := next(ctx, batch, permit.probe())
 		if err.isRejection() && n < 1 {
 			// Refused before any event was looked at: no event is to blame.
-			err = &Error{Reason: event.Unreachable, Err: err.Err}
+			err.Reason, err.Wait = event.Unreachable, 0
 		}
 		switch {
 		case err == nil:
 			d.recordSuccess(permit)
 		case d.ended(ctx):
-			d.ledger.breaker.Cancel(permit)
+			d.ledger.backoff.cancel(permit)
 			return 0, errEnded
 		case err.isRejection(): // the service works, only an event is bad
 			d.recordSuccess(permit)
 		default:
-			if until, opened := d.ledger.openBreaker(permit, err); opened {
-				d.log.Warn("endpoint backs off: its events are dropped until it is tried again",
-					zap.Stringer("reason", err.Reason), zap.Time("until", until), zap.Error(err.Err))
-			}
+			d.backOff(permit, err)
 		}
 		return n, err
+	}
+}
+
+// backOff makes what failed back off, and notes in err how much that is.
+func (d *delivery) backOff(permit permit, err *Error) {
+	part, until, opened := d.ledger.backOff(permit, err)
+	log := d.log
+	what := "endpoint backs off: its events are dropped until it is tried again"
+	if err.Parts = 0; part != nil {
+		err.Parts = part.of
+		what = "part of the endpoint backs off: the events of this partition are dropped until it is tried again"
+		log = log.With(zap.Int("partition", part.index), zap.Int("of", part.of))
+	}
+	if opened {
+		log.Warn(what, zap.Stringer("reason", err.Reason), zap.Time("until", until), zap.Error(err.Err))
 	}
 }
 
@@ -219,20 +255,38 @@ func bisect(next guardedSend, o *outcomes) func(ctx context.Context, batch []*ev
 				o.reject(left[:1], err.Reason, err.Err.Error())
 				done++
 				suspects = 0
-			default:
+			default: // it backs off: the endpoint, or the part that left begins with
+				left = left[:ofPart(left, err.Parts)]
 				o.drop(left, err.Reason, err.Err.Error())
-				return len(batch)
+				return done + len(left)
 			}
 		}
 		return done
 	}
 }
 
+// ofPart returns how many events, from the front, go to the same one of so many
+// parts; all of them if there are no parts.
+func ofPart(events []*event.Event, parts int) (n int) {
+	if parts == 0 {
+		return len(events)
+	}
+	part := int(events[0].Chunk.Partition) % parts
+	for n < len(events) && int(events[n].Chunk.Partition)%parts == part {
+		n++
+	}
+	return n
+}
+
 // ended reports whether the sender is stopped or has a new connection.
 func (d *delivery) ended(ctx context.Context) bool { return ctx.Err() != nil || d.conn.isReplaced() }
 
-func (d *delivery) recordSuccess(p breaker.Permit) {
-	if d.ledger.recordSuccess(p, d.conn) {
+func (d *delivery) recordSuccess(p permit) {
+	switch {
+	case !d.ledger.recordSuccess(p, d.conn):
+	case p.part != nil:
+		d.log.Info("the part of the endpoint is ready again", zap.Int("partition", p.part.index), zap.Int("of", p.part.of))
+	default:
 		d.log.Info("endpoint ready")
 	}
 }

@@ -15,6 +15,7 @@ type State string
 const (
 	StateProvisioning State = "provisioning" // no connection has worked yet
 	StateReady        State = "ready"
+	StateDegraded     State = "degraded" // a part backs off; or one event after the other is refused
 	StateThrottled    State = "throttled"
 	StateBackingOff   State = "backing_off"
 	StateProbing      State = "probing"
@@ -23,7 +24,7 @@ const (
 )
 
 // States are all of them, for the metric that has a series for each.
-var States = []State{StateProvisioning, StateReady, StateThrottled, StateBackingOff, StateProbing, StateStopped, StateDeleting}
+var States = []State{StateProvisioning, StateReady, StateDegraded, StateThrottled, StateBackingOff, StateProbing, StateStopped, StateDeleting}
 
 // lifecycle is what an endpoint's state depends on besides the breaker and the
 // lanes that wait for a throttling service.
@@ -50,12 +51,15 @@ const (
 //	     └─────────────▶ backing_off ◀───────────────────┴──┘
 //
 //	Told to wait: from provisioning as well, and back
+//	Degraded: in place of ready and throttled, while only a part of the service
+//	backs off: from the part's failure to its success; in place of ready, while
+//	the service refuses one event after the other
 //	Update: from any of the above ──▶ provisioning, if the connection changes
-//	Retry:  from backing_off, probing ──▶ provisioning
+//	Retry:  from backing_off, probing, degraded ──▶ provisioning
 //	Remove: from any of the above ──▶ deleting ── drained ──▶ stopped
 //	Close:  from any of the above ── drained ──▶ stopped
 type ledger struct {
-	breaker *breaker.Breaker // its lock is taken under mu, never the other way round
+	backoff backoff // its locks are taken under mu, never the other way round
 
 	mu         sync.Mutex
 	counts     Counts
@@ -74,7 +78,11 @@ func (l *ledger) routed(n int) {
 }
 
 // sent measures one send, and its size unless it ended before it had one.
-func (l *ledger) sent(n int, took time.Duration) {
+func (l *ledger) sent(n int, began time.Time, err *Error) {
+	took := time.Since(began)
+	if err == nil || err.isRejection() && n > 0 {
+		l.backoff.answered(began)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts.Sends.Observe(took)
@@ -106,39 +114,42 @@ func (l *ledger) dropped(events []*event.Event, reason event.Reason, detail stri
 	}
 	l.counts.Pending -= len(events)
 	if reason == event.Backoff {
+		if cause, ok := l.backoff.cause(events[0].Chunk.Partition); ok {
+			return cause
+		}
 		return l.lastErr
 	}
 	return detail
 }
 
 // recordSuccess records that the service answered over conn, and reports
-// whether the endpoint became ready by that.
-func (l *ledger) recordSuccess(p breaker.Permit, conn *connection) (ready bool) {
-	closed := l.breaker.Success(p)
+// whether the endpoint, or the part, became ready by that.
+func (l *ledger) recordSuccess(p permit, conn *connection) (ready bool) {
+	ready = l.backoff.success(p)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Under the lock: openBreaker stores the error only once the breaker is open,
+	// Under the lock: backOff stores the error only once the breaker is open,
 	// so this can't erase why another lane began to back off meanwhile.
-	if state, _ := l.breaker.State(); state == breaker.Closed {
+	if state, _ := l.backoff.breaker.State(); state == breaker.Closed {
 		l.lastErr = "" // it works now; a lane that still waits says so again
 	}
 	if l.lifecycle == provisioning && !conn.isReplaced() {
 		l.lifecycle = connected
 		return true
 	}
-	return closed
+	return ready
 }
 
-// openBreaker records a failed batch, and returns until when the endpoint backs
-// off and whether it is this failure that made it.
-func (l *ledger) openBreaker(p breaker.Permit, e *Error) (until time.Time, opened bool) {
-	until, opened = l.breaker.Failure(p, time.Now(), e.Wait)
-	if opened { // else another lane's failure did, or the endpoint works again
+// backOff records a failed batch. It returns until when the endpoint backs off,
+// or the part if there is one, and whether it is this failure that made it.
+func (l *ledger) backOff(p permit, e *Error) (part *part, until time.Time, opened bool) {
+	part, until, opened = l.backoff.failure(p, e)
+	if opened && part == nil {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.lastErr, l.lastReason = e.Error(), e.Reason
 	}
-	return until, opened
+	return part, until, opened
 }
 
 // throttle records that a lane begins to wait, and reports whether no other
@@ -166,7 +177,7 @@ func (l *ledger) restart() {
 	if l.lifecycle == connected {
 		l.lifecycle = provisioning
 	}
-	l.breaker.Reset()
+	l.backoff.reset()
 }
 
 func (l *ledger) enter(next lifecycle) {
@@ -188,27 +199,22 @@ func (l *ledger) health() Health {
 }
 
 func (l *ledger) healthLocked() Health {
-	open, until := l.breaker.State() // not from before the counts: what was dropped has its back-off
-	h := Health{BackOffUntil: until, LastError: l.lastErr}
-	if open != breaker.Closed {
-		h.Reason = l.lastReason.String()
+	h, all := l.backoff.health() // not from before the counts: what was dropped has its back-off
+	if all {
+		h.Reason, h.LastError = l.lastReason.String(), l.lastErr
 	}
 	switch {
 	case l.lifecycle == deleting:
 		h.State = StateDeleting
 	case l.lifecycle == stopped:
 		h.State = StateStopped
-	case open == breaker.BackingOff:
-		h.State = StateBackingOff
-	case open == breaker.Probing:
-		h.State = StateProbing
+	case h.State != "":
 	case l.throttled > 0:
-		h.State = StateThrottled
+		h.State, h.LastError = StateThrottled, l.lastErr
 	case l.lifecycle == provisioning:
-		h.State = StateProvisioning
+		h.State, h.LastError = StateProvisioning, l.lastErr
 	default:
-		h.State = StateReady
-		h.LastError = "" // a throttling that is over: nothing is wrong now
+		h.State = StateReady // whatever was wrong, nothing is now
 	}
 	return h
 }

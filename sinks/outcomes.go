@@ -24,7 +24,13 @@ type outcomes struct {
 	deadLetters DeadLetters
 	log         *zap.Logger
 
-	refused atomic.Int32 // events rejected since the last delivery
+	refused atomic.Int32                 // events rejected since the last delivery
+	refusal atomic.Pointer[refusedEvent] // the one that was one too many
+}
+
+type refusedEvent struct {
+	reason event.Reason
+	detail string
 }
 
 func (o *outcomes) deliver(events []*event.Event) {
@@ -47,10 +53,22 @@ func (o *outcomes) drop(events []*event.Event, reason event.Reason, detail strin
 func (o *outcomes) reject(one []*event.Event, reason event.Reason, detail string) {
 	o.ledger.dropped(one, reason, detail)
 	if o.refused.Add(1) == refusedInARow {
+		o.refusal.Store(&refusedEvent{reason, detail})
 		o.log.Warn("the service refuses one event after the other and takes none: is it the endpoint's fault?",
 			zap.Stringer("reason", reason), zap.String("detail", detail))
 	}
 	o.keep(one, reason, detail)
+}
+
+// report makes an endpoint degraded that only refuses.
+func (o *outcomes) report(h *Health) {
+	if h.State != StateReady || o.refused.Load() < refusedInARow {
+		return
+	}
+	if last := o.refusal.Load(); last != nil {
+		h.State, h.Reason = StateDegraded, last.reason.String()
+		h.LastError = "refuses one event after the other: " + last.detail
+	}
 }
 
 func (o *outcomes) settle(events []*event.Event) {

@@ -64,7 +64,9 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 		zap.String("type", string(endpoint.Type)), zap.String("path", endpoint.Path))
 	s := &Sender{options: options, open: open, log: log, endpoint: endpoint}
 	s.queue.init(options, bisect(s.send, &s.outcomes))
-	s.ledger.breaker = breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
+	s.ledger.backoff.init(func() *breaker.Breaker {
+		return breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
+	})
 	s.outcomes = outcomes{
 		endpointID: endpoint.ID, keepDropped: options.KeepDropped,
 		ledger: &s.ledger, queue: &s.queue, deadLetters: deadLetters, log: log,
@@ -95,8 +97,8 @@ func (s *Sender) Endpoint() endpoints.Endpoint {
 }
 
 // Enqueue moves a run, events of c in order, into its lane and holds the chunk
-// for it. It keeps nothing of run itself. While the endpoint backs off the run
-// is dropped at once; while its lane is full Enqueue blocks, or drops the run if
+// for it. It keeps nothing of run itself. While the endpoint, or the part of it
+// that c's events go to, backs off the run is dropped at once; while its lane is full Enqueue blocks, or drops the run if
 // the endpoint says so (overflow: drop). If ctx ends first, Enqueue returns its
 // cause: the run stays pending, and the chunk unsettled. Only the dispatcher
 // may call it.
@@ -105,7 +107,7 @@ func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event
 	s.ledger.routed(len(run))
 	wait := !s.dropsOverflow.Load()
 	switch {
-	case s.ledger.breaker.Blocked(time.Now()):
+	case s.ledger.backoff.blocked(c.Partition, time.Now()):
 		// What is kept is kept in order: behind what the lane has still to drop.
 		// If a lane that hangs in a send (a probe) is full, order is not kept: no
 		// other endpoint may have to wait for this one.
@@ -153,7 +155,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 func (s *Sender) Retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if state, _ := s.ledger.breaker.State(); state == breaker.Closed {
+	if !s.ledger.backoff.any() {
 		return
 	}
 	s.current.renew()
@@ -217,6 +219,7 @@ func (s *Sender) Health() Health {
 
 func (s *Sender) complete(h Health) Health {
 	h.Key = s.current.key()
+	s.outcomes.report(&h)
 	h.HoldsBack, h.OverShare = s.queue.blocking.Load(), s.queue.overShare()
 	return h
 }

@@ -313,11 +313,13 @@ func TestNothingButRefusals(t *testing.T) {
 			respond  func(context.Context, string, []*event.Event) (int, error)
 			n        int
 			warnings int
+			state    State
 		}{
-			{always(refusal(event.Rejected, 0)), refusedInARow - 1, 0},
-			{nil, 1, 0},
-			{always(refusal(event.Rejected, 0)), refusedInARow - 1, 0},
-			{always(refusal(event.Rejected, 0)), refusedInARow, 1},
+			{always(refusal(event.Rejected, 0)), refusedInARow - 1, 0, StateReady},
+			{nil, 1, 0, StateReady},
+			{always(refusal(event.Rejected, 0)), refusedInARow - 1, 0, StateReady},
+			{always(refusal(event.Rejected, 0)), refusedInARow, 1, StateDegraded},
+			{nil, 1, 1, StateReady},
 		} {
 			h.service.respond = step.respond
 			h.put(0, step.n)
@@ -325,11 +327,13 @@ func TestNothingButRefusals(t *testing.T) {
 			if n := h.logs.Len(); n != step.warnings {
 				t.Errorf("%d warnings after %d more, want %d", n, step.n, step.warnings)
 			}
+			snap := h.snapshot()
+			if degraded := step.state == StateDegraded; snap.State != step.state ||
+				(snap.Reason == "rejected") != degraded || strings.Contains(snap.LastError, errTest.Error()) != degraded {
+				t.Errorf("after %d more: %+v", step.n, snap.Health)
+			}
 		}
-		h.expect(counts{"rejected": 3*refusedInARow - 2, "delivered": 1})
-		if s := h.snapshot().State; s != StateReady {
-			t.Errorf("state is %s", s)
-		}
+		h.expect(counts{"rejected": 3*refusedInARow - 2, "delivered": 2})
 		h.finish()
 	})
 }

@@ -83,13 +83,22 @@ type Error struct {
 	// Lost means that the sink's connection can't be used any more, whatever the
 	// Reason: the next Send must be a new sink's.
 	Lost bool
+	// Parts is set where Err may be of only a part of the service, with
+	// event.Unreachable: how many parts it has. The part in question takes the
+	// events of all Kafka partitions that are the same modulo Parts.
+	Parts int
 	// Err has the service's words. Above the connection it is a text: see opened.
 	Err error
+
+	since time.Time // with event.Unreachable: when the trouble of the batch began
 }
 
 func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Reason, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// ofPart reports whether the failure may be that of one of several parts.
+func (e *Error) ofPart() bool { return e.Reason == event.Unreachable && e.Parts > 1 }
 
 // isRejection reports whether events are to blame, and not the endpoint.
 func (e *Error) isRejection() bool {

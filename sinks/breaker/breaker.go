@@ -76,11 +76,26 @@ func (b *Breaker) Acquire(now time.Time) (Permit, bool) {
 		if now.Before(b.retryAt) {
 			return Permit{}, false
 		}
-		b.enter(Probing)
-		b.openUntil.Store(forever)
-		return Permit{generation: b.generation, Probe: true}, true
+		return b.probe(), true
 	}
 	return Permit{generation: b.generation}, true
+}
+
+// AcquireEarly returns the probe's permit though the wait isn't over, or false if
+// a probe is out or nothing waits: for a batch that may fare better than what failed.
+func (b *Breaker) AcquireEarly() (Permit, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.state != BackingOff {
+		return Permit{}, false
+	}
+	return b.probe(), true
+}
+
+func (b *Breaker) probe() Permit {
+	b.enter(Probing)
+	b.openUntil.Store(forever)
+	return Permit{generation: b.generation, Probe: true}
 }
 
 // Success reports that the service took the batch, or rejected only what is in
@@ -124,6 +139,14 @@ func (b *Breaker) Cancel(p Permit) {
 	}
 	b.enter(BackingOff)
 	b.openUntil.Store(b.retryAt.UnixNano())
+}
+
+// Stands reports whether the state that gave the permit still holds: otherwise
+// its result is ignored.
+func (b *Breaker) Stands(p Permit) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return p.generation == b.generation
 }
 
 // Reset closes the breaker in any state, because its endpoint was changed: new

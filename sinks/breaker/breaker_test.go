@@ -128,6 +128,31 @@ func TestCancelCountsNeitherWay(t *testing.T) {
 	}
 }
 
+// A permit before the wait is over is the probe's, and leaves the wait as it was
+// if it is cancelled.
+func TestAcquireEarly(t *testing.T) {
+	b := New(time.Second, time.Minute, none)
+	if _, ok := b.AcquireEarly(); ok {
+		t.Fatal("a closed breaker gave an early permit")
+	}
+	retryAt := fail(t, b, start, 0)
+	probe, ok := b.AcquireEarly()
+	if !ok || !probe.Probe || !b.Stands(probe) || !b.Blocked(retryAt) {
+		t.Fatal("no probe before the wait is over")
+	}
+	if _, ok := b.AcquireEarly(); ok {
+		t.Fatal("a second probe")
+	}
+	b.Cancel(probe)
+	if state, at := b.State(); state != BackingOff || !at.Equal(retryAt) || b.Stands(probe) || !b.Blocked(retryAt.Add(-1)) {
+		t.Errorf("after a cancelled early probe: %v until %v", state, at)
+	}
+	probe, _ = b.AcquireEarly()
+	if !b.Success(probe) {
+		t.Error("its success did not close the breaker")
+	}
+}
+
 func TestFloorAndReset(t *testing.T) {
 	b := New(time.Second, time.Minute, none)
 	if at := fail(t, b, start, 10*time.Second); at.Sub(start) != 10*time.Second {

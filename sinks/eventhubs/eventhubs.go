@@ -88,6 +88,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	}
 	var options azeventhubs.EventDataBatchOptions
 	opened := &s.opened
+	parts := 0 // the hub itself looks after its partitions
 	if s.endpoint.Ordering != endpoints.OrderingNone {
 		hub, err := s.ask(ctx)
 		if err != nil {
@@ -102,10 +103,11 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 			}
 		}
 		options.PartitionID, opened = &hub.partitions[p], &hub.opened[p]
+		parts = len(hub.partitions)
 	}
 	batch, err := s.newBatch(ctx, &options, opened)
 	if err != nil {
-		return 0, s.unopened(ctx, err)
+		return 0, ofPart(parts, s.unopened(ctx, err))
 	}
 	// An annotated message and not an EventData, whose properties the SDK
 	// copies into a new map for each event.
@@ -125,9 +127,15 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	err = s.connections.Watch(func() error { return s.client.SendEventDataBatch(ctx, batch, nil) })
 	if err != nil {
 		opened.Store(false)
-		return n, classify(err)
+		return n, ofPart(parts, classify(err))
 	}
 	return n, nil
+}
+
+// ofPart says that an error may be of only one of the hub's partitions.
+func ofPart(parts int, e *sinks.Error) *sinks.Error {
+	e.Parts = parts
+	return e
 }
 
 // newBatch returns a batch of the size that the link to send it on allows, which
@@ -171,7 +179,7 @@ func (s *Sink) startOpening(ctx context.Context) (opening context.Context, done 
 // unopened returns the error of what goes before a send. What was given up before
 // its time is kept by the SDK, half done, and so is a connection that may have
 // fallen silent.
-func (s *Sink) unopened(ctx context.Context, err error) error {
+func (s *Sink) unopened(ctx context.Context, err error) *sinks.Error {
 	e := classify(err)
 	e.Lost = e.Lost || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 	return e
