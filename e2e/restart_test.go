@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -152,6 +153,60 @@ func failuresStay(h *harness) {
 		h.Produce(h.Events(2)...)
 		e := r.at("topic")
 		return e.State == "ready" && e.Delivered > 0
+	})
+}
+
+// One partition of a hub fails: only its events are dropped, it is tried ever more
+// rarely, and everything says so.
+func partitionDown(h *harness) {
+	r := h.run("one", nil)
+	produced := 0
+	feed := func(what string, ok func(hub pipeline.EndpointStatus) bool) (hub pipeline.EndpointStatus) {
+		h.T.Helper()
+		env.Eventually(h.T, what, func() bool {
+			h.Produce(h.Events(80)...)
+			produced += 80
+			hub = r.at("hub")
+			return ok(hub)
+		})
+		return hub
+	}
+	feed("all is well", func(hub pipeline.EndpointStatus) bool { return hub.Delivered > 0 })
+	r.settled(produced)
+	before := produced
+	h.SetFault(emulator.Fault{Outcome: emulator.OutcomeRejected, Partitions: []int{1}}, "hub")
+	hub := feed("the partition was tried three times", func(hub pipeline.EndpointStatus) bool {
+		return hub.State == "degraded" && hub.BackOffUntil != nil && time.Until(*hub.BackOffUntil) > 500*time.Millisecond
+	})
+	if !slices.Equal(hub.PartitionsBackingOff, []int{1}) || !strings.Contains(hub.LastError, "amqp:internal-error") {
+		h.T.Errorf("while it is down: %+v", hub)
+	}
+	if e := r.endpoint(hub.ID); e.Status != "Ready" || e.Properties["state"] != "degraded" || e.Properties["reason"] != "unreachable" {
+		h.T.Errorf("the API says %s, %v", e.Status, e.Properties)
+	}
+	if line := `twinegress_endpoint_state{endpoint="` + hub.ID + `",state="degraded"} 1`; !strings.Contains(r.metrics(), line) {
+		h.T.Errorf("the metrics lack %s", line)
+	}
+	if !r.logged("part of the endpoint backs off", `"partition":1,"of":4`) {
+		h.T.Error("the log doesn't name the partition")
+	}
+	for _, e := range r.settled(produced).Endpoints {
+		if e.Routed != e.Delivered+dropped(e) || e.Path == "topic" && e.Delivered != uint64(produced) {
+			h.T.Errorf("%s: routed %d, delivered %d, dropped %v", e.Path, e.Routed, e.Delivered, e.Dropped)
+		}
+	}
+	for p, stored := range h.Services.Stats().Entity("hub").Partitions {
+		want := produced / 4
+		if p == 1 {
+			want = before / 4
+		}
+		if stored.Count < int64(want) || p == 1 && stored.Count > int64(want) {
+			h.T.Errorf("partition %d of the hub has %d events, want %d", p, stored.Count, want)
+		}
+	}
+	h.Repair("hub")
+	feed("it is ready", func(hub pipeline.EndpointStatus) bool {
+		return hub.State == "ready" && h.Services.Stats().Entity("hub").Partitions[1].Count > int64(before/4)
 	})
 }
 

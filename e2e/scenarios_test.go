@@ -30,6 +30,7 @@ var scenarios = []scenario{
 	{name: "stopped", partitions: 4, run: restarts(syscall.SIGTERM), protocols: true},
 	{name: "endpoints file followed", partitions: 4, run: fileFollowed},
 	{name: "failures stay where they are", partitions: 2, run: failuresStay},
+	{name: "a partition of a hub is down", partitions: 8, run: partitionDown},
 	{name: "conservation", partitions: 6, run: conservation},
 	{name: "slow endpoint of few events holds back", partitions: 8, run: slowOfFew("block")},
 	{name: "slow endpoint of few events drops", partitions: 8, run: slowOfFew("drop")},

@@ -38,6 +38,7 @@ var everyFault = []emulator.Fault{
 	{Cut: emulator.CutClose},
 	{Detach: "amqp:unauthorized-access", Description: "because"},
 	{Detach: "amqp:internal-error"},
+	{Detach: "amqp:internal-error", Partitions: []int{0}},
 	{Throttle: 1, Times: 1},
 	{Outcome: emulator.OutcomeRejected, Condition: "amqp:decode-error"},
 	{Outcome: emulator.OutcomeReleased, Times: 3},
