@@ -30,7 +30,7 @@ var (
 	descDropped   = desc("endpoint_dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint", "endpoint_type", "event_type", "reason")
 	descPending   = desc("endpoint_pending_events", "Events without an outcome yet.", "endpoint", "endpoint_type")
 	descState     = desc("endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
-	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint is tried again; 0 if it isn't backing off.", "endpoint")
+	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint, or the first of its partitions that back off, is tried again; 0 if nothing backs off.", "endpoint")
 	descHoldsBack = desc("endpoint_holds_back", "1 while the intake waits for the endpoint: for room in its lanes, or in what may be in flight, half of which waits here.", "endpoint")
 	descBatch     = desc("endpoint_batch_events", "Events a send, failed ones included.", "endpoint")
 	descSend      = desc("endpoint_send_seconds", "Time a send took, failed ones included.", "endpoint")

@@ -39,6 +39,7 @@ type call struct {
 	key     string        // the connection string that it came with
 	offsets []int64
 	part    int32
+	sink    int // in the order of their opening
 	err     error
 }
 
@@ -58,7 +59,8 @@ type service struct {
 
 type fakeSink struct {
 	*service
-	key string
+	key    string
+	number int
 }
 
 func (s *service) open(e endpoints.Endpoint, key Key) (Sink, error) {
@@ -66,13 +68,13 @@ func (s *service) open(e endpoints.Endpoint, key Key) (Sink, error) {
 	defer s.mu.Unlock()
 	s.opened++
 	if key == Secondary {
-		return fakeSink{s, e.SecondaryConnectionString}, nil
+		return fakeSink{s, e.SecondaryConnectionString, s.opened}, nil
 	}
-	return fakeSink{s, e.ConnectionString}, nil
+	return fakeSink{s, e.ConnectionString, s.opened}, nil
 }
 
 func (w fakeSink) Send(ctx context.Context, events []*event.Event) (int, error) {
-	c := call{at: time.Since(w.h.start), key: w.key, part: events[0].Chunk.Partition}
+	c := call{at: time.Since(w.h.start), key: w.key, part: events[0].Chunk.Partition, sink: w.number}
 	for _, ev := range events {
 		c.offsets = append(c.offsets, ev.Record.Offset)
 	}

@@ -7,8 +7,8 @@
 // A Sender is an endpoint's running half, in three parts. The queue is its
 // lanes: ordered sub-queues with one send in flight, so that a Kafka partition,
 // which always takes the same lane, stays in order. The delivery is what is
-// done about each reason for which a send fails. The ledger has the counts and
-// the state. The sinks proper, in the packages below this one, only map a batch
+// done about each reason for which a send fails; what backs off then, the whole or
+// a part, is the backoff's to say. The ledger has the counts and the state. The sinks proper, in the packages below this one, only map a batch
 // to their service's SDK and return one of a few typed errors.
 package sinks
 
