@@ -43,19 +43,20 @@ type LetterStatus struct {
 // EndpointStatus is one endpoint. At any moment
 // routed = delivered + the sum of dropped + pending. Its fields are the API's.
 type EndpointStatus struct {
-	ID           string            `json:"id"`
-	Type         string            `json:"type"`
-	Path         string            `json:"path"`
-	EventTypes   []string          `json:"eventTypes"`
-	State        sinks.State       `json:"state" enum:"provisioning,ready,throttled,backing_off,probing,stopped,deleting"`
-	Routed       uint64            `json:"routed"`
-	Delivered    uint64            `json:"delivered"`
-	Dropped      map[string]uint64 `json:"dropped"`
-	Pending      int               `json:"pending"`
-	Key          string            `json:"key" enum:"primary,secondary"`
-	BackOffUntil *time.Time        `json:"backOffUntil"`
-	LastError    string            `json:"lastError"`
-	HoldsBack    bool              `json:"holdsBack" doc:"the intake waits for this endpoint: for room in its lanes, or in what may be in flight, half of which waits here"`
+	ID                   string            `json:"id"`
+	Type                 string            `json:"type"`
+	Path                 string            `json:"path"`
+	EventTypes           []string          `json:"eventTypes"`
+	State                sinks.State       `json:"state" enum:"provisioning,ready,degraded,throttled,backing_off,probing,stopped,deleting"`
+	Routed               uint64            `json:"routed"`
+	Delivered            uint64            `json:"delivered"`
+	Dropped              map[string]uint64 `json:"dropped"`
+	Pending              int               `json:"pending"`
+	Key                  string            `json:"key" enum:"primary,secondary"`
+	BackOffUntil         *time.Time        `json:"backOffUntil" doc:"if only partitions back off: of the one that is tried next, and so is lastError"`
+	PartitionsBackingOff []int             `json:"partitionsBackingOff" doc:"the event hub's partitions that back off by themselves"`
+	LastError            string            `json:"lastError"`
+	HoldsBack            bool              `json:"holdsBack" doc:"the intake waits for this endpoint: for room in its lanes, or in what may be in flight, half of which waits here"`
 }
 
 // inputReasons set input aside before it is routed; outcomeReasons drop an
@@ -112,6 +113,7 @@ func statusOf(snap sinks.Snapshot) EndpointStatus {
 		Routed: snap.Counts.Routed, Delivered: snap.Counts.Delivered, Pending: snap.Counts.Pending,
 		Dropped: make(map[string]uint64, len(outcomeReasons)),
 		Key:     snap.Key.String(), LastError: snap.LastError, HoldsBack: snap.HoldsBack,
+		PartitionsBackingOff: append([]int{}, snap.PartitionsBackingOff...),
 	}
 	for _, r := range outcomeReasons {
 		e.Dropped[r.String()] = snap.Counts.Dropped[r]

@@ -35,6 +35,9 @@ func printEndpoints(w io.Writer, list []api.Endpoint) error {
 // statusText returns the status, with the reason and the end of a back-off.
 func statusText(e api.Endpoint) string {
 	text := e.Status
+	if state := e.Properties["state"]; state != "" {
+		text += " (" + state + ")"
+	}
 	if reason := e.Properties["reason"]; reason != "" {
 		text += ": " + reason
 	}

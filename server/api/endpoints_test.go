@@ -125,6 +125,12 @@ func TestStatusOfEndpoint(t *testing.T) {
 	if one := decode[Endpoint](t, w); one.Status != "Failed" || fmt.Sprint(one.Properties) != fmt.Sprint(want) {
 		t.Errorf("%+v", one)
 	}
+	r.state.Store(&sinks.Health{State: sinks.StateDegraded, Reason: "unreachable", LastError: "detached (partition 2)", BackOffUntil: until})
+	w = get(map[string]string{"If-None-Match": w.Header().Get("ETag")})
+	want = map[string]string{"state": "degraded", "reason": "unreachable", "lastError": "detached (partition 2)", "backOffUntil": "2026-01-31T07:00:00Z"}
+	if one := decode[Endpoint](t, w); one.Status != "Ready" || fmt.Sprint(one.Properties) != fmt.Sprint(want) {
+		t.Errorf("%+v", one)
+	}
 	if w := get(map[string]string{"If-None-Match": "*"}); w.Code != 304 {
 		t.Errorf("any: %d", w.Code)
 	}

@@ -21,13 +21,16 @@ type Endpoint struct {
 // Report is the state of an endpoint, in the resource.
 type Report struct {
 	Status     string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
-	Properties map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint is Failed: reason, lastError, backOffUntil"`
+	Properties map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint, or a part of it, fails: reason, lastError, backOffUntil; and state, degraded, if events get through all the same"`
 }
 
 // resource returns an endpoint with its keys masked, and its state now.
 func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	now := o.state(e.ID)
 	r := Endpoint{e.Document(), Report{Status: now.status, Properties: map[string]string{}}}
+	if now.State == sinks.StateDegraded {
+		r.Properties["state"] = string(now.State) // v1 has no word for it
+	}
 	if now.Reason != "" {
 		r.Properties["reason"] = now.Reason
 	}
@@ -61,7 +64,7 @@ func (o *operations) state(id string) state {
 		s.status = StatusStopped
 	case sinks.StateDeleting:
 		s.status = StatusDeleting
-	case sinks.StateReady, sinks.StateThrottled: // throttled is slow, not broken
+	case sinks.StateReady, sinks.StateDegraded, sinks.StateThrottled: // events get through
 	}
 	return s
 }

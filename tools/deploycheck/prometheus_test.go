@@ -87,6 +87,7 @@ func TestAlertsFire(t *testing.T) {
 		`twinegress_ingest_lag_records{job="j",instance="b"} 0x30`,
 		`twinegress_endpoint_state{job="j",endpoint="e",state="ready"} 1x30`,
 		`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 0x30`,
+		`twinegress_endpoint_state{job="j",endpoint="e",state="degraded"} 0x30`,
 		`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 0 1 0x28`,
 		`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="delivered",reason=""} 0+100x30`,
 		`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 7x30`,
@@ -107,6 +108,7 @@ func TestAlertsFire(t *testing.T) {
 	troubles := map[string][]string{
 		"TwinegressGone":               nil, // no series at all
 		"TwinegressEndpointBackingOff": {`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 1x30`},
+		"TwinegressEndpointDegraded":   {`twinegress_endpoint_state{job="j",endpoint="e",state="degraded"} 1x30`},
 		"TwinegressEventsDropped": {
 			`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 7+1x30`,
 			`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+101x30`,

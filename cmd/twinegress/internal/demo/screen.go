@@ -149,8 +149,11 @@ func (v *screenView) table(f *frame, width int) (lines []term.Line) {
 // remarks returns the facts that have no column.
 func (r *row) remarks() (lines []string) {
 	var parts []string
-	if left := time.Until(r.BackOffUntil); left > 0 && r.State == sinks.StateBackingOff {
+	if left := time.Until(r.BackOffUntil); left > 0 && (r.State == sinks.StateBackingOff || r.State == sinks.StateDegraded) {
 		parts = append(parts, "next try in "+left.Round(time.Second).String())
+	}
+	if n := len(r.PartitionsBackingOff); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d of its partitions back off", n))
 	}
 	if reasons := r.reasons(); reasons != "" {
 		parts = append(parts, "dropped: "+reasons)

@@ -68,8 +68,11 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 	bad.Key = sinks.Secondary // not in use during a back-off
 	other := snapshot("twin-events", 12, time.Millisecond)
 	other.Key = sinks.Secondary
+	partly := snapshot("twin-alerts", 5)
+	partly.State, partly.LastError, partly.BackOffUntil = sinks.StateDegraded, "unreachable: detached (partition 3)", time.Now().Add(time.Hour)
+	partly.PartitionsBackingOff = []int{1, 3}
 	var w window
-	frame := w.add(sample{produced: 12, endpoints: []sinks.Snapshot{other, bad}})
+	frame := w.add(sample{produced: 12, endpoints: []sinks.Snapshot{other, bad, partly}})
 	frame.story = []string{"fault x at twin-changes", "t+5s  nothing listens", "      it backs off"}
 	for _, size := range [][2]int{{80, 24}, {200, 50}, {40, 10}, {3, 2}, {1, 1}} {
 		for _, colour := range []bool{true, false} {
@@ -100,6 +103,7 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 				t.Errorf("%v: the secondary key is told of %d times in\n%s", size, n, text)
 			}
 			for _, want := range []string{
+				"degraded", "next try in 1h0m0s; 2 of its partitions back off", "(partition 3)",
 				"backing_off", "1,234,567", "1,214", "dropped: backoff 1,200, unreachable 14", "next try in", "refused", "\nt+5s  nothing listens\n      it backs off\n", "a long warning", "curl -s \\\n", "P99",
 			} {
 				if !strings.Contains(text, want) {
