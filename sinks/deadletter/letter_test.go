@@ -34,60 +34,62 @@ func recordSize(r *kgo.Record) int {
 // What is stored of a letter is what it is read as, whatever its record's own
 // headers are called; what is missing of it is named; and it is no larger than
 // it was taken for.
-func TestLetterRoundTrip(t *testing.T) {
+func roundTrip(t *rapid.T) {
 	name := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"time", "cut", "topic", "index", "endpoint", "reason"}))
-	rapid.Check(t, func(t *rapid.T) {
-		c := event.NewChunk(rapid.StringMatching(`[a-z]{1,249}`).Draw(t, "topic"), rapid.Int32Min(0).Draw(t, "partition"), 1, 0, func(*event.Chunk) {})
-		draw := func(label string, most int) []byte {
-			return bytes.Repeat([]byte("x"), rapid.IntRange(0, most).Draw(t, label))
-		}
-		c.Add(rapid.Int64Min(0).Draw(t, "offset"), 0, 0, draw("key", 2000), draw("value", 2*cutValue))
-		for range rapid.IntRange(0, 2*shareHeaders).Draw(t, "headers") {
-			c.AddHeader(name.Draw(t, "name"), draw("header", 1000))
-		}
-		r := &c.Records[0]
-		ev := event.Event{Chunk: c, Record: r, Index: rapid.Int32Range(event.NoIndex, 3*fewElements).Draw(t, "index"), Body: r.Value}
-		reason := event.Reason(rapid.IntRange(0, int(event.NumReasons)-1).Draw(t, "reason"))
-		l := letter{
-			event: &ev, reason: reason, endpoint: rapid.StringMatching(`[a-f0-9-]{0,36}`).Draw(t, "endpoint"), time: time.Now(),
-			detail: newText(rapid.String().Draw(t, "detail")).long,
-		}
-		for range rapid.IntRange(0, 2).Draw(t, "cut") {
-			l.shorten()
-		}
+	c := event.NewChunk(rapid.StringMatching(`[a-z]{1,249}`).Draw(t, "topic"), rapid.Int32Min(0).Draw(t, "partition"), 1, 0, func(*event.Chunk) {})
+	draw := func(label string, most int) []byte {
+		return bytes.Repeat([]byte("x"), rapid.IntRange(0, most).Draw(t, label))
+	}
+	c.Add(rapid.Int64Min(0).Draw(t, "offset"), 0, 0, draw("key", 2000), draw("value", 2*cutValue))
+	for range rapid.IntRange(0, 2*shareHeaders).Draw(t, "headers") {
+		c.AddHeader(name.Draw(t, "name"), draw("header", 1000))
+	}
+	r := &c.Records[0]
+	ev := event.Event{Chunk: c, Record: r, Index: rapid.Int32Range(event.NoIndex, 3*fewElements).Draw(t, "index"), Body: r.Value}
+	reason := event.Reason(rapid.IntRange(0, int(event.NumReasons)-1).Draw(t, "reason"))
+	l := letter{
+		event: &ev, reason: reason, endpoint: rapid.StringMatching(`[a-f0-9-]{0,36}`).Draw(t, "endpoint"), time: time.Now(),
+		detail: newText(rapid.String().Draw(t, "detail")).long,
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "cut") {
+		l.shorten()
+	}
 
-		record := l.record()
-		got, err := Parse(stored(record))
-		if err != nil {
-			t.Fatal(err)
+	record := l.record()
+	got, err := Parse(stored(record))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Reason != reason.String() || got.Topic != c.Topic || got.Partition != c.Partition || got.Offset != r.Offset || got.Index != ev.Index || got.Endpoint != l.endpoint {
+		t.Fatalf("%+v is read of %+v", got, l)
+	}
+	for part, kept := range map[string]bool{
+		"value": bytes.Equal(record.Value, ev.Body), "key": bytes.Equal(record.Key, r.Key), "headers": len(got.Own) == len(r.Headers),
+	} {
+		if slices.Contains(strings.Split(got.Cut, ","), part) == kept {
+			t.Fatalf("cut is %q; that the %s is whole: %t", got.Cut, part, kept)
 		}
-		if got.Reason != reason.String() || got.Topic != c.Topic || got.Partition != c.Partition || got.Offset != r.Offset || got.Index != ev.Index || got.Endpoint != l.endpoint {
-			t.Fatalf("%+v is read of %+v", got, l)
-		}
-		for part, kept := range map[string]bool{
-			"value": bytes.Equal(record.Value, ev.Body), "key": bytes.Equal(record.Key, r.Key), "headers": len(got.Own) == len(r.Headers),
-		} {
-			if slices.Contains(strings.Split(got.Cut, ","), part) == kept {
-				t.Fatalf("cut is %q; that the %s is whole: %t", got.Cut, part, kept)
-			}
-		}
-		next := 0
-		for _, h := range got.Own { // in their order
-			for !slices.EqualFunc(r.Headers[next:next+1], []event.Header{h}, func(a, b event.Header) bool {
-				return a.Key == b.Key && bytes.Equal(a.Value, b.Value)
-			}) {
-				next++
-			}
+	}
+	next := 0
+	for _, h := range got.Own { // in their order
+		for !slices.EqualFunc(r.Headers[next:next+1], []event.Header{h}, func(a, b event.Header) bool {
+			return a.Key == b.Key && bytes.Equal(a.Value, b.Value)
+		}) {
 			next++
 		}
-		if !bytes.HasPrefix(ev.Body, record.Value) {
-			t.Fatal("the value is another")
-		}
-		if got, limit := recordSize(record), l.size(); got > limit {
-			t.Fatalf("the letter has %d bytes and is taken for %d", got, limit)
-		}
-	})
+		next++
+	}
+	if !bytes.HasPrefix(ev.Body, record.Value) {
+		t.Fatal("the value is another")
+	}
+	if got, limit := recordSize(record), l.size(); got > limit {
+		t.Fatalf("the letter has %d bytes and is taken for %d", got, limit)
+	}
 }
+
+func TestLetterRoundTrip(t *testing.T) { rapid.Check(t, roundTrip) }
+
+func FuzzLetter(f *testing.F) { f.Fuzz(rapid.MakeFuzz(roundTrip)) }
 
 // What a letter repeats of its record's key and headers has bounds.
 func TestWhatALetterRepeats(t *testing.T) {
