@@ -21,7 +21,7 @@ import (
 
 // What run needs of the dead-letter topic, and what it says where a right is
 // missing.
-func TestRights(t *testing.T) {
+func TestRightsOnTheTopic(t *testing.T) {
 	of := func(operations ...kmsg.ACLOperation) (acls []kfake.ACL) {
 		for _, o := range operations {
 			acls = append(acls, kfake.ACL{Resource: kmsg.ACLResourceTypeTopic, Name: name, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: o, Allow: true})
