@@ -130,3 +130,21 @@ func TestConnectionStringsAreTidied(t *testing.T) {
 		t.Errorf("masked: %v", err)
 	}
 }
+
+// A set that would be too large to be read again isn't written.
+func TestSetBytesAreBounded(t *testing.T) {
+	set := storetest.Hubs(0, 2)
+	sized := func(n int) endpoints.SecretFunc {
+		return func(string, string) (string, error) { return strings.Repeat("x", n), nil }
+	}
+	empty, err := endpoints.EncodeSet(set, sized(0))
+	storetest.Must(t, err)
+	size := (endpoints.MaxSetBytes - len(empty) - len(`"connectionString": "",`)) / 4
+	for n, ok := range map[int]bool{size - 100: true, size + 100: false} {
+		data, err := endpoints.EncodeSet(set, sized(n))
+		wrong, _ := errors.AsType[endpoints.ValidationErrors](err)
+		if (err == nil) != ok || !ok && (data != nil || !wrong.Conflict() || !strings.Contains(err.Error(), "2 endpoints would have 64 MiB, and there may be 64")) {
+			t.Errorf("%d: %d bytes, %v", n, len(data), err)
+		}
+	}
+}

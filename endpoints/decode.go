@@ -100,11 +100,11 @@ func checkSyntax(data []byte) error {
 		}
 		return ValidationErrors{{Message: "is not valid UTF-8: " + position(data, at)}}
 	}
-	var v json.RawMessage
-	err := json.Unmarshal(data, &v)
-	if err == nil {
+	if json.Valid(data) { // unlike decoding, without a copy
 		return nil
 	}
+	var v json.RawMessage
+	err := json.Unmarshal(data, &v)
 	msg := "is not valid JSON: " + err.Error()
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) {

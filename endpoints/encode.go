@@ -43,6 +43,10 @@ func Encode(e Endpoint, seal SecretFunc) ([]byte, error) {
 	return json.Marshal(d)
 }
 
+// MaxSetBytes is the size of the largest set that is written: what is larger isn't
+// read again (file.MaxSize).
+const MaxSetBytes = 64 << 20
+
 // EncodeSet returns a set as people write it: an array of POST bodies without
 // defaults, but with ids and times, so that DecodeSet returns the same set. The
 // secrets are encrypted by seal.
@@ -59,8 +63,15 @@ func EncodeSet(set []Endpoint, seal SecretFunc) ([]byte, error) {
 	out := json.NewEncoder(&b)
 	out.SetIndent("", "  ")
 	out.SetEscapeHTML(false)
-	err := out.Encode(docs)
-	return b.Bytes(), err
+	if err := out.Encode(docs); err != nil {
+		return nil, err
+	}
+	if n := b.Len(); n > MaxSetBytes {
+		return nil, ValidationErrors{{
+			Message: fmt.Sprintf("%d endpoints would have %d MiB, and there may be %d", len(set), n>>20, MaxSetBytes>>20), Conflict: true,
+		}}
+	}
+	return b.Bytes(), nil
 }
 
 func sealed(e Endpoint, seal SecretFunc) (_ Document, err error) {

@@ -238,7 +238,7 @@ func TestFollowKeepsTheLastGoodSet(t *testing.T) {
 		},
 		"one that is too large": {
 			func(t *testing.T, path string) { storetest.Must(t, os.Truncate(path, file.MaxSize+1)) },
-			"error", "is larger than 16 MiB",
+			"error", "is larger than 64 MiB",
 		},
 		"a missing file": {func(t *testing.T, path string) { storetest.Must(t, os.Remove(path)) }, "error", missing},
 	} {
