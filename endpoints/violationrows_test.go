@@ -38,6 +38,8 @@ var fieldViolations = []violation{
 	one("a word for a text in a filter", hub, fields{"filter": " type = SensorChange"}, "filter: column 9: SensorChange is not known; text is in single quotes"),
 	one("filter of an unknown event type", bus, fields{"filter": "type = 'Nope'"}, "filter: 'Nope' is not an event type"),
 	one("filter of an unknown field", grid, fields{"filter": "colour = 'red'"}, "filter: colour is not known"),
+	one("filter that turns the text round", hub, fields{"filter": "subject = 'a\u202eb'"}, "filter: column 13: U+202E has no place in a filter"),
+	one("filter with a control character", bus, fields{"filter": "subject = \u009b'a'"}, "filter: column 11: U+009B has no place in a filter"),
 	one("filter too long", device, fields{"filter": "subject = '" + strings.Repeat("x", 4096) + "'"}, "filter: longer than 4096 bytes"),
 }
 

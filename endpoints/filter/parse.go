@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -29,6 +30,10 @@ func Parse(source string) (*Expr, error) {
 	case !utf8.ValidString(source):
 		p.fail(0, "the filter is not valid UTF-8")
 	}
+	if i := strings.IndexFunc(source, isHidden); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(source[i:])
+		p.fail(i, "%U has no place in a filter: it can't be seen", r)
+	}
 	p.advance()
 	if p.next.kind == endToken {
 		p.fail(0, "the filter is empty; leave it out to take every event")
@@ -41,6 +46,12 @@ func Parse(source string) (*Expr, error) {
 		return nil, p.err
 	}
 	return e, nil
+}
+
+// isHidden reports whether a character can't be seen, or steers what shows it: people
+// read filters in logs and on terminals. Lines and spaces of any kind may be.
+func isHidden(r rune) bool {
+	return !unicode.IsPrint(r) && !strings.ContainsRune("\t\r\n", r) && !unicode.Is(unicode.Zs, r)
 }
 
 // parser has the token that comes next. From the first mistake on the filter
