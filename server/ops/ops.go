@@ -3,18 +3,33 @@
 package ops
 
 import (
+	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// maxScrapes is how many replies with all metrics are made at a time: with ten
+	// thousand endpoints one takes a core for seconds, and much memory until it is
+	// read. Two are a pair of Prometheus servers.
+	maxScrapes = 2
+	// scrapeWait is how long a scrape waits for others.
+	scrapeWait = 5 * time.Second
+	// scrapeTimeout bounds a scrape, as Prometheus does by default: a client that
+	// reads slowly must not hold up others for longer.
+	scrapeTimeout = 10 * time.Second
 )
 
 // New returns the handler of /metrics, /healthz and /readyz. ready reports
 // whether events can flow.
 func New(registry *prometheus.Registry, ready func() bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
+	mux.Handle("GET /metrics", fewAtATime(promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !ready() {
@@ -24,4 +39,21 @@ func New(registry *prometheus.Registry, ready func() bool) http.Handler {
 		_, _ = io.WriteString(w, "ready\n")
 	})
 	return mux
+}
+
+// fewAtATime bounds the scrapes that are served at one time.
+func fewAtATime(metrics http.Handler) http.Handler {
+	scrapes := semaphore.NewWeighted(maxScrapes)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), scrapeWait)
+		defer cancel()
+		if scrapes.Acquire(ctx, 1) != nil {
+			w.Header().Set("Retry-After", "5")
+			http.Error(w, "too many scrapes at a time", http.StatusServiceUnavailable)
+			return
+		}
+		defer scrapes.Release(1)
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTimeout)) // not every writer has one
+		metrics.ServeHTTP(w, r)
+	})
 }
