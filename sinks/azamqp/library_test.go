@@ -83,9 +83,9 @@ func FuzzLibrary(f *testing.F) {
 	f.Add(listOf(0x12, []byte{0xa1, 1, 'x'}, []byte{0x43}, []byte{0x41}), listOf(0x18, listOf(0x1d, []byte{0xa3, 1, 'c'})), true)
 	f.Fuzz(func(t *testing.T, first, second []byte, framed bool) {
 		known := goleak.IgnoreCurrent()
-		last := append(first, second...)
+		last := slices.Concat(first, second)
 		if framed {
-			last = append(frameOf(first), frameOf(second)...)
+			last = slices.Concat(frameOf(first), frameOf(second))
 		}
 		client, service := net.Pipe()
 		served := make(chan struct{})

@@ -151,7 +151,7 @@ func (c hostileCase) run(t *testing.T, s Service, service *emulator.Emulator) {
 // relayed returns the service's endpoint as it is reached through the case.
 func (c hostileCase) relayed(t testing.TB, s Service, service *emulator.Emulator, sent *atomic.Int64) (endpoint endpoints.Endpoint, stop func()) {
 	t.Helper()
-	listener, err := net.Listen("tcp", ownLoopback()+":0")
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", ownLoopback()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,16 +176,17 @@ func (c hostileCase) relayed(t testing.TB, s Service, service *emulator.Emulator
 
 // relay passes bytes between a client and the service until the case's frame.
 func (c hostileCase) relay(client *peer, address string) {
-	defer client.Close()
-	service, err := net.Dial("tcp", address)
+	service, err := new(net.Dialer).DialContext(context.Background(), "tcp", address)
 	if err != nil {
+		_ = client.Close()
 		return
 	}
-	defer service.Close()
 	var up sync.WaitGroup
-	defer up.Wait()
-	defer service.Close()
-	defer client.Close()
+	defer func() {
+		_ = client.Close()
+		_ = service.Close()
+		up.Wait()
+	}()
 	var sending atomic.Bool
 	gone := make(chan struct{}) // the client has closed its end
 	up.Go(func() {
@@ -273,13 +274,16 @@ func watchMemory() (growth func() uint64) {
 	}
 }
 
+// ofSDK matches the stack of a goroutine of the SDKs'.
+var ofSDK = regexp.MustCompile(`\n[^\n]*(go-amqp|azeventhubs|azservicebus)`)
+
 // running returns the stack of a goroutine of the SDKs' that has work to do, if any.
 func running() string {
 	stacks := make([]byte, 4<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	for stack := range strings.SplitSeq(string(stacks), "\n\n") {
 		head, _, _ := strings.Cut(stack, "\n")
-		if (strings.Contains(head, "[runn")) && regexp.MustCompile(`\n[^\n]*(go-amqp|azeventhubs|azservicebus)`).MatchString(stack) {
+		if strings.Contains(head, "[runn") && ofSDK.MatchString(stack) {
 			return stack
 		}
 	}
