@@ -94,7 +94,11 @@ func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
 	if e.start, err = e.loader.load(ctx, startTopic, startEvents, 0); err != nil {
 		return nil, err
 	}
-	e.main, err = e.loader.load(ctx, eventsTopic, s.Events, 0)
+	if s.hostile {
+		e.main, err = e.loader.hostile(ctx, eventsTopic, s.Events)
+	} else {
+		e.main, err = e.loader.load(ctx, eventsTopic, s.Events, 0)
+	}
 	return e, err
 }
 

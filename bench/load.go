@@ -27,9 +27,10 @@ var Payloads = []string{payloadTwins, payloadFeed, payloadSensor, "300", "540", 
 
 // loaded counts the events that were produced to a topic.
 type loaded struct {
-	Events int64
-	Bytes  int64            // of values
-	types  map[string]int64 // events by type
+	Events  int64
+	Bytes   int64            // of values
+	types   map[string]int64 // events by type
+	further int64            // records that are read and are no events
 }
 
 // deliveries returns the number of outcomes of the events at these endpoints.
@@ -48,7 +49,7 @@ func (l loaded) at(t target) (n int64) {
 }
 
 func (l loaded) and(more loaded) loaded {
-	sum := loaded{Events: l.Events + more.Events, Bytes: l.Bytes + more.Bytes, types: make(map[string]int64)}
+	sum := loaded{Events: l.Events + more.Events, Bytes: l.Bytes + more.Bytes, further: l.further + more.further, types: make(map[string]int64)}
 	for _, types := range []map[string]int64{l.types, more.types} {
 		for name, n := range types {
 			sum.types[name] += n

@@ -198,10 +198,16 @@ func (r *run) counting(ctx context.Context, role string, spec any, deliveries in
 	taken.records, taken.deliveries, taken.batches = reply.Records, reply.Deliveries, reply.Batches
 	taken.dropped = reply.Dropped
 	taken.RuntimeStats = reply.RuntimeStats
+	if r.s.hostile { // what is set aside has its outcome later
+		err := eventually(ctx, settleTime, rssEvery, func() (bool, error) { return r.env.committed(ctx, r.group, r.topic) == nil, nil })
+		if err != nil {
+			return taken, errors.Join(err, r.env.committed(ctx, r.group, r.topic))
+		}
+	}
 	switch {
 	case !reply.Balanced:
 		return taken, errors.New("routed = delivered + dropped + pending doesn't hold")
-	case reply.Records != r.on.Events || reply.Deliveries != deliveries:
+	case reply.Records != r.on.Events+r.on.further || reply.Deliveries != deliveries:
 		return taken, fmt.Errorf("it counted %d records and %d deliveries of %d events", reply.Records, reply.Deliveries, r.on.Events)
 	}
 	return taken, nil
@@ -235,7 +241,7 @@ func (r *run) complete(taken *sample) error {
 	for _, n := range taken.dropped {
 		dropped += n
 	}
-	if want := r.outcomes(); taken.records != r.on.Events || taken.deliveries+dropped != want {
+	if want := r.outcomes(); taken.records != r.on.Events+r.on.further || taken.deliveries+dropped != want {
 		return fmt.Errorf("it counted %d records of %d, and %d delivered + %d dropped of %d", taken.records, r.on.Events, taken.deliveries, dropped, want)
 	}
 	if dropped > 0 && r.side.fault == nil {
@@ -264,6 +270,9 @@ func (r *run) startReal(ctx context.Context) (*process, <-chan string, error) {
 func (r *run) finish(ctx context.Context, p *process, taken *sample, err error) error {
 	if err == nil {
 		taken.peakRSS, err = peakRSS(p.pid())
+	}
+	if err == nil && r.s.hostile && taken.peakRSS > hostileRSS {
+		err = fmt.Errorf("it took %d MiB of memory, and may take %d", taken.peakRSS>>20, hostileRSS>>20)
 	}
 	stopErr := p.stop()
 	if state := p.cmd.ProcessState; taken.cpu == 0 && state != nil {

@@ -28,6 +28,8 @@ type Scenario struct {
 	delay   time.Duration // until a service replies
 	sides   []side        // two alternate, and the ratio is the first's to the second's
 
+	// hostile: there are bombs among the events, and a bound of the memory.
+	hostile bool
 	// live: the events are produced while the process runs and is warm, rather
 	// than before it starts.
 	live bool
@@ -230,6 +232,10 @@ var Scenarios = []Scenario{
 	{
 		Name: "zstd", About: "discard, from a topic compressed with zstd",
 		Compression: "zstd", Events: 1_000_000, discard: true, targets: oneSink, sides: runAgainstFloor,
+	},
+	{
+		Name: "hostile", About: "discard, with small batches among the events that take much memory: at most 300 MiB",
+		Events: 200_000, Pairs: 1, hostile: true, discard: true, targets: oneSink, sides: runAlone,
 	},
 }
 

@@ -82,7 +82,10 @@ func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []
 		consumer: parts{m, bytes, queue},
 	}
 	o := &offsets{member: m, partitions: partitions, due: make(chan struct{}, 1)}
-	seek := &seeker{member: m, partitions: partitions, gate: gate, due: make(chan struct{}, 1)}
+	seek := &seeker{
+		member: m, partitions: partitions, gate: gate, budget: bytes,
+		due: make(chan struct{}, 1), suspects: make(map[topicPartition]suspect),
+	}
 	poll := &poller{
 		member: m, budget: bytes, gate: gate, partitions: partitions, scheduler: queue, seeker: seek, unpacker: unpacker,
 	}
@@ -97,7 +100,7 @@ func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []
 		kgo.OnOffsetsFetched(o.fetched),
 		kgo.OnPartitionsRevoked(partitions.revoked),
 		kgo.OnPartitionsLost(partitions.lost),
-		kgo.WithHooks(m, unpacker, &membership{config: c, log: log, fatal: fatal}),
+		kgo.WithHooks(m, unpacker, seek, &membership{config: c, log: log, fatal: fatal}),
 		kgo.WithDecompressor(unpacker),
 		kgo.WithPools(new(pools), unpacker),
 	)

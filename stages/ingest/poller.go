@@ -85,9 +85,8 @@ func (r *poller) obstacle(e kgo.FetchError) (handled bool) {
 		return true
 	}
 	if errors.Is(e.Err, kerr.OffsetOutOfRange) {
-		if _, is := p.block(outOfRange, -1); is {
-			signal(r.seeker.due)
-		}
+		p.block(outOfRange, -1)
+		signal(r.seeker.due)
 	}
 	return false
 }
@@ -95,11 +94,12 @@ func (r *poller) obstacle(e kgo.FetchError) (handled bool) {
 // skipBatch passes over a batch that takes more memory than it may: a dead letter
 // stands for its offsets. The client is moved on once that is stored.
 func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
-	next, ok := p.block(tooLarge, batch.Epoch)
-	if !ok {
-		return
+	r.seeker.unsuspect(p.topicPartition)
+	blocked, next, _ := p.blockedBy()
+	if blocked != none {
+		return // an error of before it was moved
 	}
-	first, last := max(next, batch.Offset), min(batch.NextOffset, p.limit)-1
+	first, last := max(next.Offset, batch.Offset), min(batch.NextOffset, p.limit)-1
 	limit := r.member.config.Limits.BatchBytes
 	r.member.log.Error("batch skipped: it takes more memory than ingest.limits.batchBytes allows; a dead letter has its offsets",
 		zap.String("topic", p.topic), zap.Int32("partition", p.number),
@@ -109,6 +109,7 @@ func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 		"offsets %d to %d are not read: their batch takes more memory than ingest.limits.batchBytes (%v) allows", first, last, limit))
 	p.track(c, last+1)
 	p.acquire(c)
+	p.block(tooLarge, batch.Epoch) // behind the chunk: it is resolved before the client is moved
 	r.scheduler.push(p, c)
 	r.scheduler.wake()
 	signal(r.seeker.due)

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -31,8 +32,24 @@ type seeker struct {
 	member     *member
 	partitions *partitionSet
 	gate       *pollGate
-	due        chan struct{} // has a token when there is a new obstacle
+	budget     *budget
+	due        chan struct{} // has a token when there is something to do
+
+	mu       sync.Mutex
+	suspects map[topicPartition]suspect
 }
+
+// suspect is a partition of which a batch was not unpacked. The client stops
+// fetching it then, and throws the error away if it ends its fetches before that
+// is polled: for a rebalance, or since another partition is moved. Nobody would
+// ever hear of it.
+type suspect struct {
+	since time.Time
+	next  int64 // the offset that it was at when it was last looked at
+}
+
+// suspectTimeout is how long the error may take to be polled.
+const suspectTimeout = time.Second
 
 // run moves the client until ctx ends.
 func (s *seeker) run(ctx context.Context) {
@@ -65,6 +82,8 @@ func (s *seeker) seek(ctx context.Context, admin *kadm.Client) error {
 	for _, p := range s.partitions.all() {
 		what, at, resolved := p.blockedBy()
 		switch {
+		case what == none && s.suspected(p, at.Offset):
+			left = !resolved || !s.move(ctx, p, kgo.EpochOffset{Epoch: -1, Offset: at.Offset}) || left
 		case what == none:
 		case !resolved:
 			left = true
@@ -74,10 +93,68 @@ func (s *seeker) seek(ctx context.Context, admin *kadm.Client) error {
 			left = !s.enter(ctx, admin, p, at) || left
 		}
 	}
-	if left {
+	if left || s.waits() {
 		return errObstacles
 	}
 	return nil
+}
+
+// OnFetchBatchRead implements kgo.HookFetchBatchRead: a compressed batch without
+// records is one that was not unpacked.
+func (s *seeker) OnFetchBatchRead(_ kgo.BrokerMetadata, topic string, partition int32, m kgo.FetchBatchMetrics) {
+	if m.NumRecords > 0 || m.CompressionType == 0 {
+		return
+	}
+	id := topicPartition{topic, partition}
+	p := s.partitions.get(id)
+	if p == nil {
+		return
+	}
+	_, at, _ := p.blockedBy()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.suspects[id] = suspect{time.Now(), at.Offset}
+	signal(s.due)
+}
+
+// suspected reports whether the error of a batch that was not unpacked doesn't come:
+// it has had time to, and the partition is where it was.
+func (s *seeker) suspected(p *partition, next int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was, is := s.suspects[p.topicPartition]
+	if !is {
+		return false
+	}
+	due := time.Since(was.since) >= suspectTimeout
+	if was.next != next {
+		if due {
+			delete(s.suspects, p.topicPartition) // it is read on
+		} else {
+			s.suspects[p.topicPartition] = suspect{was.since, next} // what was polled before is tracked now
+		}
+		return false
+	}
+	return due && next >= 0 && !s.budget.spent.Load()
+}
+
+// waits reports whether there are suspects.
+func (s *seeker) waits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.suspects {
+		if s.partitions.get(id) == nil {
+			delete(s.suspects, id)
+		}
+	}
+	return len(s.suspects) > 0
+}
+
+// unsuspect forgets a suspect: its error came, or it is moved.
+func (s *seeker) unsuspect(id topicPartition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.suspects, id)
 }
 
 // enter moves the client to the offset, or to the nearest that there is. Mostly it
@@ -121,22 +198,26 @@ func (s *seeker) move(ctx context.Context, p *partition, to kgo.EpochOffset) boo
 		if s.partitions.get(p.topicPartition) != p {
 			return
 		}
-		s.member.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.number: to}})
+		set := func(to kgo.EpochOffset) {
+			s.member.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.number: to}})
+		}
+		if to.Epoch < 0 { // the client does nothing if it was moved to the very same before
+			set(kgo.EpochOffset{Epoch: 0, Offset: to.Offset})
+		}
+		set(to)
 		p.unblock(to.Offset)
+		s.unsuspect(p.topicPartition)
 	})
 	return true
 }
 
-// block records what reading can't get past, and returns where that begins; false
-// if it is known, or nothing of the partition is read any more.
-func (p *partition) block(by obstacle, epoch int32) (next int64, ok bool) {
+// block records what reading can't get past.
+func (p *partition) block(by obstacle, epoch int32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state >= draining || p.obstacle != none {
-		return 0, false
+	if p.obstacle == none {
+		p.obstacle, p.epoch = by, epoch
 	}
-	p.obstacle, p.epoch = by, epoch
-	return p.next(), true
 }
 
 // blockedBy returns what reading can't get past and the next offset, and whether

@@ -215,3 +215,32 @@ func produceBatch(t *testing.T, k *kfake.Cluster, codec kgo.CompressionCodec, re
 		t.Fatal(err)
 	}
 }
+
+// The client throws an error away if it ends its fetches before that is polled, as
+// it does when another partition is moved: bombs in all partitions are passed all
+// the same.
+func TestBatchesTooLargeEverywhere(t *testing.T) {
+	t.Parallel()
+	const partitions, limit, rounds = 8, 2 << 20, 3
+	k := broker(t, partitions)
+	commits := watchCommits(t, k)
+	bomb := []*kgo.Record{{Value: make([]byte, limit+1)}}
+	for range rounds {
+		produce(t, k, partitions, 10, 10)
+		for p := range int32(partitions) {
+			bomb[0].Partition = p
+			produceBatch(t, k, kgo.ZstdCompression(), bomb)
+			produceBatch(t, k, kgo.ZstdCompression(), bomb)
+		}
+	}
+	produce(t, k, partitions, 10, 10)
+	cfg := ingestConfig(k)
+	cfg.Limits.BatchBytes = limit
+	h := consume(t, cfg, true)
+	eventually.Holds(t, "everything else is read and committed", func() bool {
+		return h.count() == partitions*10*(rounds+1) && commits.sum() == partitions*(10*(rounds+1)+2*rounds)
+	})
+	if n := len(h.skipped); n != partitions*rounds*2 {
+		t.Errorf("%d batches are skipped, want %d", n, partitions*rounds*2)
+	}
+}
