@@ -11,5 +11,5 @@ func descriptors() int {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		return 0
 	}
-	return int(min(limit.Cur, 1<<30)) //nolint:gosec,unconvert // bounded; its type is not the same on every system
+	return int(min(limit.Cur, 1<<30)) //nolint:unconvert // bounded; its type is not the same on every system
 }

@@ -85,7 +85,9 @@ func (r *Rights) Topic(name string, operation Operation) error {
 		return err
 	}
 	switch allowed := topic.AuthorizedOperations; {
-	case allowed == math.MinInt32: // nothing, by the protocol
+	case allowed == math.MinInt32, allowed == 0:
+		// The protocol's "not said"; and that of brokers who fill nothing in: whoever
+		// sees the topic may at least describe it.
 		return ErrNotSaid
 	case allowed&(1<<operations[operation]) == 0:
 		return kerr.TopicAuthorizationFailed
