@@ -24,5 +24,5 @@ func TestHostile(t *testing.T) { sinktest.RunHostile(t, service) }
 
 func TestHanging(t *testing.T) { sinktest.RunHanging(t, service) }
 
-func FuzzPeer(f *testing.F) { sinktest.FuzzPeer(f, service) }
+func FuzzPeer(f *testing.F)         { sinktest.FuzzPeer(f, service) }
 func TestOnePartition(t *testing.T) { sinktest.RunOnePartition(t, service) }

@@ -67,6 +67,6 @@ func (n *cutNetwork) cut() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, c := range n.conns {
-		c.Close()
+		_ = c.Close()
 	}
 }
