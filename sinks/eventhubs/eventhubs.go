@@ -35,8 +35,11 @@ type Sink struct {
 	identity    *entra.Identity // nil: with a key
 	opened      atomic.Bool     // the link to the hub as a whole, for ordering: none
 
-	hub     atomic.Pointer[hub] // nil until it has answered
-	opening chan struct{}       // a semaphore, see startOpening
+	hub atomic.Pointer[hub] // nil until it has answered
+	// opening is a semaphore, see startOpening; unopenedFor is why the last
+	// opening failed.
+	opening     chan struct{}
+	unopenedFor atomic.Pointer[error]
 }
 
 // hub is what the hub said of itself, and which of the links to its partitions
@@ -148,8 +151,8 @@ func (s *Sink) newBatch(ctx context.Context, options *azeventhubs.EventDataBatch
 	if err != nil {
 		return nil, err
 	}
-	defer done()
 	batch, err := s.client.NewEventDataBatch(ctx, options)
+	done(err)
 	if err == nil {
 		opened.Store(true)
 	}
@@ -159,19 +162,27 @@ func (s *Sink) newBatch(ctx context.Context, options *azeventhubs.EventDataBatch
 // startOpening begins what may open a link, or ask the hub. While that goes on,
 // the SDK keeps all other lanes from their links, open or not, whatever time they
 // have (v2.0.2, GetLink of Links). So one lane does it at a time, and gives it up
-// when half of its time is over: the others have the rest of theirs to send.
-func (s *Sink) startOpening(ctx context.Context) (opening context.Context, done func(), err error) {
+// when three quarters of its time are over: the others have the rest of theirs to
+// send, which takes much less.
+func (s *Sink) startOpening(ctx context.Context) (opening context.Context, done func(error), err error) {
 	select {
 	case s.opening <- struct{}{}:
 	case <-ctx.Done():
+		if last := s.unopenedFor.Load(); last != nil {
+			return nil, nil, fmt.Errorf("%w, after another's %w", ctx.Err(), *last)
+		}
 		return nil, nil, ctx.Err()
 	}
 	cancel := func() {}
 	if deadline, has := ctx.Deadline(); has {
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)*3/4)
 	}
-	return ctx, func() {
+	return ctx, func(err error) {
 		cancel()
+		s.unopenedFor.Store(nil)
+		if err != nil {
+			s.unopenedFor.Store(&err)
+		}
 		<-s.opening
 	}, nil
 }
@@ -188,7 +199,7 @@ func (s *Sink) unopened(ctx context.Context, err error) *sinks.Error {
 // ask returns the hub's partitions, which it requests once. Events go to those
 // also when the hub has more of them later, until the endpoint is changed or the
 // process restarted: the order of a twin's events is worth more than the balance.
-func (s *Sink) ask(ctx context.Context) (*hub, error) {
+func (s *Sink) ask(ctx context.Context) (answered *hub, err error) {
 	if known := s.hub.Load(); known != nil {
 		return known, nil
 	}
@@ -196,7 +207,7 @@ func (s *Sink) ask(ctx context.Context) (*hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer func() { done(err) }()
 	if known := s.hub.Load(); known != nil {
 		return known, nil
 	}
@@ -210,7 +221,7 @@ func (s *Sink) ask(ctx context.Context) (*hub, error) {
 	case n > maxPartitions:
 		return nil, fmt.Errorf("the hub says that it has %d partitions, more than the %d that any has", n, maxPartitions)
 	}
-	answered := &hub{partitions: properties.PartitionIDs, opened: make([]atomic.Bool, len(properties.PartitionIDs))}
+	answered = &hub{partitions: properties.PartitionIDs, opened: make([]atomic.Bool, len(properties.PartitionIDs))}
 	s.hub.Store(answered)
 	return answered, nil
 }

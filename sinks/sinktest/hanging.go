@@ -16,7 +16,7 @@ import (
 // RunHanging runs two lanes of a hub of which one meets a service that doesn't
 // answer it. The other has less time, and sends in it.
 func RunHanging(t *testing.T, s Service) {
-	const long, short = 4 * time.Second, 3 * time.Second
+	const long, short = 8 * time.Second, 7 * time.Second
 	tests := map[string]func(code byte, frame []byte) bool{
 		"the link to a partition": func(code byte, frame []byte) bool {
 			return code == atAttach && bytes.Contains(frame, []byte("/Partitions/1"))

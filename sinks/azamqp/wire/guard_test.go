@@ -361,3 +361,21 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// What a batch costs here: 16 frames written, their outcome read.
+func BenchmarkGuard(b *testing.B) {
+	g, _ := newGuard()
+	if err := g.Read(opening); err != nil {
+		b.Fatal(err)
+	}
+	ask, reply := transferOf(1, true, make([]byte, 100)), dispositionOf(1, none, accept)
+	b.ReportAllocs()
+	for b.Loop() {
+		for range 16 {
+			g.Write(ask)
+		}
+		if err := g.Read(reply); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
