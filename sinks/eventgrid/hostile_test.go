@@ -189,7 +189,7 @@ var chunk = "4000\r\n" + strings.Repeat("and so on ", 0x4000/10+1)[:0x4000] + "\
 // packed is 64 MiB of zeros, compressed.
 var packed = sync.OnceValue(func() string {
 	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
+	w, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // a level that there is
 	pour(w, "\x00", flood)
 	_ = w.Close()
 	return b.String()
