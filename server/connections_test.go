@@ -242,10 +242,3 @@ func TestListenersAreApart(t *testing.T) {
 		ops.dial().send(get).answered()
 	}
 }
-
-// Where descriptors are few, sending has most of them.
-func TestConnectionsAndDescriptors(t *testing.T) {
-	if n := limit(nil, "", APIConnections, nil).most; n > max(minConnections, descriptors()/descriptorShare) && descriptors() > 0 {
-		t.Errorf("%d connections with %d descriptors", n, descriptors())
-	}
-}
