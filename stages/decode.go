@@ -152,16 +152,17 @@ func (d decoder) decodeArray(r *event.Record) {
 		return
 	}
 	events, rejected := len(d.Events), len(d.Rejected)
-	index, most := 0, d.limits.Elements
+	index, most, exceeded := int32(0), d.limits.Elements, false
 	jsonwalk.Members(r.Value, func(m jsonwalk.Member) bool {
-		if index++; most > 0 && index > most {
+		if exceeded = most > 0 && int(index) == most; exceeded {
 			return false
 		}
 		body := r.Value[m.Start:m.End:m.End]
-		d.decodeOne(r, int32(index-1), body, body)
+		d.decodeOne(r, index, body, body)
+		index++
 		return true
 	})
-	if most > 0 && index > most {
+	if exceeded {
 		d.Events, d.Rejected = d.Events[:events], d.Rejected[:rejected]
 		reject(d.Chunk, r, event.NoIndex, r.Value, event.Undecodable,
 			fmt.Sprintf("the array has more elements than the %d that ingest.limits.elements allows", most))
