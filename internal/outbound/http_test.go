@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"bufio"
 	"crypto/x509"
 	"io"
 	"net/http"
@@ -8,7 +9,9 @@ import (
 	"net/http/httptrace"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // How much of a body is read, with the limit at 100 bytes, and whether the
@@ -153,6 +156,66 @@ func TestRootsOfEachConnection(t *testing.T) {
 		roots.AddCert(server.Certificate())
 		if err := get(); err != nil {
 			t.Errorf("%s, trusted now: %v", name, err)
+		}
+	}
+}
+
+// A proxy is asked for hosts whose names are allowed, and may itself be where no
+// endpoint may.
+func TestTransportBehindProxy(t *testing.T) {
+	asked := make(chan string, 10)
+	_ = proxy.SetDeadline(time.Time{})
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := proxy.Accept()
+			if err != nil {
+				return
+			}
+			if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+				asked <- r.Method + " " + r.Host
+				_, _ = io.WriteString(conn, "HTTP/1.1 403 No\r\n\r\n")
+			}
+			_ = conn.Close()
+		}
+	})
+	defer serving.Wait()
+	defer func() { _ = proxy.SetDeadline(time.Now()) }() // ends Accept, and keeps the address
+	for name, test := range map[string]struct {
+		allow, deny []string
+		says        string // of the error; the proxy lets nobody through
+		asked       bool
+	}{
+		"anywhere":              {nil, nil, "No", true},
+		"a listed name":         {[]string{"*.example"}, nil, "No", true},
+		"a denied name":         {nil, []string{"*.example"}, "endpoints.hosts.deny has *.example", false},
+		"listed networks alone": {[]string{"10.0.0.0/8"}, nil, "behind a proxy, which resolves its name", false},
+	} {
+		hosts, err := ParseHosts(test.allow, test.deny, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := New(hosts, nil).Transport("topic.example", nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://topic.example/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := NewClient(transport, 100, false).Do(request)
+		if err == nil {
+			_ = response.Body.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want %q", name, err, test.says)
+		}
+		select {
+		case what := <-asked:
+			if !test.asked || what != "CONNECT topic.example:443" {
+				t.Errorf("%s: the proxy was asked to %s", name, what)
+			}
+		default:
+			if test.asked {
+				t.Errorf("%s: the proxy was not asked", name)
+			}
 		}
 	}
 }

@@ -11,7 +11,20 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// proxy is the environment's. net/http reads that once, and never asks a proxy for
+// this machine's own addresses, so it is no other test's.
+var proxy *net.TCPListener
+
+func TestMain(m *testing.M) {
+	var err error
+	if proxy, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	_ = os.Setenv("HTTPS_PROXY", "http://"+proxy.Addr().String())
+	_ = os.Unsetenv("NO_PROXY")
+	goleak.VerifyTestMain(m)
+}
 
 func TestExhausted(t *testing.T) {
 	t.Parallel()
