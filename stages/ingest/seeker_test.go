@@ -217,30 +217,28 @@ func produceBatch(t *testing.T, k *kfake.Cluster, codec kgo.CompressionCodec, re
 }
 
 // The client throws an error away if it ends its fetches before that is polled, as
-// it does when another partition is moved: bombs in all partitions are passed all
-// the same.
-func TestBatchesTooLargeEverywhere(t *testing.T) {
+// it does when another partition is moved. The batch is passed all the same.
+func TestErrorThatIsThrownAway(t *testing.T) {
 	t.Parallel()
-	const partitions, limit, rounds = 8, 2 << 20, 3
-	k := broker(t, partitions)
-	commits := watchCommits(t, k)
-	bomb := []*kgo.Record{{Value: make([]byte, limit+1)}}
-	for range rounds {
-		produce(t, k, partitions, 10, 10)
-		for p := range int32(partitions) {
-			bomb[0].Partition = p
-			produceBatch(t, k, kgo.ZstdCompression(), bomb)
-			produceBatch(t, k, kgo.ZstdCompression(), bomb)
-		}
+	const limit = 2 << 20
+	k := broker(t, 2)
+	producer := newClient(t, k, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	if err := producer.ProduceSync(t.Context(), &kgo.Record{Partition: 1}).FirstErr(); err != nil {
+		t.Fatal(err)
 	}
-	produce(t, k, partitions, 10, 10)
 	cfg := ingestConfig(k)
-	cfg.Limits.BatchBytes = limit
-	h := consume(t, cfg, true)
-	eventually.Holds(t, "everything else is read and committed", func() bool {
-		return h.count() == partitions*10*(rounds+1) && commits.sum() == partitions*(10*(rounds+1)+2*rounds)
+	cfg.Limits.BatchBytes, cfg.MaxInFlightBytes = limit, 1
+	h := consume(t, cfg, false)
+	eventually.Holds(t, "polling waits", h.Full)
+	produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Value: make([]byte, limit+1)}})
+	produce(t, k, 1, 1, 10)
+	eventually.Holds(t, "the batch is fetched", h.seeker.waits)
+	h.member.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {1: {Epoch: -1, Offset: 1}}})
+	eventually.Holds(t, "what is behind the batch is read", func() bool {
+		h.settle(all)
+		return h.count() == 2
 	})
-	if n := len(h.skipped); n != partitions*rounds*2 {
-		t.Errorf("%d batches are skipped, want %d", n, partitions*rounds*2)
+	if len(h.skipped) != 1 {
+		t.Errorf("skipped are %q, want one batch", h.skipped)
 	}
 }
