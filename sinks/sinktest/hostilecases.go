@@ -124,8 +124,24 @@ func hostileCases() []hostileCase {
 		{name: "heartbeats each millisecond", at: atOpen, send: frame(performative(atOpen, str("x"), null, null, null, uintOf(1))), cause: broke(`after 1 ms`)},
 		{name: "frames of a byte", at: atOpen, send: frame(performative(atOpen, str("x"), null, uintOf(1))), cause: broke(`frames of 1 bytes`)},
 		{name: "the end of an answer's link", at: atTransfer, send: instead(func(handle []byte) [][]byte {
-			return [][]byte{performative(detachCode, handle, yes, fault("com.microsoft:server-busy", "now"))}
-		}), cause: broke(`ended the link for its answers`)},
+			return [][]byte{performative(detachCode, handle, yes, fault("com.microsoft:server-busy", "wait 9223372037 seconds"))}
+		}), reason: event.Throttled, cause: `ended the link for its answers .*server-busy`},
+		{name: "an answer's link that is refused", at: atAttach, send: func(p *peer, due []byte) bool {
+			name, handle, ofAnswers := linkIn(due)
+			if !ofAnswers {
+				_, err := p.Write(due)
+				return err == nil
+			}
+			for _, frame := range [][]byte{
+				performative(atAttach, name, handle, no), // without a source
+				performative(detachCode, handle, yes, fault("com.microsoft:server-busy", "wait 9223372037 seconds")),
+			} {
+				if _, err := p.Write(onChannelOf(due, frame)); err != nil {
+					return false
+				}
+			}
+			return true
+		}, reason: event.Throttled, cause: `server-busy`},
 		{name: "a long text, at the end of the connection", at: atBegin, send: frame(performative(closeCode, fault("amqp:internal-error", long))), cause: `internal-error`},
 		{name: "a long text, for a batch", at: atDisposition, batch: true, send: rejection("amqp:internal-error", long), cause: `internal-error`},
 		{name: "a wait of centuries", at: atDisposition, batch: true, send: rejection("com.microsoft:server-busy", "wait 9223372037 seconds"), reason: event.Throttled, cause: `server-busy`},
@@ -269,6 +285,24 @@ func firstFields(frame []byte) (first, second []byte) {
 	first, rest := numberIn(frame[at:])
 	second, _ = numberIn(rest)
 	return first, second
+}
+
+// linkIn returns the name and the handle in the emulated service's answer to an
+// attach, and whether it sends on that link, which is for answers then.
+func linkIn(frame []byte) (name, handle []byte, ofAnswers bool) {
+	const at = 8 + 3 + 9
+	if len(frame) <= at+5 {
+		return nil, nil, false
+	}
+	rest := frame[at:]
+	length := 2 + int(rest[1])
+	if rest[0] == 0xb1 {
+		length = 5 + int(binary.BigEndian.Uint32(rest[1:]))
+	}
+	length = min(length, len(rest))
+	name = rest[:length]
+	handle, rest = numberIn(rest[length:])
+	return name, handle, len(rest) > 0 && (rest[0] == no[0] || bytes.HasPrefix(rest, []byte{0x56, 0}))
 }
 
 // numberIn returns the number at the beginning of b and what follows it.

@@ -67,7 +67,12 @@ func attachOf(handle uint32, sender bool) []byte {
 	if sender {
 		role = no
 	}
-	return perf(attach, str("link"), uintOf(handle), role)
+	return perf(attach, str("link"), uintOf(handle), role, none, none, described(0x28, list(str("source"))))
+}
+
+// refusalOf is the answer of a service that does not open the link.
+func refusalOf(handle uint32, condition string) []byte {
+	return slices.Concat(perf(attach, str("link"), uintOf(handle), no), detachOf(handle, condition))
 }
 
 func dispositionOf(first uint32, last, state []byte) []byte {
@@ -218,7 +223,8 @@ func TestLimits(t *testing.T) {
 		"an answer without its frame": {stream: transferOf(0, false, described(0x77, none)), bad: "without properties"},
 		"an answer on another's link": {stream: transferOf(1, false, answer(none)), bad: "link that is for ours"},
 		"the end of an answer's link": {stream: detachOf(0, "amqp:link:detach-forced")},
-		"an end that is no end":       {stream: detachOf(0, "com.microsoft:server-busy"), bad: "ended the link for its answers with com.microsoft:server-busy"},
+		"an end that is no end":       {stream: detachOf(0, "com.microsoft:server-busy"), bad: "ended the link for its answers with *Error{Condition: com.microsoft:server-busy, Description: text, Info: map[]}"},
+		"a link that is refused":      {before: slices.Concat(opening[:len(opening)-len(attachOf(1, false))], refusalOf(1, "com.microsoft:server-busy"))},
 		"the same of another link":    {stream: detachOf(1, "com.microsoft:server-busy")},
 	}
 	for name, test := range tests {

@@ -155,7 +155,11 @@ func (r *replies) attach(channel uint16, f performative) error {
 		r.parts = make(map[link][]byte)
 	}
 	r.drop(l)
-	r.parts[l] = nil
+	// Without a source the link is refused: why is in the detach that follows, and
+	// nobody reads from it.
+	if !isNull(f[5]) {
+		r.parts[l] = nil
+	}
 	return nil
 }
 
@@ -212,7 +216,9 @@ func (r *replies) detach(channel uint16, f performative) error {
 		return err
 	}
 	if condition := text(e[0]); endless[condition] {
-		return violation("it ended the link for its answers with %s", condition)
+		// In the library's words, which are read where errors are classified: one
+		// that is busy is to be waited for.
+		return violation("it ended the link for its answers with *Error{Condition: %s, Description: %s, Info: map[]}", condition, text(e[1]))
 	}
 	return nil
 }
