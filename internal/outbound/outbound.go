@@ -20,6 +20,11 @@ import (
 // caller's context. It is net/http's own.
 const connectTimeout = 30 * time.Second
 
+// handshakeTimeout bounds the TLS handshake, as net/http does. It dials with a
+// context that does not end with the request's: without a bound here, a peer that
+// accepts and says nothing would keep a connection for each request for ever.
+const handshakeTimeout = 10 * time.Second
+
 // Dialer makes connections. The nil Dialer connects to any host and trusts the
 // system's certificates.
 type Dialer struct {
@@ -67,6 +72,8 @@ func (d *Dialer) secure(ctx context.Context, conn net.Conn, address string) (net
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
 	secured := tls.Client(conn, d.TLS(host))
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close() // nothing was sent

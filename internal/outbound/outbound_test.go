@@ -1,12 +1,17 @@
 package outbound
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -89,4 +94,21 @@ func TestNoDescriptorLeft(t *testing.T) {
 	if Exhausted() != before+1 {
 		t.Error("a connection that was made is counted")
 	}
+}
+
+// A peer that accepts and says nothing is given up, whatever time the caller has.
+func TestSilentHandshakeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, peer := net.Pipe()
+		var reading sync.WaitGroup
+		reading.Go(func() { _, _ = io.Copy(io.Discard, peer) }) // ends when the client closes
+		began := time.Now()
+		if _, err := new(Dialer).secure(context.Background(), client, "login.example:443"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took != handshakeTimeout {
+			t.Errorf("it took %v", took)
+		}
+		reading.Wait()
+	})
 }
