@@ -83,6 +83,7 @@ type reloaded[T any] struct {
 	mu      sync.Mutex
 	state   []fileState
 	checked time.Time
+	failed  string // what is wrong with the files, as it was logged; "": nothing
 }
 
 // fileState identifies a version of a file. Kubernetes mounts a secret as a
@@ -105,7 +106,9 @@ func (r *reloaded[T]) get() *T {
 		defer r.mu.Unlock()
 		if now := time.Now(); now.Sub(r.checked) >= checkInterval {
 			r.checked = now
-			if !slices.Equal(r.stat(), r.state) {
+			// What failed is tried again though the files look the same: a right that
+			// was missing or a descriptor changes neither their size nor their time.
+			if r.failed != "" || !slices.Equal(r.stat(), r.state) {
 				r.reload()
 			}
 		}
@@ -116,9 +119,13 @@ func (r *reloaded[T]) get() *T {
 func (r *reloaded[T]) reload() {
 	files := zap.String("files", strings.Join(r.files, ", "))
 	if err := r.load(); err != nil {
-		r.log.Error("the new certificate can't be used: the last good one stays in use", files, zap.Error(err))
+		if r.failed != err.Error() {
+			r.log.Error("the new certificate can't be used: the last good one stays in use", files, zap.Error(err))
+		}
+		r.failed = err.Error()
 		return
 	}
+	r.failed = ""
 	if pair, is := any(r.value.Load()).(*tls.Certificate); is {
 		r.log.Info("certificate replaced", files, zap.Time("validUntil", pair.Leaf.NotAfter))
 	} else {

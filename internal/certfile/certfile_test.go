@@ -3,6 +3,7 @@ package certfile
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,6 +145,38 @@ func TestNobodyWaitsForAnothersRead(t *testing.T) {
 		answers <- 2
 		if got := <-hangs; got != 2 {
 			t.Errorf("the read that hung returned %d, want 2", got)
+		}
+	})
+}
+
+// What could not be read for a cause that leaves no trace in the files, such as a
+// missing right, is read once that is gone, and logged once.
+func TestReadAgainAfterFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		name := filepath.Join(t.TempDir(), "file")
+		value, failure := 1, error(nil)
+		core, logs := observer.New(zap.ErrorLevel)
+		r, err := newReloaded(zap.New(core), func() (*int, error) { v := value; return &v, failure }, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte("new"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		value, failure = 2, fs.ErrPermission
+		for range 3 {
+			time.Sleep(checkInterval)
+			if got := *r.get(); got != 1 {
+				t.Errorf("what can't be read is %d, want the last good 1", got)
+			}
+		}
+		failure = nil
+		time.Sleep(checkInterval)
+		if got := *r.get(); got != 2 {
+			t.Errorf("once it can be read it is %d, want 2", got)
+		}
+		if n := logs.Len(); n != 1 {
+			t.Errorf("one failure was logged %d times", n)
 		}
 	})
 }
