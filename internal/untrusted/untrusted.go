@@ -72,6 +72,9 @@ func forms(s string) []string {
 	}
 	if bare := strings.TrimRight(s, "="); len(bare) >= minSecret {
 		all = append(all, bare)
+		for _, plus := range pluses {
+			all = append(all, strings.ReplaceAll(bare, "+", plus))
+		}
 	}
 	// What base64 makes of a secret depends on how many bytes come before it,
 	// modulo three, and at its ends on its neighbours.
@@ -91,6 +94,10 @@ func forms(s string) []string {
 var escape = regexp.MustCompile(`%[0-9A-F]{2}`)
 
 func lowerEscapes(s string) string { return escape.ReplaceAllStringFunc(s, strings.ToLower) }
+
+// pluses are how .NET and others write a plus sign, of all characters of a key, in
+// JSON and in HTML.
+var pluses = []string{`\u002B`, `\u002b`, "&#x2B;", "&#43;"}
 
 // jsonEscapes returns s as encoders write it that escape what HTML knows.
 func jsonEscapes(s string) string {

@@ -59,6 +59,9 @@ func TestKnownSecretIsMasked(t *testing.T) {
 		"in lower-case escapes": strings.NewReplacer("%2B", "%2b", "%2F", "%2f", "%3D", "%3d").Replace(url.QueryEscape(key)),
 		"in JSON":               string(inJSON),
 		"in JSON with slashes":  strings.ReplaceAll(key, "/", `\/`),
+		"in JSON of .NET":       strings.ReplaceAll(key, "+", `\u002B`),
+		"in HTML of .NET":       strings.ReplaceAll(key, "+", "&#x2B;"),
+		"in HTML":               strings.ReplaceAll(key, "+", "&#43;"),
 	}
 	for i := range 3 {
 		text := strings.Repeat("u", i) + key + ":"
