@@ -97,11 +97,21 @@ func parseRule(s string) (name string, network netip.Prefix, err error) {
 			return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'
 		})
 	})
-	// What ends in a number was meant to be an address.
-	if last := labels[len(labels)-1]; !ok || strings.Trim(last, "0123456789") == "" {
+	if !ok || endsInNumber(name) { // the latter was meant to be an address
 		return "", netip.Prefix{}, errors.New("must be a host's name, *.domain, an address such as 10.1.2.3 or a network such as 10.0.0.0/8")
 	}
 	return name, netip.Prefix{}, nil
+}
+
+// endsInNumber reports whether a canonical name is an address in one of the old
+// notations, such as 127.1 or 0x7f000001, which some resolvers know: no domain of
+// the highest level is a number.
+func endsInNumber(name string) bool {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	if hex, ok := strings.CutPrefix(last, "0x"); ok {
+		return strings.Trim(hex, "0123456789abcdef") == ""
+	}
+	return strings.Trim(last, "0123456789") == ""
 }
 
 // canonical returns a name as it is compared.
@@ -136,6 +146,9 @@ func (h *Hosts) Check(host string) error { return h.checkName(hostOf(host)) }
 func (h *Hosts) checkName(host string) error {
 	if address, err := netip.ParseAddr(host); err == nil {
 		return h.checkAddress(host, address)
+	}
+	if endsInNumber(canonical(host)) { // who resolves it may be a proxy, which isn't checked
+		return fmt.Errorf("%s is not allowed: write an address as 10.1.2.3", host)
 	}
 	if rule := h.deny.has(host); rule != "" {
 		return fmt.Errorf("%s is not allowed: %s has %s", host, denyKey, rule)

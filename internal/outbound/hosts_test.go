@@ -83,6 +83,12 @@ func TestHostsBehindProxy(t *testing.T) {
 	}{
 		"anywhere":                      {nil, nil, "x.example", ""},
 		"metadata":                      {nil, nil, "169.254.169.254", "link-local"},
+		"metadata, of two numbers":      {nil, nil, "169.16689662", "write an address as"},
+		"metadata, of one number":       {nil, nil, "2852039166", "write an address as"},
+		"metadata, in octal":            {nil, nil, "0251.0376.0251.0376", "write an address as"},
+		"metadata, in hexadecimal":      {nil, nil, "0xA9FEA9FE", "write an address as"},
+		"metadata, with a dot":          {nil, nil, "169.254.169.254.", "write an address as"},
+		"a name with a number":          {nil, nil, "0x7.ns-7.topic7", ""},
 		"a listed name":                 {[]string{"x.example", "10.0.0.0/8"}, nil, "x.example", ""},
 		"a denied name":                 {nil, []string{"x.example"}, "x.example", "endpoints.hosts.deny"},
 		"its network may be the listed": {[]string{"10.0.0.0/8"}, nil, "x.example", "behind a proxy"},
