@@ -146,8 +146,8 @@ func (c *Connections) Watch(send func() error) error {
 	return err
 }
 
-// Written returns how many transfers were written, on all connections.
-func (c *Connections) Written() uint64 { return c.seen.Written.Load() }
+// Ended returns how many links, sessions and connections the service has ended.
+func (c *Connections) Ended() uint64 { return c.seen.Ended.Load() }
 
 // linkError is an error that was not the answer to a delivery.
 type linkError struct{ error }

@@ -114,14 +114,15 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 // sendAlone sends a message that fits no batch. How large one may be the SDK knows
 // and doesn't say, so to try is to find out: beyond that, nothing is sent.
 func (s *Sink) sendAlone(ctx context.Context, sender *azservicebus.Sender, m *azservicebus.AMQPAnnotatedMessage, tooLarge *sinks.Error) error {
-	written := s.connections.Written()
+	ended := s.connections.Ended()
 	err := s.connections.Watch(func() error { return sender.SendAMQPAnnotatedMessage(ctx, m, nil) })
 	if err == nil {
 		return nil
 	}
 	if errors.Is(err, azservicebus.ErrMessageTooLarge) {
 		// If it was sent, it was the service that refused it, which ends the link.
-		tooLarge.Lost = s.connections.Written() != written
+		// That something was sent meanwhile says nothing: others send, too.
+		tooLarge.Lost = s.connections.Ended() != ended
 		return tooLarge
 	}
 	return classify(err)

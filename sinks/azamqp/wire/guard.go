@@ -39,11 +39,11 @@ const (
 )
 
 // Outcomes counts the deliveries that were not stored, for all the connections
-// of a client, and what was written of all.
+// of a client, and what the service ended.
 type Outcomes struct {
 	Returned atomic.Uint64 // released or modified
 	Refused  atomic.Uint64 // rejected
-	Written  atomic.Uint64 // frames of transfers
+	Ended    atomic.Uint64 // links, sessions and connections
 }
 
 // A Violation is a frame that a peer must not send, or may not as often.
@@ -86,8 +86,6 @@ func (g *Guard) Write(frame []byte) {
 		g.begins.Add(1)
 	case attach:
 		g.attaches.Add(1)
-	case transfer:
-		g.seen.Written.Add(1)
 	case flow, disposition: // answers of ours, which a peer can ask for without end
 		return
 	}

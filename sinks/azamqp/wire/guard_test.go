@@ -14,9 +14,6 @@ import (
 	"go.uber.org/goleak"
 )
 
-// closing is a performative that needs no check of its own.
-const closing = 0x18
-
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // The encoders are of the tests' own, so that they can be wrong.
@@ -266,6 +263,7 @@ func TestOutcomesAreSeen(t *testing.T) {
 		dispositionOf(7, none, described(rejected, list(none))),
 		perf(disposition, yes, uintOf(7)), // no state
 		frameOf(0, 0, wide),               // 3
+		detachOf(1, "amqp:link:message-size-exceeded"), perf(end), perf(closing),
 	)
 	for step := 1; step <= len(stream); step++ {
 		g, seen := newGuard()
@@ -273,6 +271,9 @@ func TestOutcomesAreSeen(t *testing.T) {
 			if err := g.Read(part); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if ended := seen.Ended.Load(); ended != 3 {
+			t.Fatalf("read %d bytes at a time, %d ends are seen, want 3", step, ended)
 		}
 		if returned, refused := seen.Returned.Load(), seen.Refused.Load(); returned != 3 || refused != 1 {
 			t.Fatalf("read %d bytes at a time, %d returned and %d refused deliveries are seen, want 3 and 1", step, returned, refused)

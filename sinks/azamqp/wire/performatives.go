@@ -16,6 +16,7 @@ const (
 	disposition = 0x15
 	detach      = 0x16
 	end         = 0x17
+	closing     = 0x18
 	errorValue  = 0x1d
 	rejected    = 0x25
 	released    = 0x26
@@ -72,9 +73,13 @@ func (g *Guard) performative(channel uint16, body []byte) error {
 	case disposition:
 		return g.disposition(f)
 	case detach:
+		g.seen.Ended.Add(1)
 		return g.replies.detach(channel, f)
 	case end:
+		g.seen.Ended.Add(1)
 		g.replies.end(channel)
+	case closing:
+		g.seen.Ended.Add(1)
 	}
 	return nil
 }
