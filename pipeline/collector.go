@@ -18,6 +18,8 @@ var (
 	descRecords  = desc("ingest_records_total", "Kafka records read.")
 	descLag      = desc("ingest_lag_records", "Offsets not committed yet, up to the end of this copy's partitions, which is asked for every 5 s while nothing is polled.")
 	descInFlight = desc("ingest_in_flight_bytes", "Bytes of events without an outcome; polling waits while they are over ingest.maxInFlightBytes.")
+	descStalled  = desc("ingest_stalled_partitions", "Partitions that are not read on until more of what was read has its outcome.")
+	descSkipped  = desc("ingest_skipped_batches_total", "Batches passed over since they take more memory than ingest.limits.batchBytes: their events are not delivered.")
 	descEvents   = desc("events_total", "Events decoded and classified, by type.", "event_type")
 	descUnrouted = desc("events_unrouted_total", "Events that no endpoint takes, by its event types and its filter.")
 	descRejected = desc("events_rejected_total", "Records or array elements set aside in the dead-letter topic before routing.", "reason")
@@ -46,7 +48,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe is prometheus.Collector's.
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descRecords, descLag, descInFlight, descEvents, descUnrouted, descRejected, descWaiting, descCut, descGivenUp,
+		descRecords, descLag, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descWaiting, descCut, descGivenUp,
 		descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
 		ch <- d
@@ -66,6 +68,8 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	counter(descRecords, float64(source.Records))
 	gauge(descLag, float64(source.Lag))
 	gauge(descInFlight, float64(source.InFlight))
+	gauge(descStalled, float64(len(source.Stalled)))
+	counter(descSkipped, float64(source.Skipped))
 	for t := event.TopologyOperation; t < event.NumTypes; t++ {
 		counter(descEvents, float64(p.counts.events[t].Load()), t.String())
 	}

@@ -28,6 +28,8 @@ type IngestStatus struct {
 	Rejected   map[string]uint64 `json:"rejected" doc:"set aside in the dead-letter topic, by reason"`
 	Lag        int64             `json:"lag" doc:"offsets that are not committed yet, up to the end of this copy's partitions"`
 	Partitions []int32           `json:"partitions"`
+	Stalled    []int32           `json:"stalled" doc:"partitions that are not read on until more of what was read has its outcome"`
+	Skipped    int64             `json:"skippedBatches" doc:"passed over since they take more memory than ingest.limits.batchBytes; the dead letters have their offsets"`
 	Letters    LetterStatus      `json:"deadLetters"`
 }
 
@@ -86,6 +88,7 @@ func (p *Pipeline) Ingest() IngestStatus {
 	source := p.options.Source.Status()
 	in := IngestStatus{
 		Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
+		Stalled: source.Stalled, Skipped: source.Skipped,
 		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64), Letters: p.letters(),
 	}
 	for t := range p.counts.events {

@@ -182,9 +182,15 @@ func TestStuckChunkStopsNobodyElse(t *testing.T) {
 	if n := logs.FilterMessageSnippet("partition stalled").Len(); n != 1 {
 		t.Errorf("%d lines say that the partition is stalled, want one", n)
 	}
+	if st := h.Status(); !slices.Equal(st.Stalled, []int32{0}) {
+		t.Errorf("stalled are %v, want 0", st.Stalled)
+	}
 	if n := h.count(); n != 101 {
 		t.Errorf("%d records are read, want only those of the other partition: the stalled one has no room", n)
 	}
 	h.settle(all)
 	eventually.Holds(t, "the rest is read", func() bool { h.settle(all); return h.count() == 201 })
+	if st := h.Status(); len(st.Stalled) > 0 {
+		t.Errorf("stalled are %v, want none", st.Stalled)
+	}
 }

@@ -179,17 +179,26 @@ type Status struct {
 	Records    int64   // read since start
 	Lag        int64   // offsets between the watermarks and the partitions' ends
 	Partitions []int32 // owned now, over all topics
+	Stalled    []int32 // those of them that are not read on until more has its outcome
+	Skipped    int64   // batches that are passed over, since start
 	InFlight   int64   // bytes of events without an outcome
 }
 
 // Status returns the consumer's state now.
 func (s *Source) Status() Status {
-	st := Status{Records: s.poller.records.Load(), InFlight: s.budget.bytes.Load(), Partitions: []int32{}}
+	st := Status{
+		Records: s.poller.records.Load(), Skipped: s.poller.skipped.Load(), InFlight: s.budget.bytes.Load(),
+		Partitions: []int32{}, Stalled: []int32{},
+	}
 	for _, p := range s.partitions.all() {
 		st.Partitions = append(st.Partitions, p.number)
+		if p.waits() {
+			st.Stalled = append(st.Stalled, p.number)
+		}
 		st.Lag += p.lag()
 	}
 	slices.Sort(st.Partitions)
+	slices.Sort(st.Stalled)
 	return st
 }
 

@@ -329,6 +329,14 @@ func (p *partition) lag() int64 {
 	return max(p.end-p.watermark.offset, 0)
 }
 
+// waits reports whether fetching has stopped until more of what was read has its
+// outcome.
+func (p *partition) waits() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state == active && (p.paused || p.stalled.Load() > 0)
+}
+
 // resolved returns the offset up to which everything that was read is resolved;
 // 0 while nothing was read, when the watermark is where to start, not what is done.
 func (p *partition) resolved() int64 {

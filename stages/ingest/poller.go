@@ -36,6 +36,7 @@ type poller struct {
 	unpacker   *unpacker
 	errors     fetchErrors
 	records    atomic.Int64 // read since start
+	skipped    atomic.Int64 // batches, as well
 }
 
 // run polls until ctx ends or the client is closed.
@@ -101,6 +102,7 @@ func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 	}
 	first, last := max(next.Offset, batch.Offset), min(batch.NextOffset, p.limit)-1
 	limit := r.member.config.Limits.BatchBytes
+	r.skipped.Add(1)
 	r.member.log.Error("batch skipped: it takes more memory than ingest.limits.batchBytes allows; a dead letter has its offsets",
 		zap.String("topic", p.topic), zap.Int32("partition", p.number),
 		zap.Int64("first", first), zap.Int64("last", last), zap.Stringer("limit", limit))

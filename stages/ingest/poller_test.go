@@ -3,6 +3,7 @@ package ingest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"twinegress/internal/event"
 	"twinegress/internal/eventually"
 )
 
@@ -18,10 +20,18 @@ func TestMeasure(t *testing.T) {
 	repeat := func(n, value int) []*kgo.Record {
 		return slices.Repeat([]*kgo.Record{{Value: make([]byte, value)}}, n)
 	}
+	headers := func(n, headers, key, value int) []*kgo.Record {
+		h := kgo.RecordHeader{Key: strings.Repeat("k", key), Value: make([]byte, value)}
+		return slices.Repeat([]*kgo.Record{{Headers: slices.Repeat([]kgo.RecordHeader{h}, headers)}}, n)
+	}
 	tests := map[string]struct {
 		records []*kgo.Record
 		want    string
 	}{
+		"by bytes of keys":        {slices.Repeat([]*kgo.Record{{Key: make([]byte, 128<<10)}}, 3), "2 of 262144, 1 of 131072, "},
+		"by headers":              {headers(5, 100<<10/event.HeaderOverhead, 0, 0), "2 of 0, 2 of 0, 1 of 0, "},
+		"by headers' names":       {headers(5, 1, 100<<10, 0), "2 of 0, 2 of 0, 1 of 0, "},
+		"by headers' values":      {headers(5, 1, 0, 100<<10), "2 of 204800, 2 of 204800, 1 of 102400, "},
 		"by count":                {repeat(600, 1), "256 of 256, 256 of 256, 88 of 88, "},
 		"by bytes":                {repeat(5, 100<<10), "2 of 204800, 2 of 204800, 1 of 102400, "},
 		"exactly full":            {repeat(4, 128<<10), "2 of 262144, 2 of 262144, "},

@@ -173,8 +173,8 @@ func TestBatchTooLarge(t *testing.T) {
 			if want := fmt.Sprintf("offsets 10 to %d are not read", last); len(skipped) != 1 || !strings.Contains(skipped[0], want) || !strings.Contains(skipped[0], "ingest.limits.batchBytes (2MiB)") {
 				t.Errorf("skipped are %q, want %q and the limit", skipped, want)
 			}
-			if n := logs.FilterMessageSnippet("batch skipped").Len(); n != 1 {
-				t.Errorf("the log says it %d times: %v", n, logs.All())
+			if n, counted := logs.FilterMessageSnippet("batch skipped").Len(), h.Status().Skipped; n != 1 || counted != 1 {
+				t.Errorf("the log says it %d times, the status %d: %v", n, counted, logs.All())
 			}
 			eventually.Holds(t, "what is behind it is read", func() bool {
 				h.settle(all)

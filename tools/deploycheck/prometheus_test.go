@@ -94,6 +94,8 @@ func TestAlertsFire(t *testing.T) {
 		`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 3x30`,
 		`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+100x30`,
 		`twinegress_endpoint_holds_back{job="j",endpoint="e"} 0 1 0x28`,
+		`twinegress_ingest_stalled_partitions{job="j"} 0x30`,
+		`twinegress_ingest_skipped_batches_total{job="j"} 2x30`,
 		`twinegress_dead_letters_waiting{job="j"} 0x30`,
 		`twinegress_dead_letters_given_up_total{job="j",reason="unauthorized"} 5x30`,
 		`twinegress_dead_letters_cut_total{job="j"} 5x30`,
@@ -120,6 +122,8 @@ func TestAlertsFire(t *testing.T) {
 		"TwinegressStalled": {
 			`twinegress_ingest_records_total{job="j",instance="a"} 5x30`, `twinegress_ingest_records_total{job="j",instance="b"} 5x30`,
 		},
+		"TwinegressPartitionStalled":     {`twinegress_ingest_stalled_partitions{job="j"} 1x30`},
+		"TwinegressBatchesSkipped":       {`twinegress_ingest_skipped_batches_total{job="j"} 2+1x30`},
 		"TwinegressDeadLettersWaiting":   {`twinegress_dead_letters_waiting{job="j"} 1x30`},
 		"TwinegressDeadLettersGivenUp":   {`twinegress_dead_letters_given_up_total{job="j",reason="unauthorized"} 5+1x30`},
 		"TwinegressDeadLettersCut":       {`twinegress_dead_letters_cut_total{job="j"} 5+1x30`},
