@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -54,6 +55,7 @@ func TestOneBatch(t *testing.T) {
 		},
 		"throttled: past the limit":                   {answers: []error{throttled(40 * time.Second), throttled(50 * time.Second)}, limit: 89 * time.Second, calls: at(0, 40*time.Second), counts: counts{"throttled": 3}, state: StateBackingOff, backOff: 50 * time.Second},
 		"throttled: told to wait longer than allowed": {answers: []error{throttled(5 * time.Minute)}, calls: at(0), counts: counts{"throttled": 3}, state: StateBackingOff, backOff: 5 * time.Minute},
+		"throttled: told to wait for ever, then":      {answers: []error{throttled(time.Second), throttled(math.MaxInt64)}, calls: at(0, time.Second), counts: counts{"throttled": 3}, state: StateBackingOff, backOff: 24 * time.Minute},
 		"throttled, then unreachable":                 {answers: []error{throttled(time.Second), unreachable}, calls: at(0, time.Second, time.Second+100*ms), counts: counts{"delivered": 3}, state: StateReady},
 	}
 	for name, test := range cases {

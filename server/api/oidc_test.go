@@ -41,6 +41,7 @@ type identityProvider struct {
 	down     string         // a path that answers 500
 	endless  string         // a path whose answer has no end, up to 256 MiB
 	encoding string         // of that
+	header   int            // bytes of a header of each answer
 	written  int            // of that
 	requests map[string]int // by path
 }
@@ -62,6 +63,9 @@ func (p *identityProvider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.requests[r.URL.Path]++
+	if p.header > 0 {
+		w.Header().Set("X-Padding", strings.Repeat("x", p.header))
+	}
 	if p.down == r.URL.Path {
 		w.WriteHeader(http.StatusInternalServerError)
 		return
@@ -377,6 +381,16 @@ func TestOIDCRepliesAreBounded(t *testing.T) {
 				t.Errorf("%s, %s: %d bytes were written", path, kind, p.written)
 			}
 			p.mu.Unlock()
+		}
+	}
+}
+
+func TestOIDCHeadersAreBounded(t *testing.T) {
+	for size, code := range map[int]int{maxIssuerHead / 2: http.StatusOK, 2 * maxIssuerHead: http.StatusServiceUnavailable} {
+		p := newIdentityProvider(t)
+		p.header = size
+		if w := p.env().do(call{method: "GET", path: Base + "/status", token: p.token(nil)}); w.Code != code {
+			t.Errorf("headers of %d bytes: %d %s", size, w.Code, w.Body)
 		}
 	}
 }

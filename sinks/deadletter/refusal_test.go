@@ -269,3 +269,17 @@ func TestTopicMadeAnew(t *testing.T) {
 		t.Errorf("given up: %v", s.GivenUp)
 	}
 }
+
+// Who writes the ingest topic decides how many letters are lost, and not how many
+// lines of the log: ten of a kind each second.
+func TestLossesAreLoggedInPart(t *testing.T) {
+	logged, lines := observer.New(zap.InfoLevel)
+	log := logLosses(zap.New(logged))
+	for range 1000 {
+		log.Error("cut")
+		log.Error("given up")
+	}
+	if n := lines.Len(); n < 20 || n > 40 { // the second may end amid the loop
+		t.Errorf("%d lines, want ten of each kind", n)
+	}
+}

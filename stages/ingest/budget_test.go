@@ -2,7 +2,10 @@ package ingest
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -154,6 +157,39 @@ func TestAdmit(t *testing.T) {
 		cancel()
 		b.admit(ctx) // a stop
 	})
+}
+
+// A source dispatches nothing more while what decoding has added is over its share:
+// arrays that are read are decoded one after the other then.
+func TestSourceWaitsForWhatDecodingAdds(t *testing.T) {
+	k := broker(t, 2)
+	produce(t, k, 2, 1, 10) // a chunk of each
+	cfg := ingestConfig(k)
+	cfg.MaxInFlightBytes = 1 << 20
+	source := newSourceOf(t, cfg, zap.NewNop())
+	ctx, stop := context.WithCancel(t.Context())
+	chunks, ended := make(chan *event.Chunk, 2), make(chan error)
+	go func() {
+		ended <- source.Run(ctx, func(c *event.Chunk) {
+			c.Events = make([]event.Event, 1<<20/100)
+			c.Decoded()
+			chunks <- c
+		})
+	}()
+	first := <-chunks
+	eventually.Holds(t, "the next one waits", func() bool {
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "ingest.(*budget).admit(")
+	})
+	if len(chunks) > 0 {
+		t.Error("another chunk is dispatched")
+	}
+	first.Settle(1)
+	(<-chunks).Settle(1)
+	stop()
+	if err := errors.Join(<-ended, source.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
 }
 
 // One record larger than the limit, and its outcome never comes: the other
