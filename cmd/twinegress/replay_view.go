@@ -42,7 +42,7 @@ func (v *replayView) logger(level string) (*zap.Logger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return term.NewLogger(v.bar, at), nil
+	return app.Fit(term.NewLogger(v.bar, at)), nil
 }
 
 // show must be called from one goroutine.

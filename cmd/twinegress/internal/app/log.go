@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -28,7 +29,40 @@ func NewLogger(level string, out io.Writer) (*zap.Logger, error) {
 	// Without sampling: there is no line per event, and an audit line must not be
 	// lost.
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(c), zapcore.Lock(zapcore.AddSync(out)), min(at, zap.InfoLevel))
-	return zap.New(leveled{core, at}, zap.ErrorOutput(zapcore.Lock(os.Stderr))), nil
+	return zap.New(leveled{fit{core}, at}, zap.ErrorOutput(zapcore.Lock(os.Stderr))), nil
+}
+
+// Fit returns a log in which what errors say is fit to be shown. Of a service that is
+// so already; brokers put words of theirs into errors, too, of any length.
+func Fit(log *zap.Logger) *zap.Logger {
+	return log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core { return fit{core} }))
+}
+
+type fit struct{ zapcore.Core }
+
+func (f fit) With(fields []zapcore.Field) zapcore.Core { return fit{f.Core.With(fitted(fields))} }
+
+func (f fit) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if f.Enabled(entry.Level) {
+		return checked.AddCore(entry, f)
+	}
+	return checked
+}
+
+func (f fit) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	return f.Core.Write(entry, fitted(fields))
+}
+
+// fitted returns the fields with a text in place of each error. Lines of one are
+// joined errors.
+func fitted(fields []zapcore.Field) []zapcore.Field {
+	fields = slices.Clone(fields) // they are the caller's
+	for i, field := range fields {
+		if err, is := field.Interface.(error); is && field.Type == zapcore.ErrorType {
+			fields[i] = zap.String(field.Key, untrusted.Text(strings.ReplaceAll(err.Error(), "\n", " ")))
+		}
+	}
+	return fields
 }
 
 // leveled drops lines below its level, except audit lines.

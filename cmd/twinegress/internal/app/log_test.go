@@ -1,12 +1,18 @@
 package app
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -33,6 +39,41 @@ func TestAuditIsLoggedAtEachLevel(t *testing.T) {
 		if got := logs.FilterMessage("changed").All(); logs.Len() != want || len(got) != 1 || len(got[0].Context) != 2 {
 			t.Errorf("%s: %v, want %d lines, one of them %q with both fields", level, logs.All(), want, "changed")
 		}
+	}
+}
+
+// What a broker says, as anybody else, is escaped and cut in the log.
+func TestWordsOfABrokerInTheLog(t *testing.T) {
+	k, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.EnableSASL(), kfake.Superuser("PLAIN", "user", "pass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	k.ControlKey(kmsg.SASLAuthenticate.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		k.KeepControl()
+		words := "refused\n\u009b2J\u202e" + strings.Repeat("x", 1<<20)
+		response := request.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+		response.ErrorCode, response.ErrorMessage = kerr.SaslAuthenticationFailed.Code, &words
+		return response, nil, true
+	})
+	var out bytes.Buffer
+	log, err := NewLogger("info", &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.ListenAddrs()...), kgo.SASL(plain.Auth{User: "user", Pass: "pass"}.AsMechanism()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	said := client.Ping(t.Context())
+	if said == nil || len(said.Error()) < 1<<20 {
+		t.Fatalf("the broker says %.100v", said)
+	}
+	log.Error("it failed", zap.Error(said))
+	log.With(zap.Error(said)).Error("again")
+	if n := strings.Count(out.String(), `refused \\u009b2J\\u202exxx`); n != 2 || out.Len() > 3000 {
+		t.Errorf("%d times in %d bytes: %.300s", n, out.Len(), &out)
 	}
 }
 
