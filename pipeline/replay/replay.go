@@ -67,6 +67,7 @@ type Replay struct {
 	senders    []*sinks.Sender       // by slot
 	fanout     sinks.Fanout          // emit's own, as lookup
 	lookup     match.Lookup[sinks.Slot]
+	warned     int // emit's own, of maxWarnings
 	stop       context.CancelCauseFunc
 	enqueueCtx context.Context         // ends when a stop can't wait for lanes any longer
 	abort      context.CancelCauseFunc // of enqueueCtx
@@ -216,6 +217,10 @@ func (r *Replay) emit(c *event.Chunk) {
 	c.Settle(1)
 }
 
+// maxWarnings is how many records that are no dead letters the log has: whoever may
+// write the topic decides how many there are. The result counts all.
+const maxWarnings = 20
+
 // sort returns the letters that are for our endpoints, by origin, and counts the
 // others.
 func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, skipped Skipped) {
@@ -225,8 +230,10 @@ func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, ski
 		switch {
 		case err != nil:
 			skipped.Unreadable++
-			r.Log.Warn("skipped what is no dead letter of twinegress", zap.String("topic", c.Topic),
-				zap.Int32("partition", c.Partition), zap.Int64("offset", c.Records[i].Offset), zap.Error(err))
+			if r.warned++; r.warned <= maxWarnings {
+				r.Log.Warn("skipped what is no dead letter of twinegress", zap.String("topic", c.Topic),
+					zap.Int32("partition", c.Partition), zap.Int64("offset", c.Records[i].Offset), zap.Error(err))
+			}
 		case l.Endpoint == "":
 			skipped.NoEndpoint++
 		case r.Only != "" && r.Only != l.Endpoint:

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"twinegress/internal/event"
 	"twinegress/sinks/deadletter"
 	"twinegress/stages"
@@ -70,5 +73,22 @@ func TestGroup(t *testing.T) {
 		if got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
+	}
+}
+
+// Records that are no dead letters are all counted, and the first of them logged.
+func TestForeignRecords(t *testing.T) {
+	const foreign = 5 * maxWarnings
+	core, logs := observer.New(zap.WarnLevel)
+	r := New(Options{Log: zap.New(core)})
+	for range 2 {
+		c := event.NewChunk("dead", 0, foreign, 0, func(*event.Chunk) {})
+		for offset := range int64(foreign) {
+			c.Add(offset, 0, 0, nil, []byte("x"))
+		}
+		r.emit(c)
+	}
+	if r.read != 2*foreign || r.skipped.Unreadable != 2*foreign || logs.Len() != maxWarnings {
+		t.Errorf("%d read, %d skipped, %d lines; want %d of both and %d lines", r.read, r.skipped.Unreadable, logs.Len(), 2*foreign, maxWarnings)
 	}
 }
