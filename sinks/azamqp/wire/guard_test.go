@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -308,6 +309,48 @@ func TestBudget(t *testing.T) {
 				}
 				if passes := err == nil; passes != test.passes || n < 100 {
 					t.Errorf("after %d times: %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+// What a service has left, at most, however long it was quiet and whatever was asked.
+func TestBudgetIsBounded(t *testing.T) {
+	const most = reserve / minCost // frames
+	for name, tt := range map[string]struct {
+		quiet    time.Duration
+		requests int64
+		frames   int // that come after all was spent
+	}{
+		"at once":               {0, 0, 0},
+		"a second":              {time.Second, 0, 1 << 10 / minCost},
+		"an hour":               {time.Hour, 0, most},
+		"asked":                 {0, 1, 8 << 10 / minCost},
+		"asked often":           {0, 1 << 40, most},
+		"an hour, asked often":  {time.Hour, 1 << 40, most + 1}, // the first of them is paid for by what is cut off
+		"a second, asked twice": {time.Second, 2, (1<<10 + 16<<10) / minCost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var requests atomic.Int64
+				b := budget{left: reserve, at: time.Now()}
+				spend := func() (frames int) {
+					for b.take(0, &requests) {
+						if frames++; frames > 2*most {
+							t.Fatal("there is no end of it")
+						}
+					}
+					b.left += minCost // of the one too many: its connection would end
+					return frames
+				}
+				if n := spend(); n != most {
+					t.Errorf("%d frames at first, want %d", n, most)
+				}
+				time.Sleep(tt.quiet)
+				requests.Add(tt.requests)
+				if n := spend(); n != tt.frames {
+					t.Errorf("%d frames, want %d", n, tt.frames)
 				}
 			})
 		})
