@@ -146,6 +146,7 @@ func (h *harness) emit(c *event.Chunk) {
 	for _, r := range c.Records {
 		h.seen[c.Partition][r.Offset]++
 	}
+	c.Decoded() // as decoding does in the end
 	if h.auto {
 		c.Settle(1)
 		return

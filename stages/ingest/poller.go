@@ -107,6 +107,7 @@ func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 		zap.String("topic", p.topic), zap.Int32("partition", p.number),
 		zap.Int64("first", first), zap.Int64("last", last), zap.Stringer("limit", limit))
 	c := event.NewChunk(p.topic, p.number, 0, 0, p.settled)
+	c.Grew = p.grew
 	c.Skip(first, last, time.Now().UnixMilli(), batch.Epoch, event.Undecodable, fmt.Sprintf(
 		"offsets %d to %d are not read: their batch takes more memory than ingest.limits.batchBytes (%v) allows", first, last, limit))
 	p.track(c, last+1)

@@ -180,6 +180,9 @@ func TestBatchTooLarge(t *testing.T) {
 				h.settle(all)
 				return h.count() == 40 && commits.of(0) == int64(last)+11
 			})
+			if n, grown := h.Status().InFlight, h.budget.grown.Load(); n != 0 || grown != 0 {
+				t.Errorf("%d bytes in flight, of nothing; %d of decoding", n, grown)
+			}
 			h.stop()
 			h = consume(t, cfg, true)
 			produce(t, k, 2, 5, 10)
