@@ -3,6 +3,8 @@ package ingest
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +47,7 @@ type seeker struct {
 // ever hear of it.
 type suspect struct {
 	since time.Time
-	next  int64 // the offset that it was at when it was last looked at
+	next  int64 // the offset that it was at when it was last looked at; -1 before that
 }
 
 // suspectTimeout is how long the error may take to be polled.
@@ -83,12 +85,12 @@ func (s *seeker) seek(ctx context.Context, admin *kadm.Client) error {
 		what, at, resolved := p.blockedBy()
 		switch {
 		case what == none && s.suspected(p, at.Offset):
-			left = !resolved || !s.move(ctx, p, kgo.EpochOffset{Epoch: -1, Offset: at.Offset}) || left
+			left = !resolved || !s.move(ctx, p, what, at, kgo.EpochOffset{Epoch: -1, Offset: at.Offset}) || left
 		case what == none:
 		case !resolved:
 			left = true
 		case what == tooLarge:
-			left = !s.move(ctx, p, at) || left // its dead letter is stored
+			left = !s.move(ctx, p, what, at, at) || left // its dead letter is stored
 		case what == outOfRange:
 			left = !s.enter(ctx, admin, p, at) || left
 		}
@@ -100,20 +102,16 @@ func (s *seeker) seek(ctx context.Context, admin *kadm.Client) error {
 }
 
 // OnFetchBatchRead implements kgo.HookFetchBatchRead: a compressed batch without
-// records is one that was not unpacked.
+// records is one that was not unpacked. The client waits for its fetches while it
+// holds locks of its own, which a partition needs under its lock: a partition must
+// not be asked anything here.
 func (s *seeker) OnFetchBatchRead(_ kgo.BrokerMetadata, topic string, partition int32, m kgo.FetchBatchMetrics) {
 	if m.NumRecords > 0 || m.CompressionType == 0 {
 		return
 	}
-	id := topicPartition{topic, partition}
-	p := s.partitions.get(id)
-	if p == nil {
-		return
-	}
-	_, at, _ := p.blockedBy()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.suspects[id] = suspect{time.Now(), at.Offset}
+	s.suspects[topicPartition{topic, partition}] = suspect{time.Now(), -1}
 	signal(s.due)
 }
 
@@ -127,27 +125,31 @@ func (s *seeker) suspected(p *partition, next int64) bool {
 		return false
 	}
 	due := time.Since(was.since) >= suspectTimeout
-	if was.next != next {
-		if due {
-			delete(s.suspects, p.topicPartition) // it is read on
-		} else {
-			s.suspects[p.topicPartition] = suspect{was.since, next} // what was polled before is tracked now
-		}
-		return false
+	switch {
+	case was.next == next && next >= 0:
+		return due && !s.budget.spent.Load()
+	case was.next < 0 || !due: // what was polled before is tracked now
+		s.suspects[p.topicPartition] = suspect{was.since, next}
+	default:
+		delete(s.suspects, p.topicPartition) // it is read on
 	}
-	return due && next >= 0 && !s.budget.spent.Load()
+	return false
 }
 
 // waits reports whether there are suspects.
 func (s *seeker) waits() bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for id := range s.suspects {
+	ids := slices.Collect(maps.Keys(s.suspects))
+	s.mu.Unlock()
+	waits := false
+	for _, id := range ids { // without the lock: see OnFetchBatchRead
 		if s.partitions.get(id) == nil {
-			delete(s.suspects, id)
+			s.unsuspect(id)
+		} else {
+			waits = true
 		}
 	}
-	return len(s.suspects) > 0
+	return waits
 }
 
 // unsuspect forgets a suspect: its error came, or it is moved.
@@ -184,18 +186,25 @@ func (s *seeker) enter(ctx context.Context, admin *kadm.Client, p *partition, at
 		s.member.log.Error("the next offset is behind the end of the partition, which has lost events or was made anew: reading goes on at its end, and what is before it is not read",
 			fields...)
 	}
-	return s.move(ctx, p, to)
+	return s.move(ctx, p, outOfRange, at, to)
 }
 
 // move moves the client, between two polls, unless the partition is another copy's
 // by now. What is marked is committed first: the client takes what it is moved to
-// for committed.
-func (s *seeker) move(ctx context.Context, p *partition, to kgo.EpochOffset) bool {
+// for committed. That takes a while, so the partition may be read on by then: what
+// it was blocked by, and at, must still be so, or the events between would come
+// again, behind those after them.
+func (s *seeker) move(ctx context.Context, p *partition, by obstacle, at, to kgo.EpochOffset) (moved bool) {
 	if err := s.member.commit(ctx); err != nil {
 		return false
 	}
+	moved = true
 	s.gate.betweenPolls(func() {
 		if s.partitions.get(p.topicPartition) != p {
+			return
+		}
+		if now, next, resolved := p.blockedBy(); now != by || next != at || !resolved {
+			moved = false
 			return
 		}
 		set := func(to kgo.EpochOffset) {
@@ -208,7 +217,7 @@ func (s *seeker) move(ctx context.Context, p *partition, to kgo.EpochOffset) boo
 		p.unblock(to.Offset)
 		s.unsuspect(p.topicPartition)
 	})
-	return true
+	return moved
 }
 
 // block records what reading can't get past.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -243,5 +244,62 @@ func TestErrorThatIsThrownAway(t *testing.T) {
 	})
 	if len(h.skipped) != 1 {
 		t.Errorf("skipped are %q, want one batch", h.skipped)
+	}
+}
+
+// A partition that is read on while what is marked is being committed is not moved
+// back: what was read since would come twice, and behind what is after it.
+func TestReadOnBeforeItIsMoved(t *testing.T) {
+	t.Parallel()
+	k := broker(t, 1)
+	produce(t, k, 1, 10, 10)
+	h := consume(t, ingestConfig(k), true)
+	id := topicPartition{topic, 0}
+	settled := func(n int64) func() bool {
+		return func() bool { p := h.partitions.get(id); return p != nil && p.resolved() == n }
+	}
+	eventually.Holds(t, "the first are resolved", settled(10))
+	p := h.partitions.get(id)
+	by, at, resolved := p.blockedBy()
+	if by != none || at.Offset != 10 || !resolved {
+		t.Fatalf("blocked by %v at %v, resolved %t", by, at, resolved)
+	}
+	produce(t, k, 1, 10, 10)
+	eventually.Holds(t, "the second are resolved", settled(20))
+	if h.seeker.move(t.Context(), p, by, at, at) {
+		t.Error("it is moved back")
+	}
+	produce(t, k, 1, 1, 10)
+	eventually.Holds(t, "the last is resolved", settled(21))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for offset, times := range h.seen[0] {
+		if times > 1 {
+			t.Errorf("offset %d is read %d times", offset, times)
+		}
+	}
+}
+
+// The client may wait for its fetches while it holds what a partition waits for, with
+// its lock held, to mark: what the client calls from a fetch must not wait for either.
+func TestFetchWaitsForNoPartition(t *testing.T) {
+	t.Parallel()
+	k := broker(t, 1)
+	h := consume(t, ingestConfig(k), true)
+	eventually.Holds(t, "it is owned", h.owns(1))
+	p := h.partitions.get(topicPartition{topic, 0})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h.partitions.mu.Lock()
+	defer h.partitions.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.seeker.OnFetchBatchRead(kgo.BrokerMetadata{}, topic, 0, kgo.FetchBatchMetrics{CompressionType: 4})
+	}()
+	select {
+	case <-done:
+	case <-time.After(testTimeout):
+		t.Fatal("a fetch waits for a partition")
 	}
 }
