@@ -151,7 +151,7 @@ func (d decoder) decodeArray(r *event.Record) {
 		reject(d.Chunk, r, event.NoIndex, r.Value, event.Undecodable, detail)
 		return
 	}
-	events, rejected := len(d.Events), len(d.Rejected)
+	events, rejected := d.Events, d.Rejected
 	index, most, exceeded := int32(0), d.limits.Elements, false
 	jsonwalk.Members(r.Value, func(m jsonwalk.Member) bool {
 		if exceeded = most > 0 && int(index) == most; exceeded {
@@ -163,7 +163,9 @@ func (d decoder) decodeArray(r *event.Record) {
 		return true
 	})
 	if exceeded {
-		d.Events, d.Rejected = d.Events[:events], d.Rejected[:rejected]
+		clear(d.Events[len(events):])
+		clear(d.Rejected[len(rejected):])
+		d.Events, d.Rejected = events, rejected // with the room that they had: what is not counted is not kept
 		reject(d.Chunk, r, event.NoIndex, r.Value, event.Undecodable,
 			fmt.Sprintf("the array has more elements than the %d that ingest.limits.elements allows", most))
 	}

@@ -339,3 +339,16 @@ func TestDecodedBytesCount(t *testing.T) {
 		t.Errorf("%d rejections count %d bytes", len(c.Rejected), grown)
 	}
 }
+
+// Nothing is kept of the elements of an array that has too many: it isn't counted.
+func TestElementsBeyondTheLimitAreNotKept(t *testing.T) {
+	const most = 100_000
+	for name, element := range map[string]string{"events": `{"eventType":"SensorChange"}`, "rejected": "1"} {
+		c := event.NewChunk("t", 0, 1, 1<<20, func(*event.Chunk) {}) // more than is pooled
+		c.Add(0, 0, 0, nil, []byte("["+strings.Repeat(element+",", most)+element+"]"))
+		Decode(c, false, Limits{Elements: most})
+		if len(c.Rejected) != 1 || cap(c.Events) > most/2 || cap(c.Rejected) > most/2 {
+			t.Errorf("%s: %d rejections; room for %d and %d events", name, len(c.Rejected), cap(c.Rejected), cap(c.Events))
+		}
+	}
+}
