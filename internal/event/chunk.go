@@ -25,9 +25,13 @@ const eventOverhead = 160
 // megabytes, and a pool that kept each such buffer would never shrink.
 const maxPooledBytes = 1 << 20
 
-// maxPooledEvents bounds the same of events and rejections: some more than full
-// chunks of array records have, of events of 100 bytes.
-const maxPooledEvents = 4 << 10
+// minPooledEvents and pooledEventBytes bound the same of events and rejections, by
+// the buffer that the chunk keeps: some more than array records have, of events of
+// 100 bytes. Whoever gets the chunk next counts the buffer, and not these.
+const (
+	minPooledEvents  = 256
+	pooledEventBytes = 64
+)
 
 // smallBytes is the size below which a chunk comes from a pool of its own. At a
 // low rate a poll returns a few records, and many such chunks may be in flight:
@@ -207,10 +211,11 @@ func (c *Chunk) Free() {
 	if cap(c.buf) > maxPooledBytes {
 		c.buf = nil
 	}
-	if cap(c.Events) > maxPooledEvents {
+	most := max(minPooledEvents, cap(c.buf)/pooledEventBytes)
+	if cap(c.Events) > most {
 		c.Events = nil
 	}
-	if cap(c.Rejected) > maxPooledEvents {
+	if cap(c.Rejected) > most {
 		c.Rejected = nil
 	}
 	// Cleared, so that nothing that is freed stays reachable through the pool.

@@ -194,6 +194,30 @@ func TestFreedChunkLeaksNothing(t *testing.T) {
 	}
 }
 
+// What a freed chunk keeps beyond its buffer is in proportion to that: the next one
+// counts the buffer alone.
+func TestFreedChunkKeepsLittle(t *testing.T) {
+	for name, tt := range map[string]struct {
+		bytes, events int
+		kept          bool
+	}{
+		"as many as a small chunk has":   {1000, 200, true},
+		"more than a small chunk has":    {1000, 2000, false},
+		"as many as a full chunk has":    {256 << 10, 2600, true},
+		"more than a full chunk has":     {256 << 10, 10_000, false},
+		"of a chunk that is very large":  {maxPooledBytes + 1, 10_000, false},
+		"as many as a chunk in half has": {128 << 10, 1300, true},
+	} {
+		c := NewChunk("t", 0, 1, tt.bytes, func(*Chunk) {})
+		c.buf = make([]byte, 0, tt.bytes) // a chunk of another test has another one
+		c.Events, c.Rejected = make([]Event, 0, tt.events), make([]Rejection, 0, tt.events)
+		c.Free()
+		if kept := cap(c.Events) > 0; kept != tt.kept || cap(c.Rejected) > 0 != tt.kept {
+			t.Errorf("%s: kept %t, want %t", name, kept, tt.kept)
+		}
+	}
+}
+
 // Chunks that go round the pool never share bytes while they are in use.
 func TestChunksInUseShareNothing(t *testing.T) {
 	var users sync.WaitGroup
