@@ -14,12 +14,16 @@ type budget struct {
 	grown atomic.Int64  // of bytes, what decoding has added
 	spent atomic.Bool   // polling waits
 	room  chan struct{} // has a token when bytes fell while polling waits
-	// shrunk has a token when grown fell to where Run may go on.
+	large atomic.Bool   // Run waits: too much is added
+	// shrunk has a token when grown fell while Run waits.
 	shrunk chan struct{}
 
 	// stalled are partitions whose bytes are left out of account, so that others
 	// are read on. The polling goroutine's.
 	stalled []*partition
+	// heldBack are partitions of which nothing more is decoded, and what decoding
+	// has added to what was is left out of account. Run's.
+	heldBack []*partition
 }
 
 func newBudget(limit int64) *budget {
@@ -75,7 +79,8 @@ func (b *budget) grow(bytes int64) {
 func (b *budget) release(bytes, grown int64) {
 	b.bytes.Add(-bytes)
 	if grown > 0 {
-		if now := b.grown.Add(-grown); now <= b.limit/2 && now+grown > b.limit/2 {
+		b.grown.Add(-grown)
+		if b.large.Load() {
 			signal(b.shrunk)
 		}
 	}
@@ -85,14 +90,28 @@ func (b *budget) release(bytes, grown int64) {
 }
 
 // admit blocks until decoding another chunk leaves the bytes in flight near the
-// limit: what was read before they were known may grow to many times its size. It
-// returns when ctx ends.
-func (b *budget) admit(ctx context.Context) {
-	for b.grown.Load() > b.limit/2 {
+// limit: what was read before they were known may grow to many times its size. After
+// stallTimeout without an outcome it calls holdBack, which may make room. It returns
+// when ctx ends.
+func (b *budget) admit(ctx context.Context, holdBack func()) {
+	if b.grown.Load() <= b.limit/2 {
+		return
+	}
+	defer b.large.Store(false)
+	timer := time.NewTimer(stallTimeout)
+	defer timer.Stop()
+	for {
+		b.large.Store(true) // before grown is read: release reads it after its change
+		if b.grown.Load()-b.ofHeldBack() <= b.limit/2 {
+			return
+		}
 		select {
 		case <-b.shrunk:
+		case <-timer.C:
+			holdBack()
 		case <-ctx.Done():
 			return
 		}
+		timer.Reset(stallTimeout)
 	}
 }

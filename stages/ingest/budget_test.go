@@ -134,13 +134,13 @@ func TestAdmit(t *testing.T) {
 		b, of, _ := budgetOf(limit, 1)
 		chunk := read(of[0], 1000)
 		chunk.Events = make([]event.Event, limit/100)
-		b.admit(t.Context()) // nothing is decoded yet
+		b.admit(t.Context(), func() {}) // nothing is decoded yet
 		chunk.Decoded()
 		if b.hasRoom() || of[0].bytes.Load() != chunk.Bytes() || b.bytes.Load() != chunk.Bytes() {
 			t.Errorf("%d bytes are in flight, want %d", b.bytes.Load(), chunk.Bytes())
 		}
 		admitted := make(chan struct{})
-		go func() { defer close(admitted); b.admit(t.Context()) }()
+		go func() { defer close(admitted); b.admit(t.Context(), func() {}) }()
 		synctest.Wait()
 		select {
 		case <-admitted:
@@ -155,7 +155,7 @@ func TestAdmit(t *testing.T) {
 		b.grow(limit)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		b.admit(ctx) // a stop
+		b.admit(ctx, func() {}) // a stop
 	})
 }
 
@@ -228,5 +228,36 @@ func TestStuckChunkStopsNobodyElse(t *testing.T) {
 	eventually.Holds(t, "the rest is read", func() bool { h.settle(all); return h.count() == 201 })
 	if st := h.Status(); len(st.Stalled) > 0 {
 		t.Errorf("stalled are %v, want none", st.Stalled)
+	}
+}
+
+// A small record becomes more than may be in flight as it is decoded, and its
+// outcome never comes: the other partition is read on.
+func TestStuckElementsStopNobodyElse(t *testing.T) {
+	t.Parallel()
+	k := broker(t, 2)
+	produce(t, k, 1, 1, 1)
+	cfg := ingestConfig(k)
+	cfg.MaxInFlightBytes = 1 << 20
+	core, logs := observer.New(zap.WarnLevel)
+	h := consumeDecoded(t, cfg, false, func(c *event.Chunk) {
+		if c.First == 0 && c.Partition == 0 {
+			c.Rejected = make([]event.Rejection, 10_000)
+		}
+	}, zap.New(core))
+	eventually.Holds(t, "the first is in flight", func() bool { return h.count() == 1 })
+	produce(t, k, 2, 100, 10)
+	eventually.Holds(t, "the other partition is read", func() bool {
+		h.settle(func(c *event.Chunk) bool { return c.Partition == 1 })
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.seen[1]) == 100
+	})
+	if n := logs.FilterMessageSnippet("partition held back").Len(); n != 1 {
+		t.Errorf("%d lines say that the partition is held back, want one", n)
+	}
+	eventually.Holds(t, "all is read, and settled", func() bool { h.settle(all); return h.count() == 201 && h.Status().InFlight == 0 })
+	if n := h.budget.grown.Load(); n != 0 {
+		t.Errorf("decoding has added %d bytes, to nothing", n)
 	}
 }

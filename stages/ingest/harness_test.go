@@ -102,6 +102,7 @@ type harness struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	auto   bool // settle at once
+	decode func(*event.Chunk)
 
 	mu   sync.Mutex
 	held []*event.Chunk
@@ -117,9 +118,15 @@ func consume(t *testing.T, c config.Ingest, auto bool, opts ...kgo.Opt) *harness
 
 func consumeLogged(t *testing.T, c config.Ingest, auto bool, log *zap.Logger, opts ...kgo.Opt) *harness {
 	t.Helper()
+	return consumeDecoded(t, c, auto, nil, log, opts...)
+}
+
+// consumeDecoded decodes each chunk with a function.
+func consumeDecoded(t *testing.T, c config.Ingest, auto bool, decode func(*event.Chunk), log *zap.Logger, opts ...kgo.Opt) *harness {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	h := &harness{
-		t: t, Source: newSourceOf(t, c, log, opts...), cancel: cancel, done: make(chan struct{}), auto: auto,
+		t: t, Source: newSourceOf(t, c, log, opts...), cancel: cancel, done: make(chan struct{}), auto: auto, decode: decode,
 		seen: make(map[int32]map[int64]int),
 	}
 	go func() {
@@ -145,6 +152,9 @@ func (h *harness) emit(c *event.Chunk) {
 	}
 	for _, r := range c.Records {
 		h.seen[c.Partition][r.Offset]++
+	}
+	if h.decode != nil {
+		h.decode(c)
 	}
 	c.Decoded() // as decoding does in the end
 	if h.auto {

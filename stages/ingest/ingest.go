@@ -136,7 +136,7 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 		}
 	})
 	for {
-		s.budget.admit(ctx)
+		s.budget.admit(ctx, s.poller.holdBack)
 		p, chunk := s.scheduler.next(ctx)
 		switch {
 		case chunk == nil:

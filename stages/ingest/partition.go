@@ -91,6 +91,9 @@ type partition struct {
 	// stalled is how many bytes were in flight when fetching stopped for them; 0
 	// while it goes on. It changes with mu held.
 	stalled atomic.Int64
+	// grown is what of bytes decoding has added, and heldBack how much of it there
+	// was when dispatching stopped for that; 0 while it goes on.
+	grown, heldBack atomic.Int64
 
 	lane   *assignment
 	queued []*event.Chunk // guarded by scheduler.mu
@@ -229,6 +232,7 @@ func (p *partition) acquire(c *event.Chunk) {
 // grow counts what decoding a chunk has added.
 func (p *partition) grow(bytes int64) {
 	p.bytes.Add(bytes)
+	p.grown.Add(bytes)
 	p.consumer.grow(bytes)
 }
 
@@ -238,6 +242,9 @@ func (p *partition) free(c *event.Chunk) {
 	c.Free()
 	if left, stalled := p.bytes.Add(-bytes), p.stalled.Load(); stalled > 0 && left <= stalled/4 {
 		p.unstall()
+	}
+	if p.grown.Add(-grown); p.heldBack.Load() > 0 && p.letGo() {
+		p.consumer.wake()
 	}
 	p.consumer.release(bytes, grown)
 }

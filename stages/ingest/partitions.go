@@ -153,11 +153,12 @@ func (s *partitionSet) all() []*partition {
 	return slices.Collect(maps.Values(s.owned))
 }
 
-// largest returns the partition with the most bytes in flight; nil if none is owned.
-func (s *partitionSet) largest() (largest *partition) {
+// largest returns the partition that has the most; nil if none is owned.
+func (s *partitionSet) largest(of func(*partition) int64) (largest *partition) {
+	most := int64(-1)
 	for _, p := range s.all() {
-		if largest == nil || p.bytes.Load() > largest.bytes.Load() {
-			largest = p
+		if n := of(p); n > most {
+			largest, most = p, n
 		}
 	}
 	return largest

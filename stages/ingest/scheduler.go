@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -79,7 +80,7 @@ func (s *scheduler) pop() (*partition, *event.Chunk) {
 		p := s.waiting[0]
 		s.waiting[0] = nil
 		s.waiting = s.waiting[1:]
-		if !p.lane.ready() {
+		if !p.lane.ready() || p.heldBack.Load() > 0 {
 			s.waiting = append(s.waiting, p)
 			continue
 		}
@@ -96,11 +97,11 @@ func (s *scheduler) pop() (*partition, *event.Chunk) {
 	return nil, nil
 }
 
-// busy reports whether chunks wait to be dispatched.
+// busy reports whether chunks wait to be dispatched that aren't held back.
 func (s *scheduler) busy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.waiting) > 0
+	return slices.ContainsFunc(s.waiting, func(p *partition) bool { return p.heldBack.Load() == 0 })
 }
 
 // signal leaves a token in a channel with room for one.

@@ -16,7 +16,7 @@ const stallTimeout = 5 * time.Second
 // and polling is everybody's. While a lane is full that isn't it: then chunks are
 // queued, and those of other partitions would be.
 func (r *poller) stall() {
-	p := r.partitions.largest()
+	p := r.partitions.largest(func(p *partition) int64 { return p.bytes.Load() })
 	if p == nil || r.scheduler.busy() || !r.budget.stall(p) {
 		return
 	}
@@ -92,4 +92,66 @@ func (p *partition) resume() {
 	if p.state == active && !p.paused && p.stalled.Load() == 0 {
 		p.consumer.resume(p.topicPartition)
 	}
+}
+
+// holdBack does for decoding what stall does for polling: it dispatches nothing more
+// of the partition to which decoding has added most.
+func (r *poller) holdBack() {
+	p := r.partitions.largest(func(p *partition) int64 {
+		if p.heldBack.Load() > 0 {
+			return 0
+		}
+		return p.grown.Load()
+	})
+	if p == nil || !r.budget.holdBack(p) {
+		return
+	}
+	r.member.log.Warn("partition held back: decoding has made too much of its records for ingest.maxInFlightBytes, and they have had no outcome for a while; the others go on",
+		zap.String("topic", p.topic), zap.Int32("partition", p.number), zap.Int64("bytes", p.grown.Load()))
+	r.scheduler.wake()
+}
+
+// ofHeldBack returns what decoding has added to the partitions that are held back
+// still.
+func (b *budget) ofHeldBack() (grown int64) {
+	still := b.heldBack[:0]
+	for _, p := range b.heldBack {
+		if p.heldBack.Load() > 0 {
+			grown += p.grown.Load()
+			still = append(still, p)
+		}
+	}
+	clear(b.heldBack[len(still):])
+	b.heldBack = still
+	return grown
+}
+
+// holdBack holds a partition back. More than one at a time may be, as long as they
+// stay below the limit together.
+func (b *budget) holdBack(p *partition) bool {
+	if others := b.ofHeldBack(); others > 0 && others+p.grown.Load() > b.limit || !p.holdBack() {
+		return false
+	}
+	b.heldBack = append(b.heldBack, p)
+	return true
+}
+
+// holdBack keeps the partition's chunks queued until what decoding has added to
+// others of it is mostly released.
+func (p *partition) holdBack() bool {
+	grown := p.grown.Load()
+	if grown == 0 || p.heldBack.Load() > 0 {
+		return false
+	}
+	p.heldBack.Store(grown) // before grown is read again: free reads it after its change
+	return !p.letGo()
+}
+
+// letGo ends that, and reports whether it is over.
+func (p *partition) letGo() bool {
+	if p.grown.Load() > p.heldBack.Load()/4 {
+		return false
+	}
+	p.heldBack.Store(0)
+	return true
 }
