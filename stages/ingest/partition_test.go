@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
 
 	"twinegress/internal/event"
 )
@@ -338,6 +339,18 @@ func TestLimit(t *testing.T) {
 		if len(got) != want.records || m.pauses != want.pauses {
 			t.Errorf("of %d and %d it takes %d, and pauses %d times, want %+v", last-1, last, len(got), m.pauses, want)
 		}
+	}
+}
+
+// Nor is anything beyond the limit stepped over.
+func TestBatchBeyondTheLimit(t *testing.T) {
+	m := newModel(t)
+	m.partition.limit = 300
+	s := &partitionSet{owned: map[topicPartition]*partition{m.partition.topicPartition: m.partition}}
+	r := &poller{member: &member{log: zap.NewNop()}, partitions: s, seeker: &seeker{partitions: s}, scheduler: newScheduler()}
+	r.skipBatch(m.partition, &kgo.ErrDecompressTooLarge{Offset: 300, NextOffset: 310})
+	if what, at, _ := m.partition.blockedBy(); m.pauses != 1 || what != none || r.scheduler.busy() {
+		t.Errorf("%d pauses, blocked by %v at %v, want a pause and nothing else", m.pauses, what, at)
 	}
 }
 

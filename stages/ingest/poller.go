@@ -101,6 +101,10 @@ func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 		return // an error of before it was moved
 	}
 	first, last := max(next.Offset, batch.Offset), min(batch.NextOffset, p.limit)-1
+	if first > last {
+		p.consumer.pause(p.topicPartition) // it is beyond the limit, as within has it
+		return
+	}
 	limit := r.member.config.Limits.BatchBytes
 	r.skipped.Add(1)
 	r.member.log.Error("batch skipped: it takes more memory than ingest.limits.batchBytes allows; a dead letter has its offsets",
