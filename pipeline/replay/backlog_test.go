@@ -156,3 +156,23 @@ func TestBacklogWithoutItsTopic(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// Letters in a batch that takes more memory than it may are not read. The result
+// says how many.
+func TestBatchTooLarge(t *testing.T) {
+	e := newEnv(t, 1)
+	e.config.Limits.BatchBytes = 2 << 20
+	e.produce(0, time.Now())
+	packing, err := kgo.NewClient(kgo.SeedBrokers(e.config.Brokers...), kgo.ProducerBatchMaxBytes(16<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(packing.Close)
+	if err := packing.ProduceSync(t.Context(), &kgo.Record{Topic: topic, Value: make([]byte, 3<<20)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	result, err := New(Options{Source: e.open(time.Time{}), ShutdownTimeout: 10 * time.Second, Log: zap.NewNop()}).Run(t.Context())
+	if err != nil || !result.Complete || result.Letters != 2 || result.Skipped.Unreadable != 2 {
+		t.Errorf("got %+v, %v, want 2 letters that can't be read", result, err)
+	}
+}

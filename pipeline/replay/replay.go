@@ -210,8 +210,13 @@ func (r *Replay) emit(c *event.Chunk) {
 		run.rebuild(from, c)
 		r.dispatch(run, &skipped)
 	}
+	read := int64(len(c.Records))
+	if read == 0 { // the chunk stands for a batch that takes more memory than it may
+		read = c.Last - c.First + 1
+		skipped.Unreadable = read
+	}
 	r.mu.Lock()
-	r.read += int64(len(c.Records))
+	r.read += read
 	r.skipped.add(skipped)
 	r.mu.Unlock()
 	c.Settle(1)
