@@ -101,8 +101,8 @@ func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 		return // an error of before it was moved
 	}
 	first, last := max(next.Offset, batch.Offset), min(batch.NextOffset, p.limit)-1
-	if first > last {
-		p.consumer.pause(p.topicPartition) // it is beyond the limit, as within has it
+	if first >= p.limit {
+		p.consumer.pause(p.topicPartition) // as within does
 		return
 	}
 	limit := r.member.config.Limits.BatchBytes

@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"pgregory.net/rapid"
 
 	"twinegress/internal/eventually"
 )
@@ -84,6 +85,46 @@ func FuzzMemory(f *testing.F) {
 		if got, n := memory(batch), int64(len(batch)); got < n || got > n*(1+recordBytes+headerBytes) {
 			t.Errorf("%d bytes take %d", n, got)
 		}
+	})
+}
+
+// Whatever the records have, each of them and of their headers is counted; and no
+// bytes lead astray.
+func TestMeasureBatch(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		nullable := rapid.Custom(func(t *rapid.T) []byte {
+			if rapid.Bool().Draw(t, "nil") {
+				return nil
+			}
+			return make([]byte, rapid.IntRange(0, 300).Draw(t, "bytes"))
+		})
+		var batch []byte
+		var records, headers int64
+		for range rapid.IntRange(0, 20).Draw(t, "records") {
+			r := kmsg.Record{
+				TimestampDelta64: rapid.Int64().Draw(t, "timestamp"), OffsetDelta: rapid.Int32().Draw(t, "offset"),
+				Key: nullable.Draw(t, "key"), Value: nullable.Draw(t, "value"),
+			}
+			for range rapid.IntRange(0, 80).Draw(t, "headers") {
+				r.Headers = append(r.Headers, kmsg.Header{Key: rapid.StringN(0, 3, 3).Draw(t, "name"), Value: nullable.Draw(t, "header")})
+			}
+			body := r.AppendTo(nil)[1:] // behind the length, which is 0
+			batch = append(binary.AppendVarint(batch, int64(len(body))), body...)
+			records, headers = records+1, headers+int64(len(r.Headers))
+		}
+		want := int64(len(batch)) + recordBytes*records + headerBytes*headers
+		if got := measureBatch(batch, true); got != want {
+			t.Fatalf("%d bytes with %d records and %d headers take %d, want %d", len(batch), records, headers, got, want)
+		}
+		if got := memory(batch); got < want {
+			t.Fatalf("%d, want at least %d", got, want)
+		}
+		for range rapid.IntRange(0, 5).Draw(t, "changes") {
+			if n := len(batch); n > 0 {
+				batch[rapid.IntRange(0, n-1).Draw(t, "at")] = rapid.Byte().Draw(t, "byte")
+			}
+		}
+		memory(batch[:rapid.IntRange(0, len(batch)).Draw(t, "cut")])
 	})
 }
 
@@ -171,4 +212,15 @@ func TestUnpackedIsForgotten(t *testing.T) {
 	h.poller.unpacker.bytes.Store(1 << 40)
 	produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Value: make([]byte, 1000)}})
 	eventually.Holds(t, "a compressed batch is read", func() bool { return h.count() == 1 })
+}
+
+// What each record of a compressed topic costs more.
+func BenchmarkMemory(b *testing.B) {
+	for name, batch := range map[string][]byte{"plain": packed(2000, 500, 0), "headers": packed(2000, 500, 3)} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				memory(batch)
+			}
+		})
+	}
 }
