@@ -92,8 +92,8 @@ func (r *poller) obstacle(e kgo.FetchError) (handled bool) {
 	return false
 }
 
-// skipBatch passes over a batch that takes more memory than it may: a dead letter
-// stands for its offsets. The client is moved on once that is stored.
+// skipBatch passes over a batch that takes more memory than it may, or that can't be
+// unpacked: a dead letter stands for its offsets. The client is moved on once that is stored.
 func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 	r.seeker.unsuspect(p.topicPartition)
 	blocked, next, _ := p.blockedBy()
@@ -107,13 +107,13 @@ func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 	}
 	limit := r.member.config.Limits.BatchBytes
 	r.skipped.Add(1)
-	r.member.log.Error("batch skipped: it takes more memory than ingest.limits.batchBytes allows; a dead letter has its offsets",
+	r.member.log.Error("batch skipped: it takes more memory than ingest.limits.batchBytes allows, or can't be unpacked; a dead letter has its offsets",
 		zap.String("topic", p.topic), zap.Int32("partition", p.number),
 		zap.Int64("first", first), zap.Int64("last", last), zap.Stringer("limit", limit))
 	c := event.NewChunk(p.topic, p.number, 0, 0, p.settled)
 	c.Grew = p.grew
 	c.Skip(first, last, time.Now().UnixMilli(), batch.Epoch, event.Undecodable, fmt.Sprintf(
-		"offsets %d to %d are not read: their batch takes more memory than ingest.limits.batchBytes (%v) allows", first, last, limit))
+		"offsets %d to %d are not read: their batch takes more memory than ingest.limits.batchBytes (%v) allows, or can't be unpacked", first, last, limit))
 	p.track(c, last+1)
 	p.acquire(c)
 	p.block(tooLarge, batch.Epoch) // behind the chunk: it is resolved before the client is moved

@@ -21,7 +21,8 @@ type obstacle uint8
 
 const (
 	none obstacle = iota
-	// tooLarge: the next batch takes more memory than ingest.limits.batchBytes.
+	// tooLarge: the next batch takes more memory than ingest.limits.batchBytes, or
+	// can't be unpacked.
 	// Its dead letter is tracked as a chunk of its offsets.
 	tooLarge
 	// outOfRange: the brokers say that they don't have the next offset.

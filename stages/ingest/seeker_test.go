@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -217,6 +218,29 @@ func produceBatch(t *testing.T, k *kfake.Cluster, codec kgo.CompressionCodec, re
 	}
 	if err := client.Flush(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// badlyPacked is a compressor whose batches nobody can unpack.
+type badlyPacked struct{}
+
+func (badlyPacked) Compress(*bytes.Buffer, []byte, ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	return []byte("no zstd"), kgo.CodecZstd
+}
+
+// A batch that can't be unpacked can never be: it is stepped over, too.
+func TestBatchBadlyPacked(t *testing.T) {
+	t.Parallel()
+	k := broker(t, 1)
+	produce(t, k, 1, 10, 10)
+	if err := newClient(t, k, kgo.WithCompressor(badlyPacked{})).ProduceSync(t.Context(), &kgo.Record{Value: make([]byte, 100)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	produce(t, k, 1, 10, 10)
+	h := consume(t, ingestConfig(k), true)
+	eventually.Holds(t, "what is behind it is read", func() bool { return h.count() == 20 })
+	if len(h.skipped) != 1 || !strings.Contains(h.skipped[0], "offsets 10 to 10 are not read") {
+		t.Errorf("skipped are %q, want the batch", h.skipped)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -16,6 +17,10 @@ const (
 	// record, and 2 a header.
 	recordBytes = 176
 	headerBytes = 48
+
+	// maxZstdWindow is the largest zstd window that brokers take. Producers that pack in
+	// a stream announce their level's, up to this, for whatever they pack.
+	maxZstdWindow = 128 << 20
 )
 
 // errNoRoom is a batch that is not unpacked now: the client fetches it again. One
@@ -30,7 +35,8 @@ var errNoRoom = errors.New("as much is unpacked as may be")
 type unpacker struct {
 	kgo.Decompressor // the client's own
 	client           *kgo.Client
-	limit            int64 // of one batch, in memory
+	wide             *zstd.Decoder // for windows larger than limit, which the client's own refuses
+	limit            int64         // of one batch, in memory
 
 	pool   sync.Pool    // of *[]byte
 	bytes  atomic.Int64 // unpacked, and not free again
@@ -41,7 +47,12 @@ type unpacker struct {
 var _ kgo.PoolDecompressBytes = (*unpacker)(nil)
 
 func newUnpacker(limit int64) (*unpacker, error) {
-	u := &unpacker{limit: limit, beyond: make(map[*byte]int64)}
+	wide, err := zstd.NewReader(nil, zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1),
+		zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecodeAllCapLimit(true))
+	if err != nil {
+		return nil, err
+	}
+	u := &unpacker{wide: wide, limit: limit, beyond: make(map[*byte]int64)}
 	// kgo.DefaultDecompressor has no bound. The one that a client makes for itself
 	// does, and is the same otherwise.
 	client, err := kgo.NewClient(kgo.MaxDecompressBatchBytes(int(limit)), kgo.WithPools(u))
@@ -61,7 +72,8 @@ func newUnpacker(limit int64) (*unpacker, error) {
 func (u *unpacker) OnNewClient(client *kgo.Client) { u.client = client }
 
 // Decompress implements kgo.Decompressor. kgo.ErrMaxDecompress stops the partition
-// until the batch is stepped over (seeker).
+// until the batch is stepped over (seeker). That is every error but errNoRoom: the
+// batch has its checksum, so it would be the same the next time, and for ever.
 func (u *unpacker) Decompress(packed []byte, codec kgo.CompressionCodecType) ([]byte, error) {
 	if codec == kgo.CodecNone {
 		return packed, nil
@@ -70,8 +82,14 @@ func (u *unpacker) Decompress(packed []byte, codec kgo.CompressionCodecType) ([]
 		return nil, errNoRoom
 	}
 	batch, err := u.Decompressor.Decompress(packed, codec)
-	if err != nil || cap(batch) == 0 {
-		return batch, err
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		batch, err = u.unpackWide(packed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", kgo.ErrMaxDecompress, err)
+	}
+	if cap(batch) == 0 {
+		return batch, nil
 	}
 	taken := memory(batch)
 	if taken > u.limit {
@@ -86,6 +104,19 @@ func (u *unpacker) Decompress(packed []byte, codec kgo.CompressionCodecType) ([]
 		u.bytes.Add(more)
 	}
 	return batch, nil
+}
+
+// unpackWide unpacks what was packed with a large window. No memory is taken for
+// that: a decoder that has all of a batch looks back in what it has unpacked. But it
+// takes no limit of its output below its limit of windows, only the room that it is
+// given.
+func (u *unpacker) unpackWide(packed []byte) ([]byte, error) {
+	for size := min(u.limit, max(1<<20, 8*int64(len(packed)))); ; size = min(u.limit, 4*size) {
+		batch, err := u.wide.DecodeAll(packed, make([]byte, 0, size))
+		if size == u.limit || !errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+			return batch, err
+		}
+	}
 }
 
 // room returns how many bytes may be unpacked: what one fetch of each broker is

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"pgregory.net/rapid"
@@ -159,6 +160,50 @@ func TestUnpackLimit(t *testing.T) {
 			if n := u.bytes.Load(); n != 0 {
 				t.Errorf("limit %d: %d bytes are unpacked, want none", limit, n)
 			}
+		}
+	}
+}
+
+// What is packed with a window larger than the limit is unpacked, if it has no more
+// than that itself. So large a window is what high levels announce for anything.
+func TestWindowBeyondTheLimit(t *testing.T) {
+	for name, tt := range map[string]struct {
+		window, records int
+		ok              bool
+	}{
+		"small, in a window of a MiB":       {1 << 20, 1000, true},
+		"small, in the largest window":      {maxZstdWindow, 1000, true},
+		"larger than the first room for it": {maxZstdWindow, 10_000, true},
+		"larger than the limit":             {maxZstdWindow, 40_000, false},
+		"of a larger window":                {2 * maxZstdWindow, 1000, false},
+	} {
+		var wire bytes.Buffer
+		packer, err := zstd.NewWriter(&wire, zstd.WithWindowSize(tt.window))
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch := packed(tt.records, 200, 0)
+		for _, half := range [][]byte{batch[:len(batch)/2], batch[len(batch)/2:]} { // as a stream: its size is not announced
+			if _, err := packer.Write(half); err != nil {
+				t.Fatal(err)
+			}
+			if err := packer.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := packer.Close(); err != nil {
+			t.Fatal(err)
+		}
+		u, err := newUnpacker(6 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := u.Decompress(wire.Bytes(), kgo.CodecZstd)
+		if ok := err == nil; ok != tt.ok || ok && !bytes.Equal(got, batch) || !ok && !errors.Is(err, kgo.ErrMaxDecompress) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(batch), err)
+		}
+		if cap(got) > 6<<20 {
+			t.Errorf("%s: it takes %d bytes", name, cap(got))
 		}
 	}
 }
