@@ -261,3 +261,36 @@ func TestStuckElementsStopNobodyElse(t *testing.T) {
 		t.Errorf("decoding has added %d bytes, to nothing", n)
 	}
 }
+
+// So it is if the partition is another copy's by then: its chunk takes the room still.
+func TestStuckChunkOfLostPartitionStopsNobody(t *testing.T) {
+	t.Parallel()
+	for name, decode := range map[string]func(*event.Chunk){
+		"a large record": nil,
+		"many elements": func(c *event.Chunk) {
+			if c.Partition == 0 {
+				c.Rejected = make([]event.Rejection, 10_000)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := broker(t, 2)
+			produce(t, k, 1, 1, 200<<10)
+			cfg := ingestConfig(k)
+			cfg.MaxInFlightBytes = 128 << 10
+			h := consumeDecoded(t, cfg, false, decode, zap.NewNop())
+			eventually.Holds(t, "the large one is in flight", func() bool { return h.count() == 1 })
+			h.partitions.lost(t.Context(), h.member.client, map[string][]int32{topic: {0}})
+			produce(t, k, 2, 100, 10)
+			eventually.Holds(t, "the other partition is read", func() bool {
+				h.settle(func(c *event.Chunk) bool { return c.Partition == 1 })
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				return len(h.seen[1]) == 100
+			})
+			h.settle(all)
+			eventually.Holds(t, "nothing is in flight", func() bool { return h.Status().InFlight == 0 })
+		})
+	}
+}

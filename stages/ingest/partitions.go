@@ -46,6 +46,7 @@ type partitionSet struct {
 
 	mu    sync.Mutex
 	owned map[topicPartition]*partition
+	gone  []*partition // not owned any more; some have bytes in flight still
 }
 
 // assigned makes a partition of each that is assigned to this copy.
@@ -116,11 +117,13 @@ func (s *partitionSet) add(added map[string][]int32) {
 func (s *partitionSet) remove(removed map[string][]int32) (owned []*partition) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forget()
 	for topic, numbers := range removed {
 		for _, number := range numbers {
 			id := topicPartition{topic, number}
 			if p := s.owned[id]; p != nil {
 				owned = append(owned, p)
+				s.gone = append(s.gone, p)
 				delete(s.owned, id)
 			}
 		}
@@ -153,15 +156,31 @@ func (s *partitionSet) all() []*partition {
 	return slices.Collect(maps.Values(s.owned))
 }
 
-// largest returns the partition that has the most; nil if none is owned.
+// largest returns the partition that has the most; nil if there is none. It may be
+// one that isn't owned any more: what is in flight of it takes room as before.
 func (s *partitionSet) largest(of func(*partition) int64) (largest *partition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget()
 	most := int64(-1)
-	for _, p := range s.all() {
+	consider := func(p *partition) {
 		if n := of(p); n > most {
 			largest, most = p, n
 		}
 	}
+	for _, p := range s.owned {
+		consider(p)
+	}
+	for _, p := range s.gone {
+		consider(p)
+	}
 	return largest
+}
+
+// forget forgets partitions that are gone and have nothing in flight. The caller
+// holds mu.
+func (s *partitionSet) forget() {
+	s.gone = slices.DeleteFunc(s.gone, func(p *partition) bool { return p.bytes.Load() == 0 })
 }
 
 // pollGate keeps assignments, seeks and polls apart.
