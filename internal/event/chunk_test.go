@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func TestMessageID(t *testing.T) {
@@ -293,6 +295,35 @@ func TestBytesCountsWhatIsHeld(t *testing.T) {
 			runtime.KeepAlive(c)
 		})
 	}
+}
+
+// The same of records of any shape.
+func TestBytesOfAnyShape(t *testing.T) { rapid.Check(t, bytesAreCounted) }
+
+func FuzzBytes(f *testing.F) {
+	f.Add([]byte("a first input, of which rapid makes its draws"))
+	f.Fuzz(rapid.MakeFuzz(bytesAreCounted))
+}
+
+func bytesAreCounted(t *rapid.T) {
+	records := rapid.IntRange(1, 32).Draw(t, "records")
+	key, value := rapid.IntRange(0, 1000).Draw(t, "key"), rapid.IntRange(0, 1000).Draw(t, "value")
+	headers := rapid.IntRange(0, 100).Draw(t, "headers")
+	name, content := rapid.IntRange(0, 300).Draw(t, "name"), rapid.IntRange(0, 300).Draw(t, "content")
+	before := heap()
+	c := NewChunk("t", 0, records, records*(key+value+headers*content), func(*Chunk) {})
+	for i := range records {
+		c.Add(int64(i), 0, 0, make([]byte, key), make([]byte, value))
+		for range headers {
+			c.AddHeader(strings.Repeat("k", name), make([]byte, content))
+		}
+	}
+	held := heap() - before
+	const others = 64 << 10 // what the test itself allocates
+	if got := c.Bytes(); got < (held-others)/2 {
+		t.Errorf("%d bytes are counted, %d are held", got, held)
+	}
+	runtime.KeepAlive(c)
 }
 
 func heap() int64 {
