@@ -68,7 +68,7 @@ func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*
 	m := new(Message)
 	for i, ev := range events {
 		m.Set(ev, body)
-		err := add(m)
+		err := encode(m, add)
 		switch {
 		case err == nil:
 		case i > 0:
@@ -81,6 +81,21 @@ func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*
 		m = rest
 	}
 	return len(events), nil
+}
+
+// largeBody is the size from which messages are encoded one at a time.
+const largeBody = 1 << 20
+
+var large sync.Mutex
+
+// encode calls add. The SDKs encode a message whole to learn that it is too large:
+// an event of 30 MiB for fifty endpoints would be encoded fifty times at once.
+func encode(m *Message, add func(*Message) error) error {
+	if len(m.Body) > largeBody {
+		large.Lock()
+		defer large.Unlock()
+	}
+	return add(m)
 }
 
 // reset drops what m refers to of the event.

@@ -164,6 +164,32 @@ func FuzzMessage(f *testing.F) {
 	})
 }
 
+// Large messages are encoded one at a time, whosever they are; others are not held up.
+func TestLargeAreEncodedOneAtATime(t *testing.T) {
+	for name, test := range map[string]struct {
+		bytes int
+		alone bool
+	}{
+		"at the bound": {largeBody, false},
+		"beyond it":    {largeBody + 1, true},
+	} {
+		alone := false
+		n, err := Fill([]*event.Event{newEvent(make([]byte, test.bytes))}, endpoints.BodyEnvelope, errors.New("too large"), func(*Message) error {
+			if alone = !large.TryLock(); !alone {
+				large.Unlock()
+			}
+			return nil
+		})
+		if n != 1 || err != nil || alone != test.alone {
+			t.Errorf("%s: Fill returns %d, %v; alone: %v, want %v", name, n, err, alone, test.alone)
+		}
+		if !large.TryLock() {
+			t.Fatalf("%s: it is held afterwards", name)
+		}
+		large.Unlock()
+	}
+}
+
 func TestClassify(t *testing.T) {
 	condition := func(c amqp.ErrCond, text string) error { return &amqp.Error{Condition: c, Description: text} }
 	tests := map[string]struct {

@@ -19,7 +19,8 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 const maxPooled = 2 * maxBytes
 
 // build returns the JSON array of as many events as fit in one request, at least
-// one, of any size, and how many those are. It is built in buf.
+// one, of any size, and how many those are. It is built in buf. One that can't fit,
+// whatever is taken out of it, ends it without being copied.
 func build(buf []byte, events []*event.Event) (body []byte, n int) {
 	size := 2
 	for _, ev := range events {
@@ -33,6 +34,9 @@ func build(buf []byte, events []*event.Event) (body []byte, n int) {
 	for i, ev := range events {
 		end := len(body)
 		if i > 0 {
+			if len(ev.Body) > maxPooled {
+				return append(body, ']'), i
+			}
 			body = append(body, ',')
 		}
 		body = appendEvent(body, ev.Body)

@@ -82,15 +82,23 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err := s.identity.Check(ctx, entra.EventGrid); err != nil {
 		return 0, err
 	}
+	if len(events[0].Body) > maxPooled {
+		// It isn't copied to be refused: each endpoint would have a copy of it at once.
+		return 1, tooLarge(events[0])
+	}
 	buffer := buffers.Get().(*[]byte)
 	body, n := build(*buffer, events)
 	if *buffer = body; cap(body) <= maxPooled {
 		defer buffers.Put(buffer)
 	}
 	if len(body) > maxBytes {
-		return 1, &sinks.Error{Reason: event.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the %d that Event Grid takes", len(events[0].Body), maxBytes)}
+		return 1, tooLarge(events[0])
 	}
 	return n, s.post(ctx, body)
+}
+
+func tooLarge(ev *event.Event) error {
+	return &sinks.Error{Reason: event.TooLarge, Err: fmt.Errorf("an event of %d bytes is larger than the %d that Event Grid takes", len(ev.Body), maxBytes)}
 }
 
 // Check posts an empty array: the service checks the key before the events, and

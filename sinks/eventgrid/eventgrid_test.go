@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -162,6 +163,33 @@ type anybody struct{}
 
 func (anybody) GetToken(context.Context, policy.TokenRequestOptions) (azcore.AccessToken, error) {
 	return azcore.AccessToken{Token: "x", ExpiresOn: time.Now().Add(time.Hour)}, nil
+}
+
+// An event that is far too large is refused without a copy of it, wherever it
+// stands: many endpoints may have it at once.
+func TestFarTooLargeIsNotCopied(t *testing.T) {
+	s := topic(t, func(http.ResponseWriter, *http.Request) {})
+	far := sized(16 * maxBytes)
+	for name, test := range map[string]struct {
+		events []*event.Event
+		sent   bool
+	}{
+		"first":           {eventsOf(far, "{}"), false},
+		"behind a small":  {eventsOf("{}", far, "{}"), true},
+		"one byte beyond": {eventsOf(sized(maxPooled + 1)), false},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		n, err := s.Send(t.Context(), test.events)
+		runtime.ReadMemStats(&after)
+		e, ok := errors.AsType[*sinks.Error](err)
+		if n != 1 || test.sent != (err == nil) || !test.sent && (!ok || e.Reason != event.TooLarge) {
+			t.Errorf("%s: Send returns %d, %v", name, n, err)
+		}
+		if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 2*maxBytes {
+			t.Errorf("%s: %d bytes are allocated", name, bytes)
+		}
+	}
 }
 
 func TestTooLargeIsNotSent(t *testing.T) {
