@@ -55,15 +55,17 @@ func (b *budget) wait(ctx context.Context, stall func()) bool {
 }
 
 // hasRoom reports whether fewer bytes than the limit are in flight, whatever one
-// chunk has: one that is larger than the limit passes alone. While a partition is
-// stalled the others have half of the limit, so that both together stay within
-// one and a half.
-func (b *budget) hasRoom() bool {
+// chunk has: one that is larger than the limit passes alone.
+func (b *budget) hasRoom() bool { return b.left() > 0 }
+
+// left returns how many bytes may still be read. While a partition is stalled the
+// others have half of the limit, so that both together stay within one and a half.
+func (b *budget) left() int64 {
 	stalled := b.ofStalled()
 	if stalled == 0 {
-		return b.bytes.Load() < b.limit
+		return b.limit - b.bytes.Load()
 	}
-	return b.bytes.Load()-stalled < b.limit/2
+	return b.limit/2 - (b.bytes.Load() - stalled)
 }
 
 func (b *budget) acquire(bytes int64) { b.bytes.Add(bytes) }

@@ -21,7 +21,13 @@ const (
 	chunkRecords = 256
 	chunkBytes   = 256 << 10
 
+	// pollRecords and pollBytes bound a poll: of records that are larger on average
+	// than one by the other it takes fewer, if there is room for fewer. What the
+	// client has is not counted yet: three records of 30 MiB were taken at once
+	// while there was room for one byte. Less than pollBytes is no limit, or polls
+	// would be of a few records each whenever the limit is nearly reached.
 	pollRecords  = 8192
+	pollBytes    = 8 << 20
 	pauseOnError = 100 * time.Millisecond
 )
 
@@ -62,13 +68,22 @@ func (r *poller) poll(ctx context.Context) (open, failed bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.gate.ctx, cancel)() //nolint:contextcheck // the gate's context is not this call's: it ends the poll from beside
-	fetches := r.member.client.PollRecords(ctx, pollRecords)
+	fetches := r.member.client.PollRecords(ctx, pollSize(r.budget.left(), r.member.client.BufferedFetchRecords(), r.member.client.BufferedFetchBytes()))
 	if fetches.IsClientClosed() {
 		return false, false
 	}
 	failed = r.errors.handle(fetches, time.Now())
 	fetches.EachPartition(r.cut)
 	return true, failed
+}
+
+// pollSize returns how many records to poll while there is room for so many bytes
+// and the client has records of so many bytes.
+func pollSize(left, records, bytes int64) int {
+	if left = max(left, pollBytes); bytes <= left {
+		return pollRecords
+	}
+	return int(min(pollRecords, max(1, records*left/bytes)))
 }
 
 // obstacle handles what the client doesn't get past by itself.
