@@ -49,7 +49,7 @@ func TestFigures(t *testing.T) {
 		events[i] = &c.Events[i]
 	}
 	const section = 8 // bytes of the section of each message of a batch
-	if _, err := azamqp.Fill(events, endpoints.BodyEnvelope, nil, func(m *azamqp.Message) error {
+	if _, err := new(azamqp.Connections).Fill(events, endpoints.BodyEnvelope, nil, func(m *azamqp.Message) error {
 		b, err := (&amqp.Message{
 			Properties: &amqp.MessageProperties{MessageID: m.ID, ContentType: &m.ContentType}, ApplicationProperties: m.Properties, Data: [][]byte{m.Body},
 		}).MarshalBinary()

@@ -149,6 +149,12 @@ func (c *Connections) Watch(send func() error) error {
 // Ended returns how many links, sessions and connections the service has ended.
 func (c *Connections) Ended() uint64 { return c.seen.Ended.Load() }
 
+// tooLarge reports whether a body alone is more than a message may have.
+func (c *Connections) tooLarge(body []byte) bool {
+	most := c.seen.Largest.Load()
+	return most > 0 && uint64(len(body)) > most
+}
+
 // linkError is an error that was not the answer to a delivery.
 type linkError struct{ error }
 

@@ -53,13 +53,14 @@ var messages = sync.Pool{New: func() any { return new(Message) }}
 
 // Fill adds events to a batch until it is full, which is when add returns
 // tooLarge, or another error of a message. It returns how many the batch holds.
+// One that no message can hold is not encoded to learn that: add isn't called.
 // Its error is about the first event, which fits no batch: a later event that
 // can't be added is the first of the next batch.
 //
 // The SDKs keep what a batch's first message refers to until the batch is
 // sent, as the batch's own; the others they encode at once. So only the first
 // has a Message of its own.
-func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*Message) error) (n int, err error) {
+func (c *Connections) Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*Message) error) (n int, err error) {
 	rest := messages.Get().(*Message)
 	defer func() {
 		rest.reset()
@@ -68,7 +69,10 @@ func Fill(events []*event.Event, body endpoints.Body, tooLarge error, add func(*
 	m := new(Message)
 	for i, ev := range events {
 		m.Set(ev, body)
-		err := encode(m, add)
+		err := tooLarge
+		if !c.tooLarge(m.Body) {
+			err = encode(m, add)
+		}
 		switch {
 		case err == nil:
 		case i > 0:

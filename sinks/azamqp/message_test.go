@@ -174,7 +174,7 @@ func TestLargeAreEncodedOneAtATime(t *testing.T) {
 		"beyond it":    {largeBody + 1, true},
 	} {
 		alone := false
-		n, err := Fill([]*event.Event{newEvent(make([]byte, test.bytes))}, endpoints.BodyEnvelope, errors.New("too large"), func(*Message) error {
+		n, err := new(Connections).Fill([]*event.Event{newEvent(make([]byte, test.bytes))}, endpoints.BodyEnvelope, errors.New("too large"), func(*Message) error {
 			if alone = !large.TryLock(); !alone {
 				large.Unlock()
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -141,6 +142,35 @@ func TestPrefixBySize(t *testing.T) {
 			}
 			if got := len(e.Messages(service.entity)); !ok || got != test.stored {
 				t.Errorf("%s: Send returns %d, %v; %d messages stored, want %d", name, n, err, got, test.stored)
+			}
+		}
+	})
+}
+
+// An event that is larger than any message may be is refused without being encoded,
+// wherever it stands: many endpoints may have it at once, and a link keeps the memory.
+func TestFarTooLargeIsNotEncoded(t *testing.T) {
+	far := strings.Repeat("x", 32<<20)
+	tests := map[string][]*event.Event{ // made once: what the tests allocate is measured, side by side
+		"first":          eventsOf(0, far, "{}"),
+		"behind a small": eventsOf(0, "{}", far),
+	}
+	both(t, func(t *testing.T, e *emulator.Emulator, service service) {
+		s := service.open(t, e.ConnectionString(emulator.Primary), service.entity)
+		if n, err := s.Send(within(t, 10*time.Second), eventsOf(0, "{}")); n != 1 || err != nil {
+			t.Fatalf("Send returns %d, %v", n, err)
+		}
+		for name, events := range tests {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			n, err := s.Send(within(t, 10*time.Second), events)
+			runtime.ReadMemStats(&after)
+			failed, is := errors.AsType[*sinks.Error](err)
+			if first := len(events[0].Body) == len(far); n != 1 || first != (err != nil) || first && (!is || failed.Reason != event.TooLarge || failed.Lost) {
+				t.Errorf("%s: Send returns %d, %v", name, n, err)
+			}
+			if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 8<<20 {
+				t.Errorf("%s: %d bytes are allocated", name, bytes)
 			}
 		}
 	})

@@ -119,7 +119,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 		Properties: &properties,
 		Body:       azeventhubs.AMQPAnnotatedMessageBody{Data: make([][]byte, 1)},
 	}
-	n, err := azamqp.Fill(events, s.endpoint.Body, azeventhubs.ErrEventDataTooLarge, func(m *azamqp.Message) error {
+	n, err := s.connections.Fill(events, s.endpoint.Body, azeventhubs.ErrEventDataTooLarge, func(m *azamqp.Message) error {
 		properties.MessageID, properties.ContentType = &m.ID, &m.ContentType
 		message.ApplicationProperties, message.Body.Data[0] = m.Properties, m.Body
 		return batch.AddAMQPAnnotatedMessage(&message, nil)

@@ -89,12 +89,12 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 		Properties: &properties,
 		Body:       azservicebus.AMQPAnnotatedMessageBody{Data: make([][]byte, 1)},
 	}
-	n, err := azamqp.Fill(events, s.endpoint.Body, azservicebus.ErrMessageTooLarge, func(m *azamqp.Message) error {
+	n, err := s.connections.Fill(events, s.endpoint.Body, azservicebus.ErrMessageTooLarge, func(m *azamqp.Message) error {
 		properties.MessageID, properties.ContentType = &m.ID, &m.ContentType
 		message.ApplicationProperties, message.Body.Data[0] = m.Properties, m.Body
 		return batch.AddAMQPAnnotatedMessage(&message, nil)
 	})
-	if tooLarge, is := errors.AsType[*sinks.Error](err); is && tooLarge.Reason == event.TooLarge && len(events[0].Body) < maxMessage {
+	if tooLarge, is := errors.AsType[*sinks.Error](err); is && tooLarge.Reason == event.TooLarge && message.Body.Data[0] != nil && len(events[0].Body) < maxMessage {
 		return n, s.sendAlone(ctx, sender, &message, tooLarge)
 	}
 	if err != nil {

@@ -44,6 +44,10 @@ type Outcomes struct {
 	Returned atomic.Uint64 // released or modified
 	Refused  atomic.Uint64 // rejected
 	Ended    atomic.Uint64 // links, sessions and connections
+	// Largest is how many bytes a message may have, as the last link to send events
+	// on was told; 0 is any number. The SDKs know it and don't say, and encode a
+	// message whole to compare.
+	Largest atomic.Uint64
 }
 
 // A Violation is a frame that a peer must not send, or may not as often.

@@ -282,6 +282,46 @@ func TestOutcomesAreSeen(t *testing.T) {
 	}
 }
 
+// The largest message is what the last link of ours was told that has the entity for
+// its target; links for tokens and for management have limits of their own.
+func TestLargestMessage(t *testing.T) {
+	answer := func(role []byte, target string, largest []byte) []byte {
+		to := none
+		if target != "" {
+			to = described(0x29, list(str(target)))
+		}
+		return perf(attach, str("link"), uintOf(0), role, none, none, none, to, none, none, none, largest)
+	}
+	g, seen := newGuard()
+	g.attaches.Store(100)
+	if err := g.Read(opening); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		frame []byte
+		want  uint64
+	}{
+		{"for tokens, before", answer(yes, "$cbs", []byte{smallUlong, 9}), 0},
+		{"the entity", answer(yes, "hub", binary.BigEndian.AppendUint64([]byte{ulong}, 1<<40)), 1 << 40},
+		{"for management", answer(yes, "hub/$management", []byte{smallUlong, 9}), 1 << 40},
+		{"one that we read from", answer(no, "hub", []byte{smallUlong, 9}), 1 << 40},
+		{"refused", answer(yes, "", []byte{smallUlong, 9}), 1 << 40},
+		{"smaller, after a reconnect", answer(yes, "hub", []byte{smallUlong, 200}), 200},
+		{"any size", answer(yes, "hub", []byte{0x44}), 0},
+		{"again", answer(yes, "hub", []byte{smallUlong, 200}), 200},
+		{"none is told", answer(yes, "hub", none), 0},
+		{"too short a list", attachOf(0, false), 0},
+	} {
+		if err := g.Read(test.frame); err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		if got := seen.Largest.Load(); got != test.want {
+			t.Errorf("%s: %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
 // A service that is asked, or takes its time, may go on for ever.
 func TestBudget(t *testing.T) {
 	answers := slices.Concat(dispositionOf(1, none, accept), perf(flow, uintOf(0), uintOf(1), uintOf(0), uintOf(1)), transferOf(0, false, answer(none)))

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 )
@@ -61,6 +62,10 @@ func (g *Guard) performative(channel uint16, body []byte) error {
 	case attach:
 		if g.attached++; g.attached > g.attaches.Load() {
 			return violation("a link that nobody asked for")
+		}
+		// A receiver: we send. The entity's own links have no $ in their target.
+		if isTrue(f[2]) && !isNull(f[6]) && !bytes.ContainsRune(f[6], '$') {
+			g.seen.Largest.Store(long(f[10]))
 		}
 		return g.replies.attach(channel, f)
 	case flow:

@@ -202,6 +202,17 @@ func number(field []byte) (n uint32, set bool, err error) {
 	return 0, false, errMalformed
 }
 
+// long returns a number of 64 bits; 0 if there is none.
+func long(field []byte) uint64 {
+	switch {
+	case len(field) == 9 && field[0] == ulong:
+		return binary.BigEndian.Uint64(field[1:])
+	case len(field) == 2 && field[0] == smallUlong:
+		return uint64(field[1])
+	}
+	return 0
+}
+
 // text returns the string or symbol in a field.
 func text(field []byte) string {
 	switch {
