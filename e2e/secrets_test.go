@@ -251,6 +251,9 @@ func noSecretAroundTopic(h *harness) {
 		{"a broken connection string", func() { put(id, set[3].With(conn, strings.Replace(signed, "sb://", "", 1)).JSON()) }, "Endpoint must start with sb://", false},
 		{"another endpoint than the key says", func() { put(id, set[0].With("id", ids[0]).JSON()) }, "holds another endpoint than its key says", false},
 		{"keys in the clear", func() { put(id, set[0].With("id", id).JSON()) }, "in the topic they must be encrypted", false},
+		{"the name of another", func() {
+			put(id, fmt.Appendf(nil, `{"id":%q,"name":%q,"type":"EventGrid","eventTypes":["SpaceChange"],"authentication":"identityBased","path":"t.westus-1.eventgrid.azure.net"}`, id, set[0].Text("name")))
+		}, "can't be beside another", false},
 		{"encrypted for others", func() { put(string(sealed.Key), sealed.Value) }, "can't be read", false},
 		{"a change while a record can't be read", change, "no endpoint can be changed while this copy can't read", false},
 		{"a commit of which nothing is known", func() {
