@@ -212,7 +212,7 @@ func Default() Config {
 			SessionTimeout:   45 * time.Second,
 			RebalanceTimeout: 60 * time.Second,
 			MaxInFlightBytes: 64 << 20,
-			Limits:           Limits{BatchBytes: 32 << 20, Elements: 100_000, Headers: 1000, HeaderBytes: 256 << 10},
+			Limits:           Limits{BatchBytes: 16 << 20, Elements: 100_000, Headers: 1000, HeaderBytes: 256 << 10},
 		},
 		Endpoints: Endpoints{
 			Store: StoreFile, File: "endpoints.json", Topic: "twinegress-endpoints",
