@@ -57,7 +57,7 @@ func bombs() ([]bomb, error) {
 		{records: record(feed.Record{Value: make([]byte, 8<<20)}), packed: true},
 		{records: record(feed.Record{Value: make([]byte, 8<<20)}), packed: true},
 		{records: record(feed.Record{Value: make([]byte, 8<<20)}), packed: true},
-		{records: repeat(100, feed.Record{Headers: make([]kgo.RecordHeader, 5000)}), packed: true},
+		{records: repeat(60, feed.Record{Headers: make([]kgo.RecordHeader, 5000)}), packed: true}, // just below batchBytes
 		{records: repeat(20_000, feed.Record{})},
 		{records: record(array(150_000))},
 		{records: record(array(1000))},

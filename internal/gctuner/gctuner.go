@@ -26,10 +26,15 @@ const (
 	// overhead is the memory that the limit includes besides the live heap:
 	// stacks, the collector's own memory, spans that are half empty.
 	overhead = 32 << 20
+	// From enough bytes on the growth is halved: with large records alive, memory is
+	// scarcer than the collector's CPU. Less than half would be too dear where
+	// thousands of endpoints are alive.
+	enough = 80 << 20
 )
 
 // Start sets the memory limit to floor bytes, or to growth percent over the live
-// heap if that is more, until stop is called. It never exceeds a limit that was
+// heap if that is more, until stop is called; of a growth beyond enough bytes half
+// will do. It never exceeds a limit that was
 // set before (GOMEMLIMIT), and does nothing if the environment has GOGC. It runs
 // at the end of each of the collector's cycles and has no goroutine of its own.
 func Start(floor uint64, growth int) (stop func()) {
@@ -87,5 +92,6 @@ func (t *tuner) stop() {
 type sentinel struct{ _ *byte }
 
 func limitFor(live, floor, growth uint64) int64 {
-	return int64(max(floor, live+live/100*growth+overhead))
+	full := live / 100 * growth
+	return int64(max(floor, live+max(min(full, enough), full/2)+overhead))
 }

@@ -15,10 +15,11 @@ func TestLimit(t *testing.T) {
 		live uint64
 		want int64
 	}{
-		"nothing":             {0, 192 * mib},
-		"less than the floor": {80 * mib, 192 * mib},
-		"more":                {100 << 20, (170 + 32) * mib},
-		"much more":           {1000 << 20, (1700 + 32) * mib},
+		"nothing":                 {0, 192 * mib},
+		"less than the floor":     {80 * mib, 192 * mib},
+		"more":                    {100 << 20, (170 + 32) * mib},
+		"from where half will do": {160 << 20, (160 + 80 + 32) * mib},
+		"much more":               {1000 << 20, (1350 + 32) * mib},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
