@@ -98,8 +98,8 @@ func (s *Sender) Endpoint() endpoints.Endpoint {
 
 // Enqueue moves a run, events of c in order, into its lane and holds the chunk
 // for it. It keeps nothing of run itself. While the endpoint, or the part of it
-// that c's events go to, backs off the run is dropped at once; while its lane is full Enqueue blocks, or drops the run if
-// the endpoint says so (overflow: drop). If ctx ends first, Enqueue returns its
+// that c's events go to, backs off the run is dropped at once; while its lane is
+// full Enqueue blocks, or drops the run if the endpoint says so (overflow: drop). If ctx ends first, Enqueue returns its
 // cause: the run stays pending, and the chunk unsettled. Only the dispatcher
 // may call it.
 func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event) error {

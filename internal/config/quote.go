@@ -3,7 +3,6 @@ package config
 import (
 	"regexp"
 	"strings"
-	"unicode/utf8"
 
 	"twinegress/internal/untrusted"
 )
@@ -13,13 +12,7 @@ import (
 const maxQuoted = 100
 
 // quoted quotes a value that isn't allowed.
-func quoted(s string) string {
-	s = untrusted.Text(s)
-	if utf8.RuneCountInString(s) > maxQuoted {
-		s = string([]rune(s)[:maxQuoted]) + "…"
-	}
-	return `"` + s + `"`
-}
+func quoted(s string) string { return `"` + untrusted.Short(s, maxQuoted) + `"` }
 
 // keyLike matches what looks like the name of a key, or of a variable; wordLike
 // what looks like a role.

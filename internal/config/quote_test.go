@@ -68,7 +68,7 @@ func FuzzLoad(f *testing.F) {
 		const mark = "hunter2hunter2"
 		password := before + mark + after
 		if strings.Contains(more+key, "hunter2") {
-			t.Skip()
+			return // a part of the mark is nobody's secret
 		}
 		asJSON, err := json.Marshal(password)
 		if err != nil {

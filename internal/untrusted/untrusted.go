@@ -108,6 +108,15 @@ func jsonEscapes(s string) string {
 // secrets masked and whatever could steer a terminal or hide in a line escaped.
 func Text(s string) string { return (*Masker)(nil).Text(s) }
 
+// Short returns Text, at most so many characters of it.
+func Short(s string, most int) string {
+	s = Text(s)
+	if all := []rune(s); len(all) > most {
+		s = string(all[:most]) + "…"
+	}
+	return s
+}
+
 // Text is the function of the same name, and masks what m knows.
 func (m *Masker) Text(s string) string {
 	cut := len(s) > maxRead

@@ -110,7 +110,7 @@ func FuzzText(f *testing.F) {
 	mask := untrusted.NewMasker(key)
 	f.Fuzz(func(t *testing.T, text string, at int) {
 		if leaks(text) {
-			t.Skip("a part of the key alone is nobody's secret")
+			return // a part of the key alone is nobody's secret
 		}
 		if at >= 0 && at <= len(text) {
 			text = text[:at] + key + text[at:]

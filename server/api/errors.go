@@ -79,7 +79,7 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 			return e
 		}
 		if d, ok := errors.AsType[*huma.ErrorDetail](err); ok {
-			found.add(short(d.Location, 64), "%s", untrusted.Text(d.Message))
+			found.add(untrusted.Short(d.Location, 64), "%s", untrusted.Text(d.Message))
 		}
 	}
 	switch {

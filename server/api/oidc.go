@@ -111,7 +111,7 @@ func (i *issuer) current(ctx context.Context) (*oidc.IDTokenVerifier, error) {
 	provider, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), i.client), i.Issuer)
 	if err != nil {
 		i.due = i.now().Add(retryAfter)
-		i.log.Warn("the issuer of api.oidc can't be reached", zap.String("issuer", i.Issuer), zap.String("error", short(err.Error(), 200)))
+		i.log.Warn("the issuer of api.oidc can't be reached", zap.String("issuer", i.Issuer), zap.String("error", untrusted.Short(err.Error(), 200)))
 		if i.verifier == nil {
 			i.err = errors.New("the issuer " + i.Issuer + " can't be reached; the log says why")
 		}
@@ -137,22 +137,22 @@ func (i *issuer) authenticate(ctx context.Context, token string) (caller, error)
 		return caller{}, ctx.Err()
 	case strings.HasPrefix(err.Error(), noKeys):
 		i.warned.Do(func() {
-			i.log.Warn("the keys of api.oidc's issuer can't be had", zap.String("issuer", i.Issuer), zap.String("error", short(err.Error(), 200)))
+			i.log.Warn("the keys of api.oidc's issuer can't be had", zap.String("issuer", i.Issuer), zap.String("error", untrusted.Short(err.Error(), 200)))
 		})
 		return caller{}, errors.New("the keys of the issuer " + i.Issuer + " can't be had; the log says why")
 	default:
 		if expired, ok := errors.AsType[*oidc.TokenExpiredError](err); ok {
 			return caller{}, refusal{"the token expired at " + expired.Expiry.UTC().Format(time.RFC3339)}
 		}
-		return caller{}, refusal{"the token is refused: " + short(strings.TrimPrefix(err.Error(), "oidc: "), 200)}
+		return caller{}, refusal{"the token is refused: " + untrusted.Short(strings.TrimPrefix(err.Error(), "oidc: "), 200)}
 	}
 	var claims map[string]any
 	if err := id.Claims(&claims); err != nil {
 		return caller{}, refusal{"the token's claims can't be read"}
 	}
-	who := caller{name: "oidc:" + short(id.Subject, 128)}
+	who := caller{name: "oidc:" + untrusted.Short(id.Subject, 128)}
 	if name, ok := claims["preferred_username"].(string); ok && name != "" {
-		who.name += " (" + short(name, 128) + ")"
+		who.name += " (" + untrusted.Short(name, 128) + ")"
 	}
 	roles := rolesIn(claims, i.RoleClaim)
 	who.read, who.write = slices.Contains(roles, i.ReadRole), slices.Contains(roles, i.WriteRole)
@@ -186,13 +186,4 @@ func rolesIn(claims map[string]any, claim string) []string {
 		return roles
 	}
 	return nil
-}
-
-// short returns a text from outside, at most so many characters of it.
-func short(s string, most int) string {
-	s = untrusted.Text(s)
-	if all := []rune(s); len(all) > most {
-		s = string(all[:most]) + "…"
-	}
-	return s
 }
