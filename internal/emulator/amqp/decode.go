@@ -10,6 +10,7 @@ import (
 var (
 	errShort = errors.New("amqp: truncated value")
 	errDepth = errors.New("amqp: value nested too deeply")
+	errKey   = errors.New("amqp: binary or a compound value as the key of a map")
 )
 
 // maxDepth bounds the nesting of decoded values, and with it the stack.
@@ -264,8 +265,9 @@ func (d *decoder) lookup(name string) string {
 	return ""
 }
 
-// checkDepth skips the next value and fails if it is nested too deeply.
-func (d *decoder) checkDepth(depth int) {
+// check skips the next value, and fails if it is nested too deeply or has a map
+// with a key that no map of Go's can have.
+func (d *decoder) check(depth int) {
 	c := d.byte()
 	if depth > maxDepth {
 		d.fail(errDepth)
@@ -273,12 +275,16 @@ func (d *decoder) checkDepth(depth int) {
 	switch kind := c >> 4; {
 	case d.err != nil:
 	case c == 0: // a described value
-		d.checkDepth(depth + 1)
-		d.checkDepth(depth + 1)
+		d.check(depth + 1)
+		d.check(depth + 1)
 	case kind == 0xc || kind == 0xd: // a list or a map
 		in, n := d.compound(c)
+		isMap := c == 0xc1 || c == 0xd1
 		for i := 0; i < n && in.err == nil; i++ {
-			in.checkDepth(depth + 1)
+			if isMap && i%2 == 0 && len(in.b) > 0 && !isKey(in.b[0]) {
+				in.fail(errKey)
+			}
+			in.check(depth + 1)
 		}
 		if in.err != nil {
 			d.fail(in.err)
@@ -292,4 +298,10 @@ func (d *decoder) checkDepth(depth int) {
 	default:
 		d.body(c)
 	}
+}
+
+// isKey reports whether a value with this constructor can be a key: a described
+// value, binary, a list (0x45: the empty one), a map and an array can't.
+func isKey(c byte) bool {
+	return c != 0 && c != 0x45 && c != 0xa0 && c != 0xb0 && c < 0xc0
 }
