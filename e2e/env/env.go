@@ -73,7 +73,8 @@ type Env struct {
 	Group       string
 	Client      *kgo.Client
 	Admin       *kadm.Client
-	Kafka       *emulator.Kafka // the embedded broker; nil with Config.Brokers
+	Kafka       *emulator.Kafka   // the embedded broker; nil with Config.Brokers
+	Network     *emulator.Network // its own; nil with Config.Brokers
 	Services    *emulator.Emulator
 	Ledger      *Ledger
 
@@ -114,7 +115,8 @@ func New(t testing.TB, cfg Config) *Env {
 		}
 	})
 	if e.Brokers == nil {
-		e.Kafka, err = emulator.StartKafka(emulator.KafkaConfig{MaxMessageBytes: 2 * maxMessageBytes})
+		e.Network = new(emulator.Network)
+		e.Kafka, err = emulator.StartKafka(emulator.KafkaConfig{MaxMessageBytes: 2 * maxMessageBytes, Network: e.Network})
 		e.Must(err)
 		t.Cleanup(e.Kafka.Close)
 		e.Brokers = e.Kafka.Addrs()

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strconv"
@@ -21,6 +22,8 @@ type KafkaConfig struct {
 	// RetentionBytes bounds each partition of the Topics. Without it the log grows
 	// without bound: kfake deletes nothing by default.
 	RetentionBytes int64
+	// Network, if set, is between the broker and all its clients.
+	Network *Network
 }
 
 // Kafka is a running embedded broker.
@@ -46,6 +49,12 @@ func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 	}
 	broker := map[string]string{}
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port)}
+	if cfg.Network != nil {
+		opts = append(opts, kfake.ListenFn(func(network, address string) (net.Listener, error) {
+			l, err := new(net.ListenConfig).Listen(context.Background(), network, address)
+			return gatedListener{l, cfg.Network}, err
+		}))
+	}
 	topicConfig := map[string]string{}
 	if cfg.MaxMessageBytes > 0 {
 		broker["message.max.bytes"] = strconv.Itoa(cfg.MaxMessageBytes)

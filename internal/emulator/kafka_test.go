@@ -1,6 +1,9 @@
 package emulator_test
 
 import (
+	"errors"
+	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -68,5 +71,65 @@ func TestKafkaRetention(t *testing.T) {
 	k.Cluster.ApplyRetention()
 	if p := k.Cluster.PartitionInfo("events", 0); p.LogStartOffset < 12 {
 		t.Errorf("the log starts at %d of %d", p.LogStartOffset, p.HighWatermark)
+	}
+}
+
+// A broker that is cut off refuses, one that is frozen says nothing, and both are
+// back with what they had.
+func TestKafkaNetwork(t *testing.T) {
+	var network emulator.Network
+	k, err := emulator.StartKafka(emulator.KafkaConfig{Topics: map[string]int{"events": 1}, Network: &network})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := new(net.Dialer).DialContext(within(t, 5*time.Second), "tcp", k.Addrs()[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	// An ApiVersions request of version 0, in a frame of 10 bytes.
+	ask := func(c net.Conn) error {
+		if _, err := c.Write([]byte{0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff}); err != nil {
+			return err
+		}
+		if err := c.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		_, err := c.Read(make([]byte, 64<<10))
+		return err
+	}
+	open := dial()
+	if err := ask(open); err != nil {
+		t.Fatal(err)
+	}
+
+	network.Freeze()
+	for name, c := range map[string]net.Conn{"open": open, "new": dial()} {
+		if err := ask(c); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("frozen, %s: %v", name, err)
+		}
+	}
+	network.Restore()
+	if err := open.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open.Read(make([]byte, 64<<10)); err != nil { // the answer that was held
+		t.Errorf("thawed: %v", err)
+	}
+
+	network.Cut()
+	for name, c := range map[string]net.Conn{"open": open, "new": dial()} {
+		if err := ask(c); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("cut, %s: %v", name, err)
+		}
+	}
+	network.Restore()
+	if err := ask(dial()); err != nil {
+		t.Errorf("restored: %v", err)
 	}
 }
