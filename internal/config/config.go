@@ -132,11 +132,12 @@ func (a API) authenticates() bool { return len(a.Tokens) > 0 || a.OIDC.Issuer !=
 // OIDC configures the issuer whose JWTs are accepted, and which claim maps to
 // which role.
 type OIDC struct {
-	Issuer    string `koanf:"issuer"` // its URL; empty: off
-	Audience  string `koanf:"audience"`
-	RoleClaim string `koanf:"roleClaim"`
-	ReadRole  string `koanf:"readRole"`
-	WriteRole string `koanf:"writeRole"`
+	Issuer     string `koanf:"issuer"` // its URL; empty: off
+	Audience   string `koanf:"audience"`
+	RoleClaim  string `koanf:"roleClaim"`
+	ReadRole   string `koanf:"readRole"`
+	WriteRole  string `koanf:"writeRole"`
+	EventsRole string `koanf:"eventsRole"` // beside one of the other two
 }
 
 // ServerTLS configures the certificate of a listener: PEM files, or both empty.
@@ -153,6 +154,7 @@ type Token struct {
 	Name   string `koanf:"name"`
 	SHA256 string `koanf:"sha256"` // of the token's own characters, 64 hex digits, lower case
 	Role   string `koanf:"role"`   // RoleRead or RoleWrite
+	Events bool   `koanf:"events"` // may see what is in events, too
 }
 
 // The values of api.tokens[].role.
@@ -225,7 +227,7 @@ func Default() Config {
 		},
 		API: API{
 			Listen: "127.0.0.1:8080", Tokens: []Token{}, RateLimit: 100,
-			OIDC: OIDC{RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"},
+			OIDC: OIDC{RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write", EventsRole: "twinegress.events"},
 		},
 		Ops:        Ops{Listen: "127.0.0.1:8081"},
 		Batch:      Batch{Linger: 5 * time.Millisecond, MaxEvents: 2000},

@@ -107,7 +107,7 @@ func texts(raw any) ([]string, error) {
 // tokens parses a list of tokens, or the JSON of one. Its errors don't contain
 // values: a field by a wrong name may have the token itself.
 func tokens(raw any) ([]Token, error) {
-	const form = "must be a list of {name: …, sha256: …, role: read or write}"
+	const form = "must be a list of {name: …, sha256: …, role: read or write, events: true or false}"
 	if text, ok := raw.(string); ok {
 		raw = []any{}
 		if strings.TrimSpace(text) != "" {
@@ -131,9 +131,15 @@ func tokens(raw any) ([]Token, error) {
 		var t Token
 		at := map[string]*string{"name": &t.Name, "sha256": &t.SHA256, "role": &t.Role}
 		for name, v := range fields {
+			if name == "events" {
+				if t.Events, ok = v.(bool); !ok {
+					return nil, fmt.Errorf("[%d].events must be true or false", i)
+				}
+				continue
+			}
 			p, ok := at[name]
 			if !ok {
-				return nil, fmt.Errorf("[%d]: unknown key %s; known are name, sha256, role", i, quotedWord(name))
+				return nil, fmt.Errorf("[%d]: unknown key %s; known are name, sha256, role, events", i, quotedWord(name))
 			}
 			s, ok := v.(string)
 			if !ok {

@@ -104,8 +104,8 @@ func wantEverything() Config {
 		},
 		Endpoints: Endpoints{Store: StoreKafka, File: "e", Topic: "x", SecretsKeyFile: "k", AllowDevelopmentEmulator: true, IdentityDomains: []string{"a.example", "b.example"}, Hosts: Hosts{Allow: []string{"*.example", "10.0.0.0/8"}, Deny: []string{"c.example"}}},
 		API: API{
-			Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite}}, RateLimit: 9,
-			OIDC: OIDC{Issuer: "https://i", Audience: "a", RoleClaim: "c", ReadRole: "r", WriteRole: "w"},
+			Listen: ":2", Tokens: []Token{{Name: "n", SHA256: hash, Role: RoleWrite, Events: true}}, RateLimit: 9,
+			OIDC: OIDC{Issuer: "https://i", Audience: "a", RoleClaim: "c", ReadRole: "r", WriteRole: "w", EventsRole: "e"},
 			TLS:  ServerTLS{CertFile: "cert", KeyFile: "key"},
 		},
 		Ops:        Ops{Listen: ":3"},
@@ -135,8 +135,8 @@ ingest:
 endpoints: {store: Kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example], hosts: {allow: ["*.example", 10.0.0.0/8], deny: [c.example]}}
 api:
   listen: ":2"
-  tokens: [{name: n, sha256: ` + strings.ToUpper(hash) + `, role: Write}]
-  oidc: {issuer: "https://i", audience: a, roleClaim: c, readRole: r, writeRole: w}
+  tokens: [{name: n, sha256: ` + strings.ToUpper(hash) + `, role: Write, events: true}]
+  oidc: {issuer: "https://i", audience: a, roleClaim: c, readRole: r, writeRole: w, eventsRole: e}
   tls: {certFile: cert, keyFile: key}
   rateLimit: 9
 ops: {listen: ":3"}
@@ -218,6 +218,7 @@ func TestLoadErrors(t *testing.T) {
 		"api without tokens, by hand":   {environ: []string{"TWINEGRESS_API_LISTEN=:1"}, want: []string{"api.listen: (environment variable TWINEGRESS_API_LISTEN)"}},
 		"api with tokens that are none": {yaml: "api: {listen: ':1', tokens: [1]}", want: []string{"api.tokens: must be a list of {name"}},
 		"tokens with a wrong key":       {yaml: "api: {tokens: [{name: a, token: SECRET}]}", want: []string{`api.tokens: [0]: unknown key "token"`}},
+		"tokens with a wrong right":     {yaml: "api: {tokens: [{name: a, events: 'SECRET'}]}", want: []string{"api.tokens: [0].events must be true or false"}},
 		"tokens as text":                {environ: []string{"TWINEGRESS_API_TOKENS=SECRET"}, want: []string{"api.tokens: as JSON"}},
 		"token in the clear": {
 			yaml: "api: {tokens: [{name: a, sha256: SECRET, role: admin}]}",
@@ -281,7 +282,7 @@ func TestFiles(t *testing.T) {
 	} {
 		cfg, err := load(t, "api: {listen: ':1', tokens: [{name: a, sha256: "+hash+", role: read}]}\n"+
 			"ingest: {sasl: {mechanism: plain, username: u, passwordFile: p}}\n", nil, map[string]string{"api.tokensFile": write(content)})
-		want := []Token{{"a", hash, RoleRead}, {"b", other, RoleWrite}}
+		want := []Token{{Name: "a", SHA256: hash, Role: RoleRead}, {Name: "b", SHA256: other, Role: RoleWrite}}
 		if err != nil || !reflect.DeepEqual(cfg.API.Tokens, want) || cfg.Ingest.SASL.PasswordFile != "p" {
 			t.Errorf("%s: %+v, %v", name, cfg, err)
 		}

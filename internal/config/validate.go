@@ -215,7 +215,7 @@ func (o OIDC) check(e *Errors) {
 	}
 	// Without it a token for any other program would be accepted.
 	for key, value := range map[string]string{
-		"audience": o.Audience, "roleClaim": o.RoleClaim, "readRole": o.ReadRole, "writeRole": o.WriteRole,
+		"audience": o.Audience, "roleClaim": o.RoleClaim, "readRole": o.ReadRole, "writeRole": o.WriteRole, "eventsRole": o.EventsRole,
 	} {
 		if strings.TrimSpace(value) == "" {
 			e.add("api.oidc."+key, "must not be empty along with api.oidc.issuer")
@@ -223,6 +223,9 @@ func (o OIDC) check(e *Errors) {
 	}
 	if o.ReadRole != "" && o.ReadRole == o.WriteRole {
 		e.add("api.oidc.readRole", "must not be the same as api.oidc.writeRole")
+	}
+	if o.EventsRole != "" && (o.EventsRole == o.ReadRole || o.EventsRole == o.WriteRole) {
+		e.add("api.oidc.eventsRole", "must not be the same as api.oidc.readRole or writeRole: who may look at endpoints may not see what is in events")
 	}
 }
 

@@ -103,9 +103,10 @@ func TestValidate(t *testing.T) {
 			c.API.TLS = ServerTLS{CertFile: "c", KeyFile: "k"}
 		}, nil},
 		"oidc incomplete": {func(c *Config) {
-			c.API.OIDC = OIDC{Issuer: "https://login.example.com", ReadRole: "a", WriteRole: "a"}
+			c.API.OIDC = OIDC{Issuer: "https://login.example.com", ReadRole: "a", WriteRole: "a", EventsRole: "a"}
 		}, []string{
 			"api.oidc.audience: must not be empty", "api.oidc.roleClaim: must not be empty", "api.oidc.readRole: same as api.oidc.writeRole",
+			"api.oidc.eventsRole: must not be the same as api.oidc.readRole or writeRole",
 		}},
 		"oidc in the clear":     {func(c *Config) { c.API.OIDC.Issuer, c.API.OIDC.Audience = "http://idp/", "a" }, []string{"api.oidc.issuer: https"}},
 		"oidc issuer is no URL": {func(c *Config) { c.API.OIDC.Issuer, c.API.OIDC.Audience = "login", "a" }, []string{"api.oidc.issuer: URL"}},

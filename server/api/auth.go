@@ -18,9 +18,23 @@ import (
 
 // caller is the authenticated sender of a request.
 type caller struct {
-	name  string // for the log and for the rate limit
-	read  bool   // write includes it
-	write bool
+	name   string // for the log and for the rate limit
+	read   bool   // write includes it
+	write  bool
+	events bool // may see what is in events; neither of the others includes it
+}
+
+// callerKey is the context's key of a request's caller.
+type callerKey struct{}
+
+// maySeeEvents returns nil, or the reply to a caller without the right to see what
+// is in events. An operation that shows any of it calls it first.
+func maySeeEvents(ctx context.Context) error {
+	who := ctx.Value(callerKey{}).(caller) // every request passes the handler
+	if who.events {
+		return nil
+	}
+	return failure(http.StatusForbidden, who.name+" may not see what is in events: its token in api.tokens needs events: true, or, of an issuer, the role api.oidc.eventsRole")
 }
 
 // authenticator authenticates callers, by configured tokens and an issuer's.
@@ -72,7 +86,7 @@ func (r refusal) Error() string { return r.why }
 // the token can't be checked now.
 func (a *authenticator) authenticate(ctx context.Context, token string) (caller, error) {
 	if t := findToken(a.tokens, token); t != nil {
-		return caller{name: t.Name, read: true, write: t.Role == config.RoleWrite}, nil
+		return caller{name: t.Name, read: true, write: t.Role == config.RoleWrite, events: t.Events}, nil
 	}
 	if a.oidc != nil && strings.Count(token, ".") == 2 {
 		return a.oidc.authenticate(ctx, token)

@@ -107,7 +107,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		url.Path, url.RawPath = path, ""
 		r.URL = &url
 	}
-	r = r.WithContext(context.WithValue(r.Context(), auditKey{}, h.audit.With(ids...)))
+	ctx := context.WithValue(r.Context(), auditKey{}, h.audit.With(ids...))
+	r = r.WithContext(context.WithValue(ctx, callerKey{}, who))
 	_, operation = h.operations.Handler(r)
 	listed := 0
 	if operation == listOperation || operation == statusOperation {

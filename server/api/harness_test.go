@@ -26,8 +26,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	writer = "token of the writer"
-	reader = "token of the reader"
+	writer  = "token of the writer"
+	reader  = "token of the reader"
+	watcher = "token of who may see events"
 
 	hubID  = "11111111-1111-4111-8111-111111111111"
 	gridID = "22222222-2222-4222-8222-222222222222"
@@ -66,6 +67,7 @@ func newEnv(t testing.TB, change ...func(*Options)) *env {
 			Tokens: []config.Token{
 				{Name: "ops", SHA256: strings.ToUpper(hash(writer)), Role: config.RoleWrite},
 				{Name: "viewer", SHA256: hash(reader), Role: config.RoleRead},
+				{Name: "watcher", SHA256: hash(watcher), Role: config.RoleRead, Events: true},
 			},
 			RateLimit: 1000,
 		},

@@ -156,6 +156,7 @@ func (i *issuer) authenticate(ctx context.Context, token string) (caller, error)
 	}
 	roles := rolesIn(claims, i.RoleClaim)
 	who.read, who.write = slices.Contains(roles, i.ReadRole), slices.Contains(roles, i.WriteRole)
+	who.events = slices.Contains(roles, i.EventsRole)
 	return who, nil
 }
 

@@ -141,7 +141,7 @@ func (p *identityProvider) token(change map[string]any) string {
 func (p *identityProvider) env(change ...func(*Options)) *env {
 	p.t.Helper()
 	return newEnv(p.t, append([]func(*Options){func(o *Options) {
-		o.Config.OIDC = config.OIDC{Issuer: p.url, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write"}
+		o.Config.OIDC = config.OIDC{Issuer: p.url, Audience: "twinegress", RoleClaim: "roles", ReadRole: "twinegress.read", WriteRole: "twinegress.write", EventsRole: "twinegress.events"}
 	}}, change...)...)
 }
 
