@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"twinegress/internal/similar"
 )
 
 // maxEventTypes bounds the event types in a document, of which there are five. It
@@ -199,7 +201,7 @@ func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 		name, f := lookupKey(key)
 		switch {
 		case name == "":
-			v.add(quotableKey(key), "unknown field")
+			v.add(quotableKey(key), unknownField(key))
 		case seen[name]:
 			v.add(name, "is given more than once")
 		case f == nil, f.readOnly && !stored, string(value) == "null":
@@ -211,6 +213,21 @@ func decodeObject(raw []byte, stored bool) (Endpoint, ValidationErrors) {
 		seen[name] = true
 	}
 	return e, v
+}
+
+// unknownField describes a key that is no field's, with the one that it may have
+// been meant to be.
+func unknownField(key string) string {
+	var settable []string
+	for _, f := range fields {
+		if !f.readOnly {
+			settable = append(settable, f.name)
+		}
+	}
+	if meant := similar.Closest(key, settable); meant != "" {
+		return "unknown field; did you mean " + meant + "?"
+	}
+	return "unknown field"
 }
 
 // quotableKey returns key for a message, or a stand-in if it can't be the name of

@@ -205,6 +205,7 @@ var documentViolations = []violation{
 	{name: "UTF-16", text: "\xff\xfe{\x00}\x00", want: []string{": is not valid UTF-8: line 1, column 1"}},
 	one("null among the event types", bus, fields{"eventTypes": []any{"UdfCustom", nil}}, "eventTypes: must be an array of strings, without null"),
 	one("unknown field", grid, fields{"colour": "red"}, "colour: unknown field"),
+	one("mistyped field", grid, fields{"conectionStrin": "SECRET", "eventtype": "x"}, "conectionStrin: unknown field; did you mean connectionString?", "eventtype: unknown field; did you mean eventTypes?"),
 	one("connection string for a field", hub, fields{keyed: ""}, "…: unknown field"),
 	one("many at once", bus, fields{
 		"name": strings.Repeat("x", 129), "eventTypes": []string{"Nope", "UdfCustom", "UdfCustom"}, "path": "a b", "body": "b", "ordering": "o", "overflow": "v", "z": 1,

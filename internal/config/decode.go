@@ -147,9 +147,20 @@ func tokens(raw any) ([]Token, error) {
 			}
 			*p = s
 		}
+		t.SHA256 = bareHash(t.SHA256)
 		out = append(out, t)
 	}
 	return out, nil
+}
+
+// bareHash returns a hash without what sha256sum prints behind it, "  -" for its
+// standard input, and without space around it.
+func bareHash(text string) string {
+	hash := strings.TrimSpace(text)
+	if before, ok := strings.CutSuffix(hash, "-"); ok {
+		hash = strings.TrimRight(before, " *")
+	}
+	return hash
 }
 
 // canonical converts values that may be in any case to the one that the rest of

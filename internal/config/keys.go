@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"twinegress/internal/similar"
 )
 
 // key is a configuration key: a leaf of Config.
@@ -82,14 +84,18 @@ func unknownKey(path string) string {
 	if section != "" {
 		in = section + "."
 	}
-	var known []string
+	var known, below []string
 	for _, k := range keys {
 		if rest, ok := strings.CutPrefix(k.path, in); ok {
 			first, _, _ := strings.Cut(rest, ".")
 			if name := in + first; !slices.Contains(known, name) {
-				known = append(known, name)
+				known, below = append(known, name), append(below, first)
 			}
 		}
+	}
+	first, _, _ := strings.Cut(path[len(in):], ".")
+	if meant := similar.Closest(first, below); meant != "" {
+		return "unknown key; did you mean " + in + meant + "?"
 	}
 	return "unknown key; known are " + strings.Join(known, ", ")
 }

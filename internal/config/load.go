@@ -14,6 +14,7 @@ import (
 	yamlv3 "go.yaml.in/yaml/v3" // koanf's own, for YAML that isn't a section
 
 	"twinegress/internal/file"
+	"twinegress/internal/similar"
 )
 
 // Sources are the sources of the configuration. The zero value is the defaults
@@ -189,8 +190,7 @@ func (l *loader) env(src Sources) {
 		TransformFunc: func(name, value string) (string, any) {
 			path, ok := paths[strings.ToUpper(name)]
 			if !ok {
-				l.errs.add(namedKey(name), "unknown environment variable; a key's is, for example, %s for ingest.maxInFlightBytes",
-					envName("ingest.maxInFlightBytes"))
+				l.errs.add(namedKey(name), "unknown environment variable; %s", meantVariable(name))
 			}
 			return path, value // koanf skips an empty path
 		},
@@ -200,6 +200,18 @@ func (l *loader) env(src Sources) {
 		return
 	}
 	l.merge(flat, func(path string) string { return "environment variable " + envName(path) })
+}
+
+// meantVariable describes the variable that an unknown one was meant to be.
+func meantVariable(name string) string {
+	behind := make([]string, len(keys))
+	for i, k := range keys {
+		behind[i] = strings.TrimPrefix(envName(k.path), envPrefix)
+	}
+	if meant := similar.Closest(strings.TrimPrefix(name, envPrefix), behind); meant != "" {
+		return "did you mean " + envPrefix + meant + "?"
+	}
+	return "a key's is, for example, " + envName("ingest.maxInFlightBytes") + " for ingest.maxInFlightBytes"
 }
 
 func (l *loader) overrides(set map[string]string) {

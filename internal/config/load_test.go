@@ -135,7 +135,7 @@ ingest:
 endpoints: {store: Kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example], hosts: {allow: ["*.example", 10.0.0.0/8], deny: [c.example]}}
 api:
   listen: ":2"
-  tokens: [{name: n, sha256: ` + strings.ToUpper(hash) + `, role: Write, events: true}]
+  tokens: [{name: n, sha256: " ` + strings.ToUpper(hash) + `  -\n", role: Write, events: true}]
   oidc: {issuer: "https://i", audience: a, roleClaim: c, readRole: r, writeRole: w, eventsRole: e}
   tls: {certFile: cert, keyFile: key}
   rateLimit: 9
@@ -190,11 +190,13 @@ func TestLoadErrors(t *testing.T) {
 	}{
 		"all at once, from everywhere, each with its source": {
 			yaml:    "ingest: {start: soon, groop: g}\nbatch: {linger: 5}\nnope: 1\n",
-			environ: []string{"TWINEGRESS_SEND_ATTEMPTS=many", "TWINEGRESS_NOPE=1"},
-			set:     map[string]string{"backoff.max": "31m", "shut.down": "1s"},
+			environ: []string{"TWINEGRESS_SEND_ATTEMPTS=many", "TWINEGRESS_NOPE=1", "TWINEGRESS_INGEST_BROKER=a:1"},
+			set:     map[string]string{"backoff.max": "31m", "shut.down": "1s", "ingest.tsl.enabled": "true"},
 			want: []string{
 				`ingest.start: must be one of earliest, latest, not "soon" (/`,
-				"ingest.groop: unknown key; known are ingest.brokers, ingest.topics",
+				"ingest.groop: unknown key; did you mean ingest.group?",
+				"ingest.tsl.enabled: unknown key; did you mean ingest.tls? (--set)",
+				"TWINEGRESS_INGEST_BROKER: unknown environment variable; did you mean TWINEGRESS_INGEST_BROKERS?",
 				"batch.linger: must be a duration with a unit, such as 500ms, 10s or 1m30s, not 5",
 				"nope: unknown key; known are ingest, endpoints, api,",
 				`send.attempts: must be a whole number, not "many" (environment variable TWINEGRESS_SEND_ATTEMPTS)`,
