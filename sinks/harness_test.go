@@ -126,12 +126,12 @@ type letters struct {
 	got []letter
 }
 
-func (l *letters) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
+func (l *letters) Put(ev *event.Event, reason event.Reason, detail string, to *Recipient) {
 	l.mu.Lock()
 	l.got = append(l.got, letter{ev.Chunk.Partition, ev.Record.Offset, reason, detail})
 	l.mu.Unlock()
-	if endpointID != hub.ID {
-		panic("a dead letter of endpoint " + endpointID)
+	if to.ID != hub.ID {
+		panic("a dead letter of endpoint " + to.ID)
 	}
 	ev.Chunk.Settle(1)
 }

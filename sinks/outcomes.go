@@ -17,8 +17,8 @@ const refusedInARow = 100
 // the event from its lane; it settles the event, or leaves that to the dead
 // letters.
 type outcomes struct {
-	endpointID  string
-	keepDropped bool // see Options
+	recipient   atomic.Pointer[Recipient] // the endpoint, which may be renamed
+	keepDropped bool                      // see Options
 	ledger      *ledger
 	queue       *queue
 	deadLetters DeadLetters
@@ -81,8 +81,9 @@ func (o *outcomes) settle(events []*event.Event) {
 // keep leaves the settling to the dead letters.
 func (o *outcomes) keep(events []*event.Event, reason event.Reason, detail string) {
 	byChunk(events, o.queue.release)
+	to := o.recipient.Load()
 	for _, ev := range events {
-		o.deadLetters.Put(ev, reason, detail, o.endpointID)
+		o.deadLetters.Put(ev, reason, detail, to)
 	}
 }
 

@@ -67,10 +67,9 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 	s.ledger.backoff.init(func() *breaker.Breaker {
 		return breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
 	})
-	s.outcomes = outcomes{
-		endpointID: endpoint.ID, keepDropped: options.KeepDropped,
-		ledger: &s.ledger, queue: &s.queue, deadLetters: deadLetters, log: log,
-	}
+	o := &s.outcomes
+	o.keepDropped, o.ledger, o.queue, o.deadLetters, o.log = options.KeepDropped, &s.ledger, &s.queue, deadLetters, log
+	o.recipient.Store(NewRecipient(endpoint))
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
 	s.current = s.connect(endpoint)
 	return s
@@ -137,6 +136,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	defer s.mu.Unlock()
 	old, before := s.current, s.endpoint
 	s.endpoint = endpoint
+	s.outcomes.recipient.Store(NewRecipient(endpoint))
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
 	if !endpoints.Diff(before, endpoint).Reconnect {
 		return nil

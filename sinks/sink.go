@@ -19,6 +19,7 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/internal/untrusted"
 )
 
 // Sink sends to one endpoint with one of its keys. Several lanes use it at a time.
@@ -113,6 +114,27 @@ func (e *Error) isLost() bool { return e != nil && e.Lost }
 type DeadLetters interface {
 	// Put takes over one count of the event's chunk and settles it once the dead
 	// letter is stored. It tries for as long as that takes: until the event is
-	// stored its chunk's offsets are not committed.
-	Put(ev *event.Event, reason event.Reason, detail, endpointID string)
+	// stored its chunk's offsets are not committed. to is nil for an event that was
+	// set aside before it was routed.
+	Put(ev *event.Event, reason event.Reason, detail string, to *Recipient)
+}
+
+// Recipient is the endpoint that a dead letter is for, as the letter names it. It is
+// made once for all letters: a host has to be parsed.
+type Recipient struct {
+	ID     string
+	Name   string // "" if it has none
+	Target string // type, host and path
+}
+
+// maxTarget bounds a letter's Target, in bytes: the usual ones have 80.
+const maxTarget = 300
+
+// NewRecipient returns an endpoint as a letter names it.
+func NewRecipient(e endpoints.Endpoint) *Recipient {
+	target := string(e.Type) + " " + e.Host()
+	if e.Type.AMQP() { // elsewhere the path is the host
+		target += "/" + e.Path
+	}
+	return &Recipient{ID: e.ID, Name: untrusted.Short(e.Name, maxTarget), Target: untrusted.Short(target, maxTarget)}
 }

@@ -296,10 +296,10 @@ func (r *Replay) dispatch(run *run, skipped *Skipped) {
 }
 
 // Put is sinks.DeadLetters', for what an endpoint didn't take.
-func (r *Replay) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
+func (r *Replay) Put(ev *event.Event, reason event.Reason, detail string, endpoint *sinks.Recipient) {
 	if reason == event.Rejected || reason == event.TooLarge {
 		r.mu.Lock()
-		to := r.recipients[endpointID]
+		to := r.recipients[endpoint.ID]
 		to.refused++
 		to.lastRefusal = reason.String() + ": " + detail
 		r.mu.Unlock()
@@ -307,7 +307,7 @@ func (r *Replay) Put(ev *event.Event, reason event.Reason, detail, endpointID st
 		return
 	}
 	// Not settled: the letter stays uncommitted.
-	r.stop(&FailedError{Endpoint: r.recipients[endpointID].Endpoint(), Reason: reason, Detail: detail})
+	r.stop(&FailedError{Endpoint: r.recipients[endpoint.ID].Endpoint(), Reason: reason, Detail: detail})
 }
 
 // FailedError is Run's error if an endpoint doesn't take events.

@@ -22,6 +22,7 @@ import (
 	"twinegress/internal/event"
 	"twinegress/internal/eventually"
 	"twinegress/internal/untrusted"
+	"twinegress/sinks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -65,6 +66,14 @@ func open(t *testing.T, k *kfake.Cluster, ingest ...string) *Topic {
 		}
 	})
 	return topic
+}
+
+// recipient returns an endpoint with that id, or nil for none.
+func recipient(id string) *sinks.Recipient {
+	if id == "" {
+		return nil
+	}
+	return &sinks.Recipient{ID: id, Name: "a hub", Target: "EventHub ns.servicebus.windows.net/changes"}
 }
 
 // newLetter returns an event, and how often its chunk was settled.
@@ -162,7 +171,8 @@ func TestLetterIntact(t *testing.T) {
 		"a whole record":           {[]byte("k"), []byte(" {not json\xff "), event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
 		"a tombstone":              {nil, nil, event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
 		"an empty value":           {[]byte{}, []byte{}, event.NoIndex, "", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "time"}},
-		"of an array, an endpoint": {nil, []byte("{}"), 7, "id-1", "why", []event.Header{own, own}, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "index=7", "endpoint=id-1", "time", "own=\xff\x00", "own=\xff\x00"}},
+		"of an array, an endpoint": {nil, []byte("{}"), 7, "id-1", "why", []event.Header{own, own}, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "index=7", "endpoint=id-1", "endpointName=a hub", "endpointTarget=EventHub ns.servicebus.windows.net/changes", "time", "own=\xff\x00", "own=\xff\x00"}},
+		"a late element's":         {nil, []byte("{}"), fewElements, "id-1", "why", nil, []string{"reason=rejected", "detail=why", "topic=twins", "partition=3", "offset=41", "index=8", "endpoint=id-1", "time"}},
 		"a long detail":            {nil, []byte("{}"), event.NoIndex, "", long, nil, []string{"reason=rejected", "detail=" + long[:untrusted.MaxLength] + "…", "topic=twins", "partition=3", "offset=41", "time"}},
 	}
 	for title, test := range tests {
@@ -171,7 +181,7 @@ func TestLetterIntact(t *testing.T) {
 			k := cluster(t)
 			topic := open(t, k)
 			ev, settled := newLetter(test.key, test.value, test.index, test.headers...)
-			topic.Put(ev, event.Rejected, test.detail, test.endpoint)
+			topic.Put(ev, event.Rejected, test.detail, recipient(test.endpoint))
 			eventually.Holds(t, "stored", func() bool { return settled.Load() == 1 && topic.Status().Waiting == 0 })
 			got := read(t, k, 1)[0]
 			if fmt.Sprintf("%#v %#v", got.Key, got.Value) != fmt.Sprintf("%#v %#v", test.key, test.value) {
@@ -245,7 +255,7 @@ func TestRefusedLetterIsTriedAgain(t *testing.T) {
 				topic.outage.patience = 1
 			}
 			ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
-			topic.Put(ev, event.Undecodable, "why", "")
+			topic.Put(ev, event.Undecodable, "why", nil)
 			eventually.Holds(t, "it is refused three times", func() bool { return refused.count.Load() >= 3 })
 			if s := topic.Status(); settled.Load() != 0 || s.Waiting != 1 || !strings.HasPrefix(s.LastError, with.Message) {
 				t.Errorf("settled %d times, %+v, while it is refused", settled.Load(), s)
@@ -295,7 +305,7 @@ func TestCloseWithLettersWaiting(t *testing.T) {
 				for range n {
 					ev, one := newLetter(nil, make([]byte, max(1, test.size)), event.NoIndex)
 					settled = append(settled, one)
-					topic.Put(ev, event.Undecodable, "", "")
+					topic.Put(ev, event.Undecodable, "", nil)
 				}
 				return settled
 			}

@@ -14,6 +14,7 @@ import (
 
 	"twinegress/internal/event"
 	"twinegress/internal/untrusted"
+	"twinegress/sinks"
 )
 
 const (
@@ -62,8 +63,8 @@ type letter struct {
 	event    *event.Event
 	reason   event.Reason
 	detail   string
-	elements string // of the record's array, where the letter is for many of them
-	endpoint string
+	elements string           // of the record's array, where the letter is for many of them
+	to       *sinks.Recipient // nil before it was routed
 	time     time.Time
 
 	form  form
@@ -87,7 +88,10 @@ func (l *letter) shorten() bool {
 
 // size is about what the letter takes, not less.
 func (l *letter) size() int {
-	own := ownBytes + len(l.detail) + len(l.elements) + len(l.endpoint) + len(l.event.Chunk.Topic)
+	own := ownBytes + len(l.detail) + len(l.elements) + len(l.event.Chunk.Topic)
+	if l.to != nil {
+		own += len(l.to.ID) + len(l.to.Name) + len(l.to.Target)
+	}
 	n := own + min(len(l.event.Body), l.valueLimit())
 	if share := l.share(); share < math.MaxInt {
 		return n + share
@@ -130,7 +134,7 @@ func (l *letter) record() *kgo.Record {
 		missing = append(missing, "value")
 	}
 
-	headers := make([]kgo.RecordHeader, 0, 12+len(own))
+	headers := make([]kgo.RecordHeader, 0, 14+len(own))
 	headers = append(headers,
 		header("reason", l.reason.String()),
 		header("detail", l.detail),
@@ -144,8 +148,15 @@ func (l *letter) record() *kgo.Record {
 	if l.elements != "" {
 		headers = append(headers, header("elements", l.elements))
 	}
-	if l.endpoint != "" {
-		headers = append(headers, header("endpoint", l.endpoint))
+	if l.to != nil {
+		headers = append(headers, header("endpoint", l.to.ID))
+		// Of a tiny element there would be more in these than in the element.
+		if l.event.Index < fewElements {
+			if l.to.Name != "" {
+				headers = append(headers, header("endpointName", l.to.Name))
+			}
+			headers = append(headers, header("endpointTarget", l.to.Target))
+		}
 	}
 	if len(missing) > 0 {
 		headers = append(headers, header("cut", strings.Join(missing, ",")))
@@ -207,9 +218,13 @@ func header(key, value string) kgo.RecordHeader {
 // have helped, if that is known.
 func (l *letter) fields(why, needed string) []zap.Field {
 	ev := l.event
+	to := l.to
+	if to == nil {
+		to = &sinks.Recipient{}
+	}
 	fields := []zap.Field{
 		zap.String("topic", ev.Chunk.Topic), zap.Int32("partition", ev.Chunk.Partition), zap.Int64("offset", ev.Record.Offset),
-		zap.Int32("index", ev.Index), zap.String("endpoint", l.endpoint), zap.Stringer("reason", l.reason), zap.Int("bytes", len(ev.Body)),
+		zap.Int32("index", ev.Index), zap.String("endpoint", to.ID), zap.String("name", to.Name), zap.Stringer("reason", l.reason), zap.Int("bytes", len(ev.Body)),
 		zap.String("error", why),
 	}
 	if needed != "" {

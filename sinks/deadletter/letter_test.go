@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"twinegress/internal/event"
+	"twinegress/sinks"
 )
 
 func stored(r *kgo.Record) (headers []event.Header) {
@@ -35,7 +36,7 @@ func recordSize(r *kgo.Record) int {
 // headers are called; what is missing of it is named; and it is no larger than
 // it was taken for.
 func roundTrip(t *rapid.T) {
-	name := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"time", "cut", "topic", "index", "endpoint", "reason"}))
+	name := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"time", "cut", "topic", "index", "endpoint", "endpointName", "endpointTarget", "reason"}))
 	c := event.NewChunk(rapid.StringMatching(`[a-z]{1,249}`).Draw(t, "topic"), rapid.Int32Min(0).Draw(t, "partition"), 1, 0, func(*event.Chunk) {})
 	draw := func(label string, most int) []byte {
 		return bytes.Repeat([]byte("x"), rapid.IntRange(0, most).Draw(t, label))
@@ -47,8 +48,17 @@ func roundTrip(t *rapid.T) {
 	r := &c.Records[0]
 	ev := event.Event{Chunk: c, Record: r, Index: rapid.Int32Range(event.NoIndex, 3*fewElements).Draw(t, "index"), Body: r.Value}
 	reason := event.Reason(rapid.IntRange(0, int(event.NumReasons)-1).Draw(t, "reason"))
+	var to *sinks.Recipient
+	want := Letter{}
+	if rapid.Bool().Draw(t, "routed") {
+		to = &sinks.Recipient{ID: rapid.StringMatching(`[a-f0-9-]{1,36}`).Draw(t, "endpoint"), Name: rapid.StringN(0, 128, -1).Draw(t, "endpoint's name"), Target: rapid.StringN(0, 300, -1).Draw(t, "target")}
+		want.Endpoint = to.ID
+		if ev.Index < fewElements {
+			want.Name, want.Target = to.Name, to.Target
+		}
+	}
 	l := letter{
-		event: &ev, reason: reason, endpoint: rapid.StringMatching(`[a-f0-9-]{0,36}`).Draw(t, "endpoint"), time: time.Now(),
+		event: &ev, reason: reason, to: to, time: time.Now(),
 		detail: newText(rapid.String().Draw(t, "detail")).long,
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "cut") {
@@ -60,7 +70,7 @@ func roundTrip(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Reason != reason.String() || got.Topic != c.Topic || got.Partition != c.Partition || got.Offset != r.Offset || got.Index != ev.Index || got.Endpoint != l.endpoint {
+	if got.Reason != reason.String() || got.Topic != c.Topic || got.Partition != c.Partition || got.Offset != r.Offset || got.Index != ev.Index || got.Endpoint != want.Endpoint || got.Name != want.Name || got.Target != want.Target {
 		t.Fatalf("%+v is read of %+v", got, l)
 	}
 	for part, kept := range map[string]bool{
@@ -144,12 +154,12 @@ func TestLettersOfARecordAreBounded(t *testing.T) {
 		}
 		r := &c.Records[0]
 		size := recordSize((&letter{event: &event.Event{Chunk: c, Record: r, Index: event.NoIndex, Body: value}, time: time.Now()}).record())
-		topic := &Topic{queued: newQueue()}
+		topic, to := &Topic{queued: newQueue()}, recipient("568fd394-380b-46fa-925a-ebb96f658cce")
 		var rejected []event.Rejection
 		for i := range n {
 			ev := event.Event{Chunk: c, Record: r, Index: int32(i), Body: []byte(element)}
 			if element != "1" {
-				topic.Put(&ev, event.Unreachable, strings.Repeat("detail ", 200), "568fd394-380b-46fa-925a-ebb96f658cce")
+				topic.Put(&ev, event.Unreachable, strings.Repeat("detail ", 200), to)
 				continue
 			}
 			rejected = append(rejected, event.Rejection{Event: ev, Reason: event.Reason(rapid.IntRange(0, 1).Draw(t, "reason")), Detail: "not a JSON object"})
@@ -248,7 +258,7 @@ func TestDetailIsFitToBeShown(t *testing.T) {
 	for _, given := range []string{"SharedAccessKey=c2VjcmV0c2VjcmV0 \x1b[31m" + strings.Repeat("x", 1<<20), "short"} {
 		for index, limit := range map[int32]int{event.NoIndex: 1010, fewElements: elementDetail + 10} {
 			ev.Index = index
-			topic.Put(ev, event.Rejected, given, "")
+			topic.Put(ev, event.Rejected, given, nil)
 			l := topic.queued.drain()[0]
 			if strings.Contains(l.detail, "c2VjcmV0") || strings.Contains(l.detail, "\x1b") || len(l.detail) > limit {
 				t.Errorf("index %d: %d bytes of detail: %.100q", index, len(l.detail), l.detail)

@@ -12,11 +12,16 @@ import (
 // Letter is what the headers of a stored dead letter contain.
 type Letter struct {
 	Reason    string
+	Detail    string
 	Topic     string
 	Partition int32
 	Offset    int64
 	Index     int32  // of an array, or event.NoIndex
+	Elements  string // of an array, where the letter is for many of them
 	Endpoint  string // "" if it was set aside before it was routed
+	Name      string // the endpoint's, when it was set aside; as its Target "" in older letters
+	Target    string
+	Time      string // when it was set aside
 	Cut       string // what of the record is not all there: value, key, headers
 	Own       []event.Header
 }
@@ -34,6 +39,14 @@ func Parse(headers []event.Header) (Letter, error) {
 		switch h.Key {
 		case "reason":
 			l.Reason = string(h.Value)
+		case "detail":
+			l.Detail = string(h.Value)
+		case "elements":
+			l.Elements = string(h.Value)
+		case "endpointName":
+			l.Name = string(h.Value)
+		case "endpointTarget":
+			l.Target = string(h.Value)
 		case "topic":
 			l.Topic = string(h.Value)
 		case "partition":
@@ -47,7 +60,7 @@ func Parse(headers []event.Header) (Letter, error) {
 		case "cut":
 			l.Cut = string(h.Value)
 		case "time":
-			l.Own = headers[i+1:]
+			l.Time, l.Own = string(h.Value), headers[i+1:]
 			if l.Topic == "" || len(l.Topic) > maxTopic || l.Partition < 0 || l.Offset < 0 {
 				return Letter{}, errors.New("the headers topic, partition and offset are not all there")
 			}

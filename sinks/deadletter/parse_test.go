@@ -30,8 +30,12 @@ func TestParse(t *testing.T) {
 		},
 		"own headers with our names": {
 			headers("reason", "backoff", "topic", "t", "partition", "3", "offset", "7", "endpoint", "e", "time", "now",
-				"time", "1", "index", "x", "endpoint", "f", "topic", "u"),
-			"backoff t/3/7/-1 e [time=1 index=x endpoint=f topic=u]",
+				"endpointName", "x", "time", "1", "index", "x", "endpoint", "f", "topic", "u"),
+			"backoff t/3/7/-1 e [endpointName=x time=1 index=x endpoint=f topic=u]",
+		},
+		"an endpoint by its name": {
+			headers("reason", "backoff", "topic", "t", "partition", "3", "offset", "7", "endpoint", "e", "endpointName", "hub", "endpointTarget", "EventHub h/p", "time", "now"),
+			"backoff t/3/7/-1 e [] hub EventHub h/p",
 		},
 		"own endpoint of what has none": {
 			headers("reason", "undecodable", "topic", "t", "partition", "3", "offset", "7", "time", "now", "endpoint", "f"),
@@ -54,7 +58,7 @@ func TestParse(t *testing.T) {
 		for _, h := range l.Own {
 			own = append(own, h.Key+"="+string(h.Value))
 		}
-		got := fmt.Sprintf("%s %s/%d/%d/%d %s %v", l.Reason, l.Topic, l.Partition, l.Offset, l.Index, l.Endpoint, own)
+		got := fmt.Sprintf("%s %s/%d/%d/%d %s %v", l.Reason, l.Topic, l.Partition, l.Offset, l.Index, l.Endpoint, own) + strings.TrimRight(" "+l.Name+" "+l.Target, " ")
 		if err != nil {
 			got = err.Error()
 		}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"twinegress/internal/event"
+	"twinegress/sinks"
 )
 
 // Put implements sinks.DeadLetters: it takes over one count of the event's chunk
@@ -15,8 +16,8 @@ import (
 // Put never blocks: lanes and the dispatcher call it. The queue is bounded by
 // what may be in flight, since every letter in it holds a chunk: where the
 // topic is slower than events are dropped, polling waits in the end.
-func (t *Topic) Put(ev *event.Event, reason event.Reason, detail, endpointID string) {
-	t.put(letter{event: ev, reason: reason, detail: t.text(detail, ev.Index), endpoint: endpointID})
+func (t *Topic) Put(ev *event.Event, reason event.Reason, detail string, to *sinks.Recipient) {
+	t.put(letter{event: ev, reason: reason, detail: t.text(detail, ev.Index), to: to})
 }
 
 // PutRejected puts what decoding a chunk rejected, in its order, and holds the
@@ -34,7 +35,7 @@ func (t *Topic) PutRejected(rejected []event.Rejection) {
 		if n <= fewElements {
 			for i := range of {
 				of[i].Event.Chunk.Hold(1)
-				t.Put(&of[i].Event, of[i].Reason, of[i].Detail, "")
+				t.Put(&of[i].Event, of[i].Reason, of[i].Detail, nil)
 			}
 			continue
 		}

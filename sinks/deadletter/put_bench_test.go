@@ -26,7 +26,7 @@ func BenchmarkPut(b *testing.B) {
 	}
 	const perChunk = 256
 	value := make([]byte, 500)
-	most := int64(0)
+	most, to := int64(0), recipient("568fd394-380b-46fa-925a-ebb96f658cce")
 	b.ReportAllocs()
 	for b.Loop() {
 		c := event.NewChunk("twins", 0, perChunk, perChunk*len(value), func(c *event.Chunk) { c.Free() })
@@ -38,7 +38,7 @@ func BenchmarkPut(b *testing.B) {
 			c.Events = append(c.Events, event.Event{Chunk: c, Record: &c.Records[i], Index: event.NoIndex, Body: c.Records[i].Value})
 		}
 		for i := range c.Events {
-			topic.Put(&c.Events[i], event.Backoff, "unreachable: dial tcp: connection refused", "568fd394-380b-46fa-925a-ebb96f658cce")
+			topic.Put(&c.Events[i], event.Backoff, "unreachable: dial tcp: connection refused", to)
 		}
 		c.Settle(1)
 		for topic.Status().Waiting > 100_000 { // about what ingest.maxInFlightBytes lets in

@@ -75,7 +75,7 @@ func TestRefusedLetterIsCut(t *testing.T) {
 				refused.left.Store(test.times)
 			}
 			ev, settled := newLetter(test.key, test.value, event.NoIndex, event.Header{Key: "own", Value: test.own}, event.Header{Key: "small"})
-			topic.Put(ev, event.Undecodable, "why", "")
+			topic.Put(ev, event.Undecodable, "why", nil)
 			eventually.Holds(t, "it is stored", func() bool { return settled.Load() == 1 })
 			if s := topic.Status(); s.Cut != test.forms || s.Waiting != 0 || s.GivenUp != [event.NumReasons]uint64{} {
 				t.Errorf("status %+v", s)
@@ -126,12 +126,12 @@ func TestLetterIsGivenUp(t *testing.T) {
 			defer topic.Close(context.Background())
 			topic.outage.patience = 1
 			before, stored := newLetter(nil, []byte("v"), event.NoIndex)
-			topic.Put(before, event.Undecodable, "", "")
+			topic.Put(before, event.Undecodable, "", nil)
 			eventually.Holds(t, "one before is stored", func() bool { return stored.Load() == 1 })
 
 			refused := refuse(k, test.with)
 			ev, settled := newLetter(nil, []byte("v"), 7)
-			topic.Put(ev, event.Undecodable, "", "")
+			topic.Put(ev, event.Undecodable, "", nil)
 			eventually.Holds(t, "it is given up", func() bool { return settled.Load() == 1 })
 			if s := topic.Status(); s.Waiting != 0 || s.GivenUp[test.reason] != 1 || !strings.HasPrefix(s.LastError, test.with.Message) {
 				t.Errorf("status %+v", s)
@@ -146,7 +146,7 @@ func TestLetterIsGivenUp(t *testing.T) {
 
 			refused.over.Store(true)
 			after, storedAfter := newLetter(nil, []byte("w"), event.NoIndex)
-			topic.Put(after, event.Undecodable, "", "")
+			topic.Put(after, event.Undecodable, "", nil)
 			eventually.Holds(t, "one behind is stored", func() bool { return storedAfter.Load() == 1 })
 			if got := read(t, k, 2); string(got[1].Value) != "w" {
 				t.Errorf("stored is %s", got[1].Value)
@@ -215,12 +215,12 @@ func TestLargeLetterHoldsUpNobody(t *testing.T) {
 	refused := refuse(k, kerr.NotEnoughReplicas)
 	refused.over1MB = true
 	large, largeSettled := newLetter(nil, noise(1<<21), event.NoIndex)
-	topic.Put(large, event.Undecodable, "", "")
+	topic.Put(large, event.Undecodable, "", nil)
 	eventually.Holds(t, "the large one is refused", func() bool { return refused.count.Load() > 0 })
 	var settled []*atomic.Int32
 	for range 100 {
 		ev, one := newLetter(nil, []byte("v"), event.NoIndex)
-		topic.Put(ev, event.Undecodable, "", "")
+		topic.Put(ev, event.Undecodable, "", nil)
 		settled = append(settled, one)
 	}
 	eventually.Holds(t, "all small ones are stored", func() bool {
@@ -245,7 +245,7 @@ func TestTopicMadeAnew(t *testing.T) {
 	put := func(value []byte) {
 		t.Helper()
 		ev, settled := newLetter(nil, value, event.NoIndex)
-		topic.Put(ev, event.Undecodable, "", "")
+		topic.Put(ev, event.Undecodable, "", nil)
 		eventually.Holds(t, "it is stored", func() bool { return settled.Load() == 1 })
 	}
 	large := noise(2 << 20)

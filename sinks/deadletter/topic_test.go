@@ -75,7 +75,7 @@ func TestRightsOnTheTopic(t *testing.T) {
 			}
 			if test.stores {
 				ev, settled := newLetter(nil, []byte("v"), event.NoIndex)
-				topic.Put(ev, event.Undecodable, "", "")
+				topic.Put(ev, event.Undecodable, "", nil)
 				eventually.Holds(t, "a letter is stored", func() bool { return settled.Load() == 1 })
 			}
 		})
@@ -126,7 +126,7 @@ func TestNoIdempotentWrites(t *testing.T) {
 			const letters = 3000
 			for i := range letters {
 				ev, _ := newLetter(nil, []byte(strconv.Itoa(i)), event.NoIndex)
-				topic.Put(ev, event.Undecodable, "", "")
+				topic.Put(ev, event.Undecodable, "", nil)
 			}
 			if err := topic.Close(t.Context()); err != nil {
 				t.Error(err)
@@ -164,7 +164,7 @@ func TestNoZstd(t *testing.T) {
 	})
 	topic := open(t, k)
 	ev, settled := newLetter(nil, make([]byte, 1<<20), event.NoIndex)
-	topic.Put(ev, event.Undecodable, "", "")
+	topic.Put(ev, event.Undecodable, "", nil)
 	eventually.Holds(t, "it is stored", func() bool { return settled.Load() == 1 })
 	if s := topic.Status(); s.Cut != 0 || codec.Load() != int32(kgo.CodecGzip) {
 		t.Errorf("%d are cut; the codec is %d", s.Cut, codec.Load())

@@ -117,7 +117,7 @@ type letters struct {
 	details []string
 }
 
-func (l *letters) Put(ev *event.Event, _ event.Reason, detail, _ string) {
+func (l *letters) Put(ev *event.Event, _ event.Reason, detail string, _ *sinks.Recipient) {
 	l.mu.Lock()
 	l.details = append(l.details, detail)
 	l.mu.Unlock()

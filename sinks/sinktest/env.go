@@ -314,7 +314,7 @@ type letter struct {
 	detail string
 }
 
-func (l *letters) Put(ev *event.Event, reason event.Reason, detail, _ string) {
+func (l *letters) Put(ev *event.Event, reason event.Reason, detail string, _ *sinks.Recipient) {
 	l.mu.Lock()
 	l.stored[eventID{ev.Chunk.Partition, ev.Record.Offset}] = letter{reason, detail}
 	l.mu.Unlock()
