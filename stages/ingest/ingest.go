@@ -63,13 +63,21 @@ func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*S
 	if c.Start == config.StartLatest {
 		start = kgo.NewOffset().AtEnd()
 	}
-	return NewBounded(c, start, nil, append([]kgo.Opt{kgo.WithHooks(hook)}, connect...), log)
+	return newSource(c, start, nil, connect, []kgo.Hook{hook}, log)
 }
 
 // NewBounded returns a consumer of what lies before ends, and of no partition
 // that ends lacks; nil ends bound nothing. start is where a new group begins.
 func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
+	return newSource(c, start, ends, connect, nil, log)
+}
+
+func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, hooks []kgo.Hook, log *zap.Logger) (*Source, error) {
 	unpacker, err := newUnpacker(int64(c.Limits.BatchBytes))
+	if err != nil {
+		return nil, fmt.Errorf("kafka consumer: %w", err)
+	}
+	dial, err := guarded(connect, int64(c.Limits.BatchBytes))
 	if err != nil {
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}
@@ -108,7 +116,8 @@ func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []
 		opts = append(opts, kgo.AdjustFetchOffsetsFn(o.startLatest))
 	}
 	opts = append(opts, newFetchSize().options()...)
-	if _, err = kgo.NewClient(append(opts, connect...)...); err != nil {
+	opts = append(opts, connect...)
+	if _, err = kgo.NewClient(append(opts, kgo.WithHooks(hooks...), dial)...); err != nil {
 		abandon()
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}

@@ -137,6 +137,12 @@ func deleteBefore(t *testing.T, k *kfake.Cluster, offset int64) {
 func TestBatchTooLarge(t *testing.T) {
 	const limit = 2 << 20
 	large := func() []*kgo.Record { return []*kgo.Record{{Value: make([]byte, limit+1)}} }
+	manyRecords := func() []*kgo.Record {
+		return repeated(limit/recordBytes, func() *kgo.Record { return &kgo.Record{} })
+	}
+	manyHeaders := func() []*kgo.Record {
+		return []*kgo.Record{{Headers: make([]kgo.RecordHeader, limit/headerBytes)}}
+	}
 	for name, tt := range map[string]struct {
 		codec kgo.CompressionCodec
 		bomb  func() []*kgo.Record
@@ -145,12 +151,11 @@ func TestBatchTooLarge(t *testing.T) {
 		"a large value, snappy": {kgo.SnappyCompression(), large},
 		"a large value, lz4":    {kgo.Lz4Compression(), large},
 		"a large value, zstd":   {kgo.ZstdCompression(), large},
-		"many records": {kgo.ZstdCompression(), func() []*kgo.Record {
-			return repeated(limit/recordBytes, func() *kgo.Record { return &kgo.Record{} })
-		}},
-		"many headers": {kgo.ZstdCompression(), func() []*kgo.Record {
-			return []*kgo.Record{{Headers: make([]kgo.RecordHeader, limit/headerBytes)}}
-		}},
+		"a large value, none":   {kgo.NoCompression(), large},
+		"many records":          {kgo.ZstdCompression(), manyRecords},
+		"many records, none":    {kgo.NoCompression(), manyRecords},
+		"many headers":          {kgo.ZstdCompression(), manyHeaders},
+		"many headers, none":    {kgo.NoCompression(), manyHeaders},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -75,16 +76,15 @@ func (u *unpacker) OnNewClient(client *kgo.Client) { u.client = client }
 // until the batch is stepped over (seeker). That is every error but errNoRoom: the
 // batch has its checksum, so it would be the same the next time, and for ever.
 func (u *unpacker) Decompress(packed []byte, codec kgo.CompressionCodecType) ([]byte, error) {
-	if codec == kgo.CodecNone {
+	switch {
+	case codec == kgo.CodecNone:
 		return packed, nil
-	}
-	if u.bytes.Load() >= u.room() {
+	case codec == codecRefused:
+		return nil, kgo.ErrMaxDecompress
+	case u.bytes.Load() >= u.room():
 		return nil, errNoRoom
 	}
-	batch, err := u.Decompressor.Decompress(packed, codec)
-	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
-		batch, err = u.unpackWide(packed)
-	}
+	batch, err := u.unpack(packed, codec)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", kgo.ErrMaxDecompress, err)
 	}
@@ -104,6 +104,18 @@ func (u *unpacker) Decompress(packed []byte, codec kgo.CompressionCodecType) ([]
 		u.bytes.Add(more)
 	}
 	return batch, nil
+}
+
+func (u *unpacker) unpack(packed []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	if codec == codecMeasured { // the copy is what comes back once it is free
+		batch := u.GetDecompressBytes(packed, codec)
+		return append(slices.Grow(batch, len(packed)), packed...), nil
+	}
+	batch, err := u.Decompressor.Decompress(packed, codec)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		return u.unpackWide(packed)
+	}
+	return batch, err
 }
 
 // unpackWide unpacks what was packed with a large window. No memory is taken for
