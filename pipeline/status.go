@@ -46,19 +46,43 @@ type LetterStatus struct {
 // routed = delivered + the sum of dropped + pending. Its fields are the API's.
 type EndpointStatus struct {
 	ID                   string            `json:"id"`
+	Name                 string            `json:"name"`
 	Type                 string            `json:"type"`
+	Host                 string            `json:"host"`
 	Path                 string            `json:"path"`
 	EventTypes           []string          `json:"eventTypes"`
 	State                sinks.State       `json:"state" enum:"provisioning,ready,degraded,throttled,backing_off,probing,stopped,deleting"`
+	StateSince           time.Time         `json:"stateSince"`
+	Reason               string            `json:"reason" doc:"what is wrong now, in one word; empty if nothing is"`
 	Routed               uint64            `json:"routed"`
 	Delivered            uint64            `json:"delivered"`
 	Dropped              map[string]uint64 `json:"dropped"`
 	Pending              int               `json:"pending"`
+	OldestPending        float64           `json:"oldestPendingSeconds" doc:"for how long the oldest event waits for its outcome"`
+	LastDeliveredAt      *time.Time        `json:"lastDeliveredAt"`
+	Windows              Windows           `json:"windows" doc:"the same counts of the last minute, quarter of an hour and day, each up to a fifteenth less"`
 	Key                  string            `json:"key" enum:"primary,secondary"`
 	BackOffUntil         *time.Time        `json:"backOffUntil" doc:"if only partitions back off: of the one that is tried next, and so is lastError"`
 	PartitionsBackingOff []int             `json:"partitionsBackingOff" doc:"the event hub's partitions that back off by themselves"`
-	LastError            string            `json:"lastError"`
-	HoldsBack            bool              `json:"holdsBack" doc:"the intake waits for this endpoint: for room in its lanes, or in what may be in flight, half of which waits here"`
+	LastError            string            `json:"lastError" doc:"what is wrong, or was last"`
+	LastErrorAt          *time.Time        `json:"lastErrorAt"`
+	FailingSince         *time.Time        `json:"failingSince" doc:"since when it backs off, over all tries, or the primary key is refused"`
+	HoldsBack            bool              `json:"holdsBack" doc:"others wait for this endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or what may be committed, for an event that has waited here for 5 s"`
+}
+
+// Windows are counts of some time up to now. They are of when it happened, so the
+// equation doesn't hold in them.
+type Windows struct {
+	Minute  WindowCounts `json:"1m"`
+	Quarter WindowCounts `json:"15m"`
+	Day     WindowCounts `json:"24h"`
+}
+
+// WindowCounts are those of one window.
+type WindowCounts struct {
+	Routed    uint64 `json:"routed"`
+	Delivered uint64 `json:"delivered"`
+	Dropped   uint64 `json:"dropped"`
 }
 
 // inputReasons set input aside before it is routed; outcomeReasons drop an
@@ -111,21 +135,30 @@ func (p *Pipeline) letters() LetterStatus {
 
 func statusOf(snap sinks.Snapshot) EndpointStatus {
 	e := EndpointStatus{
-		ID: snap.Endpoint.ID, Type: string(snap.Endpoint.Type), Path: snap.Endpoint.Path,
-		EventTypes: snap.Endpoint.EventTypes, State: snap.State,
+		ID: snap.Endpoint.ID, Name: snap.Endpoint.Name,
+		Type: string(snap.Endpoint.Type), Host: snap.Host, Path: snap.Endpoint.Path,
+		EventTypes: snap.Endpoint.EventTypes, State: snap.State, StateSince: snap.Since.UTC(), Reason: snap.Reason,
 		Routed: snap.Counts.Routed, Delivered: snap.Counts.Delivered, Pending: snap.Counts.Pending,
 		Dropped: make(map[string]uint64, len(outcomeReasons)),
 		Key:     snap.Key.String(), LastError: snap.LastError, HoldsBack: snap.HoldsBack,
+		OldestPending: snap.OldestPending.Seconds(), LastDeliveredAt: given(snap.LastDeliveredAt),
+		Windows:     Windows{WindowCounts(snap.Windows.Minute), WindowCounts(snap.Windows.Quarter), WindowCounts(snap.Windows.Day)},
+		LastErrorAt: given(snap.LastErrorAt), BackOffUntil: given(snap.BackOffUntil), FailingSince: given(snap.FailingSince),
 		PartitionsBackingOff: append([]int{}, snap.PartitionsBackingOff...),
 	}
 	for _, r := range outcomeReasons {
 		e.Dropped[r.String()] = snap.Counts.Dropped[r]
 	}
-	if !snap.BackOffUntil.IsZero() {
-		until := snap.BackOffUntil.UTC()
-		e.BackOffUntil = &until
-	}
 	return e
+}
+
+// given returns a time for JSON: nil if there is none.
+func given(at time.Time) *time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	at = at.UTC()
+	return &at
 }
 
 // EndpointStatus returns the state of one endpoint, also of a removed one while
@@ -144,7 +177,7 @@ func (p *Pipeline) Health(id string) (sinks.Health, bool) {
 	if s == nil {
 		return sinks.Health{}, false
 	}
-	return s.Health(), true
+	return p.holdsBack(s.Health()), true
 }
 
 // Retry ends an endpoint's back-off now, if it is in one.
@@ -183,6 +216,13 @@ func (p *Pipeline) snapshots() ([]sinks.Snapshot, totalsByType) {
 // waits before any lane of it is full, since its events keep too much in flight.
 func (p *Pipeline) snapshot(s *sinks.Sender) sinks.Snapshot {
 	snap := s.Snapshot()
-	snap.HoldsBack = snap.HoldsBack || snap.OverShare && p.options.Source.Full()
+	snap.Health = p.holdsBack(snap.Health)
 	return snap
+}
+
+func (p *Pipeline) holdsBack(h sinks.Health) sinks.Health {
+	if h.OverShare && p.options.Source.Full() {
+		h.SetHoldsBack()
+	}
+	return h
 }

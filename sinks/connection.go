@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,7 +18,11 @@ import (
 type connection struct {
 	endpoint endpoints.Endpoint
 	open     Open
+	ledger   *ledger
 	log      *zap.Logger
+
+	refusal        atomic.Pointer[Error] // of the primary, until the secondary takes a batch
+	primaryRefused atomic.Bool           // and it took one
 
 	mu      sync.Mutex
 	sinks   [2]*openSink // by key; nil until needed
@@ -43,8 +48,8 @@ type openSink struct {
 // doesn't answer.
 const closeTimeout = 5 * time.Second
 
-func newConnection(endpoint endpoints.Endpoint, open Open, log *zap.Logger) *connection {
-	return &connection{endpoint: endpoint, open: open, log: log, replaced: make(chan struct{})}
+func newConnection(endpoint endpoints.Endpoint, open Open, ledger *ledger, log *zap.Logger) *connection {
+	return &connection{endpoint: endpoint, open: open, ledger: ledger, log: log, replaced: make(chan struct{})}
 }
 
 // isReplaced reports whether the endpoint was changed, and has another connection.
@@ -82,6 +87,9 @@ func (c *connection) failover(ctx context.Context, events []*event.Event, probe 
 	n, err := c.sendWith(ctx, key, events, probe)
 	switch {
 	case !err.isUnauthorized():
+		if err == nil {
+			c.worked(key, nil)
+		}
 		return n, err
 	case c.endpoint.Authentication == endpoints.AuthenticationIdentity:
 		return n, unauthorized("this process's identity: %v", err)
@@ -90,14 +98,36 @@ func (c *connection) failover(ctx context.Context, events []*event.Event, probe 
 	}
 	// The other key itself, not whichever is current: another lane may have
 	// switched, and so may a probe, but this batch tries each key once.
+	if key == Primary {
+		c.refusal.Store(err)
+	}
 	c.switchFrom(key, err)
 	var refused [2]*Error
 	refused[key] = err
 	if n, err = c.sendWith(ctx, 1-key, events, probe); !err.isUnauthorized() {
+		if err == nil {
+			c.worked(1-key, refused[key])
+		}
 		return n, err
 	}
 	refused[1-key] = err
 	return n, unauthorized("both keys are refused: primary: %v; secondary: %v", refused[Primary], refused[Secondary])
+}
+
+// worked tells the ledger of a key that took a batch if that is news. refused is
+// why it isn't the other one.
+func (c *connection) worked(key Key, refused *Error) {
+	switch {
+	case key == Primary:
+		if c.primaryRefused.Load() && c.primaryRefused.Swap(false) {
+			c.ledger.keyWorks(c, refused)
+		}
+	case c.refusal.Load() == nil:
+	default:
+		if refusal := c.refusal.Swap(nil); refusal != nil && !c.primaryRefused.Swap(true) {
+			c.ledger.keyRefused(c, refusal)
+		}
+	}
 }
 
 func unauthorized(format string, refusals ...any) *Error {

@@ -41,17 +41,17 @@ func TestFailover(t *testing.T) {
 		onlyPrimary bool
 		batches     []batch
 		key         Key    // in use at the end
-		lastError   string // a part of it
+		lastError   string // a part of it, if something is wrong
 	}{
 		"primary works":    {batches: []batch{{0, nil, "primary", "delivered"}, {0, nil, "primary", "delivered"}}},
-		"primary refused":  {batches: []batch{{0, refusing("primary"), "primary secondary", "delivered"}, {0, refusing("primary"), "secondary", "delivered"}}, key: Secondary},
+		"primary refused":  {batches: []batch{{0, refusing("primary"), "primary secondary", "delivered"}, {0, refusing("primary"), "secondary", "delivered"}}, key: Secondary, lastError: "Z the primary key is refused"},
 		"both refused":     {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {0, both, "", "backoff"}}, key: Secondary, lastError: "both keys are refused"},
 		"no secondary key": {onlyPrimary: true, batches: []batch{{0, refusing("primary"), "primary", "unauthorized"}, {0, nil, "", "backoff"}}, lastError: "there is no secondary"},
 
-		"a switch is not a try":               {batches: []batch{{0, script(refusal(event.Unauthorized, 0), errTest, errTest), "primary secondary secondary secondary", "delivered"}}, key: Secondary},
+		"a switch is not a try":               {batches: []batch{{0, script(refusal(event.Unauthorized, 0), errTest, errTest), "primary secondary secondary secondary", "delivered"}}, key: Secondary, lastError: "the primary key is refused"},
 		"secondary refused later: back again": {batches: []batch{{0, refusing("primary"), "primary secondary", "delivered"}, {0, refusing("secondary"), "secondary primary", "delivered"}}},
 		"a probe begins with the primary":     {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {time.Second, nil, "primary", "delivered"}}},
-		"but only its first try":              {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {time.Second, script(refusal(event.Unauthorized, 0), errTest), "primary secondary secondary", "delivered"}}, key: Secondary},
+		"but only its first try":              {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {time.Second, script(refusal(event.Unauthorized, 0), errTest), "primary secondary secondary", "delivered"}}, key: Secondary, lastError: "the primary key is refused"},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -86,8 +86,8 @@ func TestFailover(t *testing.T) {
 				if snap.Key != test.key {
 					t.Errorf("the key in use is %s, want %s", snap.Key, test.key)
 				}
-				if !strings.Contains(snap.LastError, test.lastError) || (snap.LastError == "") != (test.lastError == "") {
-					t.Errorf("last error is %q, want %q in it", snap.LastError, test.lastError)
+				if !strings.Contains(snap.LastError, test.lastError) || (snap.Reason == "") != (test.lastError == "") {
+					t.Errorf("%q, last error is %q, want %q in it", snap.Reason, snap.LastError, test.lastError)
 				}
 				h.finish()
 			})

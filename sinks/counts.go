@@ -52,20 +52,39 @@ func (c *Counts) DroppedTotal() (n uint64) {
 // Health is how an endpoint is doing.
 type Health struct {
 	State State
+	Since time.Time // when it began
 	Key   Key
 	// Where only parts back off, these are of the one that is tried next.
 	BackOffUntil time.Time // zero unless something backs off
-	Reason       string    // of the back-off, or of what is refused, in one word; else empty
-	LastError    string
+	Reason       string    // what is wrong now, in one word; else empty
+	// LastError stays after a recovery; while something is wrong it is that.
+	LastError       string
+	LastErrorAt     time.Time
+	LastDeliveredAt time.Time
+	// FailingSince is when it began to back off, over all tries since, or when the
+	// primary key was refused; zero if neither.
+	FailingSince  time.Time
+	OldestPending time.Duration // how long the oldest event waits for its outcome
 	// PartitionsBackingOff are those of the service that back off by themselves.
 	PartitionsBackingOff []int
-	HoldsBack            bool // the intake waits for room in one of its lanes
+	HoldsBack            bool // the intake, or what may be committed, waits for it
 	OverShare            bool // its lanes keep half of all that may be in flight
+}
+
+// SetHoldsBack says that others wait for the endpoint; unless it is known why, that
+// it is slow.
+func (h *Health) SetHoldsBack() {
+	h.HoldsBack = true
+	if h.Reason == "" {
+		h.Reason = ReasonSlow
+	}
 }
 
 // Snapshot is a sender at one moment.
 type Snapshot struct {
 	Endpoint endpoints.Endpoint
+	Host     string
 	Counts   Counts
+	Windows  Windows
 	Health
 }

@@ -185,6 +185,9 @@ func (d *delivery) breaker(next send) guardedSend {
 		if refusal != nil {
 			return 0, refusal
 		}
+		if permit.Probe {
+			d.ledger.probes()
+		}
 		n, err := next(ctx, batch, permit.probe())
 		if err.isRejection() && n < 1 {
 			// Refused before any event was looked at: no event is to blame.
@@ -195,6 +198,7 @@ func (d *delivery) breaker(next send) guardedSend {
 			d.recordSuccess(permit)
 		case d.ended(ctx):
 			d.ledger.backoff.cancel(permit)
+			d.ledger.probes()
 			return 0, errEnded
 		case err.isRejection(): // the service works, only an event is bad
 			d.recordSuccess(permit)
@@ -282,10 +286,13 @@ func ofPart(events []*event.Event, parts int) (n int) {
 func (d *delivery) ended(ctx context.Context) bool { return ctx.Err() != nil || d.conn.isReplaced() }
 
 func (d *delivery) recordSuccess(p permit) {
+	r := d.ledger.recordSuccess(p, d.conn)
 	switch {
-	case !d.ledger.recordSuccess(p, d.conn):
-	case p.part != nil:
-		d.log.Info("the part of the endpoint is ready again", zap.Int("partition", p.part.index), zap.Int("of", p.part.of))
+	case r == nil:
+	case r.part != nil:
+		d.log.Info("the part of the endpoint is ready again", r.fields()...)
+	case r.off > 0:
+		d.log.Info("endpoint ready again", r.fields()...)
 	default:
 		d.log.Info("endpoint ready")
 	}

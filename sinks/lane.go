@@ -32,9 +32,9 @@ type lane struct {
 	count  int // of pushed and work
 	// The events keep more in flight than their own bytes: a chunk whole, with
 	// all events of other endpoints, for the sake of one.
-	chunks   map[*event.Chunk]int // its events here that have no outcome
-	inFlight int64                // bytes of these chunks
-	since    time.Time            // when pushed was last empty
+	chunks   map[*event.Chunk]waiting
+	inFlight int64     // bytes of these chunks
+	since    time.Time // when pushed was last empty
 
 	wake  chan struct{} // there are events, or enough for a batch
 	space chan struct{} // there is room to push
@@ -44,8 +44,14 @@ type lane struct {
 	others []*event.Event // groupByPartition's
 }
 
+// waiting is what of a chunk has no outcome.
+type waiting struct {
+	events int
+	since  time.Time
+}
+
 func newLane(q *queue) *lane {
-	return &lane{queue: q, chunks: make(map[*event.Chunk]int), wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+	return &lane{queue: q, chunks: make(map[*event.Chunk]waiting), wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
 }
 
 func signal(c chan struct{}) {
@@ -79,8 +85,20 @@ func (l *lane) idle() bool {
 	return l.count == 0
 }
 
+// oldest is queue.oldest for this lane. It looks at all chunks, of which a lane has
+// few unless its endpoint is slow: what is asked each few seconds must not cost a run
+// of events anything.
+func (l *lane) oldest(now time.Time) (waits time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.chunks {
+		waits = max(waits, now.Sub(w.since))
+	}
+	return waits
+}
+
 // push is queue.push for this lane.
-func (l *lane) push(ctx context.Context, c *event.Chunk, run []*event.Event, wait bool) bool {
+func (l *lane) push(ctx context.Context, c *event.Chunk, run []*event.Event, now time.Time, wait bool) bool {
 	bytes := bytesOf(run)
 	l.mu.Lock()
 	for l.full() || !wait && l.aboveShare(c) {
@@ -95,17 +113,18 @@ func (l *lane) push(ctx context.Context, c *event.Chunk, run []*event.Event, wai
 			l.queue.blocking.Store(false)
 			return false
 		}
+		now = time.Now()
 		l.mu.Lock()
 	}
 	l.queue.blocking.Store(false)
 	wasEmpty, wasEnough := l.count == 0, l.enough()
 	if len(l.pushed) == 0 {
-		l.since = time.Now()
+		l.since = now
 	}
 	l.pushed = append(l.pushed, run...)
 	l.count += len(run)
 	l.bytes += bytes
-	l.chunks[c] = len(run)
+	l.chunks[c] = waiting{len(run), now}
 	l.inFlight += c.Bytes()
 	l.queue.inFlight.Add(c.Bytes())
 	wake := wasEmpty || !wasEnough && l.enough()
@@ -223,8 +242,9 @@ func (l *lane) release(c *event.Chunk, n int) {
 	left, ok := l.chunks[c]
 	switch {
 	case !ok:
-	case left > n:
-		l.chunks[c] = left - n
+	case left.events > n:
+		left.events -= n
+		l.chunks[c] = left
 	default:
 		delete(l.chunks, c)
 		l.inFlight -= c.Bytes()

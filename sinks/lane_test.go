@@ -227,7 +227,7 @@ func TestLaneBytes(t *testing.T) {
 			synctest.Wait()
 		}
 		h.expect(counts{"delivered": 12})
-		l := h.queue.lanes[0]
+		l := h.queue.lanes[0].Load()
 		if l.count != 0 || l.bytes != 0 {
 			t.Errorf("an empty lane has %d events of %d bytes", l.count, l.bytes)
 		}
@@ -254,7 +254,7 @@ func TestEnqueueAllocatesNothing(t *testing.T) {
 	h := newHarness(t, hub, defaults)
 	c := h.chunk(0, 256, 100)
 	l := newLane(&h.queue) // without a goroutine: the test drains it
-	h.queue.lanes[0] = l
+	h.queue.lanes[0].Store(l)
 	slots, senders := []Slot{0}, []*Sender{h.Sender}
 	allocs := testing.AllocsPerRun(200, func() {
 		for i := range c.Events {

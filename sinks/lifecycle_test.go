@@ -73,8 +73,8 @@ func TestUpdateWhileSending(t *testing.T) {
 				if n := len(h.letters.got); n > 0 {
 					t.Errorf("%d dead letters", n)
 				}
-				if snap := h.snapshot(); snap.State != StateReady || snap.LastError != "" {
-					t.Errorf("%s, %q", snap.State, snap.LastError)
+				if snap := h.snapshot(); snap.State != StateReady || snap.Reason != "" || snap.LastError == "" != snap.LastErrorAt.IsZero() {
+					t.Errorf("%s, %q, %q", snap.State, snap.Reason, snap.LastError)
 				}
 				h.finish()
 			})
@@ -175,7 +175,7 @@ func TestBackOffEnds(t *testing.T) {
 					t.Fatalf("%s %q until %v", snap.State, snap.Reason, snap.BackOffUntil)
 				}
 				test.end(h)
-				if snap := h.snapshot(); snap.State != StateProvisioning || snap.Reason != "" || snap.LastError != "" || !snap.BackOffUntil.IsZero() {
+				if snap := h.snapshot(); snap.State != StateProvisioning || snap.Reason != "" || !snap.BackOffUntil.IsZero() || !snap.Since.Equal(time.Now()) {
 					t.Errorf("after its end: %+v", snap.Health)
 				}
 				before, opened := len(h.calls()), h.service.opened

@@ -147,7 +147,7 @@ func TestCheckShowsNoSecret(t *testing.T) {
 
 // Also what is said while a connection is closed.
 func TestCloseShowsNoSecret(t *testing.T) {
-	c := newConnection(keyed(), func(endpoints.Endpoint, Key) (Sink, error) { return failing{errors.New(echo)}, nil }, nil)
+	c := newConnection(keyed(), func(endpoints.Endpoint, Key) (Sink, error) { return failing{errors.New(echo)}, nil }, nil, nil)
 	if n, err := c.failover(t.Context(), nil, noProbe); n != 0 || err == nil {
 		t.Errorf("%d, %v", n, err)
 	}

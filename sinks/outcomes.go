@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -9,8 +10,13 @@ import (
 )
 
 // refusedInARow is how many events a service refuses, one by one and none
-// taken between, before that looks like the endpoint's fault.
-const refusedInARow = 100
+// taken between, before that looks like the endpoint's fault. Where few events come,
+// it is refusedAtLeast of them over refusedFor.
+const (
+	refusedInARow  = 100
+	refusedAtLeast = 3
+	refusedFor     = 10 * time.Second
+)
 
 // outcomes gives each event that its sender took exactly one outcome, in three
 // steps: it counts, so that a chunk that is committed is counted; it releases
@@ -24,17 +30,25 @@ type outcomes struct {
 	deadLetters DeadLetters
 	log         *zap.Logger
 
-	refused atomic.Int32                 // events rejected since the last delivery
-	refusal atomic.Pointer[refusedEvent] // the one that was one too many
+	refused      atomic.Int32 // events rejected since the last delivery
+	refusedSince atomic.Int64 // the first of them: nanoseconds since the epoch
 }
 
-type refusedEvent struct {
+// refusedRow is a row of refused events that is too long.
+type refusedRow struct {
 	reason event.Reason
 	detail string
+	since  time.Time // the first one was refused
+}
+
+func (r *refusedRow) text() string {
+	return "refuses one event after the other since " + r.since.UTC().Format(time.RFC3339) + ", and takes none: " + r.detail
 }
 
 func (o *outcomes) deliver(events []*event.Event) {
-	o.refused.Store(0)
+	if o.refused.Swap(0) >= refusedAtLeast {
+		o.ledger.accepts()
+	}
 	o.ledger.delivered(events)
 	o.settle(events)
 }
@@ -51,24 +65,20 @@ func (o *outcomes) drop(events []*event.Event, reason event.Reason, detail strin
 
 // reject is for one event that its service does not take: always a dead letter.
 func (o *outcomes) reject(one []*event.Event, reason event.Reason, detail string) {
-	o.ledger.dropped(one, reason, detail)
-	if o.refused.Add(1) == refusedInARow {
-		o.refusal.Store(&refusedEvent{reason, detail})
+	var suspect *refusedRow
+	now, n := time.Now(), o.refused.Add(1)
+	if n == 1 {
+		o.refusedSince.Store(now.UnixNano())
+	}
+	since := time.Unix(0, o.refusedSince.Load())
+	if n >= refusedInARow || n >= refusedAtLeast && now.Sub(since) >= refusedFor {
+		suspect = &refusedRow{reason, detail, since}
+	}
+	if o.ledger.refused(one, reason, detail, suspect) {
 		o.log.Warn("the service refuses one event after the other and takes none: is it the endpoint's fault?",
 			zap.Stringer("reason", reason), zap.String("detail", detail))
 	}
 	o.keep(one, reason, detail)
-}
-
-// report makes an endpoint degraded that only refuses.
-func (o *outcomes) report(h *Health) {
-	if h.State != StateReady || o.refused.Load() < refusedInARow {
-		return
-	}
-	if last := o.refusal.Load(); last != nil {
-		h.State, h.Reason = StateDegraded, last.reason.String()
-		h.LastError = "refuses one event after the other: " + last.detail
-	}
 }
 
 func (o *outcomes) settle(events []*event.Event) {

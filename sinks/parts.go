@@ -50,6 +50,11 @@ type part struct {
 
 	lastErr    string // under the backoff's mutex
 	lastReason event.Reason
+
+	// Under the ledger's mutex:
+	off   time.Time                // when it began to back off
+	lost  [event.NumReasons]uint64 // dropped since then
+	entry *entry
 }
 
 // of returns the part that takes the events of a Kafka partition, if it backs off

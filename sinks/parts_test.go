@@ -174,7 +174,7 @@ func TestOnePartBacksOff(t *testing.T) {
 					advance(10 * ms)
 				}
 				snap = h.snapshot()
-				if snap.State != StateReady || snap.LastError != "" || snap.Reason != "" || !snap.BackOffUntil.IsZero() ||
+				if snap.State != StateReady || snap.LastError == "" || snap.Reason != "" || !snap.BackOffUntil.IsZero() ||
 					snap.PartitionsBackingOff != nil || snap.Counts.DroppedTotal() != before {
 					t.Errorf("when it is back: %+v, %d more dropped", snap.Health, snap.Counts.DroppedTotal()-before)
 				}

@@ -19,9 +19,9 @@ type queue struct {
 	// outcome. The others stay in front of their lane.
 	deliver func(ctx context.Context, batch []*event.Event) (done int)
 
-	lanes    [event.Lanes]*lane // the dispatcher's, until close; nil until the lane's first event
-	running  sync.WaitGroup     // the lanes' goroutines
-	ctx      context.Context    // of the lanes and their sends: ends when close can't wait any longer
+	lanes    [event.Lanes]atomic.Pointer[lane] // set by the dispatcher; nil until the lane's first event
+	running  sync.WaitGroup                    // the lanes' goroutines
+	ctx      context.Context                   // of the lanes and their sends: ends when close can't wait any longer
 	cancel   context.CancelFunc
 	draining chan struct{} // closed by close
 	inFlight atomic.Int64  // bytes of the chunks with events in the lanes
@@ -38,29 +38,29 @@ func (q *queue) init(o Options, deliver func(context.Context, []*event.Event) in
 // blocks: that is the back-pressure that in the end stops polling. It returns
 // false, and has appended nothing, if ctx ends first; or, if wait is false, at
 // once, also where the lane would keep more than its share in flight.
-func (q *queue) push(ctx context.Context, c *event.Chunk, run []*event.Event, wait bool) bool {
-	l := q.lanes[c.Lane]
+func (q *queue) push(ctx context.Context, c *event.Chunk, run []*event.Event, now time.Time, wait bool) bool {
+	l := q.lanes[c.Lane].Load()
 	if l == nil {
 		// Most of thousands of endpoints see few partitions, or nothing for long.
 		l = newLane(q)
-		q.lanes[c.Lane] = l
+		q.lanes[c.Lane].Store(l)
 		q.running.Go(func() { l.run(q.ctx) })
 	}
-	return l.push(ctx, c, run, wait)
+	return l.push(ctx, c, run, now, wait)
 }
 
 // pushBehind is push without waiting, for a run that must stay behind what its
 // lane still has. It returns false if the lane has nothing.
-func (q *queue) pushBehind(c *event.Chunk, run []*event.Event) bool {
-	l := q.lanes[c.Lane]
-	return l != nil && !l.idle() && l.push(q.ctx, c, run, false)
+func (q *queue) pushBehind(c *event.Chunk, run []*event.Event, now time.Time) bool {
+	l := q.lanes[c.Lane].Load()
+	return l != nil && !l.idle() && l.push(q.ctx, c, run, now, false)
 }
 
 // release must be called for n events of a chunk that have their outcome,
 // before the chunk is settled and may be another one. Events that were never
 // pushed are ignored.
 func (q *queue) release(c *event.Chunk, n int) {
-	if l := q.lanes[c.Lane]; l != nil {
+	if l := q.lanes[c.Lane].Load(); l != nil {
 		l.release(c, n)
 	}
 }
@@ -68,6 +68,20 @@ func (q *queue) release(c *event.Chunk, n int) {
 // overShare reports whether the lanes keep more in flight than the endpoint may.
 func (q *queue) overShare() bool {
 	return q.maxInFlight > 0 && q.inFlight.Load() >= q.maxInFlight
+}
+
+// oldest returns for how long the oldest event waits that has no outcome; 0 if
+// there is none.
+func (q *queue) oldest(now time.Time) (waits time.Duration) {
+	if q.inFlight.Load() == 0 { // as at nearly all of thousands of endpoints
+		return 0
+	}
+	for i := range q.lanes {
+		if l := q.lanes[i].Load(); l != nil {
+			waits = max(waits, l.oldest(now))
+		}
+	}
+	return waits
 }
 
 // close blocks until the lanes are empty, or ctx ends and their sends have
@@ -90,8 +104,8 @@ func (q *queue) close(ctx context.Context) {
 
 // rest calls drop with what a closed queue has left, lane by lane.
 func (q *queue) rest(drop func(events []*event.Event)) {
-	for _, l := range q.lanes {
-		if l != nil && l.drain() {
+	for i := range q.lanes {
+		if l := q.lanes[i].Load(); l != nil && l.drain() {
 			drop(l.work)
 			l.work = nil
 		}

@@ -36,6 +36,8 @@ type Options struct {
 	Pauses *Pauses
 	// Shortages, if set, are when no connection could be made.
 	Shortages *Shortages
+	// History, if set, bounds what the logs of all endpoints take.
+	History *HistoryBytes
 }
 
 // Sender is an endpoint's running half. It owns the queue with its goroutines
@@ -51,6 +53,7 @@ type Sender struct {
 
 	mu       sync.Mutex // taken before the ledger's
 	endpoint endpoints.Endpoint
+	host     string // the endpoint's
 	current  *connection
 	// dropsOverflow is the endpoint's: Enqueue takes no lock for it.
 	dropsOverflow atomic.Bool
@@ -64,7 +67,7 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 		zap.String("type", string(endpoint.Type)), zap.String("path", endpoint.Path))
 	s := &Sender{options: options, open: open, log: log, endpoint: endpoint}
 	s.queue.init(options, bisect(s.send, &s.outcomes))
-	s.ledger.backoff.init(func() *breaker.Breaker {
+	s.ledger.init(time.Now(), options.History, func() *breaker.Breaker {
 		return breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
 	})
 	o := &s.outcomes
@@ -76,7 +79,8 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 }
 
 func (s *Sender) connect(endpoint endpoints.Endpoint) *connection {
-	conn := newConnection(endpoint, s.open, s.log)
+	s.host = endpoint.Host()
+	conn := newConnection(endpoint, s.open, &s.ledger, s.log)
 	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: s.log}
 	conn.send = d.compose()
 	return conn
@@ -103,17 +107,18 @@ func (s *Sender) Endpoint() endpoints.Endpoint {
 // may call it.
 func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event) error {
 	c.Hold(len(run))
-	s.ledger.routed(len(run))
+	now := time.Now()
+	s.ledger.routed(len(run), now)
 	wait := !s.dropsOverflow.Load()
 	switch {
-	case s.ledger.backoff.blocked(c.Partition, time.Now()):
+	case s.ledger.backoff.blocked(c.Partition, now):
 		// What is kept is kept in order: behind what the lane has still to drop.
 		// If a lane that hangs in a send (a probe) is full, order is not kept: no
 		// other endpoint may have to wait for this one.
-		if !s.options.KeepDropped || !s.queue.pushBehind(c, run) {
+		if !s.options.KeepDropped || !s.queue.pushBehind(c, run, now) {
 			s.outcomes.drop(run, event.Backoff, "")
 		}
-	case s.queue.push(ctx, c, run, wait):
+	case s.queue.push(ctx, c, run, now, wait):
 	case wait:
 		return context.Cause(ctx)
 	default:
@@ -145,7 +150,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	// All under the lock: a lane that gets the new connection finds the breaker
 	// closed, and one whose send on the old one fails finds it replaced.
 	close(old.replaced)
-	s.ledger.restart()
+	s.ledger.restart(WhatChanged)
 	return old.close
 }
 
@@ -159,7 +164,8 @@ func (s *Sender) Retry() {
 		return
 	}
 	s.current.renew()
-	s.ledger.restart()
+	s.current.primaryRefused.Store(false)
+	s.ledger.restart(WhatRetried)
 }
 
 // Remove drains the sender of a deleted endpoint: what isn't delivered when
@@ -171,6 +177,7 @@ func (s *Sender) Remove(ctx context.Context) error {
 	s.queue.rest(func(events []*event.Event) {
 		s.outcomes.drop(events, event.Removed, "the endpoint was removed")
 	})
+	s.ledger.forget()
 	return s.connection().close(ctx)
 }
 
@@ -206,20 +213,31 @@ func CloseAll(ctx context.Context, senders []*Sender) (pending map[string]int, e
 func (s *Sender) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	counts, health := s.ledger.snapshot()
-	return Snapshot{Endpoint: s.endpoint, Counts: counts, Health: s.complete(health)}
+	now := time.Now()
+	counts, windows, health := s.ledger.snapshot(now)
+	return Snapshot{Endpoint: s.endpoint, Host: s.host, Counts: counts, Windows: windows, Health: s.complete(health, now)}
 }
+
+// Log returns the last changes of the endpoint's state and its failures, the newest
+// last.
+func (s *Sender) Log() []Entry { return s.ledger.log() }
 
 // Health returns the sender's health alone, at next to no cost.
 func (s *Sender) Health() Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.complete(s.ledger.health())
+	return s.complete(s.ledger.health(), time.Now())
 }
 
-func (s *Sender) complete(h Health) Health {
+// waitsLong is for how long an event waits at an endpoint that is not slow.
+const waitsLong = 5 * time.Second
+
+func (s *Sender) complete(h Health, now time.Time) Health {
 	h.Key = s.current.key()
-	s.outcomes.report(&h)
-	h.HoldsBack, h.OverShare = s.queue.blocking.Load(), s.queue.overShare()
+	h.OldestPending = s.queue.oldest(now)
+	h.OverShare = s.queue.overShare()
+	if s.queue.blocking.Load() || h.OldestPending >= waitsLong {
+		h.SetHoldsBack()
+	}
 	return h
 }

@@ -92,8 +92,8 @@ func TestOneBatch(t *testing.T) {
 				if snap.State != test.state {
 					t.Errorf("state is %s, want %s", snap.State, test.state)
 				}
-				if (snap.LastError != "") != (test.state == StateBackingOff) {
-					t.Errorf("last error of a sender that is %s: %q", snap.State, snap.LastError)
+				if (snap.Reason != "") != (test.state == StateBackingOff) || (snap.LastError == "") != snap.LastErrorAt.IsZero() {
+					t.Errorf("a sender that is %s: %q, last error %q at %v", snap.State, snap.Reason, snap.LastError, snap.LastErrorAt)
 				}
 				if test.lastErr != "" && snap.LastError != test.lastErr {
 					t.Errorf("last error is %q, want %q", snap.LastError, test.lastErr)
@@ -182,8 +182,8 @@ func TestBackOffAndProbe(t *testing.T) {
 		h.put(1, 10)
 		advance(ms)
 		h.expect(counts{"unreachable": 20, "backoff": 32, "delivered": 20})
-		if snap := h.snapshot(); snap.State != StateReady || snap.LastError != "" || !snap.BackOffUntil.IsZero() {
-			t.Errorf("after the probe's success: %s, %q, %v", snap.State, snap.LastError, snap.BackOffUntil)
+		if snap := h.snapshot(); snap.State != StateReady || snap.Reason != "" || snap.LastError == "" || !snap.BackOffUntil.IsZero() {
+			t.Errorf("after the probe's success: %+v", snap.Health)
 		}
 
 		down = true // the wait starts anew
@@ -331,7 +331,7 @@ func TestNothingButRefusals(t *testing.T) {
 			}
 			snap := h.snapshot()
 			if degraded := step.state == StateDegraded; snap.State != step.state ||
-				(snap.Reason == "rejected") != degraded || strings.Contains(snap.LastError, errTest.Error()) != degraded {
+				(snap.Reason == "rejected") != degraded || strings.Contains(snap.LastError, "one event after the other") != degraded {
 				t.Errorf("after %d more: %+v", step.n, snap.Health)
 			}
 		}

@@ -46,8 +46,8 @@ func TestNoDescriptorsLeft(t *testing.T) {
 		advance(2 * time.Second)
 		h.expect(counts{"delivered": 60})
 		h.inOrder()
-		if snap := h.snapshot(); snap.State != StateReady || snap.LastError != "" {
-			t.Errorf("afterwards: state %s, last error %q", snap.State, snap.LastError)
+		if snap := h.snapshot(); snap.State != StateReady || snap.Reason != "" {
+			t.Errorf("afterwards: state %s, %q", snap.State, snap.Reason)
 		}
 		h.finish()
 		other.finish()

@@ -21,20 +21,23 @@ type Endpoint struct {
 // Report is the state of an endpoint, in the resource.
 type Report struct {
 	Status     string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
-	Properties map[string]string `json:"properties" readOnly:"true" doc:"While the endpoint, or a part of it, fails: reason, lastError, backOffUntil; and state, degraded, if events get through all the same"`
+	Properties map[string]string `json:"properties" readOnly:"true" doc:"While something is wrong: reason, lastError, backOffUntil; state, degraded or throttled, if events get through all the same; key, if it is the secondary"`
 }
 
 // resource returns an endpoint with its keys masked, and its state now.
 func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	now := o.state(e.ID)
 	r := Endpoint{e.Document(), Report{Status: now.status, Properties: map[string]string{}}}
-	if now.State == sinks.StateDegraded {
+	if now.State == sinks.StateDegraded || now.State == sinks.StateThrottled {
 		r.Properties["state"] = string(now.State) // v1 has no word for it
+	}
+	if now.Key == sinks.Secondary {
+		r.Properties["key"] = now.Key.String()
 	}
 	if now.Reason != "" {
 		r.Properties["reason"] = now.Reason
 	}
-	if now.LastError != "" {
+	if now.Reason != "" && now.Reason != sinks.ReasonSlow && now.LastError != "" {
 		r.Properties["lastError"] = now.LastError
 	}
 	if !now.BackOffUntil.IsZero() {
@@ -75,7 +78,7 @@ func (o *operations) state(id string) state {
 // client that polls waits for the state to change.
 func etag(e endpoints.Endpoint, s state) string {
 	h := fnv.New32a()
-	for _, part := range []string{s.status, s.Reason, s.LastError, s.BackOffUntil.UTC().Format(time.RFC3339)} {
+	for _, part := range []string{s.status, string(s.State), s.Key.String(), s.Reason, s.LastError, s.BackOffUntil.UTC().Format(time.RFC3339)} {
 		_, _ = h.Write([]byte(part + "\x00"))
 	}
 	return `"` + strings.Trim(e.ETag(), `"`) + "." + strconv.FormatUint(uint64(h.Sum32()), 36) + `"`

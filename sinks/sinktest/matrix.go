@@ -95,7 +95,7 @@ func (e *env) allDelivered(text string) sinks.Snapshot {
 	}
 	after := e.settled()
 	e.expect(text, after, before.Counts.Delivered+n, before.Counts.DroppedTotal())
-	if after.State != sinks.StateReady || after.LastError != "" {
+	if after.State != sinks.StateReady || after.Reason != "" {
 		e.t.Errorf("%s: state %s, last error %q", text, after.State, after.LastError)
 	}
 	return after
@@ -215,7 +215,7 @@ func (e *env) expectSetAside() {
 	e.dispatch(4, "good")
 	snap := e.settled()
 	e.expect("four bad events", snap, before.Counts.Delivered+11, 4)
-	if snap.Counts.Dropped[e.test.reason] != 4 || snap.State != sinks.StateReady || snap.LastError != "" {
+	if snap.Counts.Dropped[e.test.reason] != 4 || snap.State != sinks.StateReady || snap.Reason != "" {
 		e.t.Errorf("dropped %v, state %s, last error %q", snap.Counts.Dropped, snap.State, snap.LastError)
 	}
 	letters := e.letters.all()

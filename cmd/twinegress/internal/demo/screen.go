@@ -167,7 +167,7 @@ func (r *row) remarks() (lines []string) {
 	if len(parts) > 0 {
 		lines = append(lines, strings.Join(parts, "; "))
 	}
-	if r.LastError != "" && r.State != sinks.StateReady {
+	if r.LastError != "" && r.Reason != "" {
 		lines = append(lines, r.LastError)
 	}
 	return lines

@@ -63,13 +63,13 @@ func newScreen(out io.Writer, width, height int) *screenView {
 
 func TestScreenViewFitsTheTerminal(t *testing.T) {
 	bad := snapshot("twin-changes", 1234567)
-	bad.State, bad.LastError, bad.BackOffUntil = sinks.StateBackingOff, "unreachable: dial tcp\r\n\x1b[2Jrefused "+strings.Repeat("x", 300), time.Now().Add(time.Hour)
+	bad.State, bad.Reason, bad.LastError, bad.BackOffUntil = sinks.StateBackingOff, "unreachable", "unreachable: dial tcp\r\n\x1b[2Jrefused "+strings.Repeat("x", 300), time.Now().Add(time.Hour)
 	bad.Counts.Dropped[event.Backoff], bad.Counts.Dropped[event.Unreachable] = 1200, 14
 	bad.Key = sinks.Secondary // not in use during a back-off
 	other := snapshot("twin-events", 12, time.Millisecond)
 	other.Key = sinks.Secondary
 	partly := snapshot("twin-alerts", 5)
-	partly.State, partly.LastError, partly.BackOffUntil = sinks.StateDegraded, "unreachable: detached (partition 3)", time.Now().Add(time.Hour)
+	partly.State, partly.Reason, partly.LastError, partly.BackOffUntil = sinks.StateDegraded, "unreachable", "unreachable: detached (partition 3)", time.Now().Add(time.Hour)
 	partly.PartitionsBackingOff = []int{1, 3}
 	var w window
 	frame := w.add(sample{produced: 12, endpoints: []sinks.Snapshot{other, bad, partly}})
