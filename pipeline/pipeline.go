@@ -42,6 +42,7 @@ type Options struct {
 	DeadLetters     *deadletter.Topic
 	Endpoints       endpoints.Store
 	Open            map[endpoints.Type]sinks.Open
+	Render          sinks.Render // what those sinks send
 	Sender          sinks.Options
 	Limits          stages.Limits // of records
 	ShutdownTimeout time.Duration

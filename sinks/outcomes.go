@@ -29,6 +29,7 @@ type outcomes struct {
 	queue       *queue
 	deadLetters DeadLetters
 	log         *zap.Logger
+	taps        taps // they see events before they are settled
 
 	refused      atomic.Int32 // events rejected since the last delivery
 	refusedSince atomic.Int64 // the first of them: nanoseconds since the epoch
@@ -50,12 +51,14 @@ func (o *outcomes) deliver(events []*event.Event) {
 		o.ledger.accepts()
 	}
 	o.ledger.delivered(events)
+	o.taps.observe(events, "", "")
 	o.settle(events)
 }
 
 // drop is for events that are dropped for no fault of their own.
 func (o *outcomes) drop(events []*event.Event, reason event.Reason, detail string) {
 	detail = o.ledger.dropped(events, reason, detail)
+	o.taps.observe(events, reason.String(), detail)
 	if o.keepDropped {
 		o.keep(events, reason, detail)
 	} else {
@@ -74,6 +77,7 @@ func (o *outcomes) reject(one []*event.Event, reason event.Reason, detail string
 	if n >= refusedInARow || n >= refusedAtLeast && now.Sub(since) >= refusedFor {
 		suspect = &refusedRow{reason, detail, since}
 	}
+	o.taps.observe(one, reason.String(), detail)
 	if o.ledger.refused(one, reason, detail, suspect) {
 		o.log.Warn("the service refuses one event after the other and takes none: is it the endpoint's fault?",
 			zap.Stringer("reason", reason), zap.String("detail", detail))

@@ -178,6 +178,7 @@ func (s *Sender) Remove(ctx context.Context) error {
 		s.outcomes.drop(events, event.Removed, "the endpoint was removed")
 	})
 	s.ledger.forget()
+	s.outcomes.taps.end(TapDeleted)
 	return s.connection().close(ctx)
 }
 
@@ -187,6 +188,7 @@ func (s *Sender) Remove(ctx context.Context) error {
 func (s *Sender) Close(ctx context.Context) error {
 	s.queue.close(ctx)
 	s.ledger.enter(stopped)
+	s.outcomes.taps.end(TapStopped)
 	return s.connection().close(ctx)
 }
 

@@ -19,10 +19,12 @@ import (
 	"twinegress/endpoints/secrets"
 	"twinegress/internal/certfile"
 	"twinegress/internal/config"
+	"twinegress/internal/event"
 	"twinegress/internal/kafka"
 	"twinegress/internal/outbound"
 	"twinegress/pipeline"
 	"twinegress/sinks"
+	"twinegress/sinks/azamqp"
 	"twinegress/sinks/deadletter"
 	"twinegress/sinks/entra"
 	"twinegress/sinks/eventgrid"
@@ -115,6 +117,7 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 		DeadLetters:     deadLetters,
 		Endpoints:       o.Store,
 		Open:            o.Open,
+		Render:          render,
 		Sender:          senderOptions(cfg),
 		Limits:          recordLimits(cfg.Ingest.Limits),
 		ShutdownTimeout: cfg.Shutdown.Timeout,
@@ -167,6 +170,14 @@ func Openers(cfg config.Config, log *zap.Logger) (map[endpoints.Type]sinks.Open,
 		endpoints.TypeServiceBus: servicebus.Opener(dialer, identity),
 		endpoints.TypeEventGrid:  eventgrid.Opener(dialer, identity),
 	}, nil
+}
+
+// render returns the message of an event as the sinks of Openers send it.
+func render(endpoint endpoints.Endpoint, ev *event.Event) sinks.Message {
+	if endpoint.Type == endpoints.TypeEventGrid {
+		return eventgrid.Render(endpoint, ev)
+	}
+	return azamqp.Render(endpoint, ev)
 }
 
 func recordLimits(l config.Limits) stages.Limits {

@@ -1,14 +1,12 @@
 package term
 
 import (
-	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
-	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
+
+	"twinegress/internal/untrusted"
 )
 
 // Output is where a command writes: it escapes what could steer a terminal,
@@ -31,7 +29,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	whole := slices.Concat(o.rest, p)
 	end := len(whole) - cutOff(whole)
 	o.rest = whole[end:]
-	if _, err := io.WriteString(o.w, escape(string(whole[:end]))); err != nil {
+	if _, err := io.WriteString(o.w, untrusted.EscapeJSON(string(whole[:end]))); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -48,31 +46,4 @@ func cutOff(p []byte) int {
 		}
 	}
 	return 0
-}
-
-// escape escapes what isn't printable, in the form of JSON: in a string of JSON it
-// stays what it is.
-func escape(s string) string {
-	if !strings.ContainsFunc(s, unprintable) {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"): // no UTF-8
-			b.WriteString(`\ufffd`)
-		case r == utf8.RuneError || !unprintable(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
-}
-
-func unprintable(r rune) bool {
-	return !unicode.IsPrint(r) && r != '\n' && r != '\t' || r == utf8.RuneError
 }

@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	xterm "golang.org/x/term"
+
+	"twinegress/internal/untrusted"
 )
 
 // Terminal is an output whose content can be replaced.
@@ -97,7 +99,7 @@ func (s *StatusLine) Show(line string) {
 func (s *StatusLine) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, err := io.WriteString(s.Out, "\r"+escClearLine+escape(string(p))+s.line)
+	_, err := io.WriteString(s.Out, "\r"+escClearLine+untrusted.EscapeJSON(string(p))+s.line)
 	return len(p), err
 }
 
