@@ -1,18 +1,15 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
@@ -26,27 +23,30 @@ const (
 	defaultServer  = "http://127.0.0.1:8080"
 )
 
-// apiFlags are the flags by which the commands of `endpoints` find the API.
+// apiFlags are the flags by which a command finds the API.
 type apiFlags struct{ server, tokenFile, caFile string }
+
+func (c *apiFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&c.server, "server", "", "where the API is (default $"+serverVariable+", else "+defaultServer+")")
+	f.StringVar(&c.tokenFile, "token-file", "", "a file that holds a token of the API (default $"+tokenVariable+")")
+	f.StringVar(&c.caFile, "ca-file", "", "further root certificates for the server, PEM")
+}
 
 func endpointsCommand() *cobra.Command {
 	var c apiFlags
 	cmd := &cobra.Command{
 		Use:   "endpoints",
 		Short: "List, create and change endpoints of a running twinegress",
-		Long: "Calls the Management API of a running twinegress. An endpoint is named by its id or its name.\n" +
+		Long: "Calls the Management API of a running twinegress. ENDPOINT is an endpoint's id or its name, or the beginning of an id.\n" +
 			"The token is read from --token-file, or else from " + tokenVariable + ": no flag takes it, since other users of the\n" +
 			"machine see a command line.",
 		Example: "  export TWINEGRESS_SERVER=https://twinegress:8080 TWINEGRESS_TOKEN=…\n" +
 			"  twinegress endpoints list\n" +
 			"  twinegress endpoints create --file hub.json",
-		Args: cobra.NoArgs,
+		Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	f := cmd.PersistentFlags()
-	f.StringVar(&c.server, "server", "", "where the API is (default $"+serverVariable+", else "+defaultServer+")")
-	f.StringVar(&c.tokenFile, "token-file", "", "a file that holds a token of the API (default $"+tokenVariable+")")
-	f.StringVar(&c.caFile, "ca-file", "", "further root certificates for the server, PEM")
+	c.add(cmd.PersistentFlags())
 	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(), c.retryCommand())
 	return cmd
 }
@@ -66,7 +66,11 @@ func (c *apiFlags) listCommand() *cobra.Command {
 					query.Set(name, strings.Join(values, ","))
 				}
 			}
-			reply, err := c.do(cmd.Context(), call{method: http.MethodGet, path: "?" + query.Encode()})
+			one := call{method: http.MethodGet}
+			if len(query) > 0 {
+				one.path = "?" + query.Encode()
+			}
+			reply, err := c.do(cmd.Context(), one)
 			if err != nil {
 				return err
 			}
@@ -84,9 +88,9 @@ func (c *apiFlags) listCommand() *cobra.Command {
 func (c *apiFlags) getCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:               "get ID",
+		Use:               "get ENDPOINT",
 		Short:             "Show one endpoint, its keys masked",
-		Example:           "  twinegress endpoints get 568fd394-380b-46fa-925a-ebb96f658cce --output json > hub.json",
+		Example:           "  twinegress endpoints get hub --output json > hub.json",
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -111,7 +115,7 @@ func (c *apiFlags) createCommand() *cobra.Command {
 		Example: "  twinegress endpoints create --file hub.json\n  envsubst < hub.json | twinegress endpoints create",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := readBody(file, cmd.InOrStdin())
+			body, err := readBody(cmd, file)
 			if err != nil {
 				return err
 			}
@@ -126,6 +130,8 @@ func (c *apiFlags) createCommand() *cobra.Command {
 			if output == "json" {
 				return term.PrintJSON(cmd.OutOrStdout(), map[string]string{"id": id, "etag": reply.header.Get("ETag")})
 			}
+			// The id alone, for id=$(…); who it is goes beside it, for a person.
+			fmt.Fprintln(cmd.ErrOrStderr(), "created", nameInBody(body, id))
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), untrusted.Text(id))
 			return err
 		},
@@ -138,19 +144,27 @@ func (c *apiFlags) createCommand() *cobra.Command {
 func (c *apiFlags) updateCommand() *cobra.Command {
 	var file, etag string
 	cmd := &cobra.Command{
-		Use:   "update ID",
+		Use:   "update ENDPOINT",
 		Short: "Replace an endpoint by its JSON",
 		Long:  "Replaces an endpoint. A masked key, as `get` shows it, stands for the stored one.",
-		Example: "  twinegress endpoints get ID --output json > hub.json   # change something in it\n" +
-			"  twinegress endpoints update ID --file hub.json",
+		Example: "  twinegress endpoints get hub --output json > hub.json   # change something in it\n" +
+			"  twinegress endpoints update hub --file hub.json",
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := readBody(file, cmd.InOrStdin())
+			body, err := readBody(cmd, file)
 			if err != nil {
 				return err
 			}
-			_, err = c.doForOne(cmd.Context(), args[0], call{method: http.MethodPut, body: body, ifMatch: etag})
+			client, before, was, err := c.change(cmd.Context(), args[0], call{method: http.MethodPut, body: body, ifMatch: etag})
+			if err != nil {
+				return err
+			}
+			after, is, err := client.get(cmd.Context(), before.ID)
+			if err != nil {
+				return fmt.Errorf("updated, but how it is now can't be read: %w", err)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), updated(before, after, was, is))
 			return err
 		},
 	}
@@ -162,13 +176,17 @@ func (c *apiFlags) updateCommand() *cobra.Command {
 func (c *apiFlags) deleteCommand() *cobra.Command {
 	var etag string
 	cmd := &cobra.Command{
-		Use:               "delete ID",
+		Use:               "delete ENDPOINT",
 		Short:             "Delete an endpoint; what is queued for it is delivered",
 		Example:           "  twinegress endpoints delete 568fd394-380b-46fa-925a-ebb96f658cce",
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := c.doForOne(cmd.Context(), args[0], call{method: http.MethodDelete, ifMatch: etag})
+			_, before, _, err := c.change(cmd.Context(), args[0], call{method: http.MethodDelete, ifMatch: etag})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "deleted", nameOf(before))
 			return err
 		},
 	}
@@ -178,45 +196,20 @@ func (c *apiFlags) deleteCommand() *cobra.Command {
 
 func (c *apiFlags) retryCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:               "retry ID",
+		Use:               "retry ENDPOINT",
 		Short:             "End an endpoint's back-off now",
 		Example:           "  twinegress endpoints retry 568fd394-380b-46fa-925a-ebb96f658cce",
 		Args:              oneEndpoint,
 		ValidArgsFunction: c.completeIDs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := c.doForOne(cmd.Context(), args[0], call{method: http.MethodPost, path: "/retry"})
+			_, before, _, err := c.change(cmd.Context(), args[0], call{method: http.MethodPost, path: "/retry"})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), retried(before))
 			return err
 		},
 	}
-}
-
-func oneEndpoint(cmd *cobra.Command, args []string) error {
-	if len(args) == 1 {
-		return nil
-	}
-	return usageError{fmt.Errorf("%d endpoints given, one is needed: its id or its name (see %s --help)", len(args), cmd.CommandPath())}
-}
-
-// completeIDs returns the ids for the shell, described by type, path and name.
-func (c *apiFlags) completeIDs(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	client, err := c.client()
-	if err != nil {
-		return cobra.AppendActiveHelp(nil, err.Error()), cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
-	defer cancel()
-	list, err := client.list(ctx)
-	if err != nil {
-		return cobra.AppendActiveHelp(nil, err.Error()), cobra.ShellCompDirectiveNoFileComp
-	}
-	ids := make([]string, len(list))
-	for i, e := range list {
-		ids[i] = untrusted.Text(e.ID) + "\t" + untrusted.Text(strings.TrimSpace(string(e.Type)+" "+e.Path+" "+e.Name))
-	}
-	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
 func words[S ~string](list []S) []string {
@@ -233,31 +226,6 @@ func fileFlag(cmd *cobra.Command, to *string) {
 
 func etagFlag(cmd *cobra.Command, to *string) {
 	cmd.Flags().StringVar(to, "etag", "", "only if the endpoint is still the one that had this ETag, as endpoints get shows it")
-}
-
-// readBody reads the endpoint from a file or from standard input.
-func readBody(file string, in io.Reader) ([]byte, error) {
-	if file != "-" {
-		// Not only regular files: the shell's <(…) is a pipe.
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, usageError{fmt.Errorf("--file: %w", err)}
-		}
-		defer func() { _ = f.Close() }() // nothing was written
-		body, err := readAtMost(f, maxBody)
-		if err != nil {
-			return nil, usageError{fmt.Errorf("--file %s: %w", file, err)}
-		}
-		return body, nil
-	}
-	body, err := readAtMost(in, maxBody)
-	if err != nil {
-		return nil, fmt.Errorf("reading the endpoint from standard input: %w", err)
-	}
-	if len(strings.TrimSpace(string(body))) == 0 {
-		return nil, usageError{errors.New("standard input is empty: pipe the endpoint's JSON in, or name a --file")}
-	}
-	return body, nil
 }
 
 // show writes a reply: as JSON, or decoded by write.

@@ -16,9 +16,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/google/uuid"
-
-	"twinegress/endpoints"
 	"twinegress/internal/certfile"
 	"twinegress/internal/config"
 	"twinegress/internal/file"
@@ -93,7 +90,7 @@ func (c *apiFlags) token() (string, error) {
 		}
 		token = string(data)
 	}
-	token = strings.TrimRight(token, "\r\n") // which editors and echo append
+	token = bareToken(token)
 	switch {
 	case token == "":
 		return "", errors.New("a token is required: in --token-file, or in " + tokenVariable + " in the environment")
@@ -101,6 +98,26 @@ func (c *apiFlags) token() (string, error) {
 		return "", errors.New("the token has a line break or another control character in it")
 	}
 	return token, nil
+}
+
+// bareToken returns a token without what people copy with it: line breaks that editors
+// and echo append, quotes, and the scheme of the header that it goes into.
+func bareToken(token string) string {
+	for {
+		bare := strings.TrimSpace(token)
+		if n := len(bare); n > 1 && (bare[0] == '"' || bare[0] == '\'') && bare[n-1] == bare[0] {
+			bare = bare[1 : n-1]
+		}
+		if scheme, rest, ok := strings.Cut(bare, " "); ok {
+			if scheme = strings.TrimSuffix(strings.ToLower(scheme), ":"); scheme == "bearer" || scheme == "authorization" {
+				bare = rest
+			}
+		}
+		if bare == token {
+			return token
+		}
+		token = bare
+	}
 }
 
 // readAtMost reads all of r, or fails if that is more than most.
@@ -144,30 +161,6 @@ func (c *apiFlags) doForOne(ctx context.Context, idOrName string, one call) (rep
 	return client.do(ctx, one)
 }
 
-// resolve returns an endpoint's id. A UUID is returned as it is, without a
-// look-up, so that the usual call is a single request.
-func (a *apiClient) resolve(ctx context.Context, idOrName string) (string, error) {
-	if uuid.Validate(idOrName) == nil {
-		return idOrName, nil
-	}
-	list, err := a.list(ctx)
-	if err != nil {
-		return "", err
-	}
-	set := make([]endpoints.Endpoint, len(list))
-	for i, e := range list {
-		set[i] = endpoints.Endpoint{ID: e.ID, Name: e.Name}
-	}
-	id, err := findEndpoint(set, idOrName)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("%s: %w", idOrName, err)
-	case id == "":
-		return "", usageError{errors.New("the id is empty")}
-	}
-	return id, nil
-}
-
 // do sends the request. Any status but success is an error with the server's
 // message.
 func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
@@ -196,7 +189,8 @@ func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
 		return reply{}, fmt.Errorf("%s: the answer can't be read to its end: %s", a.base, untrusted.Text(err.Error()))
 	}
 	if response.StatusCode >= 300 {
-		return reply{}, replyError(response, body)
+		path, _, _ := strings.Cut(c.path, "?") // a query is what the user typed: it may be a key, in the wrong place
+		return reply{}, replyError(response, body, c.method+" "+a.base+path)
 	}
 	return reply{header: response.Header, body: body}, nil
 }
@@ -209,10 +203,11 @@ func quotedTag(tag string) string {
 	return `"` + tag + `"`
 }
 
-// replyError returns an error with the message and all details of the reply.
-func replyError(response *http.Response, body []byte) error {
+// replyError returns an error with the message and all details of the reply, and what
+// was asked for.
+func replyError(response *http.Response, body []byte, tried string) error {
 	if to := response.Header.Get("Location"); response.StatusCode < 400 && to != "" {
-		return fmt.Errorf("the server sends on to %s: that is not followed, since it would get the token; if it is right, give it as --server", untrusted.Text(to))
+		return fmt.Errorf("the server sends on to %s: that is not followed, since it would get the token; if it is right, give it as --server (%s)", untrusted.Text(to), tried)
 	}
 	var e struct {
 		Error struct {
@@ -221,27 +216,27 @@ func replyError(response *http.Response, body []byte) error {
 		}
 	}
 	if json.Unmarshal(body, &e) != nil || e.Error.Message == "" {
-		return fmt.Errorf("the server answered %s: is it the Management API of twinegress?", untrusted.Text(response.Status))
+		return fmt.Errorf("the server answered %s: is it the Management API of twinegress? (%s)", untrusted.Text(response.Status), tried)
 	}
 	message := untrusted.Text(e.Error.Message)
+	switch {
+	case response.StatusCode == http.StatusUnauthorized:
+		tried += "; see --token-file, or " + tokenVariable
+	case response.StatusCode >= 500:
+		tried += "; request " + untrusted.Text(response.Header.Get("X-Ms-Request-Id"))
+	}
 	if len(e.Error.Details) > 1 {
 		message, _, _ = strings.Cut(message, ":")
-		lines := []string{message}
+		lines := []string{message + " (" + tried + ")"}
 		for _, d := range e.Error.Details[:min(len(e.Error.Details), maxDetails)] {
 			lines = append(lines, untrusted.Text(cmp.Or(d.Field, "body")+": "+d.Message))
 		}
 		if n := len(e.Error.Details) - maxDetails; n > 0 {
 			lines = append(lines, fmt.Sprintf("and %d more", n))
 		}
-		message = strings.Join(lines, "\n  ")
+		return errors.New(strings.Join(lines, "\n  "))
 	}
-	if response.StatusCode == http.StatusUnauthorized {
-		message += " (--token-file, or " + tokenVariable + ")"
-	}
-	if response.StatusCode >= 500 {
-		message += " (request " + untrusted.Text(response.Header.Get("X-Ms-Request-Id")) + ")"
-	}
-	return errors.New(message)
+	return errors.New(message + " (" + tried + ")")
 }
 
 // reply is a successful reply of the API.

@@ -37,7 +37,11 @@ func TestEndpointsFromTheShell(t *testing.T) {
 		t.Errorf("empty list %q", out)
 	}
 	hub := h.Hub("SensorChange")
-	id := strings.TrimSpace(s.ok(string(hub.JSON()), tls("create")...))
+	out, remark, _, err := s.run(string(hub.JSON()), tls("create")...)
+	id := strings.TrimSpace(out)
+	if err != nil || remark != "created hub ("+id+", EventHub hub)\n" {
+		t.Fatalf("%v, create remarks %q", err, remark)
+	}
 	var created struct{ ID, ETag string }
 	if err := json.Unmarshal([]byte(s.ok("", tls("create", "--file", h.Write("topic.json", h.ServiceBus("SpaceChange").JSON()), "--output", "json")...)), &created); err != nil || created.ETag == "" {
 		t.Fatal(created, err)
@@ -65,17 +69,24 @@ func TestEndpointsFromTheShell(t *testing.T) {
 		t.Fatalf("get\n%s", shown)
 	}
 	changed := strings.Replace(text, `"SensorChange"`, `"SensorChange","UdfCustom"`, 1)
-	s.ok(changed, tls("update", id, "--etag", etag)...)
+	if out := s.ok(changed, tls("update", id, "--etag", etag)...); out != "updated hub ("+id+", EventHub hub): eventTypes\n" {
+		t.Errorf("update says %q", out)
+	}
+	if out := s.ok(changed, tls("update", "hub")...); !strings.HasPrefix(out, "nothing to change: hub (") {
+		t.Errorf("the same once more: %q", out)
+	}
 	if _, code, err := s.command(changed, tls("update", id, "--etag", etag)...); code != exitFailed || !strings.Contains(err.Error(), "changed meanwhile") {
 		t.Errorf("the old ETag: %d %v", code, err)
 	}
 	if stored := r.Store.Current(); !slices.ContainsFunc(stored, func(e endpoints.Endpoint) bool { return e.ID == id && len(e.EventTypes) == 2 }) {
 		t.Errorf("the update changed nothing: %v", stored)
 	}
-	s.ok("", tls("retry", "hub")...)
+	if out := s.ok("", tls("retry", id[:shortID])...); !strings.HasPrefix(out, "a back-off of hub ("+id) {
+		t.Errorf("retry says %q", out)
+	}
 
 	complete := s.ok("", "__complete", "endpoints", "--ca-file", cfg.API.TLS.CertFile, "delete", "")
-	if !strings.Contains(complete, id+"\tEventHub hub hub") {
+	if !strings.Contains(complete, "hub\tEventHub hub hub") {
 		t.Errorf("completion\n%s", complete)
 	}
 
@@ -85,10 +96,14 @@ func TestEndpointsFromTheShell(t *testing.T) {
 		code int
 		says string
 	}{
-		"all that is wrong":   {`{"type":"x"}`, tls("create"), exitFailed, "the endpoint is not valid\n  type: unknown value"},
+		"all that is wrong":   {`{"type":"x"}`, tls("create"), exitFailed, "the endpoint is not valid (POST " + server + api.Base + "/endpoints)\n  type: unknown value"},
 		"nothing to read":     {" ", tls("create"), exitUsage, "standard input is empty"},
 		"no such file":        {"", tls("create", "--file", "nope.json"), exitUsage, "--file"},
 		"unknown name":        {"", tls("get", "nope"), exitFailed, "no endpoint has that id or name; there are: "},
+		"mistyped name":       {"", tls("delete", "hbu"), exitFailed, "hbu: no endpoint has that id or name; did you mean hub " + id + "?"},
+		"what was asked":      {"", tls("get", "9f1c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d"), exitFailed, "(GET " + server + api.Base + "/endpoints/9f1c1c1e"},
+		"token as in headers": {`{}`, tls("create", "--token-file", h.Write("header", []byte("\"Bearer "+env.Token+"\"\r\n"))), exitFailed, "type: is required"},
+		"mistyped field":      {`{"tpye":"EventHub"}`, tls("create"), exitFailed, "did you mean type?"},
 		"unknown id":          {"", tls("delete", "9f1c1c1e-6e0a-4f0e-9a53-6d3e6a1b2c3d"), exitFailed, "there is no endpoint with the id 9f1c"},
 		"which one":           {"", tls("delete"), exitUsage, "0 endpoints given, one is needed"},
 		"unknown token":       {"", tls("list", "--token-file", h.Write("nope", []byte("nope"))), exitFailed, "--token-file, or TWINEGRESS_TOKEN"},
@@ -107,7 +122,9 @@ func TestEndpointsFromTheShell(t *testing.T) {
 			}
 		})
 	}
-	s.ok("", tls("delete", created.ID)...)
+	if out := s.ok("", tls("delete", created.ID)...); !strings.HasPrefix(out, "deleted topic (") {
+		t.Errorf("delete says %q", out)
+	}
 	s.ok("", tls("delete", "hub", "--server", server+api.Base+"/")...)
 	if out := s.ok("", tls("list")...); out != "no endpoints\n" {
 		t.Errorf("after delete %q", out)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"time"
 
 	"twinegress/cmd/twinegress/internal/term"
+	"twinegress/endpoints"
+	"twinegress/internal/untrusted"
 	"twinegress/server/api"
 )
 
@@ -42,7 +45,7 @@ func statusText(e api.Endpoint) string {
 		text += ": " + reason
 	}
 	if until, err := time.Parse(time.RFC3339, e.Properties["backOffUntil"]); err == nil {
-		text += ", until " + until.Local().Format(time.TimeOnly)
+		text += ", until " + clockTime(until)
 	}
 	return text
 }
@@ -62,7 +65,7 @@ func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
 		{"body", string(e.Body)},
 		{"ordering", string(e.Ordering)},
 		{"overflow", string(e.Overflow)},
-		{"changed", e.LastUpdated.Local().Format(time.RFC3339)},
+		{"changed", clockTime(e.LastUpdated)},
 		{"status", statusText(e)},
 		{"last error", e.Properties["lastError"]},
 		{"etag", strings.Trim(etag, `"`)},
@@ -72,4 +75,55 @@ func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
 		}
 	}
 	return t.Flush()
+}
+
+// clockTime formats a time of day with its zone, and with its date if that is not
+// today.
+func clockTime(at time.Time) string {
+	at = at.Local()
+	if now := time.Now(); at.YearDay() == now.YearDay() && at.Year() == now.Year() {
+		return at.Format("15:04:05 MST")
+	}
+	return at.Format("2006-01-02 15:04:05 MST")
+}
+
+// nameOf names an endpoint for a person.
+func nameOf(e api.Endpoint) string {
+	if e.Name == "" {
+		return untrusted.Text(fmt.Sprintf("%s (%s %s)", e.ID, e.Type, e.Path))
+	}
+	return untrusted.Text(fmt.Sprintf("%s (%s, %s %s)", e.Name, e.ID, e.Type, e.Path))
+}
+
+// nameInBody names an endpoint that was created from a body.
+func nameInBody(body []byte, id string) string {
+	e := api.Endpoint{}
+	_ = json.Unmarshal(body, &e) // the server has read it
+	e.ID = id
+	return nameOf(e)
+}
+
+// updated describes what an update has changed. Of the keys, which come masked, only
+// the tag tells that they did.
+func updated(before, after api.Endpoint, was, is string) string {
+	fields := endpoints.Diff(endpoints.Endpoint(before.Document), endpoints.Endpoint(after.Document)).Fields
+	switch keysToo := configured(was) != configured(is); {
+	case len(fields) > 0:
+		return "updated " + nameOf(after) + ": " + strings.Join(fields, ", ")
+	case keysToo:
+		return "updated " + nameOf(after) + ": its keys"
+	}
+	return "nothing to change: " + nameOf(after) + " was so already"
+}
+
+// configured is the part of an ETag that changes with the configuration only.
+func configured(tag string) string {
+	before, _, _ := strings.Cut(strings.Trim(tag, `"`), ".")
+	return before
+}
+
+// retried describes what a retry has done. Whether there was a back-off to end is
+// for each copy to know.
+func retried(before api.Endpoint) string {
+	return "a back-off of " + nameOf(before) + " ends now; its status was " + untrusted.Text(before.Status)
 }

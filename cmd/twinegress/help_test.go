@@ -79,7 +79,11 @@ func TestCommandLine(t *testing.T) {
 		"run --config " + broken:             {exitUsage, []string{"ingest.topic", "batch.maxEvents"}},
 		"run --config " + dir + "/none.yaml": {exitUsage, []string{"none.yaml"}},
 		"run --set endpoints.file=" + dir + "/none.json": {exitFailed, []string{"none.json"}},
-		"walk": {exitUsage, []string{"unknown command"}},
+		"walk":          {exitUsage, []string{"unknown command", "twinegress --help"}},
+		"chekc":         {exitUsage, []string{"did you mean twinegress check?"}},
+		"endpoints lst": {exitUsage, []string{"did you mean twinegress endpoints list?"}},
+		"run --confg x": {exitUsage, []string{"did you mean --config?"}},
+		"--version":     {0, []string{"twinegress " + version}},
 	} {
 		t.Run(line, func(t *testing.T) {
 			out, code, err := shell{t}.command("", strings.Fields(line)...)
@@ -111,5 +115,23 @@ func TestCompletion(t *testing.T) {
 		if out := (shell{t}).ok("", args...); !strings.Contains(out, want+"\n") {
 			t.Errorf("%s: %q", line, out)
 		}
+	}
+}
+
+// A configuration file in the working directory is read, and that is said.
+func TestConfigurationIsFound(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("twinegress.yaml", []byte("send: {attempts: 0}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all, code := shell{t}.all("", "check")
+	if code != exitUsage || !strings.Contains(all, "the configuration is ./twinegress.yaml, since --config names none\n") || !strings.Contains(all, "send.attempts: ") {
+		t.Errorf("%d %s", code, all)
+	}
+	if err := os.WriteFile("other.yaml", []byte("batch: {maxEvents: 0}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if all, _ := (shell{t}).all("", "check", "--config", "other.yaml"); strings.Contains(all, "send.attempts") || strings.Contains(all, "names none") {
+		t.Errorf("a file that is named: %s", all)
 	}
 }

@@ -281,7 +281,7 @@ func FuzzPrinting(f *testing.F) {
 				return nil
 			}, 1},
 			"an error": {func(w io.Writer) error {
-				refused := replyError(&http.Response{StatusCode: 400, Status: text}, asJSON(t, map[string]any{"error": map[string]string{"message": text}}))
+				refused := replyError(&http.Response{StatusCode: 400, Status: text}, asJSON(t, map[string]any{"error": map[string]string{"message": text}}), "GET /")
 				_, err := fmt.Fprintln(w, refused)
 				return err
 			}, 1},

@@ -37,6 +37,9 @@ func (e usageError) Unwrap() error { return e.error }
 
 func main() {
 	app.RedirectStandardLog(zap.NewNop()) // of commands without a log of their own
+	// A closed output, as with `run 2>&1 | head -1`, ends nothing: term.Output drops
+	// what is written there.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := execute(ctx, rootCommand(), os.Stdout, os.Stderr)
@@ -89,13 +92,15 @@ func rootCommand() *cobra.Command {
 		Example: "  twinegress demo\n" +
 			"  twinegress check --config twinegress.yaml\n" +
 			"  twinegress run --config twinegress.yaml",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:    noSuchCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version,
 	}
+	root.SetVersionTemplate(versionLine(versionInfo()))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+		return usageError{fmt.Errorf("%w%s (see %s --help)", err, meantFlag(cmd, err), cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), endpointsCommand(), checkCommand(), benchCommand(), benchChildCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), endpointsCommand(), checkCommand(), healthcheckCommand(), benchCommand(), benchChildCommand(), versionCommand())
 	return root
 }
 
@@ -107,21 +112,29 @@ func versionCommand() *cobra.Command {
 		Example: "  twinegress version --output json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			info := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
-			if build, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range build.Settings {
-					if s.Key == "vcs.revision" {
-						info["commit"] = s.Value
-					}
-				}
-			}
 			if output == "json" {
-				return term.PrintJSON(cmd.OutOrStdout(), info)
+				return term.PrintJSON(cmd.OutOrStdout(), versionInfo())
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "twinegress %s (%s, %s)\n", info["version"], info["go"], info["platform"])
+			_, err := io.WriteString(cmd.OutOrStdout(), versionLine(versionInfo()))
 			return err
 		},
 	}
 	outputFlag(cmd, &output, "text")
 	return cmd
+}
+
+func versionInfo() map[string]string {
+	info := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range build.Settings {
+			if s.Key == "vcs.revision" {
+				info["commit"] = s.Value
+			}
+		}
+	}
+	return info
+}
+
+func versionLine(info map[string]string) string {
+	return fmt.Sprintf("twinegress %s (%s, %s)\n", info["version"], info["go"], info["platform"])
 }

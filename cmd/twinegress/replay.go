@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
-	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/internal/untrusted"
 	"twinegress/pipeline/replay"
@@ -132,32 +130,6 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 		return time.Time{}, errors.New("is before 1970, and so is no time of Kafka's")
 	}
 	return at.UTC().Truncate(time.Second), nil
-}
-
-// findEndpoint returns the id of the endpoint with that id or name; "" is none.
-func findEndpoint(set []endpoints.Endpoint, wanted string) (string, error) {
-	if wanted == "" {
-		return "", nil
-	}
-	known := make([]string, 0, len(set))
-	for _, e := range set {
-		if strings.EqualFold(e.ID, wanted) {
-			return e.ID, nil
-		}
-		known = append(known, untrusted.Text(strings.TrimSpace(e.ID+" "+e.Name)))
-	}
-	named := slices.DeleteFunc(slices.Clone(set), func(e endpoints.Endpoint) bool { return e.Name != wanted })
-	switch {
-	case len(named) == 1:
-		return named[0].ID, nil
-	case len(named) > 1:
-		return "", fmt.Errorf("%d endpoints have that name: give the id", len(named))
-	}
-	const most = 10
-	if n := len(known) - most; n > 0 {
-		known = append(known[:most], fmt.Sprintf("and %d more", n))
-	}
-	return "", fmt.Errorf("no endpoint has that id or name; there are: %s", strings.Join(known, ", "))
 }
 
 func printReplay(w io.Writer, output string, r replay.Result) error {

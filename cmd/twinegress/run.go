@@ -2,12 +2,13 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"twinegress/cmd/twinegress/internal/app"
 )
 
 func runCommand() *cobra.Command {
-	var from configFlags
+	from := configFlags{quiet: true}
 	var level string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -28,6 +29,9 @@ func runCommand() *cobra.Command {
 			}
 			defer func() { _ = log.Sync() }() // a terminal can't be synced
 			defer app.RedirectStandardLog(log)()
+			if from.file == foundFile {
+				log.Info("the configuration file was found, since --config names none", zap.String("file", from.file))
+			}
 			for _, notice := range cfg.Notices() {
 				log.Warn(notice)
 			}

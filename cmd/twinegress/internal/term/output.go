@@ -1,9 +1,11 @@
 package term
 
 import (
+	"errors"
 	"io"
 	"slices"
 	"sync"
+	"syscall"
 	"unicode/utf8"
 
 	"twinegress/internal/untrusted"
@@ -14,22 +16,38 @@ import (
 // package itself draws on a Terminal. Line breaks and tabs pass: a text of several
 // lines is the command's to make, and a table's to prevent.
 type Output struct {
-	mu   sync.Mutex
-	w    io.Writer
-	rest []byte // the beginning of a character, whose end comes with the next Write
+	mu     sync.Mutex
+	w      io.Writer
+	rest   []byte // the beginning of a character, whose end comes with the next Write
+	closed bool   // nobody reads any more
 }
 
 // NewOutput returns an output over w.
 func NewOutput(w io.Writer) *Output { return &Output{w: w} }
 
-// Write writes p, escaped. It is safe for concurrent use.
+// Closed reports whether the reader of a pipe has gone: `| head` has seen enough.
+func (o *Output) Closed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closed
+}
+
+// Write writes p, escaped. It is safe for concurrent use. To a closed pipe it writes
+// nothing, and that is no error: who closed it knows, and what the command does is not
+// done for its output alone.
 func (o *Output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.closed {
+		return len(p), nil
+	}
 	whole := slices.Concat(o.rest, p)
 	end := len(whole) - cutOff(whole)
 	o.rest = whole[end:]
 	if _, err := io.WriteString(o.w, untrusted.EscapeJSON(string(whole[:end]))); err != nil {
+		if o.closed = errors.Is(err, syscall.EPIPE); o.closed {
+			return len(p), nil
+		}
 		return 0, err
 	}
 	return len(p), nil
