@@ -135,7 +135,7 @@ func endsOfBackOff(h *harness) {
 	h.refuse("topic")
 	env.Eventually(h.T, "the endpoint backs off again", failed)
 	h.Repair("topic")
-	r.manage(http.StatusNoContent, http.MethodPost, "/endpoints/"+id+"/retry", nil)
+	r.manage(http.StatusOK, http.MethodPost, "/endpoints/"+id+"/retry", nil)
 	if e := r.endpoint(id); e.Status != api.StatusProvisioning || len(e.Properties) != 0 {
 		h.T.Errorf("after retry: %s %v", e.Status, e.Properties)
 	}

@@ -23,6 +23,7 @@ type Config struct {
 	Backoff    Backoff    `koanf:"backoff"`
 	Send       Send       `koanf:"send"`
 	DeadLetter DeadLetter `koanf:"deadLetter"`
+	Status     Status     `koanf:"status"`
 	Shutdown   Shutdown   `koanf:"shutdown"`
 }
 
@@ -197,6 +198,11 @@ type DeadLetter struct {
 	Backoff bool   `koanf:"backoff"` // also the events that an endpoint drops while it backs off
 }
 
+// Status configures what copies tell each other.
+type Status struct {
+	Topic string `koanf:"topic"` // empty: each copy knows itself only
+}
+
 // Shutdown configures the shutdown.
 type Shutdown struct {
 	Timeout time.Duration `koanf:"timeout"`
@@ -234,6 +240,7 @@ func Default() Config {
 		Backoff:    Backoff{Initial: time.Second, Max: MaxBackoff},
 		Send:       Send{Timeout: 10 * time.Second, Attempts: 3, ThrottleLimit: 2 * time.Minute},
 		DeadLetter: DeadLetter{Topic: "twinegress-deadletter"},
+		Status:     Status{Topic: "twinegress-status"},
 		Shutdown:   Shutdown{Timeout: 30 * time.Second},
 	}
 }

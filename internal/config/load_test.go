@@ -113,6 +113,7 @@ func wantEverything() Config {
 		Backoff:    Backoff{Initial: 2 * time.Second, Max: time.Minute},
 		Send:       Send{Timeout: 3 * time.Second, Attempts: 4, ThrottleLimit: 5 * time.Second, CAFile: "c"},
 		DeadLetter: DeadLetter{Topic: "d", Backoff: true},
+		Status:     Status{Topic: "st"},
 		Shutdown:   Shutdown{Timeout: 6 * time.Second},
 	}
 }
@@ -144,6 +145,7 @@ batch: {linger: 1ms, maxEvents: 7}
 backoff: {initial: 2s, max: 1m}
 send: {timeout: 3s, attempts: 4, throttleLimit: 5s, caFile: c}
 deadLetter: {topic: d, backoff: true}
+status: {topic: st}
 shutdown: {timeout: 6s}
 `
 	set := map[string]string{}

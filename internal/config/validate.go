@@ -40,6 +40,12 @@ func (c Config) check() Errors {
 	if c.Endpoints.Store == StoreKafka && (slices.Contains(c.Ingest.Topics, c.Endpoints.Topic) || c.DeadLetter.Topic == c.Endpoints.Topic) {
 		e.add("endpoints.topic", "must be a topic of its own, neither one of ingest.topics nor deadLetter.topic")
 	}
+	if t := c.Status.Topic; t != "" {
+		topic(&e, "status.topic", t)
+		if slices.Contains(c.Ingest.Topics, t) || t == c.DeadLetter.Topic || c.Endpoints.Store == StoreKafka && t == c.Endpoints.Topic {
+			e.add("status.topic", "must be a topic of its own, neither one of ingest.topics nor deadLetter.topic nor endpoints.topic")
+		}
+	}
 	positive(&e, "shutdown.timeout", c.Shutdown.Timeout)
 	return e
 }

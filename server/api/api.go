@@ -1,5 +1,5 @@
 // Package api is the Management API over HTTP: the endpoints as a resource, with
-// v1's fields and some more, and the status of this copy.
+// v1's fields and some more, the status of this copy, and of all copies.
 //
 // A request passes three layers:
 //
@@ -11,6 +11,7 @@
 package api
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -20,6 +21,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/pipeline"
+	"twinegress/pipeline/fleet"
 	"twinegress/sinks"
 )
 
@@ -34,10 +36,15 @@ const AuditLog = "audit"
 // an interface so that a test can put an endpoint into any state.
 type Pipeline interface {
 	Status() pipeline.Status
-	// These three are about one endpoint. They return false if it isn't running.
+	// These two are about one endpoint. They return false if it isn't running.
 	EndpointStatus(id string) (pipeline.EndpointStatus, bool)
 	Health(id string) (sinks.Health, bool)
-	Retry(id string)
+}
+
+// Fleet is what is known of all copies. It is an interface as Pipeline is.
+type Fleet interface {
+	Report() *fleet.Report
+	Retry(ctx context.Context, id string) (known int, notice string)
 }
 
 // Options are the API's configuration and what it serves.
@@ -46,6 +53,7 @@ type Options struct {
 	Store    endpoints.Store
 	Rules    endpoints.Options // the store's own: a body is read by the same ones
 	Pipeline Pipeline
+	Fleet    Fleet
 	Log      *zap.Logger
 }
 
@@ -64,6 +72,7 @@ func New(o Options) http.Handler {
 	api := humago.New(mux, description())
 	registerEndpoints(api, o)
 	registerStatus(api, o.Pipeline)
+	registerFleet(api, o.Fleet)
 	serveDocs(mux, api.OpenAPI())
 	return newHandler(o, mux)
 }

@@ -32,8 +32,9 @@ var contract = []operation{
 	{id: "getEndpoint", method: "GET", path: Base + "/endpoints/" + hubID, ok: 200, byID: true},
 	{id: "updateEndpoint", method: "PUT", path: Base + "/endpoints/" + hubID, ok: 204, body: true, write: true, byID: true, conditional: true},
 	{id: "deleteEndpoint", method: "DELETE", path: Base + "/endpoints/" + hubID, ok: 204, write: true, byID: true, conditional: true},
-	{id: "retryEndpoint", method: "POST", path: Base + "/endpoints/" + hubID + "/retry", ok: 204, write: true, byID: true},
+	{id: "retryEndpoint", method: "POST", path: Base + "/endpoints/" + hubID + "/retry", ok: 200, write: true, byID: true},
 	{id: "getStatus", method: "GET", path: Base + "/status", ok: 200},
+	{id: "getFleet", method: "GET", path: Base + "/fleet", ok: 200},
 	{id: "getEndpointStatus", method: "GET", path: Base + "/endpoints/" + hubID + "/status", ok: 200, byID: true},
 }
 

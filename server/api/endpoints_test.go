@@ -134,8 +134,8 @@ func TestStatusOfEndpoint(t *testing.T) {
 	if w := get(map[string]string{"If-None-Match": "*"}); w.Code != 304 {
 		t.Errorf("any: %d", w.Code)
 	}
-	if w := r.do(call{method: "POST", path: Base + "/endpoints/" + hubID + "/retry"}); w.Code != 204 || r.retried.Load() != 1 {
-		t.Errorf("retry: %d, %d calls", w.Code, r.retried.Load())
+	if w := r.do(call{method: "POST", path: Base + "/endpoints/" + hubID + "/retry"}); w.Code != 200 || r.retried.Load() != 1 || w.Body.String() != `{"copies":3,"notice":"why"}`+"\n" {
+		t.Errorf("retry: %d %s, %d calls", w.Code, w.Body, r.retried.Load())
 	}
 	if w := r.do(call{method: "GET", path: Base + "/status"}); !strings.Contains(w.Body.String(), `"records":7`) {
 		t.Errorf("status %s", w.Body)

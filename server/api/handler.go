@@ -26,6 +26,7 @@ const (
 	// The operations whose replies have all endpoints in them.
 	listOperation   = "GET " + Base + "/endpoints"
 	statusOperation = "GET " + Base + "/status"
+	fleetOperation  = "GET " + Base + "/fleet"
 )
 
 // handler identifies, authenticates and logs every request before it reaches the
@@ -111,7 +112,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(context.WithValue(ctx, callerKey{}, who))
 	_, operation = h.operations.Handler(r)
 	listed := 0
-	if operation == listOperation || operation == statusOperation {
+	if operation == listOperation || operation == statusOperation || operation == fleetOperation {
 		listed = len(h.store.Current())
 	}
 	release, overload := h.load.acquire(r, listed)

@@ -20,6 +20,7 @@ import (
 	"twinegress/endpoints/storetest"
 	"twinegress/internal/config"
 	"twinegress/pipeline"
+	"twinegress/pipeline/fleet"
 	"twinegress/sinks"
 )
 
@@ -73,6 +74,7 @@ func newEnv(t testing.TB, change ...func(*Options)) *env {
 		},
 		Store:    store,
 		Pipeline: r,
+		Fleet:    r,
 		Log:      zap.New(core),
 	}
 	for _, c := range change {
@@ -82,7 +84,8 @@ func newEnv(t testing.TB, change ...func(*Options)) *env {
 	return r
 }
 
-// The env is its own Pipeline, in which only the hub runs.
+// The env is its own Pipeline, in which only the hub runs, and its own Fleet of three
+// copies.
 
 func (r *env) Status() pipeline.Status {
 	return pipeline.Status{Ingest: pipeline.IngestStatus{Records: 7}}
@@ -94,7 +97,19 @@ func (r *env) EndpointStatus(id string) (pipeline.EndpointStatus, bool) {
 
 func (r *env) Health(id string) (sinks.Health, bool) { return *r.state.Load(), id == hubID }
 
-func (r *env) Retry(string) { r.retried.Add(1) }
+func (r *env) Report() *fleet.Report {
+	status := func(id string) pipeline.EndpointStatus { return pipeline.EndpointStatus{ID: id} }
+	ready, failing, named := fleet.EndpointSums{EndpointStatus: status(noID)}, fleet.EndpointSums{EndpointStatus: status(hubID)}, fleet.EndpointSums{EndpointStatus: status(gridID)}
+	ready.State, failing.State, named.State = sinks.StateReady, sinks.StateBackingOff, sinks.StateReady
+	return &fleet.Report{
+		Copies: []fleet.Copy{{ID: "a", Self: true}, {ID: "b", Stale: true}}, States: map[sinks.State]int{sinks.StateReady: 2, sinks.StateBackingOff: 1},
+		Endpoints: []fleet.EndpointSums{failing, named, ready}, Troubles: []fleet.Trouble{{Endpoint: gridID}},
+	}
+}
+
+func (r *env) Retry(_ context.Context, _ string) (int, string) {
+	return int(r.retried.Add(1)) + 2, "why"
+}
 
 // call is one request; what isn't said is as a client does it right.
 type call struct {

@@ -96,6 +96,12 @@ type (
 	changed struct {
 		ETag string `header:"ETag"`
 	}
+	retried struct {
+		Body struct {
+			Copies int    `json:"copies" doc:"how many copies are known, and so asked to, with this one"`
+			Notice string `json:"notice" doc:"why others may not hear of it; empty if they do"`
+		}
+	}
 )
 
 func registerEndpoints(api huma.API, options Options) {
@@ -138,8 +144,8 @@ func registerEndpoints(api huma.API, options Options) {
 	huma.Register(api, huma.Operation{
 		OperationID: "retryEndpoint", Method: http.MethodPost, Path: Base + "/endpoints/{id}/retry", Tags: tags,
 		Summary:       "End a back-off now",
-		Description:   "The next events go out at once, on the copy that is asked. Nothing changes for an endpoint that isn't backing off.",
-		DefaultStatus: http.StatusNoContent, Errors: append([]int{404}, reads...),
+		Description:   "The next events go out at once, on every copy. Nothing changes for an endpoint that isn't backing off.",
+		DefaultStatus: http.StatusOK, Errors: append([]int{404}, reads...),
 	}, o.retry)
 }
 
@@ -264,14 +270,15 @@ func (o *operations) delete(ctx context.Context, in *struct {
 	return nil, nil
 }
 
-func (o *operations) retry(ctx context.Context, in *ByID) (*struct{}, error) {
+func (o *operations) retry(ctx context.Context, in *ByID) (*retried, error) {
 	e, err := o.stored(in.ID)
 	if err != nil {
 		return nil, err
 	}
-	o.Pipeline.Retry(e.ID)
+	out := new(retried)
+	out.Body.Copies, out.Body.Notice = o.Fleet.Retry(ctx, e.ID)
 	o.audit(ctx, "endpoint's back-off ended", e, nil)
-	return nil, nil
+	return out, nil
 }
 
 // change changes the set, and returns it as stored.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +16,7 @@ import (
 	"twinegress/endpoints"
 	"twinegress/internal/config"
 	"twinegress/pipeline"
+	"twinegress/pipeline/fleet"
 	"twinegress/server"
 	"twinegress/server/api"
 	"twinegress/server/ops"
@@ -39,6 +41,7 @@ type App struct {
 
 	config   config.Config
 	version  string
+	fleet    *fleet.Fleet
 	api, ops *server.Listener
 	log      *zap.Logger
 }
@@ -85,6 +88,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.Pipeline, err = newPipeline(ctx, o, registry); err != nil {
 		return nil, err
 	}
+	if a.fleet, err = newFleet(cfg, a.Pipeline, log); err != nil {
+		return nil, err
+	}
 	running.Store(a.Pipeline)
 	return a, nil
 }
@@ -117,12 +123,19 @@ func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Li
 func (a *App) Run(ctx context.Context) error {
 	a.api.Serve(api.New(api.Options{
 		Config: a.config.API, Store: a.Store, Rules: endpointRules(a.config),
-		Pipeline: a.Pipeline, Log: a.log.Named("api"),
+		Pipeline: a.Pipeline, Fleet: a.fleet, Log: a.log.Named("api"),
 	}), a.log)
 	a.log.Info("twinegress runs", zap.String("version", a.version), zap.Strings("brokers", a.config.Ingest.Brokers),
 		zap.Strings("topics", a.config.Ingest.Topics), zap.String("group", a.config.Ingest.Group),
 		zap.String("api", a.APIAddress()), zap.String("ops", a.OpsAddress()))
+	// Until the pipeline has stopped, so that the others see what this copy is
+	// doing as it does.
+	saying, stopSaying := context.WithCancel(context.WithoutCancel(ctx))
+	var saidBye sync.WaitGroup
+	saidBye.Go(func() { a.fleet.Run(saying) })
 	err := a.Pipeline.Run(ctx)
+	stopSaying()
+	saidBye.Wait()
 	err = errors.Join(err, a.api.Close(), a.ops.Close())
 	if err == nil {
 		a.log.Info("stopped: every event that was read has its outcome or comes again")

@@ -23,6 +23,7 @@ import (
 	"twinegress/internal/kafka"
 	"twinegress/internal/outbound"
 	"twinegress/pipeline"
+	"twinegress/pipeline/fleet"
 	"twinegress/sinks"
 	"twinegress/sinks/azamqp"
 	"twinegress/sinks/deadletter"
@@ -147,6 +148,15 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 		}))
 	}
 	return p, nil
+}
+
+// newFleet returns this copy among the others.
+func newFleet(cfg config.Config, p *pipeline.Pipeline, log *zap.Logger) (*fleet.Fleet, error) {
+	connect, err := kafka.Connect(cfg.Ingest, log)
+	if err != nil {
+		return nil, err
+	}
+	return fleet.New(fleet.Options{Pipeline: p, Topic: cfg.Status.Topic, Connect: connect, Log: log.Named("fleet")})
 }
 
 // Openers returns the function that opens a sink, by type of endpoint.

@@ -1,0 +1,250 @@
+package fleet
+
+import (
+	"cmp"
+	"errors"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"twinegress/internal/untrusted"
+	"twinegress/pipeline"
+	"twinegress/sinks"
+)
+
+// entry is what a copy says of one endpoint. Which endpoint that is every copy knows
+// itself: the id is enough.
+type entry struct {
+	id           [16]byte
+	state        sinks.State
+	lastError    string
+	backOffUntil int64 // times are in milliseconds since 1970; 0: none
+	routed       uint64
+	delivered    uint64
+	pending      uint64
+	dropped      [maxReasons]uint64 // by the index of reasons
+	secondary    bool
+	holdsBack    bool
+}
+
+// maxReasons is how many reasons a record may count: more than there are, for those
+// of later versions.
+const maxReasons = 32
+
+// states and reasons are numbered in records by their place here: new ones go to the
+// end, and none is ever taken out.
+var (
+	states = []sinks.State{
+		sinks.StateProvisioning, sinks.StateReady, sinks.StateDegraded, sinks.StateThrottled,
+		sinks.StateBackingOff, sinks.StateProbing, sinks.StateStopped, sinks.StateDeleting,
+	}
+	reasons = []string{"backoff", "unreachable", "unauthorized", "throttled", "rejected", "too_large", "overflow", "removed"}
+)
+
+// stateUnknown is the state of an endpoint on a copy of a later version.
+const stateUnknown sinks.State = "unknown"
+
+// The fields of an entry in a record.
+const (
+	fieldID protowire.Number = iota + 1
+	fieldState
+	fieldRouted
+	fieldDelivered
+	fieldPending
+	fieldDropped // number of the reason, count
+	fieldFlags
+	fieldBackOffUntil
+	fieldLastError
+)
+
+const (
+	flagSecondary = 1 << iota
+	flagHoldsBack
+)
+
+const (
+	// maxCount bounds a count from outside: the sum of all copies' can't overflow.
+	maxCount = 1 << 53
+	// maxErrorLength bounds the characters of an error in a record. The copy itself
+	// has the whole.
+	maxErrorLength = 200
+)
+
+// entryOf returns what a copy says of an endpoint; false if it has no id of the form
+// that all have.
+func entryOf(e *pipeline.EndpointStatus) (entry, bool) {
+	id, err := uuid.Parse(e.ID)
+	n := entry{
+		id: id, state: e.State, lastError: e.LastError,
+		routed: e.Routed, delivered: e.Delivered, pending: uint64(max(0, e.Pending)),
+		secondary: e.Key == sinks.Secondary.String(), holdsBack: e.HoldsBack,
+	}
+	if e.BackOffUntil != nil {
+		n.backOffUntil = e.BackOffUntil.UnixMilli()
+	}
+	for i, reason := range reasons {
+		n.dropped[i] = e.Dropped[reason]
+	}
+	return n, err == nil
+}
+
+// append adds the entry to a record.
+func (e *entry) append(b []byte) []byte {
+	number := func(field protowire.Number, n uint64) {
+		if n > 0 {
+			b = protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), n)
+		}
+	}
+	b = protowire.AppendBytes(protowire.AppendTag(b, fieldID, protowire.BytesType), e.id[:])
+	number(fieldState, uint64(slices.Index(states, e.state)+1))
+	number(fieldRouted, e.routed)
+	number(fieldDelivered, e.delivered)
+	number(fieldPending, e.pending)
+	for i, n := range e.dropped {
+		if n > 0 {
+			number(fieldDropped, uint64(i)+1)
+			number(fieldDropped, n)
+		}
+	}
+	flags := uint64(0)
+	if e.secondary {
+		flags |= flagSecondary
+	}
+	if e.holdsBack {
+		flags |= flagHoldsBack
+	}
+	number(fieldFlags, flags)
+	number(fieldBackOffUntil, uint64(max(0, e.backOffUntil)))
+	if e.lastError != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, fieldLastError, protowire.BytesType), untrusted.Short(e.lastError, maxErrorLength))
+	}
+	return b
+}
+
+var errMalformed = errors.New("it is malformed")
+
+// read reads an entry. Fields of a later version are skipped.
+func (e *entry) read(b []byte) error {
+	*e = entry{state: stateUnknown}
+	var reason uint64 // of the count that comes next, plus one
+	for len(b) > 0 {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return errMalformed
+		}
+		b = b[n:]
+		switch {
+		case kind == protowire.VarintType:
+			value, n := protowire.ConsumeVarint(b)
+			if n < 0 || value > maxCount {
+				return errMalformed
+			}
+			b = b[n:]
+			if field != fieldDropped {
+				e.set(field, value)
+				continue
+			}
+			if reason == 0 {
+				if reason = value; value == 0 || value > maxReasons {
+					return errMalformed
+				}
+				continue
+			}
+			e.dropped[reason-1], reason = value, 0
+		case kind == protowire.BytesType:
+			value, n := protowire.ConsumeBytes(b)
+			if n < 0 {
+				return errMalformed
+			}
+			b = b[n:]
+			switch field {
+			case fieldID:
+				if len(value) != len(e.id) {
+					return errMalformed
+				}
+				e.id = [16]byte(value)
+			case fieldLastError:
+				e.lastError = untrusted.Short(string(value), maxErrorLength)
+			}
+		default:
+			n := protowire.ConsumeFieldValue(field, kind, b)
+			if n < 0 {
+				return errMalformed
+			}
+			b = b[n:]
+		}
+	}
+	dropped := uint64(0)
+	for _, n := range e.dropped {
+		dropped += n
+	}
+	// Every copy counts so: a record that doesn't is none of ours.
+	if e.id == [16]byte{} || reason != 0 || e.routed != e.delivered+e.pending+dropped {
+		return errMalformed
+	}
+	return nil
+}
+
+func (e *entry) set(field protowire.Number, value uint64) {
+	switch field {
+	case fieldState:
+		if value >= 1 && value <= uint64(len(states)) {
+			e.state = states[value-1]
+		}
+	case fieldRouted:
+		e.routed = value
+	case fieldDelivered:
+		e.delivered = value
+	case fieldPending:
+		e.pending = value
+	case fieldFlags:
+		e.secondary, e.holdsBack = value&flagSecondary != 0, value&flagHoldsBack != 0
+	case fieldBackOffUntil:
+		e.backOffUntil = int64(value)
+	}
+}
+
+// urgent reports whether the entry differs from an earlier one in more than counts.
+func (e *entry) urgent() uint64 {
+	h := uint64(14695981039346656037)
+	mix := func(s string) {
+		for i := range len(s) {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+	}
+	mix(string(e.state))
+	mix(e.lastError)
+	if e.secondary {
+		h++
+	}
+	if e.holdsBack {
+		h += 2
+	}
+	return h
+}
+
+// timeOf returns a time of an entry; nil for none.
+func timeOf(ms int64) *time.Time {
+	if ms == 0 {
+		return nil
+	}
+	t := time.UnixMilli(ms).UTC()
+	return &t
+}
+
+// seconds returns a duration as the API shows it.
+func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*10) / 10 }
+
+// The worst states come first: what shows an endpoint's state over all copies.
+var badness = []sinks.State{
+	sinks.StateBackingOff, sinks.StateProbing, sinks.StateDegraded, sinks.StateThrottled, stateUnknown,
+	sinks.StateStopped, sinks.StateDeleting, sinks.StateProvisioning, sinks.StateReady,
+}
+
+// compareStates is negative if a is worse than b.
+func compareStates(a, b sinks.State) int {
+	return cmp.Compare(slices.Index(badness, a), slices.Index(badness, b))
+}

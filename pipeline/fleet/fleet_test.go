@@ -1,0 +1,188 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+
+	"twinegress/internal/eventually"
+	"twinegress/pipeline"
+	"twinegress/sinks"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const topic = "status"
+
+// fake is the pipeline of a copy.
+type fake struct {
+	mu      sync.Mutex
+	status  pipeline.Status
+	retried []string
+	frozen  chan struct{} // if not nil, Status blocks until it is closed
+}
+
+func (p *fake) Status() pipeline.Status {
+	p.mu.Lock()
+	frozen := p.frozen
+	st := p.status
+	st.Endpoints = append([]pipeline.EndpointStatus{}, st.Endpoints...)
+	p.mu.Unlock()
+	if frozen != nil {
+		<-frozen
+	}
+	return st
+}
+
+func (p *fake) Ready() bool { return true }
+
+func (p *fake) Retry(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.retried = append(p.retried, id)
+}
+
+func (p *fake) set(change func(*pipeline.Status)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.status)
+}
+
+func idOf(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", n+1) }
+
+// endpoint is one that a copy has, with counts in which the equation holds.
+func endpoint(n int, state sinks.State, routed uint64) pipeline.EndpointStatus {
+	return pipeline.EndpointStatus{
+		ID: idOf(n), Type: "EventHub", Path: "hub", EventTypes: []string{"SensorChange"}, State: state, Key: "primary",
+		Routed: routed, Delivered: routed / 2, Pending: int(routed/2 - routed/4), Dropped: map[string]uint64{"rejected": routed - routed/2 - (routed/2 - routed/4)},
+		PartitionsBackingOff: []int{},
+	}
+}
+
+// one is a copy that runs.
+type one struct {
+	*Fleet
+	pipeline *fake
+	stop     func() // in order
+}
+
+func brokers(t *testing.T, options ...kfake.Opt) []string {
+	t.Helper()
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, options...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs()
+}
+
+func start(t *testing.T, addrs []string, instance string, endpoints ...pipeline.EndpointStatus) *one {
+	t.Helper()
+	p := &fake{status: pipeline.Status{Instance: instance, Version: "v1", StartedAt: time.Now(), Endpoints: endpoints}}
+	f, err := New(Options{Pipeline: p, Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	c := &one{Fleet: f, pipeline: p, stop: func() { cancel(); <-done }}
+	t.Cleanup(c.stop)
+	return c
+}
+
+// shows reports whether the equation holds in the sums, and how many copies there are
+// in a report, how many of them stale, and the sums of what was routed.
+func shows(t *testing.T, r *Report) (copies, stale int, routed uint64) {
+	t.Helper()
+	for _, c := range r.Copies {
+		copies++
+		if c.Stale {
+			stale++
+		}
+	}
+	for _, e := range r.Endpoints {
+		dropped := uint64(0)
+		for _, n := range e.Dropped {
+			dropped += n
+		}
+		if e.Routed != e.Delivered+dropped+uint64(e.Pending) {
+			t.Errorf("the equation doesn't hold: %+v", e)
+		}
+		routed += e.Routed
+	}
+	return copies, stale, routed
+}
+
+func (c *one) awaits(t *testing.T, within time.Duration, copies, stale int, routed uint64) {
+	t.Helper()
+	what := fmt.Sprintf("%s: %d copies, %d stale, %d events routed", c.pipeline.status.Instance, copies, stale, routed)
+	eventually.Within(t, within, what, func() bool {
+		n, s, sum := shows(t, c.Report())
+		return n == copies && s == stale && sum == routed
+	})
+}
+
+// Three copies, of which one is killed and one frozen: the others' sums are right
+// within 5 s, a retry reaches all that can hear of it, and the frozen one is back when
+// it goes on.
+func TestCopies(t *testing.T) {
+	addrs := brokers(t)
+	set := func(routed uint64) []pipeline.EndpointStatus {
+		return []pipeline.EndpointStatus{endpoint(0, sinks.StateReady, routed), endpoint(1, sinks.StateReady, 10*routed)}
+	}
+	a, b, c := start(t, addrs, "a", set(1)...), start(t, addrs, "b", set(2)...), start(t, addrs, "c", set(4)...)
+	for _, one := range []*one{a, b, c} {
+		one.awaits(t, 5*time.Second, 3, 0, 77)
+	}
+	if r := a.Report(); r.Notice != "" || r.Endpoints[0].Path != "hub" || r.Endpoints[0].States[sinks.StateReady] != 3 || len(r.Endpoints[0].Copies) != 3 {
+		t.Errorf("%+v", r)
+	}
+	b.pipeline.set(func(s *pipeline.Status) {
+		s.Endpoints[1] = endpoint(1, sinks.StateBackingOff, 28)
+		s.Endpoints[1].LastError = "both keys are refused"
+	})
+	a.awaits(t, 5*time.Second, 3, 0, 85)
+	e := a.Report().Endpoints[1]
+	if e.State != sinks.StateBackingOff || e.States[sinks.StateReady] != 2 || len(e.Copies) != 1 || e.Copies[0] != b.ID() || e.LastError != "both keys are refused" {
+		t.Errorf("%+v", e)
+	}
+	if known, notice := a.Retry(t.Context(), idOf(1)); known != 3 || notice != "" {
+		t.Errorf("%d copies, %q", known, notice)
+	}
+	for _, one := range []*one{a, b, c} {
+		eventually.Within(t, 5*time.Second, "the retry on each copy", func() bool {
+			one.pipeline.mu.Lock()
+			defer one.pipeline.mu.Unlock()
+			return len(one.pipeline.retried) == 1 && one.pipeline.retried[0] == idOf(1)
+		})
+	}
+
+	b.client.Close()
+	frozen := make(chan struct{})
+	c.pipeline.mu.Lock()
+	c.pipeline.frozen = frozen
+	c.pipeline.mu.Unlock()
+	a.awaits(t, staleAfter+heartbeat, 3, 2, 11)
+	close(frozen)
+	a.awaits(t, 5*time.Second, 3, 1, 55)
+
+	// A copy that begins now knows what the killed one said, and that it is old.
+	d := start(t, addrs, "d", set(8)...)
+	a.awaits(t, 5*time.Second, 4, 1, 143)
+	d.awaits(t, 5*time.Second, 4, 1, 143)
+	// One that stops in order says so.
+	c.stop()
+	a.awaits(t, 2*time.Second, 3, 1, 99)
+	d.awaits(t, 2*time.Second, 3, 1, 99)
+	if len(d.pipeline.retried) > 0 {
+		t.Errorf("a command of before its start is done: %v", d.pipeline.retried)
+	}
+}

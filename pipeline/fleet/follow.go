@@ -1,0 +1,140 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"twinegress/internal/untrusted"
+)
+
+const (
+	// expiry is how old a command may be.
+	expiry = time.Minute
+	// maxDone bounds the commands that are remembered so that none is done twice.
+	maxDone = 1000
+	// quiet is how long nothing comes from a topic that is read to its end.
+	quiet = 2 * time.Second
+)
+
+// readPosition is how far the topic is read.
+type readPosition struct {
+	caughtUp bool      // all that was there at the start is read
+	echoedAt time.Time // a head of this copy came back
+}
+
+// follow takes in what the others say, until ctx ends.
+func (f *Fleet) follow(ctx context.Context) {
+	for said := ""; ; {
+		polling, cancel := context.WithTimeout(ctx, quiet)
+		fetches := f.client.PollFetches(polling)
+		late := polling.Err() != nil
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		now := time.Now()
+		var commands []command
+		f.mu.Lock()
+		fetches.EachRecord(func(r *kgo.Record) {
+			if c, ok := f.take(r, now); ok {
+				commands = append(commands, c)
+			}
+		})
+		if late && !f.position.caughtUp && fetches.NumRecords() == 0 {
+			f.catchUp(now) // nothing of this copy's own comes: it may not write
+		}
+		f.mu.Unlock()
+		for _, c := range commands {
+			f.options.Log.Info("another copy asks to end an endpoint's back-off", zap.String("endpoint", c.Retry), zap.String("copy", c.Instance))
+			f.options.Pipeline.Retry(c.Retry)
+		}
+		fetches.EachError(func(_ string, _ int32, err error) {
+			batch, tooLarge := errors.AsType[*kgo.ErrDecompressTooLarge](err)
+			switch {
+			case errors.Is(err, context.DeadlineExceeded):
+			case tooLarge:
+				f.skip(batch)
+			default:
+				if text := untrusted.Text(err.Error()); said != text {
+					said = text
+					f.options.Log.Warn("the status topic can't be read: the other copies are as they were", zap.String("topic", f.options.Topic), zap.String("problem", text))
+				}
+				pause(ctx, time.Second)
+			}
+		})
+	}
+}
+
+// take takes a record in. It returns the command that is to be done, if it is one.
+// f.mu is held.
+func (f *Fleet) take(r *kgo.Record, now time.Time) (_ command, ok bool) {
+	kind, id, block := parseKey(string(r.Key))
+	switch {
+	case kind == "":
+		f.refused++
+	case id == f.id: // what this copy is it knows itself
+		if kind == keyHead && r.Value != nil {
+			f.position.echoedAt = now
+			f.copies.newest = maxTime(f.copies.newest, r.Timestamp)
+			if !f.position.caughtUp {
+				f.catchUp(now)
+			}
+		}
+	case kind == keyCommand:
+		if r.Value != nil && f.position.caughtUp {
+			return f.accept(r, now)
+		}
+	default:
+		if err := f.copies.put(kind, id, block, r.Value, r.Timestamp, now); err != nil {
+			f.refused++
+			f.refusal = untrusted.Text(err.Error())
+		}
+	}
+	return command{}, false
+}
+
+func maxTime(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func (f *Fleet) catchUp(now time.Time) {
+	f.position.caughtUp = true
+	f.copies.caughtUp(now)
+}
+
+// accept returns a command of another copy that is to be done: not twice, and not
+// when it is old. f.mu is held.
+func (f *Fleet) accept(r *kgo.Record, now time.Time) (_ command, ok bool) {
+	c, err := readCommand(r.Value)
+	if err != nil || uuid.Validate(c.Retry) != nil {
+		f.refused++
+		return command{}, false
+	}
+	for id, at := range f.done {
+		if now.Sub(at) > 2*expiry {
+			delete(f.done, id)
+		}
+	}
+	if _, is := f.done[c.ID]; is || len(f.done) >= maxDone || now.Sub(r.Timestamp) > expiry {
+		return command{}, false
+	}
+	f.done[c.ID] = now
+	return c, true
+}
+
+// skip goes on behind a batch that takes too much memory.
+func (f *Fleet) skip(b *kgo.ErrDecompressTooLarge) {
+	f.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{b.Topic: {b.Partition: {Epoch: b.Epoch, Offset: b.NextOffset}}})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused++
+	f.refusal = "a batch that takes more memory than one may"
+}

@@ -1,0 +1,202 @@
+package fleet
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"twinegress/pipeline"
+	"twinegress/sinks"
+)
+
+// Report is the state of all copies as one of them knows it, as `GET …/fleet`
+// shows it. The sums are over the copies that are not stale: a copy that is gone has
+// left what it counted, and one that was started again counts from 0.
+type Report struct {
+	At        time.Time           `json:"at"`
+	Notice    string              `json:"notice" doc:"why the other copies are not known, or not as they are now; empty if they are"`
+	Copies    []Copy              `json:"copies"`
+	Ingest    IngestSums          `json:"ingest"`
+	States    map[sinks.State]int `json:"states" doc:"how many endpoints there are by their worst state"`
+	Endpoints []EndpointSums      `json:"endpoints"`
+	Troubles  []Trouble           `json:"troubles" doc:"what is wrong, the worst first; empty if nothing is"`
+}
+
+// Copy is a copy, and what it said last.
+type Copy struct {
+	ID         string                `json:"id" doc:"of this process: another one after each start"`
+	Instance   string                `json:"instance"`
+	Version    string                `json:"version"`
+	StartedAt  time.Time             `json:"startedAt"`
+	SaidAt     time.Time             `json:"saidAt" doc:"by its own clock"`
+	AgeSeconds float64               `json:"ageSeconds" doc:"since its last word, by the clock of the copy that is asked"`
+	Stale      bool                  `json:"stale" doc:"it has not been heard of for some heartbeats, and is in no sum"`
+	Self       bool                  `json:"self" doc:"the copy that is asked"`
+	Ready      bool                  `json:"ready"`
+	NotReady   []string              `json:"notReady" doc:"what it is not ready for"`
+	Endpoints  int                   `json:"endpoints" doc:"how many it has"`
+	Ingest     pipeline.IngestStatus `json:"ingest"`
+
+	set uint64
+}
+
+// IngestSums is the sum of what the live copies read.
+type IngestSums struct {
+	Records  int64                 `json:"records"`
+	Events   uint64                `json:"events"`
+	Unrouted uint64                `json:"unrouted"`
+	Rejected map[string]uint64     `json:"rejected"`
+	Lag      *int64                `json:"lag" doc:"null while one of them doesn't know its own"`
+	Skipped  int64                 `json:"skippedBatches"`
+	Letters  pipeline.LetterStatus `json:"deadLetters"`
+}
+
+// EndpointSums is an endpoint over all live copies: counts are sums, and the state is
+// the worst, with that copy's words.
+type EndpointSums struct {
+	pipeline.EndpointStatus
+	States map[sinks.State]int `json:"states" doc:"how many copies have it in which state"`
+	Copies []string            `json:"copies" doc:"those that have it in the worst state"`
+}
+
+// builder adds copies to a report.
+type builder struct {
+	report    *Report
+	endpoints map[[16]byte]*sum
+	lagKnown  bool
+}
+
+// sum is an endpoint while copies are added.
+type sum struct {
+	entry
+	known  *pipeline.EndpointStatus // this copy's own words; nil if it doesn't have it
+	states map[sinks.State]int
+	copies []string
+}
+
+func newBuilder(now time.Time) *builder {
+	return &builder{
+		report: &Report{
+			At: now.UTC(), Copies: []Copy{}, States: make(map[sinks.State]int), Endpoints: []EndpointSums{}, Troubles: []Trouble{},
+			Ingest: IngestSums{Rejected: make(map[string]uint64), Letters: pipeline.LetterStatus{GivenUp: make(map[string]uint64)}},
+		},
+		endpoints: make(map[[16]byte]*sum),
+		lagKnown:  true,
+	}
+}
+
+func copyFrom(id string, h head, heardAt, now time.Time) Copy {
+	c := Copy{
+		ID: id, Instance: h.Instance, Version: h.Version, StartedAt: h.StartedAt, SaidAt: h.At,
+		AgeSeconds: seconds(max(0, now.Sub(heardAt))), Ready: h.Ready, NotReady: h.NotReady,
+		Endpoints: h.Endpoints, Ingest: h.Ingest, set: h.Set,
+	}
+	if c.NotReady == nil {
+		c.NotReady = []string{}
+	}
+	return c
+}
+
+// addCopy adds a copy. What a stale one counted is in no sum.
+func (b *builder) addCopy(c Copy) {
+	b.report.Copies = append(b.report.Copies, c)
+	if c.Stale {
+		return
+	}
+	in := &b.report.Ingest
+	in.Records += c.Ingest.Records
+	in.Events += c.Ingest.Events
+	in.Unrouted += c.Ingest.Unrouted
+	in.Skipped += c.Ingest.Skipped
+	in.Letters.Waiting += c.Ingest.Letters.Waiting
+	in.Letters.Cut += c.Ingest.Letters.Cut
+	in.Letters.LastError = cmp.Or(in.Letters.LastError, c.Ingest.Letters.LastError)
+	for reason, n := range c.Ingest.Rejected {
+		in.Rejected[reason] += n
+	}
+	for reason, n := range c.Ingest.Letters.GivenUp {
+		in.Letters.GivenUp[reason] += n
+	}
+	if in.Lag == nil {
+		in.Lag = new(int64)
+	}
+	*in.Lag += c.Ingest.Lag
+}
+
+// addEntry adds what a live copy says of an endpoint. own are the words of this copy
+// itself, else nil.
+func (b *builder) addEntry(id string, e *entry, own *pipeline.EndpointStatus) {
+	s := b.endpoints[e.id]
+	if s == nil {
+		s = &sum{entry: entry{id: e.id, state: e.state}, states: make(map[sinks.State]int, 2)}
+		b.endpoints[e.id] = s
+	}
+	if own != nil {
+		s.known = own
+	}
+	s.states[e.state]++
+	s.routed += e.routed
+	s.delivered += e.delivered
+	s.pending += e.pending
+	for i, n := range e.dropped {
+		s.dropped[i] += n
+	}
+	s.secondary = s.secondary || e.secondary
+	s.holdsBack = s.holdsBack || e.holdsBack
+	switch order := compareStates(e.state, s.state); {
+	case order < 0:
+		s.state, s.copies, s.lastError, s.backOffUntil = e.state, []string{id}, e.lastError, e.backOffUntil
+	case order == 0:
+		s.copies = append(s.copies, id)
+		s.lastError = cmp.Or(s.lastError, e.lastError)
+		s.backOffUntil = max(s.backOffUntil, e.backOffUntil)
+	}
+}
+
+// endpoint returns the sum as it is shown.
+func (s *sum) endpoint() EndpointSums {
+	e := EndpointSums{States: s.states, Copies: s.copies}
+	if s.known != nil {
+		e.EndpointStatus = *s.known
+	} else {
+		e.ID, e.EventTypes, e.PartitionsBackingOff = uuid.UUID(s.id).String(), []string{}, []int{}
+	}
+	e.State, e.LastError, e.BackOffUntil = s.state, s.lastError, timeOf(s.backOffUntil)
+	e.Routed, e.Delivered, e.Pending, e.HoldsBack = s.routed, s.delivered, int(s.pending), s.holdsBack
+	e.Key = sinks.Primary.String()
+	if s.secondary {
+		e.Key = sinks.Secondary.String()
+	}
+	e.Dropped = make(map[string]uint64, len(reasons))
+	for i, n := range s.dropped {
+		switch {
+		case i < len(reasons):
+			e.Dropped[reasons[i]] = n
+		case n > 0:
+			e.Dropped["other"] += n // of a later version
+		}
+	}
+	return e
+}
+
+// build returns the report.
+func (b *builder) build() *Report {
+	r := b.report
+	if !b.lagKnown {
+		r.Ingest.Lag = nil
+	}
+	r.Endpoints = make([]EndpointSums, 0, len(b.endpoints))
+	for _, s := range b.endpoints {
+		r.Endpoints = append(r.Endpoints, s.endpoint())
+		r.States[s.state]++
+	}
+	slices.SortFunc(r.Endpoints, func(a, b EndpointSums) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(r.Copies, func(a, b Copy) int {
+		return cmp.Or(strings.Compare(a.Instance, b.Instance), a.StartedAt.Compare(b.StartedAt), strings.Compare(a.ID, b.ID))
+	})
+	r.Troubles = troubles(r)
+	return r
+}

@@ -1,0 +1,130 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
+
+	"twinegress/internal/untrusted"
+)
+
+const (
+	// requestTimeout bounds a request, and a connection, to brokers that don't answer.
+	requestTimeout = 3 * time.Second
+	// topicInterval is how long after a refusal the topic is looked for again.
+	topicInterval = 5 * time.Second
+	// maxFetch bounds what one fetch brings, and what a batch may unpack to.
+	maxFetch, maxUnpacked = 1 << 20, 8 << 20
+)
+
+// connect returns the one client that reads and writes. It writes without producer
+// ids, which may need a right of their own: what is written twice is the same.
+func (f *Fleet) connect() (*kgo.Client, error) {
+	return kgo.NewClient(append([]kgo.Opt{
+		kgo.ConsumeTopics(f.options.Topic),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.FetchMaxBytes(maxFetch), kgo.FetchMaxPartitionBytes(maxFetch), kgo.MaxConcurrentFetches(1),
+		kgo.MaxDecompressBatchBytes(maxUnpacked),
+		kgo.FetchMaxWait(time.Second),
+		kgo.DisableIdempotentWrite(), kgo.RequiredAcks(kgo.LeaderAck()),
+		kgo.ProducerLinger(0),
+		kgo.RecordDeliveryTimeout(staleAfter), kgo.ProduceRequestTimeout(requestTimeout),
+		kgo.MaxBufferedRecords(4 * blocks), kgo.MaxBufferedBytes(8 << 20),
+		kgo.RequestTimeoutOverhead(requestTimeout), kgo.DialTimeout(requestTimeout),
+		kgo.MetadataMinAge(500 * time.Millisecond),
+	}, f.options.Connect...)...)
+}
+
+// awaitTopic blocks until the topic is there, and reports whether it is: ctx may end
+// before.
+func (f *Fleet) awaitTopic(ctx context.Context) bool {
+	for said := ""; ; {
+		err := f.ensureTopic(ctx)
+		problem := ""
+		if err != nil {
+			problem = untrusted.Text(err.Error())
+		}
+		f.mu.Lock()
+		f.problem = problem
+		f.mu.Unlock()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if said != problem {
+			f.options.Log.Warn("this copy knows itself only, and the others don't know it: trying again",
+				zap.String("topic", f.options.Topic), zap.String("problem", problem))
+			said = problem
+		}
+		if !pause(ctx, topicInterval) {
+			return false
+		}
+	}
+}
+
+// pause blocks for a time, and reports whether ctx is still alive.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// ensureTopic creates the topic if it is missing.
+func (f *Fleet) ensureTopic(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
+	defer cancel()
+	name := f.options.Topic
+	admin := kadm.NewClient(f.client)
+	topics, err := admin.ListTopics(ctx, name)
+	if err != nil {
+		return fmt.Errorf("the brokers don't say whether the topic %s is there: %w", name, err)
+	}
+	switch err := topics[name].Err; {
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+	case err != nil:
+		return fmt.Errorf("the topic %s can't be looked at (allow Describe, Read and Write on it): %w", name, err)
+	default:
+		return nil
+	}
+	response, err := admin.CreateTopic(ctx, 1, -1, topicConfig(), name)
+	if err == nil {
+		err = response.Err
+	}
+	switch {
+	case err == nil:
+		f.options.Log.Info("created the status topic", zap.String("topic", name))
+		return nil
+	case errors.Is(err, kerr.TopicAlreadyExists):
+		return nil // by another copy, just now
+	}
+	return fmt.Errorf("the topic %s is missing and can't be created (allow Create on it, or create it with one partition and cleanup.policy=compact): %w", name, err)
+}
+
+// topicConfig keeps the topic small, for whoever reads it from its start: closed
+// segments are compacted soon. What nobody said again for an hour is deleted, should
+// no copy have been left to do it. The brokers' clock stamps the records: it is the
+// same for all.
+func topicConfig() map[string]*string {
+	config := make(map[string]*string)
+	for key, value := range map[string]string{
+		"cleanup.policy": "compact,delete", "retention.ms": "3600000", "delete.retention.ms": "3600000",
+		"segment.bytes": "16777216", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1",
+		"message.timestamp.type": "LogAppendTime",
+	} {
+		config[key] = &value
+	}
+	return config
+}
