@@ -92,9 +92,9 @@ func (c *connection) failover(ctx context.Context, events []*event.Event, probe 
 		}
 		return n, err
 	case c.endpoint.Authentication == endpoints.AuthenticationIdentity:
-		return n, unauthorized("this process's identity: %v", err)
+		return n, err
 	case c.endpoint.SecondaryConnectionString == "":
-		return n, unauthorized("primary key: %v (and there is no secondary)", err)
+		return n, unauthorized(err.Cause, "primary key: %v (and there is no secondary)", err.Err)
 	}
 	// The other key itself, not whichever is current: another lane may have
 	// switched, and so may a probe, but this batch tries each key once.
@@ -111,7 +111,11 @@ func (c *connection) failover(ctx context.Context, events []*event.Event, probe 
 		return n, err
 	}
 	refused[1-key] = err
-	return n, unauthorized("both keys are refused: primary: %v; secondary: %v", refused[Primary], refused[Secondary])
+	primary, secondary := refused[Primary], refused[Secondary]
+	if primary.Err.Error() == secondary.Err.Error() {
+		return n, unauthorized(primary.Cause, "both keys are refused: %v", primary.Err)
+	}
+	return n, unauthorized(primary.Cause, "both keys are refused: primary: %v; secondary: %v", primary.Err, secondary.Err)
 }
 
 // worked tells the ledger of a key that took a batch if that is news. refused is
@@ -130,8 +134,8 @@ func (c *connection) worked(key Key, refused *Error) {
 	}
 }
 
-func unauthorized(format string, refusals ...any) *Error {
-	return &Error{Reason: event.Unauthorized, Err: textf(format, refusals...)}
+func unauthorized(cause, format string, refusals ...any) *Error {
+	return &Error{Reason: event.Unauthorized, Cause: cause, Err: textf(format, refusals...)}
 }
 
 func (c *connection) sendWith(ctx context.Context, key Key, events []*event.Event, probe probe) (int, *Error) {

@@ -88,6 +88,9 @@ type Error struct {
 	// event.Unreachable: how many parts it has. The part in question takes the
 	// events of all Kafka partitions that are the same modulo Parts.
 	Parts int
+	// Cause is in a word what is wrong, finer than Reason, and the same for all
+	// endpoints of a service that fail alike; "" is not known.
+	Cause string
 	// Err has the service's words. Above the connection it is a text: see opened.
 	Err error
 

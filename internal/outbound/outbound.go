@@ -49,12 +49,12 @@ func (d *Dialer) Dial(ctx context.Context, address string) (net.Conn, error) {
 		return nil, err
 	}
 	if err := d.hosts.checkName(host); err != nil {
-		return nil, err
+		return nil, notAllowed(err)
 	}
 	// The address is checked amid the dialling, when the name is resolved for good:
 	// a look-up of our own before it could have another answer.
 	return dial(ctx, address, func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
-		return d.hosts.checkResolved(host, resolved)
+		return notAllowed(d.hosts.checkResolved(host, resolved))
 	})
 }
 
@@ -77,9 +77,14 @@ func (d *Dialer) secure(ctx context.Context, conn net.Conn, address string) (net
 	secured := tls.Client(conn, d.TLS(host))
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = conn.Close() // nothing was sent
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, HandshakeFailed(err, address)
 	}
 	return secured, nil
+}
+
+// HandshakeFailed returns the error of a TLS handshake with an address.
+func HandshakeFailed(err error, address string) error {
+	return Explain(fmt.Errorf("TLS handshake: %w", err), address)
 }
 
 // TLS returns the configuration of one connection to a host.
@@ -96,9 +101,9 @@ func dial(ctx context.Context, address string, control func(context.Context, str
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if isExhausted(err) {
 		exhausted.Add(1)
-		return nil, fmt.Errorf("this process can open no more connections: %w", err)
+		return nil, &Failure{CauseShortage, "this process can open no more connections", err}
 	}
-	return conn, err
+	return conn, Explain(err, address)
 }
 
 // exhausted is the process's, as what it counts is.

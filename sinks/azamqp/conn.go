@@ -40,10 +40,17 @@ type Connections struct {
 	Host       string // of the namespace, as the endpoint has it
 	EntityPath string // of the connection string; "" is none
 
-	address string
-	plain   bool // no TLS
-	dialer  *outbound.Dialer
-	seen    wire.Outcomes
+	entity   string // as a sentence names it
+	identity bool
+	address  string
+	plain    bool // no TLS
+	// reached is false until a connection is made, each time anew; undialled is why
+	// the last one was not.
+	reached   atomic.Bool
+	undialled atomic.Pointer[outbound.Failure]
+
+	dialer *outbound.Dialer
+	seen   wire.Outcomes
 
 	mu     sync.Mutex
 	open   map[*watchedConn]struct{}
@@ -70,6 +77,7 @@ func NewConnections(endpoint endpoints.Endpoint, key sinks.Key, dialer *outbound
 	}
 	return &Connections{
 		Host: to.Host, EntityPath: to.EntityPath,
+		entity: entityOfType(endpoint), identity: endpoint.Authentication == endpoints.AuthenticationIdentity,
 		address: net.JoinHostPort(host, port), plain: to.UseDevelopmentEmulator, dialer: dialer,
 	}, nil
 }
@@ -80,10 +88,15 @@ func (c *Connections) Dial(ctx context.Context) (net.Conn, error) {
 	if c.plain {
 		dial = c.dialer.Dial
 	}
+	c.reached.Store(false)
 	conn, err := dial(ctx, c.address)
 	if err != nil {
+		if f, is := errors.AsType[*outbound.Failure](err); is {
+			c.undialled.Store(f)
+		}
 		return nil, err
 	}
+	c.reached.Store(true)
 	return c.watch(conn)
 }
 

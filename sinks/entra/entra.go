@@ -101,7 +101,7 @@ func (i *Identity) Check(ctx context.Context, scope string) error {
 	if err == nil {
 		return nil
 	}
-	return &sinks.Error{Reason: reasonOf(ctx, err), Err: fmt.Errorf("no token from Entra ID: %w", shortened{err})}
+	return explained(&sinks.Error{Reason: reasonOf(ctx, err), Err: shortened{err}})
 }
 
 // GetToken is azcore.TokenCredential's.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -42,17 +41,17 @@ func dialGathering(ctx context.Context, dialer *outbound.Dialer, address string)
 	if err != nil {
 		return nil, err
 	}
-	return gathering(ctx, tcp, dialer.TLS(host))
+	return gathering(ctx, tcp, dialer.TLS(host), address)
 }
 
-func gathering(ctx context.Context, tcp net.Conn, config *tls.Config) (net.Conn, error) {
+func gathering(ctx context.Context, tcp net.Conn, config *tls.Config, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	raw := &gatheringConn{Conn: tcp}
 	c := tls.Client(raw, config)
 	if err := c.HandshakeContext(ctx); err != nil {
 		_ = tcp.Close() // nothing was sent
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, outbound.HandshakeFailed(err, address)
 	}
 	return &conn{c, raw}, nil
 }

@@ -41,7 +41,7 @@ func TestBodiesGoOutInFewWrites(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return gathering(ctx, countingConn{tcp, &writes}, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12})
+			return gathering(ctx, countingConn{tcp, &writes}, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}, addr)
 		},
 	}
 	defer transport.CloseIdleConnections()

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -45,6 +46,8 @@ type Sink struct {
 	pipeline  runtime.Pipeline
 	transport *http.Transport
 	identity  *entra.Identity // nil: with a key
+	host      string
+	reached   atomic.Bool // the last connection came about
 }
 
 // Opener returns the factory of the sinks for topics. dialer makes their
@@ -56,7 +59,7 @@ func Opener(dialer *outbound.Dialer, identity *entra.Identity) sinks.Open {
 }
 
 func open(endpoint endpoints.Endpoint, key sinks.Key, dialer *outbound.Dialer, identity *entra.Identity) *Sink {
-	s := &Sink{url: "https://" + endpoint.Path + "/api/events?api-version=2018-01-01"}
+	s := &Sink{host: endpoint.Path, url: "https://" + endpoint.Path + "/api/events?api-version=2018-01-01"}
 	var credential policy.Policy
 	if endpoint.Authentication == endpoints.AuthenticationIdentity {
 		s.identity = identity
@@ -66,7 +69,10 @@ func open(endpoint endpoints.Endpoint, key sinks.Key, dialer *outbound.Dialer, i
 		credential = runtime.NewKeyCredentialPolicy(secret, "aeg-sas-key", nil)
 	}
 	s.transport = dialer.Transport(endpoint.Path, func(ctx context.Context, address string) (net.Conn, error) {
-		return dialGathering(ctx, dialer, address)
+		s.reached.Store(false)
+		conn, err := dialGathering(ctx, dialer, address)
+		s.reached.Store(err == nil)
+		return conn, err
 	})
 	s.pipeline = runtime.NewPipeline("twinegress", "v1", runtime.PipelineOptions{
 		PerRetry: []policy.Policy{credential},
@@ -131,25 +137,25 @@ func (s *Sink) post(ctx context.Context, body []byte) error {
 	runtime.SkipBodyDownload(request) // of a success, which needs no copy; that of an error is read all the same
 	response, err := s.pipeline.Do(request)
 	if err != nil {
-		return &sinks.Error{Reason: event.Unreachable, Err: err}
+		return s.unreachable(err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode == http.StatusOK {
 		// Read to its end, so that the connection is used again.
 		if _, err := io.Copy(io.Discard, response.Body); err != nil {
-			return &sinks.Error{Reason: event.Unreachable, Err: err}
+			return s.unreachable(err)
 		}
 		return nil
 	}
 	text, err := io.ReadAll(response.Body)
 	if err != nil {
-		return &sinks.Error{Reason: event.Unreachable, Err: err}
+		return s.unreachable(err)
 	}
 	e := classify(response, text)
 	if s.identity != nil && response.StatusCode == http.StatusForbidden {
 		e.Reason = event.Unauthorized // it has no role that lets it send
 	}
-	return e
+	return s.explained(e, response.StatusCode)
 }
 
 // classify returns the error of an answer; see the table of Event Grid's status

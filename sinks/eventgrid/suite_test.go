@@ -12,4 +12,6 @@ var service = sinktest.Service{Type: endpoints.TypeEventGrid, Opener: eventgrid.
 
 func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
 
+func TestWords(t *testing.T) { sinktest.RunWords(t, service) }
+
 func TestMatrix(t *testing.T) { sinktest.Run(t, service) }

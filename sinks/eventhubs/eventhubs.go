@@ -130,7 +130,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	err = s.connections.Watch(func() error { return s.client.SendEventDataBatch(ctx, batch, nil) })
 	if err != nil {
 		opened.Store(false)
-		return n, ofPart(parts, classify(err))
+		return n, ofPart(parts, s.classify(err, azamqp.Sending))
 	}
 	return n, nil
 }
@@ -191,7 +191,7 @@ func (s *Sink) startOpening(ctx context.Context) (opening context.Context, done 
 // its time is kept by the SDK, half done, and so is a connection that may have
 // fallen silent.
 func (s *Sink) unopened(ctx context.Context, err error) *sinks.Error {
-	e := classify(err)
+	e := s.classify(err, azamqp.Opening)
 	e.Lost = e.Lost || ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 	return e
 }
@@ -233,16 +233,20 @@ func (s *Sink) Check(ctx context.Context) error {
 		return err
 	}
 	if _, err := s.ask(ctx); err != nil {
-		return classify(err)
+		return s.classify(err, azamqp.Opening)
 	}
 	if _, err := s.client.NewEventDataBatch(ctx, nil); err != nil {
-		return classify(err)
+		return s.classify(err, azamqp.Opening)
 	}
 	return nil
 }
 
 // Close closes the connection.
 func (s *Sink) Close(ctx context.Context) error { return s.connections.Close(ctx, s.client.Close) }
+
+func (s *Sink) classify(err error, doing azamqp.Doing) *sinks.Error {
+	return s.connections.Explained(classify(err), doing)
+}
 
 func classify(err error) *sinks.Error {
 	if e, ok := errors.AsType[*azeventhubs.Error](err); ok && e.Code == azeventhubs.ErrorCodeUnauthorizedAccess {

@@ -16,6 +16,8 @@ var service = sinktest.Service{Type: endpoints.TypeEventHub, Opener: eventhubs.O
 
 func TestErrors(t *testing.T) { sinktest.RunErrors(t, service) }
 
+func TestWords(t *testing.T) { sinktest.RunWords(t, service) }
+
 func TestMatrix(t *testing.T) { sinktest.Run(t, service) }
 
 func TestShrunkHub(t *testing.T) { sinktest.RunShrunk(t, service) }

@@ -80,7 +80,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	}
 	sender, batch, err := s.newBatch(ctx)
 	if err != nil {
-		return 0, classify(err)
+		return 0, s.classify(err, azamqp.Opening)
 	}
 	// An annotated message and not a Message, whose properties the SDK copies
 	// into a new map for each event.
@@ -104,7 +104,7 @@ func (s *Sink) Send(ctx context.Context, events []*event.Event) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	failed := classify(err)
+	failed := s.classify(err, azamqp.Sending)
 	if failed.Reason == event.TooLarge && n > 1 {
 		s.limits.Refused(s.endpoint, s.connections.Host, batch.NumBytes())
 	}
@@ -125,7 +125,7 @@ func (s *Sink) sendAlone(ctx context.Context, sender *azservicebus.Sender, m *az
 		tooLarge.Lost = s.connections.Ended() != ended
 		return tooLarge
 	}
-	return classify(err)
+	return s.classify(err, azamqp.Sending)
 }
 
 // newBatch returns the one sender of all lanes, connected, and a batch of its
@@ -155,13 +155,17 @@ func (s *Sink) Check(ctx context.Context) error {
 		return err
 	}
 	if _, _, err := s.newBatch(ctx); err != nil {
-		return classify(err)
+		return s.classify(err, azamqp.Opening)
 	}
 	return nil
 }
 
 // Close closes the connection, and with it the sender.
 func (s *Sink) Close(ctx context.Context) error { return s.connections.Close(ctx, s.client.Close) }
+
+func (s *Sink) classify(err error, doing azamqp.Doing) *sinks.Error {
+	return s.connections.Explained(classify(err), doing)
+}
 
 func classify(err error) *sinks.Error {
 	if e, ok := errors.AsType[*azservicebus.Error](err); ok && e.Code == azservicebus.CodeUnauthorizedAccess {
