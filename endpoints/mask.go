@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -134,16 +135,29 @@ func (e Endpoint) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, e.Strin
 // LogValue returns String, so that slog doesn't reflect over the fields.
 func (e Endpoint) LogValue() slog.Value { return slog.StringValue(e.String()) }
 
-// MarshalLogObject adds what identifies an endpoint in a log, without secrets. It
-// lists few fields on purpose: log lines are documented.
-func (e Endpoint) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	enc.AddString("id", e.ID)
-	if e.Name != "" {
-		enc.AddString("name", e.Name)
+// LogName names an endpoint in a line of a log: its id as endpoint, and name, type,
+// host and path. It is evaluated when the line is written.
+func (e Endpoint) LogName() zap.Field { return zap.Inline(logName{&e}) }
+
+type logName struct{ of *Endpoint }
+
+// MarshalLogObject adds the fields.
+func (n logName) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("endpoint", n.of.ID)
+	if n.of.Name != "" {
+		enc.AddString("name", n.of.Name)
 	}
-	enc.AddString("type", string(e.Type))
-	enc.AddString("host", e.Host())
-	enc.AddString("path", e.Path)
+	enc.AddString("type", string(n.of.Type))
+	enc.AddString("host", n.of.Host())
+	enc.AddString("path", n.of.Path)
+	return nil
+}
+
+// MarshalLogObject adds what identifies an endpoint in a log, and what it takes,
+// without secrets; zap.Inline puts it among a line's fields. It lists few fields on
+// purpose: log lines are documented.
+func (e Endpoint) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	_ = logName{&e}.MarshalLogObject(enc) // it never fails
 	enc.AddString("eventTypes", strings.Join(e.EventTypes, ","))
 	if e.Authentication == AuthenticationIdentity {
 		enc.AddString("authentication", string(e.Authentication))

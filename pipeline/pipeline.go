@@ -77,7 +77,7 @@ type ingestCounts struct {
 
 // New makes a pipeline. Nothing moves before Run.
 func New(o Options) *Pipeline {
-	o.Sender.Pauses = new(sinks.Pauses)
+	o.Sender.Pauses, o.Sender.Outages = new(sinks.Pauses), sinks.NewOutages(o.Log)
 	p := &Pipeline{
 		options: o,
 		started: time.Now(),
@@ -97,6 +97,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, p.options.DeadLetters.Close(ctx), p.options.Source.Close(ctx))
 	}
+	defer p.options.Sender.Outages.Close()
 	defer p.options.Sender.Pauses.Watch()()
 	defer p.abort(nil)
 	p.router.apply(set)

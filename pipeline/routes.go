@@ -99,7 +99,7 @@ func (r *router) apply(set []endpoints.Endpoint) {
 		switch {
 		case s == nil:
 			s = sinks.NewSender(endpoint, r.options.Sender, r.open, r.options.DeadLetters, log)
-			added("endpoint added", zap.Object("endpoint", endpoint))
+			added("endpoint added", zap.Inline(endpoint))
 		case !s.Endpoint().Equal(endpoint):
 			r.update(s, endpoint)
 		}
@@ -146,7 +146,7 @@ func (r *router) route(slot sinks.Slot, endpoint endpoints.Endpoint) match.Route
 			// The store validates what it returns. What an endpoint must not get
 			// is worse than what it misses, so it gets nothing.
 			r.options.Log.Error("BUG: an endpoint has a filter that can't be read, and gets no events",
-				zap.String("endpoint", endpoint.ID), zap.Error(err))
+				endpoint.LogName(), zap.Error(err))
 			return route
 		}
 	}
@@ -163,7 +163,7 @@ func (r *router) open(endpoint endpoints.Endpoint, key sinks.Key) (sinks.Sink, e
 
 func (r *router) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
 	log := r.options.Log
-	log.Info("endpoint changed", zap.Object("endpoint", endpoint))
+	log.Info("endpoint changed", zap.Inline(endpoint))
 	closeOld := s.Update(endpoint)
 	if closeOld == nil {
 		return
@@ -172,7 +172,7 @@ func (r *router) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
 		ctx, cancel := context.WithTimeout(r.ctx, r.options.ShutdownTimeout)
 		defer cancel()
 		if err := closeOld(ctx); err != nil {
-			log.Warn("closing an endpoint's old connection failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
+			log.Warn("closing an endpoint's old connection failed", endpoint.LogName(), zap.Error(err))
 		}
 	})
 }
@@ -180,13 +180,13 @@ func (r *router) update(s *sinks.Sender, endpoint endpoints.Endpoint) {
 // remove drains a sender once the last chunk that uses its table is dispatched.
 func (r *router) remove(s *sinks.Sender, from *routes) {
 	endpoint, log := s.Endpoint(), r.options.Log
-	log.Info("endpoint removed: draining", zap.Object("endpoint", endpoint))
+	log.Info("endpoint removed: draining", zap.Inline(endpoint))
 	r.background.Go(func() {
 		from.users.Wait()
 		ctx, cancel := context.WithTimeout(r.ctx, r.options.ShutdownTimeout)
 		defer cancel()
 		if err := s.Remove(ctx); err != nil {
-			log.Warn("closing a removed endpoint failed", zap.String("endpoint", endpoint.ID), zap.Error(err))
+			log.Warn("closing a removed endpoint failed", endpoint.LogName(), zap.Error(err))
 		}
 		counts := s.Snapshot().Counts // final: all events have their outcome
 		r.mu.Lock()

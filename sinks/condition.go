@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.uber.org/zap"
-
 	"twinegress/internal/event"
 	"twinegress/sinks/breaker"
 )
@@ -92,27 +90,7 @@ type outage struct {
 type recovery struct {
 	part *part // it was only this one
 	off  time.Duration
-	lost [event.NumReasons]uint64
-}
-
-// fields are the recovery's in the log: none where nothing was off.
-func (r *recovery) fields() (fields []zap.Field) {
-	if r.part != nil {
-		fields = append(fields, zap.Int("partition", r.part.index), zap.Int("of", r.part.of))
-	}
-	if r.off > 0 {
-		fields = append(fields, zap.Duration("off", r.off))
-	}
-	var dropped []zap.Field
-	for reason, n := range r.lost {
-		if n > 0 {
-			dropped = append(dropped, zap.Uint64(event.Reason(reason).String(), n))
-		}
-	}
-	if dropped != nil {
-		fields = append(fields, zap.Dict("dropped", dropped...))
-	}
-	return fields
+	lost lost
 }
 
 func (c *condition) failed(text string, now time.Time) { c.lastErr, c.lastErrAt = text, now }

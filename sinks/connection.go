@@ -20,6 +20,7 @@ type connection struct {
 	open     Open
 	ledger   *ledger
 	log      *zap.Logger
+	outages  *Outages // nil: each line by itself
 
 	refusal        atomic.Pointer[Error] // of the primary, until the secondary takes a batch
 	primaryRefused atomic.Bool           // and it took one
@@ -254,7 +255,9 @@ func (c *connection) switchFrom(key Key, refusal *Error) {
 	defer c.mu.Unlock()
 	if c.current == key {
 		c.current = 1 - key
-		c.log.Warn("key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", c.current), zap.Error(refusal))
+		r := refusal.of(turnOtherKey, "key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", c.current))
+		r.host, r.endpoint, r.log = c.endpoint.Host(), c.endpoint.ID, c.log
+		c.outages.say(r)
 	}
 }
 

@@ -48,6 +48,21 @@ type delivery struct {
 	log     *zap.Logger
 }
 
+// say writes what befell the endpoint, by itself or with others of its host.
+func (d *delivery) say(r report) {
+	r.host, r.endpoint, r.log = d.conn.endpoint.Host(), d.conn.endpoint.ID, d.log
+	d.options.Outages.say(r)
+}
+
+// of returns the report of a failure.
+func (e *Error) of(t turn, what string, fields ...zap.Field) report {
+	cause := e.Cause
+	if cause == "" { // nobody knows what it is: no other is like it unless it says the same
+		cause = e.Err.Error()
+	}
+	return report{turn: t, what: what, fields: fields, cause: cause, reason: e.Reason.String(), err: e.Err}
+}
+
 // compose returns the connection's send:
 //
 //	breaker( throttle( excuse( attempts( observe( failover( sink ) ) ) ) ) )
@@ -158,7 +173,7 @@ func (d *delivery) throttle(next send) send {
 			}
 			waited += wait
 			if d.ledger.throttle(err) {
-				d.log.Warn("the service throttles: waiting as told, events are kept", zap.Duration("wait", wait), zap.Error(err.Err))
+				d.say(err.of(turnThrottled, "the service throttles: waiting as told, events are kept", zap.Duration("wait", wait)))
 			}
 			over := d.conn.wait(ctx, wait)
 			d.ledger.resume()
@@ -212,15 +227,16 @@ func (d *delivery) breaker(next send) guardedSend {
 // backOff makes what failed back off, and notes in err how much that is.
 func (d *delivery) backOff(permit permit, err *Error) {
 	part, until, opened := d.ledger.backOff(permit, err)
-	log := d.log
-	what := "endpoint backs off: its events are dropped until it is tried again"
 	if err.Parts = 0; part != nil {
 		err.Parts = part.of
-		what = "part of the endpoint backs off: the events of this partition are dropped until it is tried again"
-		log = log.With(zap.Int("partition", part.index), zap.Int("of", part.of))
 	}
-	if opened {
-		log.Warn(what, zap.Stringer("reason", err.Reason), zap.Time("until", until), zap.Error(err.Err))
+	switch {
+	case !opened:
+	case part != nil:
+		d.say(err.of(turnPartBackOff, "part of the endpoint backs off: the events of this partition are dropped until it is tried again",
+			zap.Int("hubPartition", part.index), zap.Int("hubPartitions", part.of), zap.Time("until", until)))
+	default:
+		d.say(err.of(turnBackOff, "endpoint backs off: its events are dropped until it is tried again", zap.Time("until", until)))
 	}
 }
 
@@ -290,10 +306,13 @@ func (d *delivery) recordSuccess(p permit) {
 	switch {
 	case r == nil:
 	case r.part != nil:
-		d.log.Info("the part of the endpoint is ready again", r.fields()...)
+		d.say(report{
+			turn: turnPartReady, what: "the part of the endpoint is ready again", off: r.off, lost: r.lost,
+			fields: []zap.Field{zap.Int("hubPartition", r.part.index), zap.Int("hubPartitions", r.part.of)},
+		})
 	case r.off > 0:
-		d.log.Info("endpoint ready again", r.fields()...)
+		d.say(report{turn: turnReady, what: "endpoint ready again", off: r.off, lost: r.lost})
 	default:
-		d.log.Info("endpoint ready")
+		d.say(report{turn: turnReady, what: "endpoint ready"})
 	}
 }

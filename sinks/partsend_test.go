@@ -223,7 +223,7 @@ func TestPartLog(t *testing.T) {
 			t.Fatalf("%d lines, of %d in all", len(lines), h.logs.Len())
 		}
 		fields := lines[0].ContextMap()
-		want := map[string]any{"partition": int64(1), "of": int64(4), "reason": "unreachable"}
+		want := map[string]any{"hubPartition": int64(1), "hubPartitions": int64(4), "reason": "unreachable"}
 		maps.DeleteFunc(fields, func(k string, _ any) bool { return want[k] == nil })
 		if !maps.Equal(fields, want) {
 			t.Errorf("the line has %v", fields)

@@ -34,6 +34,8 @@ type Options struct {
 	KeepDropped bool
 	// Pauses, if set, are the times in which nobody could have sent.
 	Pauses *Pauses
+	// Outages, if set, put what befalls several endpoints of a host into one line.
+	Outages *Outages
 	// Shortages, if set, are when no connection could be made.
 	Shortages *Shortages
 	// History, if set, bounds what the logs of all endpoints take.
@@ -63,25 +65,25 @@ type Sender struct {
 // first event comes.
 func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLetters DeadLetters, log *zap.Logger) *Sender {
 	// Lazily: most of thousands of endpoints have nothing to say for long.
-	log = log.WithLazy(zap.String("endpoint", endpoint.ID),
-		zap.String("type", string(endpoint.Type)), zap.String("path", endpoint.Path))
+	named := log.WithLazy(endpoint.LogName())
 	s := &Sender{options: options, open: open, log: log, endpoint: endpoint}
 	s.queue.init(options, bisect(s.send, &s.outcomes))
 	s.ledger.init(time.Now(), options.History, func() *breaker.Breaker {
 		return breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
 	})
 	o := &s.outcomes
-	o.keepDropped, o.ledger, o.queue, o.deadLetters, o.log = options.KeepDropped, &s.ledger, &s.queue, deadLetters, log
+	o.keepDropped, o.ledger, o.queue, o.deadLetters, o.log = options.KeepDropped, &s.ledger, &s.queue, deadLetters, named
 	o.recipient.Store(NewRecipient(endpoint))
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
-	s.current = s.connect(endpoint)
+	s.current = s.connect(endpoint, named)
 	return s
 }
 
-func (s *Sender) connect(endpoint endpoints.Endpoint) *connection {
+func (s *Sender) connect(endpoint endpoints.Endpoint, log *zap.Logger) *connection {
 	s.host = endpoint.Host()
-	conn := newConnection(endpoint, s.open, &s.ledger, s.log)
-	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: s.log}
+	conn := newConnection(endpoint, s.open, &s.ledger, log)
+	conn.outages = s.options.Outages
+	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: log}
 	conn.send = d.compose()
 	return conn
 }
@@ -146,7 +148,8 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	if !endpoints.Diff(before, endpoint).Reconnect {
 		return nil
 	}
-	s.current = s.connect(endpoint)
+	s.options.Outages.gone(before.Host(), before.ID)
+	s.current = s.connect(endpoint, s.log.WithLazy(endpoint.LogName()))
 	// All under the lock: a lane that gets the new connection finds the breaker
 	// closed, and one whose send on the old one fails finds it replaced.
 	close(old.replaced)
@@ -179,6 +182,8 @@ func (s *Sender) Remove(ctx context.Context) error {
 	})
 	s.ledger.forget()
 	s.outcomes.taps.end(TapDeleted)
+	e := s.Endpoint()
+	s.options.Outages.gone(e.Host(), e.ID)
 	return s.connection().close(ctx)
 }
 

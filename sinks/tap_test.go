@@ -41,8 +41,10 @@ func TestTapShowsOutcomes(t *testing.T) {
 		<-tap.Ready()
 		entries, counts := tap.Take()
 		want := []struct{ outcome, reason, detail string }{
-			{"delivered", "", ""}, {"dropped", "rejected", "test"},
-			{"dropped", "unauthorized", "both keys are refused"}, {"dropped", "backoff", "both keys are refused"},
+			{"delivered", "", ""},
+			{"dropped", "rejected", "test"},
+			{"dropped", "unauthorized", "both keys are refused"},
+			{"dropped", "backoff", "both keys are refused"},
 		}
 		if len(entries) != len(want) || counts != (TapCounts{Seen: 4, Shown: 4}) {
 			t.Fatalf("%d entries, %+v", len(entries), counts)

@@ -19,7 +19,7 @@ func (s *Store) audit(before, after []endpoints.Endpoint, last map[string]*kgo.R
 		was[e.ID] = e
 	}
 	report := func(what string, e endpoints.Endpoint, more ...zap.Field) {
-		fields := append([]zap.Field{zap.Bool("audit", true), zap.String("topic", s.o.Topic), zap.Object("endpoint", e)}, more...)
+		fields := append([]zap.Field{zap.Bool("audit", true), zap.String("topic", s.o.Topic), zap.Inline(e)}, more...)
 		if r := last[e.ID]; r != nil {
 			mark := header(r, markHeader)
 			if _, own := s.expected[mark]; own {

@@ -28,7 +28,7 @@ func (r *running) audited(t *testing.T) (lines []string) {
 		if l.Level != zap.InfoLevel || fields["audit"] != true || fields["topic"] != topic {
 			t.Errorf("%s: %v", l.Message, fields)
 		}
-		name := fields["endpoint"].(map[string]any)["name"]
+		name := fields["name"]
 		lines = append(lines, fmt.Sprint(l.Message, " ", name, " ", fields["fields"], " ", fields["byTransaction"]))
 	}
 	return lines

@@ -339,5 +339,5 @@ func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoin
 	if fields != nil {
 		log = log.With(zap.Strings("fields", fields))
 	}
-	log.Info(what, zap.Bool("audit", true), zap.Object("endpoint", e))
+	log.Info(what, zap.Bool("audit", true), zap.Inline(e))
 }
