@@ -78,6 +78,7 @@ type ingestCounts struct {
 // New makes a pipeline. Nothing moves before Run.
 func New(o Options) *Pipeline {
 	o.Sender.Pauses, o.Sender.Outages = new(sinks.Pauses), sinks.NewOutages(o.Log)
+	o.Sender.History = new(sinks.HistoryBytes)
 	p := &Pipeline{
 		options: o,
 		started: time.Now(),

@@ -171,6 +171,39 @@ func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
 	return statusOf(p.snapshot(s)), true
 }
 
+// LogEntry is one change of an endpoint's state, or one failure with its repeats.
+type LogEntry struct {
+	At      time.Time   `json:"at" doc:"when it began, at first"`
+	LastAt  time.Time   `json:"lastAt" doc:"when it last began or ended"`
+	What    string      `json:"what" enum:"ready,backing_off,partition_backing_off,throttled,refused,key_refused,overflow,holds_back,changed,retried,deleting,stopped"`
+	State   sinks.State `json:"state" doc:"the endpoint's state then"`
+	Reason  string      `json:"reason"`
+	Text    string      `json:"text" doc:"the service's words, of the first time"`
+	Times   int         `json:"times" doc:"repeats within an hour of each other are one entry"`
+	Events  uint64      `json:"events" doc:"dropped for it"`
+	Seconds float64     `json:"seconds" doc:"for how long, all times together"`
+	Ongoing bool        `json:"ongoing"`
+	Copy    string      `json:"copy" doc:"the instance that says so"`
+}
+
+// EndpointLog returns the last changes and failures of an endpoint on this copy, the
+// newest last; false if nothing of it runs.
+func (p *Pipeline) EndpointLog(id string) ([]LogEntry, bool) {
+	s := p.router.sender(id)
+	if s == nil {
+		return nil, false
+	}
+	log := s.Log()
+	entries := make([]LogEntry, len(log))
+	for i, e := range log {
+		entries[i] = LogEntry{
+			At: e.At.UTC(), LastAt: e.LastAt.UTC(), What: e.What, State: e.State, Reason: e.Reason, Text: e.Text,
+			Times: e.Times, Events: e.Events, Seconds: e.Lasted.Seconds(), Ongoing: e.Ongoing, Copy: p.options.Instance,
+		}
+	}
+	return entries, true
+}
+
 // Health returns how an endpoint is doing; false if nothing of it runs.
 func (p *Pipeline) Health(id string) (sinks.Health, bool) {
 	s := p.router.sender(id)

@@ -156,21 +156,27 @@ func (h *history) list(now time.Time) []Entry {
 
 // cut returns a text that an entry keeps: the rest of a longer one isn't kept with it.
 func cut(text string) string {
+	if end := cutAt(text); end < len(text) {
+		return strings.Clone(text[:end]) + "…"
+	}
+	return text
+}
+
+func cutAt(text string) int {
 	if len(text) <= historyText {
-		return text
+		return len(text)
 	}
 	end := historyText - len("…")
 	for !utf8.RuneStart(text[end]) {
 		end--
 	}
-	return strings.Clone(text[:end]) + "…"
+	return end
 }
 
 // alike reports whether two texts are the same but for numbers and ids in them, as
 // far as an entry keeps them.
 func alike(kept, text string) bool {
-	kept, text = strings.TrimSuffix(kept, "…"), cut(text)
-	text = strings.TrimSuffix(text, "…")
+	kept, text = strings.TrimSuffix(kept, "…"), text[:cutAt(text)]
 	i, j := 0, 0
 	for {
 		for i < len(kept) && varies(kept[i]) {

@@ -47,7 +47,7 @@ func endpointsCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.add(cmd.PersistentFlags())
-	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(), c.retryCommand())
+	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(), c.retryCommand(), c.logCommand())
 	return cmd
 }
 

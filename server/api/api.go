@@ -36,9 +36,10 @@ const AuditLog = "audit"
 // an interface so that a test can put an endpoint into any state.
 type Pipeline interface {
 	Status() pipeline.Status
-	// These two are about one endpoint. They return false if it isn't running.
+	// These three are about one endpoint. They return false if it isn't running.
 	EndpointStatus(id string) (pipeline.EndpointStatus, bool)
 	Health(id string) (sinks.Health, bool)
+	EndpointLog(id string) ([]pipeline.LogEntry, bool)
 }
 
 // Fleet is what is known of all copies. It is an interface as Pipeline is.
@@ -73,6 +74,7 @@ func New(o Options) http.Handler {
 	registerEndpoints(api, o)
 	registerStatus(api, o.Pipeline)
 	registerFleet(api, o.Fleet)
+	registerLog(api, o.Pipeline)
 	serveDocs(mux, api.OpenAPI())
 	return newHandler(o, mux)
 }

@@ -35,6 +35,7 @@ var contract = []operation{
 	{id: "retryEndpoint", method: "POST", path: Base + "/endpoints/" + hubID + "/retry", ok: 200, write: true, byID: true},
 	{id: "getStatus", method: "GET", path: Base + "/status", ok: 200},
 	{id: "getFleet", method: "GET", path: Base + "/fleet", ok: 200},
+	{id: "getEndpointLog", method: "GET", path: Base + "/endpoints/" + hubID + "/log", ok: 200, byID: true},
 	{id: "getEndpointStatus", method: "GET", path: Base + "/endpoints/" + hubID + "/status", ok: 200, byID: true},
 }
 

@@ -95,6 +95,10 @@ func (r *env) EndpointStatus(id string) (pipeline.EndpointStatus, bool) {
 	return pipeline.EndpointStatus{Routed: 3}, id == hubID
 }
 
+func (r *env) EndpointLog(id string) ([]pipeline.LogEntry, bool) {
+	return []pipeline.LogEntry{{What: "backing_off", Reason: "unauthorized", Times: 3, Seconds: 12.5, Copy: "one"}}, id == hubID
+}
+
 func (r *env) Health(id string) (sinks.Health, bool) { return *r.state.Load(), id == hubID }
 
 func (r *env) Report() *fleet.Report {

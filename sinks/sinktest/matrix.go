@@ -95,7 +95,7 @@ func (e *env) allDelivered(text string) sinks.Snapshot {
 	}
 	after := e.settled()
 	e.expect(text, after, before.Counts.Delivered+n, before.Counts.DroppedTotal())
-	if after.State != sinks.StateReady || after.Reason != "" {
+	if after.State != sinks.StateReady || (after.Reason != "") != (after.Key == sinks.Secondary) {
 		e.t.Errorf("%s: state %s, last error %q", text, after.State, after.LastError)
 	}
 	return after
