@@ -114,6 +114,8 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		}
 	})
 
+	watcher.Go(func() { p.watchHoldBacks(running) })
+
 	// Beside this goroutine, not in it: the time for a stop runs from ctx's
 	// end, also while a full lane blocks the source in emit.
 	var source sync.WaitGroup

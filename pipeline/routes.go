@@ -207,6 +207,13 @@ func (r *router) close(ctx context.Context) (pending map[string]int, err error) 
 	return pending, err
 }
 
+// current returns the senders of this moment. They are not to be changed.
+func (r *router) current() []*sinks.Sender {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.routes.senders
+}
+
 // sender returns the sender of an id, else the one that is being drained.
 func (r *router) sender(id string) *sinks.Sender {
 	r.mu.Lock()

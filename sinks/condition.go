@@ -68,6 +68,7 @@ type condition struct {
 	refuses      *refusedRow // one event after the other; else nil
 	key          *entry      // while the primary is refused and the secondary works
 
+	slow       *entry // while others wait for it
 	backOffErr string // of the last back-off of the whole
 	backOffFor event.Reason
 	off        *outage // from the first failure to the first success, over all probes
@@ -275,6 +276,18 @@ func (l *ledger) keyWorks(conn *connection, secondary *Error) {
 	}
 	l.condition.key.end(now)
 	l.condition.key = nil
+}
+
+// holdsBack records that others begin, or cease, to wait for the endpoint.
+func (l *ledger) holdsBack(holds bool, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !holds {
+		l.condition.slow.end(now)
+		l.condition.slow = nil
+		return
+	}
+	l.condition.slow = l.begin(WhatHoldsBack, 0, "", now)
 }
 
 // restart closes the breaker and forgets what was wrong: the endpoint was

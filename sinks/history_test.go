@@ -11,7 +11,7 @@ import (
 	"unsafe"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
@@ -117,17 +117,15 @@ func TestHistoryOfAPart(t *testing.T) {
 
 // The recovery says how long it was off, and what was dropped, by reason.
 func TestRecoveryLine(t *testing.T) {
-	r := &recovery{part: &part{index: 3, of: 8}, off: 90 * time.Second}
+	core, logs := observer.New(zap.InfoLevel)
+	r := report{turn: turnPartReady, log: zap.New(core), off: 90 * time.Second}
 	r.lost[event.Backoff], r.lost[event.Unreachable] = 120, 2
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range r.fields() {
-		f.AddTo(enc)
-	}
-	if fmt.Sprint(enc.Fields) != "map[dropped:map[backoff:120 unreachable:2] of:8 off:1m30s partition:3]" {
-		t.Errorf("%v", enc.Fields)
-	}
-	if fields := (&recovery{}).fields(); len(fields) > 0 {
-		t.Errorf("of nothing: %v", fields)
+	r.write()
+	report{turn: turnReady, log: zap.New(core)}.write()
+	for i, want := range []string{"map[dropped:map[backoff:120 unreachable:2] off:1m30s]", "map[]"} {
+		if got := fmt.Sprint(logs.All()[i].ContextMap()); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }
 

@@ -114,7 +114,7 @@ func (l *lost) fields() (fields []zap.Field) {
 }
 
 // write writes the report's own line.
-func (r *report) write(more ...zap.Field) {
+func (r report) write(more ...zap.Field) {
 	fields := append(r.fields, more...)
 	if r.turn == turnReady || r.turn == turnPartReady {
 		if r.off > 0 {

@@ -59,6 +59,7 @@ type Sender struct {
 	current  *connection
 	// dropsOverflow is the endpoint's: Enqueue takes no lock for it.
 	dropsOverflow atomic.Bool
+	holdsBack     bool // HoldBack's caller's
 }
 
 // NewSender makes an endpoint's sender. Nothing runs or connects until the
@@ -237,7 +238,25 @@ func (s *Sender) Health() Health {
 }
 
 // waitsLong is for how long an event waits at an endpoint that is not slow.
-const waitsLong = 5 * time.Second
+// At full speed lanes are full, too: there it waits less than waitsSome.
+const (
+	waitsLong = 5 * time.Second
+	waitsSome = 2 * time.Second
+)
+
+// HoldBack returns for how long the oldest event waits, if others wait for the
+// endpoint; else 0. full is whether polling waits for what is in flight. It notes in
+// the endpoint's log when that began and ended. Only one goroutine may call it.
+func (s *Sender) HoldBack(full bool, now time.Time) (waits time.Duration) {
+	if waits = s.queue.oldest(now); waits < waitsLong && (waits < waitsSome || !s.queue.blocking.Load() && !(full && s.queue.overShare())) {
+		waits = 0
+	}
+	if holds := waits > 0; holds != s.holdsBack {
+		s.holdsBack = holds
+		s.ledger.holdsBack(holds, now)
+	}
+	return waits
+}
 
 func (s *Sender) complete(h Health, now time.Time) Health {
 	h.Key = s.current.key()
