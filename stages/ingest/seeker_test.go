@@ -174,9 +174,13 @@ func TestBatchTooLarge(t *testing.T) {
 				h.settle(func(c *event.Chunk) bool { return len(c.Records) > 0 })
 				return h.count() == 30 && commits.of(0) == 10
 			})
-			h.mu.Lock()
-			skipped := slices.Clone(h.skipped)
-			h.mu.Unlock()
+			var skipped []string
+			eventually.Holds(t, "the batch is skipped", func() bool {
+				h.mu.Lock()
+				defer h.mu.Unlock()
+				skipped = slices.Clone(h.skipped)
+				return len(skipped) > 0
+			})
 			if want := fmt.Sprintf("offsets 10 to %d are not read", last); len(skipped) != 1 || !strings.Contains(skipped[0], want) || !strings.Contains(skipped[0], "ingest.limits.batchBytes (2MiB)") {
 				t.Errorf("skipped are %q, want %q and the limit", skipped, want)
 			}
