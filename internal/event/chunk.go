@@ -21,6 +21,14 @@ const HeaderOverhead = 80
 // record's overhead has: an array of 1 MiB can have half a million elements.
 const eventOverhead = 160
 
+// letterOverhead is what the dead letter of a rejection costs until it is stored,
+// and fewLetters how many a record has at most, about: beyond that its elements
+// share some.
+const (
+	letterOverhead = 160
+	fewLetters     = 8
+)
+
 // maxPooledBytes bounds what an idle chunk keeps: one record can be many
 // megabytes, and a pool that kept each such buffer would never shrink.
 const maxPooledBytes = 1 << 20
@@ -180,7 +188,7 @@ func (c *Chunk) Decoded() {
 	if further <= 0 && len(c.Rejected) == 0 {
 		return // an event or nothing of each record: that is in its overhead
 	}
-	bytes := int64(max(further, 0)) * eventOverhead
+	bytes := int64(max(further, 0))*eventOverhead + int64(min(len(c.Rejected), fewLetters*len(c.Records)))*letterOverhead
 	for i := range c.Rejected {
 		bytes += int64(len(c.Rejected[i].Detail))
 	}

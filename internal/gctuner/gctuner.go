@@ -26,17 +26,20 @@ const (
 	// overhead is the memory that the limit includes besides the live heap:
 	// stacks, the collector's own memory, spans that are half empty.
 	overhead = 32 << 20
-	// From enough bytes on the growth is halved: with large records alive, memory is
-	// scarcer than the collector's CPU. Less than half would be too dear where
+	// Of what can have pointers the growth is halved from enough bytes on: memory is
+	// scarcer then than the collector's CPU. Less than half would be too dear where
 	// thousands of endpoints are alive.
 	enough = 80 << 20
+	// plenty is the most that the heap grows for what can have none: the bytes of
+	// events. The collector doesn't look into them, so running more often is cheap.
+	plenty = 40 << 20
 )
 
 // Start sets the memory limit to floor bytes, or to growth percent over the live
-// heap if that is more, until stop is called; of a growth beyond enough bytes half
-// will do. It never exceeds a limit that was
-// set before (GOMEMLIMIT), and does nothing if the environment has GOGC. It runs
-// at the end of each of the collector's cycles and has no goroutine of its own.
+// heap if that is more, until stop is called; of a growth that is large less will
+// do. It never exceeds a limit that was set before (GOMEMLIMIT), and does nothing if
+// the environment has GOGC. It runs at the end of each of the collector's cycles and
+// has no goroutine of its own.
 func Start(floor uint64, growth int) (stop func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
@@ -44,7 +47,7 @@ func Start(floor uint64, growth int) (stop func()) {
 	t := &tuner{
 		floor: floor, growth: uint64(growth),
 		gogc: debug.SetGCPercent(percent), limit: debug.SetMemoryLimit(-1),
-		live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}},
+		live: []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/heap:bytes"}},
 	}
 	t.cycle()
 	return t.stop
@@ -71,7 +74,7 @@ func (t *tuner) cycle() {
 	}
 	metrics.Read(t.live)
 	// Setting it stops the world for a moment, so small changes are skipped.
-	want := min(limitFor(t.live[0].Value.Uint64(), t.floor, t.growth), t.limit)
+	want := min(limitFor(t.live[0].Value.Uint64(), t.live[1].Value.Uint64(), t.floor, t.growth), t.limit)
 	if want < t.current/20*19 || want > t.current/20*21 {
 		t.current = want
 		debug.SetMemoryLimit(want)
@@ -91,7 +94,10 @@ func (t *tuner) stop() {
 // pointer, so that it shares no block with other small objects.
 type sentinel struct{ _ *byte }
 
-func limitFor(live, floor, growth uint64) int64 {
-	full := live / 100 * growth
-	return int64(max(floor, live+max(min(full, enough), full/2)+overhead))
+// limitFor returns the limit for a live heap, of which so many bytes can have
+// pointers.
+func limitFor(live, scanned, floor, growth uint64) int64 {
+	full := min(live, scanned) / 100 * growth
+	grown := max(min(full, enough), full/2, min(live/100*growth, plenty))
+	return int64(max(floor, live+grown+overhead))
 }

@@ -12,18 +12,21 @@ const mib = 1 << 20
 
 func TestLimit(t *testing.T) {
 	cases := map[string]struct {
-		live uint64
-		want int64
+		live, scanned uint64
+		want          int64
 	}{
-		"nothing":                 {0, 192 * mib},
-		"less than the floor":     {80 * mib, 192 * mib},
-		"more":                    {100 << 20, (170 + 32) * mib},
-		"from where half will do": {160 << 20, (160 + 80 + 32) * mib},
-		"much more":               {1000 << 20, (1350 + 32) * mib},
+		"nothing":                 {0, 0, 192 * mib},
+		"less than the floor":     {80 * mib, 80 * mib, 192 * mib},
+		"more":                    {100 << 20, 100 << 20, (170 + 32) * mib},
+		"from where half will do": {160 << 20, 160 << 20, (160 + 80 + 32) * mib},
+		"much more":               {1000 << 20, 1000 << 20, (1350 + 32) * mib},
+		"mostly bytes":            {200 << 20, 20 << 20, (200 + 40 + 32) * mib},
+		"half of it bytes":        {200 << 20, 100 << 20, (200 + 70 + 32) * mib},
+		"with what is dead":       {150 << 20, 1000 << 20, (150 + 80 + 32) * mib},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := limitFor(test.live, 192*mib, 70)
+			got := limitFor(test.live, test.scanned, 192*mib, 70)
 			if got > test.want || got < test.want-mib {
 				t.Errorf("%d MiB, want %d MiB", got/mib, test.want/mib)
 			}

@@ -232,7 +232,7 @@ func (t *Topic) tryAgain() {
 		case <-t.ctx.Done():
 			return
 		}
-		refused := t.refused.drain()
+		refused := slices.Concat(t.refused.drain()...)
 		if len(refused) == 0 {
 			continue
 		}

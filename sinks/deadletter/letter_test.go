@@ -166,7 +166,7 @@ func TestLettersOfARecordAreBounded(t *testing.T) {
 		}
 		topic.PutRejected(rejected)
 		total := 0
-		letters := topic.queued.drain()
+		letters := slices.Concat(topic.queued.drain()...)
 		for i := range letters {
 			total += recordSize(letters[i].record())
 		}
@@ -214,7 +214,7 @@ func TestRejectedElements(t *testing.T) {
 		topic.PutRejected(rejected)
 		c.Settle(1)
 		var got []string
-		letters := topic.queued.drain()
+		letters := slices.Concat(topic.queued.drain()...)
 		for i := range letters {
 			r := letters[i].record()
 			text, wantValue := "", string(whole)
@@ -259,7 +259,7 @@ func TestDetailIsFitToBeShown(t *testing.T) {
 		for index, limit := range map[int32]int{event.NoIndex: 1010, fewElements: elementDetail + 10} {
 			ev.Index = index
 			topic.Put(ev, event.Rejected, given, nil)
-			l := topic.queued.drain()[0]
+			l := topic.queued.drain()[0][0]
 			if strings.Contains(l.detail, "c2VjcmV0") || strings.Contains(l.detail, "\x1b") || len(l.detail) > limit {
 				t.Errorf("index %d: %d bytes of detail: %.100q", index, len(l.detail), l.detail)
 			}
