@@ -104,7 +104,10 @@ func newEnv(ctx context.Context, h *harness, s *Scenario) (_ *env, err error) {
 
 // createTopic creates a topic. A retention of 0 keeps everything.
 func (e *env) createTopic(ctx context.Context, retention int, name string) error {
-	configs := map[string]*string{"segment.bytes": new(strconv.Itoa(segment))}
+	configs := map[string]*string{
+		"segment.bytes":     new(strconv.Itoa(segment)),
+		"max.message.bytes": new(strconv.Itoa(maxBomb)),
+	}
 	if retention > 0 {
 		configs["retention.bytes"] = new(strconv.Itoa(retention))
 	}

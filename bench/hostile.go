@@ -20,9 +20,12 @@ const (
 	hostileRSS = 300 << 20
 	// hostileRounds is how often events and bombs alternate.
 	hostileRounds = 8
+	// maxBomb is the largest batch that topics take.
+	maxBomb = 32 << 20
 )
 
-// bomb is a batch of less than 1 MiB that takes much more memory.
+// bomb is a batch that takes much more memory than it has bytes, or that is larger
+// than batches usually are.
 type bomb struct {
 	batch []byte
 	read  int64 // its records, if it is read at all
@@ -58,7 +61,13 @@ func bombs() ([]bomb, error) {
 		{records: record(feed.Record{Value: make([]byte, 8<<20)}), packed: true},
 		{records: record(feed.Record{Value: make([]byte, 8<<20)}), packed: true},
 		{records: repeat(60, feed.Record{Headers: make([]kgo.RecordHeader, 5000)}), packed: true}, // just below batchBytes
-		{records: repeat(20_000, feed.Record{})},
+		// Not packed: the Kafka client has no bound of its own for these.
+		{records: record(feed.Record{Value: make([]byte, 31<<20)}), skipped: true},
+		{records: repeat(900_000, feed.Record{}), skipped: true},
+		{records: record(feed.Record{Headers: make([]kgo.RecordHeader, 500_000)}), skipped: true},
+		{records: record(feed.Record{Value: make([]byte, 15<<20)})}, // this, and the next two, are just below batchBytes
+		{records: repeat(85_000, feed.Record{})},
+		{records: record(feed.Record{Headers: make([]kgo.RecordHeader, 300_000)})},
 		{records: record(array(150_000))},
 		{records: record(array(1000))},
 	} {

@@ -234,7 +234,7 @@ var Scenarios = []Scenario{
 		Compression: "zstd", Events: 1_000_000, discard: true, targets: oneSink, sides: runAgainstFloor,
 	},
 	{
-		Name: "hostile", About: "discard, with small batches among the events that take much memory: at most 300 MiB",
+		Name: "hostile", About: "discard, with batches among the events that take much memory: at most 300 MiB",
 		Events: 200_000, Pairs: 1, hostile: true, discard: true, targets: oneSink, sides: runAlone,
 	},
 }
