@@ -21,14 +21,6 @@ const HeaderOverhead = 80
 // record's overhead has: an array of 1 MiB can have half a million elements.
 const eventOverhead = 160
 
-// letterOverhead is what the dead letter of a rejection costs until it is stored,
-// and fewLetters how many a record has at most, about: beyond that its elements
-// share some.
-const (
-	letterOverhead = 160
-	fewLetters     = 8
-)
-
 // maxPooledBytes bounds what an idle chunk keeps: one record can be many
 // megabytes, and a pool that kept each such buffer would never shrink.
 const maxPooledBytes = 1 << 20
@@ -75,12 +67,12 @@ type Chunk struct {
 	Events   []Event     // set by decode; in order of offset and index
 	Rejected []Rejection // set by decode
 
-	// Grew is called with what decoding has added to Bytes, if that is something.
+	// Grew is called with what decoding and dead letters have added to Bytes.
 	Grew func(bytes int64)
 
 	buf     []byte
-	headers int   // bytes of them beyond buf
-	grown   int64 // what was passed to Grew
+	headers int          // bytes of them beyond buf
+	grown   atomic.Int64 // what was passed to Grew
 	pending atomic.Int64
 	settled func(*Chunk)
 }
@@ -176,11 +168,11 @@ func (c *Chunk) copied(b []byte) []byte {
 // Bytes returns what the chunk counts against the limit of bytes in flight: at
 // least half of the memory that it holds, whatever is in it.
 func (c *Chunk) Bytes() int64 {
-	return int64(cap(c.buf)+len(c.Records)*recordOverhead+c.headers) + c.grown
+	return int64(cap(c.buf)+len(c.Records)*recordOverhead+c.headers) + c.grown.Load()
 }
 
-// Grown returns how much of Bytes decoding has added.
-func (c *Chunk) Grown() int64 { return c.grown }
+// Grown returns how much of Bytes decoding and dead letters have added.
+func (c *Chunk) Grown() int64 { return c.grown.Load() }
 
 // Decoded counts what decoding has added. The caller holds a count.
 func (c *Chunk) Decoded() {
@@ -188,11 +180,17 @@ func (c *Chunk) Decoded() {
 	if further <= 0 && len(c.Rejected) == 0 {
 		return // an event or nothing of each record: that is in its overhead
 	}
-	bytes := int64(max(further, 0))*eventOverhead + int64(min(len(c.Rejected), fewLetters*len(c.Records)))*letterOverhead
+	bytes := int64(max(further, 0)) * eventOverhead
 	for i := range c.Rejected {
 		bytes += int64(len(c.Rejected[i].Detail))
 	}
-	c.grown = bytes
+	c.Grow(bytes)
+}
+
+// Grow counts what is kept until the chunk is settled beyond what was read of it. The
+// caller holds a count.
+func (c *Chunk) Grow(bytes int64) {
+	c.grown.Add(bytes)
 	if c.Grew != nil {
 		c.Grew(bytes)
 	}

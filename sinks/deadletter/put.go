@@ -13,9 +13,10 @@ import (
 // chunk's. A letter that can't be stored in any form is settled all the same,
 // and counted: no partition waits for it for ever.
 //
-// Put never blocks: lanes and the dispatcher call it. The queue is bounded by
-// what may be in flight, since every letter in it holds a chunk: where the
-// topic is slower than events are dropped, polling waits in the end.
+// Put never blocks: lanes and the dispatcher call it. The queue is bounded by what
+// may be in flight, in which every letter counts: an event that twenty endpoints drop
+// has twenty. Where the topic is slower than events are dropped, dispatching waits in
+// the end, and polling.
 func (t *Topic) Put(ev *event.Event, reason event.Reason, detail string, to *sinks.Recipient) {
 	t.put(letter{event: ev, reason: reason, detail: t.text(detail, ev.Index), to: to})
 }
@@ -63,6 +64,7 @@ func (t *Topic) putTogether(of []event.Rejection) {
 
 func (t *Topic) put(l letter) {
 	l.time = time.Now()
+	l.event.Chunk.Grow(letterBytes)
 	t.counts.waiting.Add(1)
 	t.queued.push(l)
 }

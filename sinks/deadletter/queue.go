@@ -5,8 +5,12 @@ import (
 	"sync"
 )
 
-// blockLetters is how many letters lie together in a queue: 16 KiB of them.
-const blockLetters = 128
+const (
+	// letterBytes is what a letter in a queue takes.
+	letterBytes = 160
+	// blockLetters is how many letters lie together in a queue.
+	blockLetters = 128
+)
 
 // queue holds letters in order, without a bound of its own. A slice that grows would
 // take up to three times their memory while it does, and all of it until the last

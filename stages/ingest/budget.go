@@ -11,7 +11,7 @@ import (
 type budget struct {
 	limit int64
 	bytes atomic.Int64
-	grown atomic.Int64  // of bytes, what decoding has added
+	grown atomic.Int64  // of bytes, what decoding and dead letters have added
 	spent atomic.Bool   // polling waits
 	room  chan struct{} // has a token when bytes fell while polling waits
 	large atomic.Bool   // Run waits: too much is added

@@ -106,7 +106,7 @@ func (r *poller) holdBack() {
 	if p == nil || !r.budget.holdBack(p) {
 		return
 	}
-	r.member.log.Warn("partition held back: decoding has made too much of its records for ingest.maxInFlightBytes, and they have had no outcome for a while; the others go on",
+	r.member.log.Warn("partition held back: what decoding and dead letters have made of its records is too much for ingest.maxInFlightBytes, and they have had no outcome for a while; the others go on",
 		zap.String("topic", p.topic), zap.Int32("partition", p.number), zap.Int64("bytes", p.grown.Load()))
 	r.scheduler.wake()
 }
