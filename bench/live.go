@@ -142,7 +142,7 @@ func (r *run) warm(ctx context.Context, p *process, ops <-chan string, rate floa
 		}
 		down := r.side.fault == nil || m.sum("twinegress_endpoint_state", "state", "backing_off") > 0
 		return down && int64(m.sum("twinegress_ingest_records_total")) == r.on.Events &&
-			m.sum("twinegress_endpoint_pending_events") == 0 && m.sum("twinegress_ingest_lag_records") == 0, nil
+			m.sum("twinegress_endpoint_pending_events") == 0 && m.caughtUp(), nil
 	})
 	if err != nil {
 		return nil, "", p.failed(fmt.Errorf("it is not done with %d events: %w", r.on.Events, err))

@@ -54,6 +54,12 @@ func (m scraped) balanced() error {
 	return nil
 }
 
+// caughtUp reports whether it is known that there is no lag.
+func (m scraped) caughtUp() bool {
+	lag, known := m.by("", "twinegress_ingest_lag_records")[""]
+	return known && lag == 0
+}
+
 // sum returns the sum of the samples of a name with these labels, which alternate
 // names and values.
 func (m scraped) sum(name string, labels ...string) float64 { return m.by("", name, labels...)[""] }

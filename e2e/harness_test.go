@@ -36,7 +36,7 @@ func (h *harness) allCommitted(copies ...*replica) {
 	h.T.Helper()
 	h.AwaitCommitted()
 	for _, r := range copies {
-		env.Eventually(h.T, r.name+" has no lag", func() bool { return r.status().Ingest.Lag == 0 })
+		env.Eventually(h.T, r.name+" has no lag", func() bool { return r.status().Ingest.CaughtUp() })
 	}
 }
 

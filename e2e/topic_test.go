@@ -239,7 +239,10 @@ func slowHoldsBack(h *harness) {
 	env.Eventually(h.T, "the endpoint holds back", func() bool { return r.at("hub").HoldsBack })
 	h.Produce(h.Events(n / 2)...)
 	held := r.status().Ingest.Records
-	env.Eventually(h.T, "what comes while it holds back counts as lag", func() bool { return r.status().Ingest.Lag > n/2 })
+	env.Eventually(h.T, "what comes while it holds back counts as lag", func() bool {
+		lag := r.status().Ingest.Lag
+		return lag != nil && *lag > n/2
+	})
 	// Longer than the session time-out and the rebalance time-out together.
 	until := time.Now().Add(22 * time.Second)
 	env.Eventually(h.T, "it is held back for longer than the group's time-outs", func() bool { return time.Now().After(until) })

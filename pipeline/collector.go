@@ -16,7 +16,11 @@ import (
 // words, and the five event types; never a value off the wire.
 var (
 	descRecords  = desc("ingest_records_total", "Kafka records read.")
-	descLag      = desc("ingest_lag_records", "Offsets not committed yet, up to the end of this copy's partitions, which is asked for every 5 s while nothing is polled.")
+	descLag      = desc("ingest_lag_records", "Offsets not committed yet, up to the end of this copy's partitions, which is asked for every 5 s; absent while it is not known.")
+	descReady    = desc("ready", "1 while this copy is ready, as /readyz says.")
+	descMember   = desc("ingest_member", "1 while this copy is a member of the consumer group.")
+	descSilence  = desc("ingest_brokers_silent_seconds", "Time since a Kafka broker answered; they are asked every few seconds.")
+	descHeld     = desc("ingest_waits_for_endpoints", "1 while nothing is read since there is no endpoint: ingest.waitForEndpoints.")
 	descInFlight = desc("ingest_in_flight_bytes", "Bytes of events without an outcome; polling waits while they are over ingest.maxInFlightBytes.")
 	descStalled  = desc("ingest_stalled_partitions", "Partitions that are not read on until more of what was read has its outcome.")
 	descSkipped  = desc("ingest_skipped_batches_total", "Batches passed over since they take more memory than ingest.limits.batchBytes: their events are not delivered.")
@@ -48,7 +52,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe is prometheus.Collector's.
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descRecords, descLag, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descWaiting, descCut, descGivenUp,
+		descRecords, descLag, descReady, descMember, descSilence, descHeld, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descWaiting, descCut, descGivenUp,
 		descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
 		ch <- d
@@ -64,9 +68,15 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	source := p.options.Source.Status()
+	source := p.consumer()
 	counter(descRecords, float64(source.Records))
-	gauge(descLag, float64(source.Lag))
+	if source.Lag != nil {
+		gauge(descLag, float64(*source.Lag))
+	}
+	gauge(descReady, oneIf(len(p.NotReady()) == 0))
+	gauge(descMember, oneIf(source.Member))
+	gauge(descSilence, source.Silence.Seconds())
+	gauge(descHeld, oneIf(source.Held))
 	gauge(descInFlight, float64(source.InFlight))
 	gauge(descStalled, float64(len(source.Stalled)))
 	counter(descSkipped, float64(source.Skipped))
@@ -77,7 +87,7 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	for _, r := range inputReasons {
 		counter(descRejected, float64(p.counts.rejected[r].Load()), r.String())
 	}
-	letters := p.options.DeadLetters.Status()
+	letters := p.deadLetters()
 	gauge(descWaiting, float64(letters.Waiting))
 	counter(descCut, float64(letters.Cut))
 	for _, r := range deadletter.GivenUpReasons {

@@ -38,7 +38,7 @@ func (p *Pipeline) watchHoldBacks(ctx context.Context) {
 		select {
 		case <-tick.C:
 			// Not the ticker's time, which may be that before a pause.
-			h.look(p.router.current(), p.options.Source.Full(), time.Now())
+			h.look(p.router.current(), p.source.Full(), time.Now())
 		case <-ctx.Done():
 			return
 		}

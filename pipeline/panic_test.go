@@ -29,7 +29,7 @@ func panics(t *testing.T, p *Pipeline, value string, set ...endpoints.Endpoint) 
 func TestPanicIsRescued(t *testing.T) {
 	for name, inject := range map[string]func(*Pipeline){
 		"preparing":   func(p *Pipeline) { p.jobs.New = func() any { return nil } },
-		"dispatching": func(p *Pipeline) { p.options.DeadLetters = nil },
+		"dispatching": func(p *Pipeline) { p.letters = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := bare()

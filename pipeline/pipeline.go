@@ -35,12 +35,18 @@ import (
 	"twinegress/stages/match"
 )
 
-// Options are a pipeline's parts. The pipeline owns the source and the dead
-// letters, and closes them when it ends.
+// Options are a pipeline's parts. The pipeline opens the dead letters and then the
+// source, and closes them when it ends. Opening the dead letters is tried until
+// Kafka is there.
 type Options struct {
-	Source          *ingest.Source
-	DeadLetters     *deadletter.Topic
-	Endpoints       endpoints.Store
+	OpenLetters func(context.Context) (*deadletter.Topic, error)
+	OpenSource  func() (*ingest.Source, error)
+	Endpoints   endpoints.Store
+	// Loaded is called once the endpoints are in force; it may be nil.
+	Loaded func()
+	// WaitForEndpoints is ingest.waitForEndpoints.
+	WaitForEndpoints bool
+
 	Open            map[endpoints.Type]sinks.Open
 	Render          sinks.Render // what those sinks send
 	Sender          sinks.Options
@@ -57,6 +63,10 @@ type Options struct {
 type Pipeline struct {
 	options Options
 	started time.Time
+	absence atomic.Pointer[absence]
+	intake  atomic.Pointer[intake]
+	source  *ingest.Source    // Run's own way to the intake, as the next
+	letters *deadletter.Topic // one
 	loaded  atomic.Bool
 	router  *router
 	workers *stream.Stream
@@ -73,6 +83,7 @@ type ingestCounts struct {
 	events   [event.NumTypes]atomic.Uint64
 	rejected [event.NumReasons]atomic.Uint64
 	unrouted atomic.Uint64
+	sample   unroutedSample
 }
 
 // New makes a pipeline. Nothing moves before Run.
@@ -90,37 +101,36 @@ func New(o Options) *Pipeline {
 	return p
 }
 
-// Run loads the endpoints and moves events until ctx ends; then it stops
-// within the shutdown time-out: polling first, then what is in flight gets its
+// Run waits for Kafka, loads the endpoints and moves events until ctx ends; then it
+// stops within the shutdown time-out: polling first, then what is in flight gets its
 // outcome, the offsets are committed and the group is left.
 func (p *Pipeline) Run(ctx context.Context) error {
-	set, err := p.options.Endpoints.Load(ctx)
-	if err != nil {
-		return errors.Join(err, p.options.DeadLetters.Close(ctx), p.options.Source.Close(ctx))
-	}
 	defer p.options.Sender.Outages.Close()
 	defer p.options.Sender.Pauses.Watch()()
 	defer p.abort(nil)
-	p.router.apply(set)
-	p.loaded.Store(true)
-
+	err := p.connect(ctx)
+	if ctx.Err() != nil && p.intake.Load() == nil {
+		return nil // stopped before anything was read
+	}
+	if err != nil {
+		return err
+	}
 	running, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	p.stop = stop
 	var watcher sync.WaitGroup
 	watcher.Go(func() {
-		if err := p.options.Endpoints.Watch(running, p.router.apply); err != nil {
+		if err := p.options.Endpoints.Watch(running, p.apply); err != nil {
 			stop(fmt.Errorf("following the endpoints: %w", err))
 		}
 	})
-
 	watcher.Go(func() { p.watchHoldBacks(running) })
 
 	// Beside this goroutine, not in it: the time for a stop runs from ctx's
 	// end, also while a full lane blocks the source in emit.
 	var source sync.WaitGroup
 	source.Go(func() {
-		if err := p.options.Source.Run(running, p.emit); err != nil {
+		if err := p.source.Run(running, p.emit); err != nil {
 			stop(err)
 		}
 	})
@@ -137,9 +147,14 @@ func (p *Pipeline) Run(ctx context.Context) error {
 
 // emit passes a chunk on to prepare and dispatch. Order is kept by the stream:
 // its tasks run in parallel, their callbacks one after the other in the order
-// of the calls.
-func (p *Pipeline) emit(c *event.Chunk) {
+// of the calls. It refuses a chunk while there is no endpoint and the source waits for
+// one: looked up in an empty table its events would be settled as nobody's.
+func (p *Pipeline) emit(c *event.Chunk) (taken bool) {
 	routes := p.router.acquire()
+	if p.options.WaitForEndpoints && len(routes.senders) == 0 {
+		routes.users.Done()
+		return false
+	}
 	p.workers.Go(func() (dispatch stream.Callback) {
 		dispatch = routes.users.Done // if prepare panics
 		defer p.rescue("preparing", c)
@@ -147,9 +162,10 @@ func (p *Pipeline) emit(c *event.Chunk) {
 		return func() {
 			defer routes.users.Done()
 			defer p.rescue("dispatching", c)
-			p.dispatch(c, j, routes.senders)
+			p.dispatch(c, j, routes)
 		}
 	})
+	return true
 }
 
 // rescue ends the pipeline after a panic, which the stream would report only when
@@ -167,6 +183,7 @@ type job struct {
 	lookup   match.Lookup[sinks.Slot]
 	byType   [event.NumTypes]uint64
 	unrouted uint64
+	example  int // of unrouted, an index into the chunk's events
 }
 
 func (j *job) reset() {
@@ -188,6 +205,7 @@ func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Slot]) *job 
 		j.byType[ev.Type]++
 		if len(slots) == 0 {
 			j.unrouted++
+			j.example = i
 		}
 	}
 	j.fanout.Group()
@@ -197,19 +215,23 @@ func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Slot]) *job 
 // dispatch moves the events of one chunk, in order, to the senders of their
 // endpoints, and what was rejected to the dead letters. It blocks while a lane
 // is full. In the end it settles the count that the chunk came with.
-func (p *Pipeline) dispatch(c *event.Chunk, j *job, senders []*sinks.Sender) {
+func (p *Pipeline) dispatch(c *event.Chunk, j *job, routes *routes) {
 	for t, n := range j.byType {
 		if n > 0 {
 			p.counts.events[t].Add(n)
 		}
 	}
-	p.counts.unrouted.Add(j.unrouted)
+	if j.unrouted > 0 {
+		p.counts.unrouted.Add(j.unrouted)
+		ev := &c.Events[j.example]
+		p.counts.sample.add(ev, routes.table.Takes(ev.Type), time.Now())
+	}
 
-	err := j.fanout.Enqueue(p.enqueueCtx, c, senders)
+	err := j.fanout.Enqueue(p.enqueueCtx, c, routes.senders)
 	for i := range c.Rejected {
 		p.counts.rejected[c.Rejected[i].Reason].Add(1)
 	}
-	p.options.DeadLetters.PutRejected(c.Rejected)
+	p.letters.PutRejected(c.Rejected)
 	j.reset()
 	p.jobs.Put(j)
 	if err == nil {
@@ -237,9 +259,5 @@ func (p *Pipeline) shutdown(enqueued func()) error {
 	}
 	storing, cancelStoring := context.WithTimeout(ctx, p.options.ShutdownTimeout/8)
 	defer cancelStoring()
-	return errors.Join(err, p.options.DeadLetters.Close(storing), p.options.Source.Close(ctx))
+	return errors.Join(err, p.letters.Close(storing), p.source.Close(ctx))
 }
-
-// Ready reports whether events can flow: the group is joined and the endpoints
-// are loaded.
-func (p *Pipeline) Ready() bool { return p.loaded.Load() && p.options.Source.Joined() }

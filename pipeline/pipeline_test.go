@@ -102,25 +102,17 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 		t.Fatal(err)
 	}
 	t.Cleanup(r.client.Close)
-	records := make([]*kgo.Record, 0, len(values))
-	for _, v := range values {
-		records = append(records, kgo.StringRecord(v))
-	}
-	if err := r.client.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
-		t.Fatal(err)
-	}
+	r.produce(values...)
 	cfg := config.Default().Ingest
 	cfg.Topics = []string{topic}
-	source, err := ingest.NewBounded(cfg, kgo.NewOffset().AtStart(), nil, connect, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	letters, err := deadletter.Open(t.Context(), "dead", cfg.Topics, connect, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
 	r.Pipeline = New(Options{
-		Source: source, DeadLetters: letters, Endpoints: st, Sender: senderOptions, ShutdownTimeout: timeout, Log: zap.NewNop(),
+		OpenLetters: func(ctx context.Context) (*deadletter.Topic, error) {
+			return deadletter.Open(ctx, "dead", cfg.Topics, connect, zap.NewNop())
+		},
+		OpenSource: func() (*ingest.Source, error) {
+			return ingest.NewBounded(cfg, kgo.NewOffset().AtStart(), nil, connect, zap.NewNop())
+		},
+		Endpoints: st, Sender: senderOptions, ShutdownTimeout: timeout, WaitForEndpoints: true, Log: zap.NewNop(),
 		Open: map[endpoints.Type]sinks.Open{endpoints.TypeEventHub: func(e endpoints.Endpoint, _ sinks.Key) (sinks.Sink, error) {
 			return answers[e.ID], nil
 		}},
@@ -129,6 +121,18 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 	r.stop = stop
 	go func() { r.done <- r.Run(ctx) }()
 	return r
+}
+
+// produce adds records with these values.
+func (r *running) produce(values ...string) {
+	r.t.Helper()
+	records := make([]*kgo.Record, 0, len(values))
+	for _, v := range values {
+		records = append(records, kgo.StringRecord(v))
+	}
+	if err := r.client.ProduceSync(r.t.Context(), records...).FirstErr(); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // stopped stops the pipeline and returns the offset that is committed.
@@ -174,9 +178,9 @@ func TestRun(t *testing.T) {
 	eventually.Holds(t, "every event has its outcome", func() bool {
 		st := r.Status()
 		balanced(t, st)
-		return st.Ingest.Records == int64(len(values)) && st.Ingest.Lag == 0
+		return st.Ingest.Records == int64(len(values)) && st.Ingest.CaughtUp()
 	})
-	if !r.Ready() {
+	if !r.Status().Ready {
 		t.Error("not ready")
 	}
 	st := r.Status()
@@ -267,7 +271,7 @@ func inBubble(t *testing.T, test func(*Pipeline)) {
 func (p *Pipeline) dispatchOne(r *routes) {
 	c := event.NewChunk(topic, 0, 1, 0, func(*event.Chunk) {})
 	c.Add(0, 0, 0, nil, []byte(`{"eventType":"SensorChange"}`))
-	p.dispatch(c, p.prepare(c, r.table), r.senders)
+	p.dispatch(c, p.prepare(c, r.table), r)
 	r.users.Done()
 }
 

@@ -81,7 +81,7 @@ func BenchmarkDispatch(b *testing.B) {
 				for i := range int64(256) {
 					c.Add(i, 0, 0, nil, value)
 				}
-				p.dispatch(c, p.prepare(c, r.table), r.senders)
+				p.dispatch(c, p.prepare(c, r.table), r)
 				r.users.Done()
 			}
 			p.router.apply(nil)

@@ -21,6 +21,7 @@ import (
 type router struct {
 	ctx     context.Context // of what runs in the background
 	options *Options
+	letters sinks.DeadLetters // set before the first apply
 
 	mu       sync.Mutex
 	routes   *routes
@@ -98,7 +99,7 @@ func (r *router) apply(set []endpoints.Endpoint) {
 		s := r.senders[endpoint.ID]
 		switch {
 		case s == nil:
-			s = sinks.NewSender(endpoint, r.options.Sender, r.open, r.options.DeadLetters, log)
+			s = sinks.NewSender(endpoint, r.options.Sender, r.open, r.letters, log)
 			added("endpoint added", zap.Inline(endpoint))
 		case !s.Endpoint().Equal(endpoint):
 			r.update(s, endpoint)

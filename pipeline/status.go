@@ -16,6 +16,8 @@ type Status struct {
 	Version   string           `json:"version"`
 	Instance  string           `json:"instance"`
 	StartedAt time.Time        `json:"startedAt"`
+	Ready     bool             `json:"ready" doc:"as /readyz of this copy"`
+	NotReady  []string         `json:"notReady" doc:"what it lacks to move events, in words"`
 	Ingest    IngestStatus     `json:"ingest"`
 	Endpoints []EndpointStatus `json:"endpoints"`
 }
@@ -26,12 +28,20 @@ type IngestStatus struct {
 	Events     uint64            `json:"events"`
 	Unrouted   uint64            `json:"unrouted" doc:"events that no endpoint takes, by its event types and its filter"`
 	Rejected   map[string]uint64 `json:"rejected" doc:"set aside in the dead-letter topic, by reason"`
-	Lag        int64             `json:"lag" doc:"offsets that are not committed yet, up to the end of this copy's partitions"`
+	Lag        *int64            `json:"lag" doc:"offsets that are not committed yet, up to the end of this copy's partitions; null while that is not known"`
+	LagAt      *time.Time        `json:"lagAt" doc:"when the brokers said where the partitions end"`
+	Member     bool              `json:"member" doc:"of the consumer group"`
+	HeardAt    *time.Time        `json:"brokersHeardAt" doc:"when a broker answered last; null: never"`
+	Waits      bool              `json:"waitsForEndpoints" doc:"nothing is read since there is no endpoint: ingest.waitForEndpoints"`
 	Partitions []int32           `json:"partitions"`
 	Stalled    []int32           `json:"stalled" doc:"partitions that are not read on until more of what was read has its outcome"`
 	Skipped    int64             `json:"skippedBatches" doc:"passed over since they take more memory than ingest.limits.batchBytes; the dead letters have their offsets"`
 	Letters    LetterStatus      `json:"deadLetters"`
+	Sample     []UnroutedEvent   `json:"unroutedSample" doc:"of unrouted the last few, oldest first"`
 }
+
+// CaughtUp reports whether it is known that there is no lag.
+func (i IngestStatus) CaughtUp() bool { return i.Lag != nil && *i.Lag == 0 }
 
 // LetterStatus is what became of the dead letters. Every record and event that was
 // set aside is in the dead-letter topic, waits, or was given up.
@@ -99,8 +109,9 @@ var (
 func (p *Pipeline) Status() Status {
 	st := Status{
 		Version: p.options.Version, Instance: p.options.Instance, StartedAt: p.started.UTC(),
-		Ingest: p.Ingest(), Endpoints: []EndpointStatus{},
+		NotReady: append([]string{}, p.NotReady()...), Ingest: p.Ingest(), Endpoints: []EndpointStatus{},
 	}
+	st.Ready = len(st.NotReady) == 0
 	for _, snap := range p.Snapshots() {
 		st.Endpoints = append(st.Endpoints, statusOf(snap))
 	}
@@ -109,11 +120,12 @@ func (p *Pipeline) Status() Status {
 
 // Ingest returns the part of Status that is before the endpoints.
 func (p *Pipeline) Ingest() IngestStatus {
-	source := p.options.Source.Status()
+	source := p.consumer()
 	in := IngestStatus{
 		Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
+		LagAt: known(source.LagAt), Member: source.Member, HeardAt: known(source.HeardAt), Waits: source.Held,
 		Stalled: source.Stalled, Skipped: source.Skipped,
-		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64), Letters: p.letters(),
+		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64), Letters: p.letterStatus(), Sample: p.counts.sample.get(),
 	}
 	for t := range p.counts.events {
 		in.Events += p.counts.events[t].Load()
@@ -124,8 +136,17 @@ func (p *Pipeline) Ingest() IngestStatus {
 	return in
 }
 
-func (p *Pipeline) letters() LetterStatus {
-	s := p.options.DeadLetters.Status()
+// known returns a time, or nil for none.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func (p *Pipeline) letterStatus() LetterStatus {
+	s := p.deadLetters()
 	l := LetterStatus{Waiting: s.Waiting, Cut: s.Cut, LastError: s.LastError, GivenUp: make(map[string]uint64)}
 	for _, r := range deadletter.GivenUpReasons {
 		l.GivenUp[r.String()] = s.GivenUp[r]
@@ -254,7 +275,7 @@ func (p *Pipeline) snapshot(s *sinks.Sender) sinks.Snapshot {
 }
 
 func (p *Pipeline) holdsBack(h sinks.Health) sinks.Health {
-	if h.OverShare && p.options.Source.Full() {
+	if in := p.intake.Load(); h.OverShare && in != nil && in.source.Full() {
 		h.SetHoldsBack()
 	}
 	return h

@@ -228,7 +228,7 @@ func (e *Env) AwaitSettled(records int, status func() pipeline.Status) (st pipel
 	e.T.Helper()
 	Eventually(e.T, fmt.Sprintf("%d records read, nothing pending, no lag", records), func() bool {
 		st = status()
-		return st.Ingest.Records >= int64(records) && st.Ingest.Lag == 0 &&
+		return st.Ingest.Records >= int64(records) && st.Ingest.CaughtUp() &&
 			!slices.ContainsFunc(st.Endpoints, func(ep pipeline.EndpointStatus) bool { return ep.Pending != 0 })
 	})
 	return st

@@ -40,6 +40,7 @@ type Ingest struct {
 	TLS              TLS           `koanf:"tls"`
 	SASL             SASL          `koanf:"sasl"`
 	MaxInFlightBytes ByteSize      `koanf:"maxInFlightBytes"` // polling pauses above it
+	WaitForEndpoints bool          `koanf:"waitForEndpoints"` // nothing is read while there is none
 	Limits           Limits        `koanf:"limits"`
 }
 
@@ -220,6 +221,7 @@ func Default() Config {
 			SessionTimeout:   45 * time.Second,
 			RebalanceTimeout: 60 * time.Second,
 			MaxInFlightBytes: 64 << 20,
+			WaitForEndpoints: true,
 			Limits:           Limits{BatchBytes: 16 << 20, Elements: 100_000, Headers: 1000, HeaderBytes: 256 << 10},
 		},
 		Endpoints: Endpoints{

@@ -132,6 +132,7 @@ ingest:
   tls: {enabled: true, caFile: ca, certFile: cert, keyFile: key}
   sasl: {mechanism: scram-sha-256, username: u, password: SECRET}
   maxInFlightBytes: 1000000
+  waitForEndpoints: false
   limits: {batchBytes: 3MiB, elements: 5, headers: 6, headerBytes: 7}
 endpoints: {store: Kafka, file: e, topic: x, secretsKeyFile: k, allowDevelopmentEmulator: true, identityDomains: [a.example, b.example], hosts: {allow: ["*.example", 10.0.0.0/8], deny: [c.example]}}
 api:

@@ -33,7 +33,6 @@ import (
 // an interface so that a test can have a hundred copies.
 type Pipeline interface {
 	Status() pipeline.Status
-	Ready() bool
 	Retry(id string)
 }
 
@@ -105,7 +104,7 @@ func (f *Fleet) self(st *pipeline.Status) head {
 	}
 	return head{
 		V: version, Instance: st.Instance, Version: st.Version, StartedAt: st.StartedAt, At: time.Now().UTC(),
-		Ready: f.options.Pipeline.Ready(), NotReady: []string{}, Ingest: st.Ingest,
+		Ready: st.Ready, NotReady: st.NotReady, Ingest: st.Ingest,
 		Endpoints: len(st.Endpoints), Set: set.Sum64(),
 	}
 }

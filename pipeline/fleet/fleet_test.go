@@ -41,8 +41,6 @@ func (p *fake) Status() pipeline.Status {
 	return st
 }
 
-func (p *fake) Ready() bool { return true }
-
 func (p *fake) Retry(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,5 +182,22 @@ func TestCopies(t *testing.T) {
 	d.awaits(t, 2*time.Second, 3, 1, 99)
 	if len(d.pipeline.retried) > 0 {
 		t.Errorf("a command of before its start is done: %v", d.pipeline.retried)
+	}
+}
+
+// The lag of all is not known while one copy doesn't know its own.
+func TestLagThatACopyDoesNotKnow(t *testing.T) {
+	lag := func(lags ...*int64) *int64 {
+		b := newBuilder(time.Now())
+		for _, n := range lags {
+			b.addCopy(Copy{Ingest: pipeline.IngestStatus{Lag: n}})
+		}
+		return b.build().Ingest.Lag
+	}
+	if n := lag(new(int64(3)), new(int64(4))); n == nil || *n != 7 {
+		t.Errorf("of 3 and 4 it is %v", n)
+	}
+	if n := lag(new(int64(3)), nil, new(int64(4))); n != nil {
+		t.Errorf("with one that doesn't know it is %d", *n)
 	}
 }

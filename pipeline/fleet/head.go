@@ -112,9 +112,9 @@ func readHead(b []byte) (head, error) {
 	}
 	in := &h.Ingest
 	if h.Endpoints < 0 || h.Endpoints > blocks*maxEntries || in.Records < 0 || in.Records > maxCount || in.Events > maxCount ||
-		in.Unrouted > maxCount || in.Skipped < 0 || in.Skipped > maxCount || in.Lag < 0 || in.Lag > maxCount ||
+		in.Unrouted > maxCount || in.Skipped < 0 || in.Skipped > maxCount || in.Lag != nil && (*in.Lag < 0 || *in.Lag > maxCount) ||
 		in.Letters.Waiting < 0 || in.Letters.Waiting > maxCount || in.Letters.Cut > maxCount ||
-		len(in.Partitions) > maxParts || len(in.Stalled) > maxParts || len(h.NotReady) > maxWords {
+		len(in.Partitions) > maxParts || len(in.Stalled) > maxParts || len(h.NotReady) > maxWords || len(in.Sample) > maxWords {
 		return head{}, errMalformed
 	}
 	for _, counts := range []map[string]uint64{in.Rejected, in.Letters.GivenUp} {
@@ -128,6 +128,11 @@ func readHead(b []byte) (head, error) {
 	in.Letters.LastError = untrusted.Text(in.Letters.LastError)
 	for i, sentence := range h.NotReady {
 		h.NotReady[i] = untrusted.Short(sentence, maxErrorLength)
+	}
+	for i := range in.Sample {
+		for _, text := range []*string{&in.Sample[i].EventType, &in.Sample[i].Topic, &in.Sample[i].Why} {
+			*text = untrusted.Short(*text, maxErrorLength)
+		}
 	}
 	return h, nil
 }

@@ -123,7 +123,11 @@ func (b *builder) addCopy(c Copy) {
 	if in.Lag == nil {
 		in.Lag = new(int64)
 	}
-	*in.Lag += c.Ingest.Lag
+	if c.Ingest.Lag == nil {
+		b.lagKnown = false
+	} else {
+		*in.Lag += *c.Ingest.Lag
+	}
 }
 
 // addEntry adds what a live copy says of an endpoint. own are the words of this copy

@@ -76,15 +76,16 @@ func (e *env) read(b *Backlog, chunks int, wantRead, wantTotal int64) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err := b.Run(running, func(c *event.Chunk) {
+		err := b.Run(running, func(c *event.Chunk) bool {
 			if chunks == 0 {
-				return // without an outcome, and so not committed
+				return true // without an outcome, and so not committed
 			}
 			read += int64(len(c.Records))
 			c.Settle(1)
 			if chunks--; chunks == 0 {
 				stop()
 			}
+			return true
 		})
 		if err != nil {
 			e.Error(err)

@@ -143,7 +143,7 @@ func (r *Replay) Run(ctx context.Context) (Result, error) {
 	left := r.Source.Total()
 	if left > 0 {
 		source.Go(func() {
-			if err := r.Source.Run(running, r.emit); err != nil {
+			if err := r.Source.Run(running, func(c *event.Chunk) bool { r.emit(c); return true }); err != nil {
 				stop(err)
 			}
 		})

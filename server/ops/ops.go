@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,15 +26,15 @@ const (
 	scrapeTimeout = 10 * time.Second
 )
 
-// New returns the handler of /metrics, /healthz and /readyz. ready reports
-// whether events can flow.
-func New(registry *prometheus.Registry, ready func() bool) http.Handler {
+// New returns the handler of /metrics, /healthz and /readyz. notReady says, in
+// sentences, what is missing for events to flow.
+func New(registry *prometheus.Registry, notReady func() []string) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", fewAtATime(promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !ready() {
-			http.Error(w, "not ready: the consumer group is not joined, or the endpoints are not loaded", http.StatusServiceUnavailable)
+		if missing := notReady(); len(missing) > 0 {
+			http.Error(w, "not ready:\n"+strings.Join(missing, "\n"), http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ready\n")

@@ -40,7 +40,7 @@ func TestScrapesAtATime(t *testing.T) {
 			scrapes++
 			return 1
 		}))
-		handler := New(registry, func() bool { return true })
+		handler := New(registry, func() []string { return nil })
 		get := func(path string, w http.ResponseWriter) { handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil)) }
 		open := make(chan struct{})
 		codes := make(chan int, 10)
@@ -80,7 +80,7 @@ func TestSlowScrapes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "g", Help: strings.Repeat("x", 1<<20)}, func() float64 { return 1 }))
-		handler := New(registry, func() bool { return true })
+		handler := New(registry, func() []string { return nil })
 		var clients, servers []net.Conn
 		for range maxScrapes {
 			client, conn := net.Pipe()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -20,6 +22,10 @@ const (
 	headroom = 64 << 10
 	// defaultMaxBytes is Kafka's own default of max.message.bytes.
 	defaultMaxBytes = 1048588
+	// connectTimeout is how long the brokers may take to answer, and connectRetries
+	// how often the client tries by itself: who waits for them wants to know.
+	connectTimeout = 5 * time.Second
+	connectRetries = 2
 )
 
 // found is what the brokers say of the topic.
@@ -32,13 +38,15 @@ type found struct {
 // there needs no right to create it, nor brokers that let anybody create topics.
 func prepare(ctx context.Context, name string, ingestTopics []string, connect []kgo.Opt, log *zap.Logger) (found, error) {
 	// The client's context ends a wait for brokers that don't answer; a request's
-	// context does not.
-	client, err := kgo.NewClient(append([]kgo.Opt{kgo.WithContext(ctx)}, connect...)...)
+	// context does not. Its log has nothing that the error doesn't say, and this may be
+	// tried for long.
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.WithContext(ctx), kgo.RequestRetries(connectRetries)},
+		append(connect[:len(connect):len(connect)], kgo.WithLogger(kgo.BasicLogger(io.Discard, kgo.LogLevelNone, nil)))...)...)
 	if err != nil {
 		return found{}, fmt.Errorf("dead-letter topic: %w", err)
 	}
 	defer client.Close()
-	if err := client.Ping(ctx); err != nil { // this is the first request to them
+	if err := ping(ctx, client); err != nil { // this is the first request to them
 		return found{}, fmt.Errorf("no Kafka broker answers (check ingest.brokers, ingest.tls and ingest.sasl): %w", err)
 	}
 	admin := kadm.NewClient(client)
@@ -71,6 +79,21 @@ func prepare(ctx context.Context, name string, ingestTopics []string, connect []
 	}
 	topic.idempotent = mayWriteIdempotently(ctx, client, log)
 	return topic, nil
+}
+
+// ping asks any broker. It doesn't wait for a client that connects to one that is
+// frozen: that takes as long as the client likes.
+func ping(ctx context.Context, client *kgo.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	answered := make(chan error, 1)
+	go func() { answered <- client.Ping(ctx) }()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // lookUp reports whether the topic is missing, and says so if the brokers already

@@ -170,10 +170,11 @@ func TestSourceWaitsForWhatDecodingAdds(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	chunks, ended := make(chan *event.Chunk, 2), make(chan error)
 	go func() {
-		ended <- source.Run(ctx, func(c *event.Chunk) {
+		ended <- source.Run(ctx, func(c *event.Chunk) bool {
 			c.Events = make([]event.Event, 1<<20/100)
 			c.Decoded()
 			chunks <- c
+			return true
 		})
 	}()
 	first := <-chunks

@@ -109,6 +109,7 @@ type membership struct {
 	config     config.Ingest
 	log        *zap.Logger
 	fatal      fatalErrors
+	contact    *contact
 	takenSince time.Time // since when another member has our instanceId
 }
 
@@ -117,6 +118,7 @@ func (m *membership) OnGroupManageError(err error) {
 	if errors.Is(err, kgo.ErrClientClosed) {
 		return // Close returns what came of it
 	}
+	m.contact.rejected(err)
 	if fatal := m.classify(err, time.Now()); fatal != nil {
 		m.fatal.report(fatal)
 		return

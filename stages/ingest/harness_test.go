@@ -124,19 +124,51 @@ func consumeLogged(t *testing.T, c config.Ingest, auto bool, log *zap.Logger, op
 // consumeDecoded decodes each chunk with a function.
 func consumeDecoded(t *testing.T, c config.Ingest, auto bool, decode func(*event.Chunk), log *zap.Logger, opts ...kgo.Opt) *harness {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	h := &harness{
-		t: t, Source: newSourceOf(t, c, log, opts...), cancel: cancel, done: make(chan struct{}), auto: auto, decode: decode,
+	h := newHarness(t, c, auto, decode, log, opts...)
+	h.start(h.take)
+	return h
+}
+
+// consumeHeld settles at once what it takes, which is nothing before it is opened.
+func consumeHeld(t *testing.T, c config.Ingest) *refuser {
+	t.Helper()
+	r := &refuser{harness: newHarness(t, c, true, nil, zap.NewNop())}
+	r.start(r.take)
+	return r
+}
+
+func newHarness(t *testing.T, c config.Ingest, auto bool, decode func(*event.Chunk), log *zap.Logger, opts ...kgo.Opt) *harness {
+	t.Helper()
+	return &harness{
+		t: t, Source: newSourceOf(t, c, log, opts...), done: make(chan struct{}), auto: auto, decode: decode,
 		seen: make(map[int32]map[int64]int),
 	}
+}
+
+// start runs the source until the test ends.
+func (h *harness) start(take func(*event.Chunk) bool) {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(h.t.Context())
+	h.cancel = cancel
 	go func() {
 		defer close(h.done)
-		if err := h.Run(ctx, h.emit); err != nil {
-			t.Error(err)
+		if err := h.Run(ctx, take); err != nil {
+			h.t.Error(err)
 		}
 	}()
-	t.Cleanup(func() { h.stop() })
-	return h
+	h.t.Cleanup(func() { h.stop() })
+}
+
+// take takes every chunk.
+func (h *harness) take(c *event.Chunk) bool {
+	h.emit(c)
+	return true
+}
+
+// lagIs reports whether the lag is known, and n.
+func lagIs(s *Source, n int64) bool {
+	lag := s.Status().Lag
+	return lag != nil && *lag == n
 }
 
 func (h *harness) emit(c *event.Chunk) {

@@ -12,7 +12,7 @@
 //	member      commits marks                            the client's
 //
 // The queue is bounded in bytes in flight: over the limit polling waits, while
-// heartbeats and rebalances go on. Goroutine 3 asks the brokers at intervals
+// heartbeats and rebalances go on; so it does while the valve is closed. Goroutine 3 asks the brokers at intervals
 // where partitions end (offsets); goroutine 4 moves the client past what can't be
 // read (seeker). These four end before Run returns.
 //
@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -45,6 +46,8 @@ type Source struct {
 	poller     *poller
 	seeker     *seeker
 	scheduler  *scheduler
+	valve      *valve
+	contact    *contact
 	fatal      fatalErrors
 }
 
@@ -84,23 +87,25 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 	ctx, abandon := context.WithCancel(context.Background())
 	fatal := make(fatalErrors, 1)
 	m := &member{config: c, log: log}
+	held, brokers := new(valve), newContact(c.SessionTimeout)
 	bytes, gate, queue := newBudget(int64(c.MaxInFlightBytes)), newPollGate(), newScheduler()
 	partitions := &partitionSet{
 		member: m, scheduler: queue, gate: gate, ends: ends, owned: make(map[topicPartition]*partition),
-		consumer: parts{m, bytes, queue},
+		consumer: parts{m, bytes, queue}, joined: brokers.joined,
 	}
 	o := &offsets{member: m, partitions: partitions, due: make(chan struct{}, 1)}
 	seek := &seeker{
-		member: m, partitions: partitions, gate: gate, budget: bytes,
+		member: m, partitions: partitions, gate: gate, budget: bytes, valve: held,
 		due: make(chan struct{}, 1), suspects: make(map[topicPartition]suspect),
 	}
 	poll := &poller{
 		member: m, budget: bytes, gate: gate, partitions: partitions, scheduler: queue, seeker: seek, unpacker: unpacker,
+		valve: held,
 	}
 	poll.errors = newFetchErrors(fatal, poll.obstacle, log)
 	s := &Source{
 		member: m, abandon: abandon, budget: bytes, partitions: partitions, offsets: o,
-		poller: poll, seeker: seek, scheduler: queue, fatal: fatal,
+		poller: poll, seeker: seek, scheduler: queue, valve: held, contact: brokers, fatal: fatal,
 	}
 	opts := append(groupOptions(c, start),
 		kgo.WithContext(ctx),
@@ -108,7 +113,7 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 		kgo.OnOffsetsFetched(o.fetched),
 		kgo.OnPartitionsRevoked(partitions.revoked),
 		kgo.OnPartitionsLost(partitions.lost),
-		kgo.WithHooks(m, unpacker, seek, &membership{config: c, log: log, fatal: fatal}),
+		kgo.WithHooks(m, unpacker, seek, brokers, &membership{config: c, log: log, fatal: fatal, contact: brokers}),
 		kgo.WithDecompressor(unpacker),
 		kgo.WithPools(new(pools), unpacker),
 	)
@@ -126,10 +131,12 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 
 // Run polls until ctx ends and calls emit with each chunk: in order per
 // partition, from one goroutine. emit may block: that is the back-pressure.
-// The chunk is emit's; its count of one must be settled in the end. Run returns
+// The chunk is emit's; its count of one must be settled in the end. emit may
+// return false while the source is held: then the chunk isn't its, and comes again
+// once that is over, unless the partition is another copy's by then. Run returns
 // an error that waiting doesn't mend: another copy has this one's place in the
 // group, or the topic is another one.
-func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
+func (s *Source) Run(ctx context.Context, emit func(*event.Chunk) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -147,17 +154,28 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk)) error {
 	for {
 		s.budget.admit(ctx, s.poller.holdBack)
 		p, chunk := s.scheduler.next(ctx)
-		switch {
-		case chunk == nil:
+		if chunk == nil {
 			if fatal, is := errors.AsType[fatalError](context.Cause(ctx)); is {
 				return fatal.error
 			}
 			return nil
-		case p.dispatch():
-			emit(chunk)
-		default:
-			p.free(chunk)
 		}
+		s.dispatch(ctx, p, chunk, emit)
+	}
+}
+
+// dispatch emits a chunk once somebody takes it. While it waits it counts as
+// queued, so that the partition can be given up.
+func (s *Source) dispatch(ctx context.Context, p *partition, c *event.Chunk, emit func(*event.Chunk) bool) {
+	for s.valve.wait(ctx) {
+		switch {
+		case !p.dispatch():
+			p.free(c)
+			return
+		case emit(c):
+			return
+		}
+		p.withdraw()
 	}
 }
 
@@ -185,8 +203,15 @@ func (s *Source) Close(ctx context.Context) error {
 
 // Status is the consumer's state.
 type Status struct {
-	Records    int64   // read since start
-	Lag        int64   // offsets between the watermarks and the partitions' ends
+	Records int64 // read since start
+	// Lag is how many offsets lie between the watermarks and the partitions' ends;
+	// nil while that is not known.
+	Lag        *int64
+	LagAt      time.Time // when the brokers said where the partitions end; zero: never
+	Member     bool      // of the group
+	HeardAt    time.Time // when a broker answered last; zero: never
+	Silence    time.Duration
+	Held       bool    // see Source.Hold
 	Partitions []int32 // owned now, over all topics
 	Stalled    []int32 // those of them that are not read on until more has its outcome
 	Skipped    int64   // batches that are passed over, since start
@@ -198,24 +223,34 @@ func (s *Source) Status() Status {
 	st := Status{
 		Records: s.poller.records.Load(), Skipped: s.poller.skipped.Load(), InFlight: s.budget.bytes.Load(),
 		Partitions: []int32{}, Stalled: []int32{},
+		Member: s.contact.isMember.Load(), HeardAt: s.contact.heardAt(), Held: s.valve.closed(),
 	}
+	var silent bool
+	st.Silence, silent = s.contact.silence()
+	st.LagAt = st.HeardAt
+	lag, known := int64(0), st.Member && !silent // and without partitions there is none
 	for _, p := range s.partitions.all() {
 		st.Partitions = append(st.Partitions, p.number)
 		if p.waits() {
 			st.Stalled = append(st.Stalled, p.number)
 		}
-		st.Lag += p.lag()
+		n, at := p.lag()
+		lag += n
+		known = known && time.Since(at) <= lagAge
+		if at.Before(st.LagAt) {
+			st.LagAt = at
+		}
+	}
+	if known {
+		st.Lag = &lag
 	}
 	slices.Sort(st.Partitions)
 	slices.Sort(st.Stalled)
 	return st
 }
 
-// Joined reports whether this copy is a member of the group.
-func (s *Source) Joined() bool {
-	id, generation := s.member.client.GroupMetadata()
-	return id != "" && generation >= 0
-}
+// NotReady says, in sentences, what the source lacks to read; nothing if it can.
+func (s *Source) NotReady() []string { return s.contact.missing(s.member.config.Group) }
 
 // Full reports whether polling waits: as much is in flight as may be.
 func (s *Source) Full() bool { return s.budget.spent.Load() }

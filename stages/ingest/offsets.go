@@ -20,6 +20,9 @@ import (
 // and how long they may take to answer.
 const offsetsInterval = 5 * time.Second
 
+// lagAge is how old what they said may be before the lag is not known any more.
+const lagAge = 3 * offsetsInterval
+
 // offsets keeps the offsets of the owned partitions that polls don't bring:
 // what is committed, where a partition starts of which nothing is, and where it
 // ends. So the lag is right for partitions that were just assigned, and while
@@ -43,7 +46,7 @@ func (o *offsets) run(ctx context.Context) {
 			return
 		}
 		if err := await(ctx, func() error { return o.refresh(ctx, admin) }); err != nil && ctx.Err() == nil {
-			o.member.log.Debug("asking Kafka for the lag failed; the last one stands", zap.Error(err))
+			o.member.log.Debug("asking Kafka for the lag failed", zap.Error(err))
 		}
 	}
 }
@@ -58,11 +61,10 @@ func (o *offsets) refresh(ctx context.Context, admin *kadm.Client) error {
 		return nil
 	}
 	c := &o.member.config
-	ends, err := admin.ListEndOffsets(ctx, c.Topics...)
-	if err != nil {
-		return err
-	}
+	// One broker of several may not answer: what the others say is right.
+	ends, failed := admin.ListEndOffsets(ctx, c.Topics...)
 	var starts kadm.ListedOffsets // none where startLatest sets them
+	var err error
 	if c.Start != config.StartLatest && slices.ContainsFunc(owned, (*partition).uncommitted) {
 		if starts, err = admin.ListStartOffsets(ctx, c.Topics...); err != nil {
 			return err
@@ -77,7 +79,7 @@ func (o *offsets) refresh(ctx context.Context, admin *kadm.Client) error {
 		}
 		p.markStart()
 	}
-	return nil
+	return failed
 }
 
 // reportMissing logs ingest topics that don't exist, while this copy has

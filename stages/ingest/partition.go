@@ -5,6 +5,7 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -110,6 +111,9 @@ type partition struct {
 	// while nothing was read; a negative offset is none.
 	start kgo.EpochOffset
 	end   int64 // the highest high watermark seen
+	// endAt is when the brokers were asked for it last. Polls say it, too; but what
+	// they don't bring is not known to be nothing.
+	endAt time.Time
 	// paused is beside the state, not a part of it: fetching stops for a full
 	// window, and starts again, within active. So is what reading can't get past.
 	paused   bool
@@ -197,6 +201,19 @@ func (p *partition) dispatch() bool {
 	p.inFlight++
 	p.lane.inFlight.Add(1)
 	return true
+}
+
+// withdraw takes a dispatch back: nobody took the chunk.
+func (p *partition) withdraw() {
+	p.mu.Lock()
+	p.inFlight--
+	if p.state == draining && p.inFlight == 0 {
+		close(p.idle)
+	}
+	p.mu.Unlock()
+	if p.lane.settled() {
+		p.consumer.wake()
+	}
 }
 
 // settle is called by a dispatched chunk when it is settled. It moves the
@@ -318,22 +335,22 @@ func (p *partition) markStart() {
 	}
 }
 
-// setEnd sets the partition's high watermark.
+// setEnd sets the partition's high watermark, which the brokers just said.
 func (p *partition) setEnd(end int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.end = max(p.end, end)
+	p.end, p.endAt = max(p.end, end), time.Now()
 }
 
-// lag returns the number of offsets between the watermark and the end; 0 until
-// the watermark is known, which takes a moment.
-func (p *partition) lag() int64 {
+// lag returns the number of offsets between the watermark and the end, and when
+// the brokers were asked for that; zero until both are known, which takes a moment.
+func (p *partition) lag() (n int64, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.watermark.offset < 0 {
-		return 0
+		return 0, time.Time{}
 	}
-	return max(p.end-p.watermark.offset, 0)
+	return max(p.end-p.watermark.offset, 0), p.endAt
 }
 
 // waits reports whether fetching has stopped until more of what was read has its

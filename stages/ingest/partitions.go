@@ -42,6 +42,7 @@ type partitionSet struct {
 	consumer  consumer
 	scheduler *scheduler
 	gate      *pollGate
+	joined    func()       // called at each assignment, also of nothing
 	ends      kadm.Offsets // where each partition is no longer read; nil: no end
 
 	mu    sync.Mutex
@@ -51,6 +52,7 @@ type partitionSet struct {
 
 // assigned makes a partition of each that is assigned to this copy.
 func (s *partitionSet) assigned(_ context.Context, client *kgo.Client, added map[string][]int32) {
+	defer s.joined() // once the partitions show in the status
 	if len(added) == 0 {
 		return
 	}
@@ -89,7 +91,7 @@ func (s *partitionSet) lost(ctx context.Context, _ *kgo.Client, removed map[stri
 		p.release()
 	}
 	if len(removed) > 0 && ctx.Err() == nil {
-		s.member.log.Warn("partitions lost: the group has given them to others", zap.Stringer("partitions", partitionNames(removed)))
+		s.member.log.Warn("partitions lost: without contact to the group they may be another copy's by now", zap.Stringer("partitions", partitionNames(removed)))
 	}
 }
 

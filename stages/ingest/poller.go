@@ -40,6 +40,7 @@ type poller struct {
 	scheduler  *scheduler
 	seeker     *seeker
 	unpacker   *unpacker
+	valve      *valve
 	errors     fetchErrors
 	records    atomic.Int64 // read since start
 	skipped    atomic.Int64 // batches, as well
@@ -47,7 +48,7 @@ type poller struct {
 
 // run polls until ctx ends or the client is closed.
 func (r *poller) run(ctx context.Context) {
-	for r.budget.wait(ctx, r.stall) {
+	for r.budget.wait(ctx, r.stall) && r.valve.waitLoudly(ctx, r.member.log) {
 		open, failed := r.poll(ctx)
 		if !open {
 			return

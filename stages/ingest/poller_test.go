@@ -151,7 +151,7 @@ func TestInFlightLimit(t *testing.T) {
 	if st := h.Status(); st.InFlight > limit+poll || st.Records > n/2 {
 		t.Errorf("%d records of %d bytes are in flight, want at most %d bytes", st.Records, st.InFlight, limit+poll)
 	}
-	if leaves.Load() > 0 || !h.Joined() {
+	if leaves.Load() > 0 || !h.Status().Member {
 		t.Error("the group was left")
 	}
 	eventually.Holds(t, "the rest comes as room is made", func() bool {

@@ -36,6 +36,7 @@ type seeker struct {
 	partitions *partitionSet
 	gate       *pollGate
 	budget     *budget
+	valve      *valve
 	due        chan struct{} // has a token when there is something to do
 
 	mu       sync.Mutex
@@ -128,7 +129,7 @@ func (s *seeker) suspected(p *partition, next int64) bool {
 	due := time.Since(was.since) >= suspectTimeout
 	switch {
 	case was.next == next && next >= 0:
-		return due && !s.budget.spent.Load()
+		return due && !s.budget.spent.Load() && !s.valve.closed()
 	case was.next < 0 || !due: // what was polled before is tracked now
 		s.suspects[p.topicPartition] = suspect{was.since, next}
 	default:

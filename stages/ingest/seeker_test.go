@@ -93,7 +93,7 @@ func TestOutOfRange(t *testing.T) {
 				tt.during(k)
 			} else {
 				eventually.Holds(t, "it is owned", h.owns(1))
-				eventually.Holds(t, "there is no lag", func() bool { return h.Status().Lag == 0 && h.Status().Records == int64(want) })
+				eventually.Holds(t, "there is no lag", func() bool { return lagIs(h.Source, 0) && h.Status().Records == int64(want) })
 			}
 			logged := func() int { return logs.FilterMessageSnippet(tt.log).Len() }
 			eventually.Holds(t, "it is said where reading goes on", func() bool { return tt.log == "" || logged() > 0 })

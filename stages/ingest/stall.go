@@ -17,7 +17,7 @@ const stallTimeout = 5 * time.Second
 // queued, and those of other partitions would be.
 func (r *poller) stall() {
 	p := r.partitions.largest(func(p *partition) int64 { return p.bytes.Load() })
-	if p == nil || r.scheduler.busy() || !r.budget.stall(p) {
+	if p == nil || r.valve.closed() || r.scheduler.busy() || !r.budget.stall(p) {
 		return
 	}
 	r.member.log.Warn("partition stalled: it takes most of ingest.maxInFlightBytes and has had no outcome for a while; the others are read on",

@@ -102,6 +102,12 @@ func NewTable[T comparable](given []Route[T]) *Table[T] {
 // Decode has to read it.
 func (t *Table[T]) Correlated() bool { return t.correlated }
 
+// Takes reports whether some target takes events of a type, all or some of them.
+func (t *Table[T]) Takes(typ event.Type) bool {
+	r := &t.byType[typ]
+	return len(r.unconditional)+len(r.conditional)+len(r.equalities)+len(r.ranges) > 0
+}
+
 // Lookup looks events up in tables. It owns the memory for that and is used by
 // one goroutine at a time. The zero Lookup is ready.
 type Lookup[T comparable] struct {

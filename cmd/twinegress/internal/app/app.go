@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -43,11 +42,12 @@ type App struct {
 	version  string
 	fleet    *fleet.Fleet
 	api, ops *server.Listener
+	serving  sync.Once // the API
 	log      *zap.Logger
 }
 
-// New builds an App from its configuration. It blocks until Kafka has the topics
-// that it needs; health is served before that, and until Run returns.
+// New builds an App from its configuration, and serves health and metrics until Run
+// returns. It asks no broker: what only Kafka can tell, Run finds out.
 func New(ctx context.Context, o Options) (_ *App, err error) {
 	cfg, log := o.Config, o.Log
 	if o.Store == nil {
@@ -62,7 +62,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.api.Close(), a.ops.Close())
 		}
 	}()
-	// Errors that need no broker are found before New blocks on one.
+	// Errors that need no broker are found before Run waits for one.
 	if cfg.Endpoints.Store != config.StoreKafka {
 		if _, err := o.Store.Load(ctx); err != nil {
 			return nil, err
@@ -75,23 +75,13 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	registry.MustRegister(evictions("api", a.api), evictions("ops", a.ops))
-	var running atomic.Pointer[pipeline.Pipeline]
-	a.ops.Serve(ops.New(registry, func() bool {
-		p := running.Load()
-		return p != nil && p.Ready()
-	}), log)
-	if cfg.Endpoints.Store == config.StoreKafka {
-		if _, err := o.Store.Load(ctx); err != nil {
-			return nil, err
-		}
-	}
-	if a.Pipeline, err = newPipeline(ctx, o, registry); err != nil {
+	if a.Pipeline, err = newPipeline(o, registry, a.serveAPI); err != nil {
 		return nil, err
 	}
 	if a.fleet, err = newFleet(cfg, a.Pipeline, log); err != nil {
 		return nil, err
 	}
-	running.Store(a.Pipeline)
+	a.ops.Serve(ops.New(registry, a.Pipeline.NotReady), log)
 	return a, nil
 }
 
@@ -121,10 +111,9 @@ func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Li
 // Run serves the API and moves events until ctx ends. Health and metrics are
 // served until Run returns, so that a slow shutdown can be observed.
 func (a *App) Run(ctx context.Context) error {
-	a.api.Serve(api.New(api.Options{
-		Config: a.config.API, Store: a.Store, Rules: endpointRules(a.config),
-		Pipeline: a.Pipeline, Fleet: a.fleet, Log: a.log.Named("api"),
-	}), a.log)
+	if a.config.Endpoints.Store != config.StoreKafka {
+		a.serveAPI()
+	}
 	a.log.Info("twinegress runs", zap.String("version", a.version), zap.Strings("brokers", a.config.Ingest.Brokers),
 		zap.Strings("topics", a.config.Ingest.Topics), zap.String("group", a.config.Ingest.Group),
 		zap.String("api", a.APIAddress()), zap.String("ops", a.OpsAddress()))
@@ -141,6 +130,18 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Info("stopped: every event that was read has its outcome or comes again")
 	}
 	return err
+}
+
+// serveAPI serves the API, once. Whoever asks while the start waits for Kafka sees
+// what it waits for; with endpoints in Kafka there is nothing to show before they
+// are loaded, and an empty list would be wrong.
+func (a *App) serveAPI() {
+	a.serving.Do(func() {
+		a.api.Serve(api.New(api.Options{
+			Config: a.config.API, Store: a.Store, Rules: endpointRules(a.config),
+			Pipeline: a.Pipeline, Fleet: a.fleet, Log: a.log.Named("api"),
+		}), a.log)
+	})
 }
 
 // APIAddress returns the address of the Management API, or "off".

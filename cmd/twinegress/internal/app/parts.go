@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -88,8 +87,9 @@ func openKeyring(file string, log *zap.Logger) (*secrets.Keyring, error) {
 	return keyring, err
 }
 
-// newPipeline builds the pipeline and registers its metrics.
-func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) (_ *pipeline.Pipeline, err error) {
+// newPipeline builds the pipeline and registers its metrics. loaded is called once
+// the endpoints are in force.
+func newPipeline(o Options, registry *prometheus.Registry, loaded func()) (_ *pipeline.Pipeline, err error) {
 	cfg := o.Config
 	if o.Open == nil {
 		if o.Open, err = Openers(cfg, o.Log); err != nil {
@@ -101,30 +101,28 @@ func newPipeline(ctx context.Context, o Options, registry *prometheus.Registry) 
 		return nil, err
 	}
 	kafkaMetrics := kprom.NewMetrics("twinegress_kafka", kprom.Registry(registry))
-	deadLetters, err := deadletter.Open(ctx, cfg.DeadLetter.Topic, cfg.Ingest.Topics, connect, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	source, err := ingest.New(cfg.Ingest, connect, kafkaMetrics, o.Log) //nolint:contextcheck // its client's context is its own: Close ends it
-	if err != nil {
-		return nil, errors.Join(err, deadLetters.Close(ctx))
-	}
 	instance := cfg.Ingest.InstanceID
 	if instance == "" {
 		instance, _ = os.Hostname() // "" where the host has no name
 	}
 	p := pipeline.New(pipeline.Options{
-		Source:          source,
-		DeadLetters:     deadLetters,
-		Endpoints:       o.Store,
-		Open:            o.Open,
-		Render:          render,
-		Sender:          senderOptions(cfg),
-		Limits:          recordLimits(cfg.Ingest.Limits),
-		ShutdownTimeout: cfg.Shutdown.Timeout,
-		Version:         o.Version,
-		Instance:        instance,
-		Log:             o.Log,
+		OpenLetters: func(ctx context.Context) (*deadletter.Topic, error) {
+			return deadletter.Open(ctx, cfg.DeadLetter.Topic, cfg.Ingest.Topics, connect, o.Log)
+		},
+		OpenSource: func() (*ingest.Source, error) {
+			return ingest.New(cfg.Ingest, connect, kafkaMetrics, o.Log)
+		},
+		Endpoints:        o.Store,
+		Loaded:           loaded,
+		WaitForEndpoints: cfg.Ingest.WaitForEndpoints,
+		Open:             o.Open,
+		Render:           render,
+		Sender:           senderOptions(cfg),
+		Limits:           recordLimits(cfg.Ingest.Limits),
+		ShutdownTimeout:  cfg.Shutdown.Timeout,
+		Version:          o.Version,
+		Instance:         instance,
+		Log:              o.Log,
 	})
 	registry.MustRegister(p,
 		// Beyond the defaults: the garbage collector's share of the CPU.

@@ -69,6 +69,7 @@ type demo struct {
 	view    view
 	window  window
 	acked   atomic.Int64 // events that were produced
+	lag     int64        // when it was last known
 	started time.Time    // of the feed
 	ended   time.Time    // when all events had their outcome
 }
@@ -254,7 +255,12 @@ func (d *demo) settle(ctx context.Context, stopped <-chan error) (settled bool, 
 // that are pending.
 func (d *demo) unsettled() int64 {
 	st := d.app.Pipeline.Status()
-	left := max(0, d.acked.Load()-st.Ingest.Records) + st.Ingest.Lag
+	left := max(0, d.acked.Load()-st.Ingest.Records)
+	if st.Ingest.Lag == nil {
+		left++ // who knows
+	} else {
+		left += *st.Ingest.Lag
+	}
 	for _, e := range st.Endpoints {
 		left += int64(e.Pending)
 	}
@@ -264,7 +270,10 @@ func (d *demo) unsettled() int64 {
 // now takes a sample.
 func (d *demo) now() sample {
 	p := d.app.Pipeline
-	return sample{at: time.Since(d.started), produced: d.acked.Load(), lag: p.Ingest().Lag, endpoints: p.Snapshots()}
+	if lag := p.Ingest().Lag; lag != nil {
+		d.lag = *lag
+	}
+	return sample{at: time.Since(d.started), produced: d.acked.Load(), lag: d.lag, endpoints: p.Snapshots()}
 }
 
 // announce shows the new lines of the story.

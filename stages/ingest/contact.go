@@ -1,0 +1,98 @@
+package ingest
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/internal/untrusted"
+)
+
+// maxSilence is how long no broker may answer before that is called an outage.
+// They are asked all the time, also while nothing is polled: for the partitions'
+// ends every offsetsInterval, and by heartbeats. Of the session time-out, after
+// which the group gives a copy up, it is the lesser: 45 s are long for who is on call.
+const maxSilence = 2 * offsetsInterval
+
+// contact knows when a broker answered last, and whether the group has this copy
+// for a member. It is a hook of the client. The client's own metadata of the group
+// doesn't tell: it stays what it was when the brokers refuse a heartbeat.
+type contact struct {
+	patience time.Duration
+	begun    time.Time
+	heard    atomic.Int64 // nanoseconds after begun; 0: never
+	isMember atomic.Bool
+
+	mu      sync.Mutex
+	refused time.Time // since when the group doesn't have this copy; zero: it does, or never had
+	refusal string
+}
+
+func newContact(sessionTimeout time.Duration) *contact {
+	return &contact{patience: min(maxSilence, sessionTimeout), begun: time.Now()}
+}
+
+// OnBrokerRead implements kgo.HookBrokerRead. A broker that is frozen, or whose
+// network is, lets the client write for long; nothing but an answer counts.
+func (c *contact) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
+	if err == nil {
+		c.heard.Store(int64(time.Since(c.begun)))
+	}
+}
+
+// joined is called when the group has assigned partitions to this copy, or none.
+func (c *contact) joined() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.isMember.Store(true)
+	c.refused, c.refusal = time.Time{}, ""
+}
+
+// rejected is called when the membership fails; the client tries to join again.
+func (c *contact) rejected(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.isMember.Store(false)
+	if c.refused.IsZero() {
+		c.refused = time.Now()
+	}
+	c.refusal = untrusted.Text(err.Error())
+}
+
+// heardAt returns when a broker answered last; zero if none has.
+func (c *contact) heardAt() time.Time {
+	if after := c.heard.Load(); after > 0 {
+		return c.begun.Add(time.Duration(after))
+	}
+	return time.Time{}
+}
+
+// silence returns for how long no broker has answered, and whether that is too long.
+func (c *contact) silence() (d time.Duration, long bool) {
+	d = time.Since(c.begun) - time.Duration(c.heard.Load())
+	return d, d > c.patience
+}
+
+// missing says what the source lacks to read; nothing if it can.
+func (c *contact) missing(group string) (missing []string) {
+	d, long := c.silence()
+	switch {
+	case c.heard.Load() == 0:
+		missing = append(missing, fmt.Sprintf("no Kafka broker has answered yet, for %v", d.Round(time.Second)))
+	case long:
+		missing = append(missing, fmt.Sprintf("no Kafka broker has answered for %v", d.Round(time.Second)))
+	}
+	if c.isMember.Load() {
+		return missing
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused.IsZero() {
+		return append(missing, fmt.Sprintf("the consumer group %s is not joined yet, for %v", group, time.Since(c.begun).Round(time.Second)))
+	}
+	return append(missing, fmt.Sprintf("not a member of the consumer group %s for %v: %s",
+		group, time.Since(c.refused).Round(time.Second), c.refusal))
+}
