@@ -61,17 +61,17 @@ type Options struct {
 // unexported methods follow the order above; the exported ones, beside Run, serve
 // the API, the status and the metrics.
 type Pipeline struct {
-	options Options
-	started time.Time
-	absence atomic.Pointer[absence]
-	intake  atomic.Pointer[intake]
-	source  *ingest.Source    // Run's own way to the intake, as the next
-	letters *deadletter.Topic // one
-	loaded  atomic.Bool
-	router  *router
-	workers *stream.Stream
-	jobs    sync.Pool // of *job
-	counts  ingestCounts
+	options  Options
+	started  time.Time
+	absence  atomic.Pointer[absence]
+	intake   atomic.Pointer[intake]
+	source   *ingest.Source    // Run's own way to the intake, as the next
+	letters  *deadletter.Topic // one
+	stopping atomic.Bool
+	router   *router
+	workers  *stream.Stream
+	jobs     sync.Pool // of *job
+	counts   ingestCounts
 
 	stop       context.CancelCauseFunc // of Run
 	enqueueCtx context.Context         // ends when a stop can't wait for lanes and drains any longer
@@ -245,6 +245,7 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job, routes *routes) {
 // stays uncommitted and comes again after the restart. enqueued must block
 // until no more chunks are read and all that were are with the senders.
 func (p *Pipeline) shutdown(enqueued func()) error {
+	p.stopping.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), p.options.ShutdownTimeout)
 	defer cancel()
 	draining, cancelDraining := context.WithTimeout(ctx, p.options.ShutdownTimeout*3/4)

@@ -22,7 +22,8 @@ const (
 	firstReminder, lastReminder = 10 * time.Second, 10 * time.Minute
 )
 
-// intake is what needs Kafka. Until it is there, only what is seen from outside works.
+// intake is what needs Kafka. It is there once the endpoints are in force; until then
+// only what is seen from outside works.
 type intake struct {
 	source  *ingest.Source
 	letters *deadletter.Topic
@@ -50,10 +51,9 @@ func (p *Pipeline) connect(ctx context.Context) (err error) {
 		_ = in.letters.Close(ctx) // it has none yet
 		return err
 	}
-	p.intake.Store(in)
 	p.source, p.letters, p.router.letters = in.source, in.letters, in.letters
 	p.apply(set)
-	p.loaded.Store(true)
+	p.intake.Store(in)
 	if p.options.Loaded != nil {
 		p.options.Loaded()
 	}
@@ -116,11 +116,10 @@ func (p *Pipeline) NotReady() []string {
 		}
 		return []string{"starting: Kafka has not answered and the endpoints are not loaded yet"}
 	}
-	missing := in.source.NotReady()
-	if !p.loaded.Load() {
-		missing = append(missing, "the endpoints are not loaded yet")
+	if p.stopping.Load() {
+		return []string{"stopping: nothing more is read"}
 	}
-	return missing
+	return in.source.NotReady()
 }
 
 // consumer returns the state of the source; before there is one, of none.

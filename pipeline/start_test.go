@@ -100,6 +100,9 @@ func TestWaitForEndpoints(t *testing.T) {
 	if at := r.stopped(); at != 5 {
 		t.Errorf("%d is committed, want 5", at)
 	}
+	if st := r.Status(); st.Ready || !slices.Equal(st.NotReady, []string{"stopping: nothing more is read"}) {
+		t.Errorf("after the stop it lacks %q", st.NotReady)
+	}
 }
 
 // A chunk that an empty table was taken for is refused, and nothing of it is counted.

@@ -29,6 +29,7 @@ type contact struct {
 	mu      sync.Mutex
 	refused time.Time // since when the group doesn't have this copy; zero: it does, or never had
 	refusal string
+	noTopic string // an ingest topic that doesn't exist
 }
 
 func newContact(sessionTimeout time.Duration) *contact {
@@ -62,6 +63,13 @@ func (c *contact) rejected(err error) {
 	c.refusal = untrusted.Text(err.Error())
 }
 
+// missingTopic is called with the ingest topic that doesn't exist; "" if all do.
+func (c *contact) missingTopic(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.noTopic = name
+}
+
 // heardAt returns when a broker answered last; zero if none has.
 func (c *contact) heardAt() time.Time {
 	if after := c.heard.Load(); after > 0 {
@@ -85,12 +93,14 @@ func (c *contact) missing(group string) (missing []string) {
 	case long:
 		missing = append(missing, fmt.Sprintf("no Kafka broker has answered for %v", d.Round(time.Second)))
 	}
-	if c.isMember.Load() {
-		return missing
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.refused.IsZero() {
+	switch {
+	case c.noTopic != "":
+		return append(missing, fmt.Sprintf("the ingest topic %s does not exist", c.noTopic))
+	case c.isMember.Load():
+		return missing
+	case c.refused.IsZero():
 		return append(missing, fmt.Sprintf("the consumer group %s is not joined yet, for %v", group, time.Since(c.begun).Round(time.Second)))
 	}
 	return append(missing, fmt.Sprintf("not a member of the consumer group %s for %v: %s",

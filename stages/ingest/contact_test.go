@@ -128,6 +128,24 @@ func TestRefusedByTheGroup(t *testing.T) {
 	})
 }
 
+// A topic that doesn't exist is said, whatever the group says.
+func TestTopicThatIsMissing(t *testing.T) {
+	eachProtocol(t, 1, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
+		cfg.Topics = []string{"later"}
+		h := consume(t, cfg, true)
+		says := func() string {
+			signal(h.offsets.due)
+			return strings.Join(h.NotReady(), "\n")
+		}
+		eventually.Holds(t, "the topic is missed", func() bool { return says() == "the ingest topic later does not exist" })
+		if err := k.CreateTopic("later", 1, nil); err != nil {
+			t.Fatal(err)
+		}
+		h.member.client.ForceMetadataRefresh()
+		eventually.Holds(t, "it is ready", func() bool { return says() == "" })
+	})
+}
+
 // What one broker of several doesn't answer is not known; nor is a sum with it.
 func TestLagOfOneBroker(t *testing.T) {
 	t.Parallel()

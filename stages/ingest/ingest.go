@@ -93,7 +93,7 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 		member: m, scheduler: queue, gate: gate, ends: ends, owned: make(map[topicPartition]*partition),
 		consumer: parts{m, bytes, queue}, joined: brokers.joined,
 	}
-	o := &offsets{member: m, partitions: partitions, due: make(chan struct{}, 1)}
+	o := &offsets{member: m, partitions: partitions, contact: brokers, due: make(chan struct{}, 1)}
 	seek := &seeker{
 		member: m, partitions: partitions, gate: gate, budget: bytes, valve: held,
 		due: make(chan struct{}, 1), suspects: make(map[topicPartition]suspect),

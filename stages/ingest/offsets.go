@@ -30,6 +30,7 @@ const lagAge = 3 * offsetsInterval
 type offsets struct {
 	member     *member
 	partitions *partitionSet
+	contact    *contact
 	due        chan struct{} // has a token when new partitions wait for their ends
 }
 
@@ -60,6 +61,7 @@ func (o *offsets) refresh(ctx context.Context, admin *kadm.Client) error {
 		o.reportMissing(ctx, admin)
 		return nil
 	}
+	o.contact.missingTopic("")
 	c := &o.member.config
 	// One broker of several may not answer: what the others say is right.
 	ends, failed := admin.ListEndOffsets(ctx, c.Topics...)
@@ -89,8 +91,11 @@ func (o *offsets) reportMissing(ctx context.Context, admin *kadm.Client) {
 	if err != nil {
 		return // the client logs that no broker answers
 	}
+	missing := ""
+	defer func() { o.contact.missingTopic(missing) }()
 	for _, topic := range o.member.config.Topics {
 		if errors.Is(topics[topic].Err, kerr.UnknownTopicOrPartition) {
+			missing = topic
 			o.member.log.Error("the ingest topic does not exist; it is read as soon as it does", zap.String("topic", topic))
 		}
 	}

@@ -209,6 +209,9 @@ func (in *installation) checkPorts(t *testing.T) {
 		t.Error("the Management API has a port and a service, and nobody may call it")
 	}
 	for _, s := range all[*corev1.Service](in) {
+		if !s.Spec.PublishNotReadyAddresses {
+			t.Errorf("service %s hides copies that aren't ready: nobody can ask them what they lack", s.Name)
+		}
 		for _, p := range s.Spec.Ports {
 			if _, ok := in.containerPort(p.TargetPort); !ok {
 				t.Errorf("service %s: the container has no port %s", s.Name, p.TargetPort.String())

@@ -39,17 +39,32 @@ func rules(t *testing.T) *rulefmt.RuleGroups {
 	return groups
 }
 
-// Rules are valid, complete, and about metrics that there are.
+// Rules are valid, complete, and about metrics that there are; the place in the
+// manual that they name is there.
 func TestRules(t *testing.T) {
 	known := metrics(t)
+	manual := anchors(read(t, filepath.Join(root, "docs", "operations.md")))
 	for _, g := range rules(t).Groups {
 		for _, r := range g.Rules {
 			known.check(t, r.Alert, r.Expr)
 			if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 				t.Errorf("%s: no severity, summary or description", r.Alert)
 			}
+			if anchor, is := strings.CutPrefix(r.Annotations["runbook"], "docs/operations.md#"); r.Annotations["runbook"] != "" && (!is || !manual[anchor]) {
+				t.Errorf("%s: docs/operations.md has no %s", r.Alert, r.Annotations["runbook"])
+			}
 		}
 	}
+}
+
+// anchors returns those of the headings of a page.
+func anchors(page string) map[string]bool {
+	found := make(map[string]bool)
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		text := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		found[strings.ReplaceAll(text, " ", "-")] = true
+	}
+	return found
 }
 
 // The Prometheus operator gets the same rules.
@@ -85,6 +100,11 @@ func TestAlertsFire(t *testing.T) {
 		`twinegress_ingest_records_total{job="j",instance="b"} 0+60000x30`,
 		`twinegress_ingest_lag_records{job="j",instance="a"} 500x30`,
 		`twinegress_ingest_lag_records{job="j",instance="b"} 0x30`,
+		`twinegress_ingest_brokers_silent_seconds{job="j",instance="a"} 3x30`,
+		`twinegress_ingest_member{job="j",instance="a"} 1x30`,
+		`twinegress_ingest_member{job="j",instance="b"} 1x30`,
+		`twinegress_ingest_waits_for_endpoints{job="j",instance="a"} 0x30`,
+		`twinegress_events_unrouted_total{job="j",instance="a"} 5x30`,
 		`twinegress_endpoint_state{job="j",endpoint="e",state="ready"} 1x30`,
 		`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 0x30`,
 		`twinegress_endpoint_state{job="j",endpoint="e",state="degraded"} 0x30`,
@@ -110,6 +130,22 @@ func TestAlertsFire(t *testing.T) {
 	// Each takes the place of the series with the same name and labels.
 	troubles := map[string][]string{
 		"TwinegressGone":               nil, // no series at all
+		"TwinegressKafkaLost": {
+			`twinegress_ingest_brokers_silent_seconds{job="j",instance="a"} 0+60x30`, `twinegress_ingest_member{job="j",instance="a"} 0x30`,
+			`twinegress_ingest_lag_records{job="j",instance="a"} _x30`,
+		},
+		"TwinegressNotInGroup": {`twinegress_ingest_member{job="j",instance="a"} 0x30`, `twinegress_ingest_lag_records{job="j",instance="a"} _x30`},
+		"TwinegressLagUnknown": {`twinegress_ingest_lag_records{job="j",instance="a"} _x30`},
+		"TwinegressNoEndpoints": {
+			`twinegress_ingest_waits_for_endpoints{job="j",instance="a"} 1x30`,
+			`twinegress_ingest_records_total{job="j",instance="a"} 5x30`, `twinegress_ingest_records_total{job="j",instance="b"} 5x30`,
+		},
+		"TwinegressNothingRouted": {
+			`twinegress_events_unrouted_total{job="j",instance="a"} 5+1x30`,
+			`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10x30`,
+			`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="delivered",reason=""} 0x30`,
+		},
+		"TwinegressEventsUnrouted":     {`twinegress_events_unrouted_total{job="j",instance="a"} 5+1x30`},
 		"TwinegressEndpointBackingOff": {`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 1x30`},
 		"TwinegressEndpointDegraded":   {`twinegress_endpoint_state{job="j",endpoint="e",state="degraded"} 1x30`},
 		"TwinegressEventsDropped": {
@@ -187,6 +223,9 @@ func evaluate(t *testing.T, expr string, series []string) promql.Vector {
 		}
 		one := promql.Series{Metric: lset}
 		for i, v := range values {
+			if v.Omitted {
+				continue
+			}
 			one.Floats = append(one.Floats, promql.FPoint{T: int64(i) * time.Minute.Milliseconds(), F: v.Value})
 		}
 		stored = append(stored, promql.NewStorageSeries(one))

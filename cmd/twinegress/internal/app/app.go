@@ -75,6 +75,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	registry.MustRegister(evictions("api", a.api), evictions("ops", a.ops))
+	if err := ctx.Err(); err != nil {
+		return nil, err // stopped before anything began
+	}
 	if a.Pipeline, err = newPipeline(o, registry, a.serveAPI); err != nil {
 		return nil, err
 	}

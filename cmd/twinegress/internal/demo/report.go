@@ -67,7 +67,8 @@ func (d *demo) report(before pipeline.Status, settled bool, feedErr error) *repo
 		r.Fault = d.story.Name
 		r.story = d.story.title() + ":\n" + d.story.faultHeadline
 	}
-	r.Ingest.Lag, r.Ingest.Partitions = before.Ingest.Lag, before.Ingest.Partitions
+	r.Ready, r.NotReady = before.Ready, before.NotReady
+	r.Ingest.Lag, r.Ingest.LagAt, r.Ingest.Partitions = before.Ingest.Lag, before.Ingest.LagAt, before.Ingest.Partitions
 	r.ElapsedSeconds = d.ended.Sub(d.started).Round(time.Millisecond).Seconds()
 	r.EventsPerSecond = math.Round(perSecond(r.Produced, d.ended.Sub(d.started)))
 	stats := d.parts.services.Stats()
