@@ -25,11 +25,12 @@ var errTooMuch = errors.New("there are more copies, or more of their endpoints, 
 
 // copyOf is what another copy has said.
 type copyOf struct {
-	head    head // with V 0: not yet
-	blocks  [blocks][]byte
-	bytes   int
-	heardAt time.Time // by this process's clock
-	wroteAt time.Time // the record's time
+	head     head // with V 0: not yet
+	blocks   [blocks][]byte
+	bytes    int
+	heardAt  time.Time // by this process's clock
+	wroteAt  time.Time // the record's time
+	setSince time.Time // its set of endpoints is what it is, by this process's clock
 }
 
 // copies is what the other copies have said. It does no I/O, and the time is
@@ -76,6 +77,9 @@ func (c *copies) put(kind, id string, block int, value []byte, wroteAt, now time
 		c.all[id] = one
 	}
 	if kind == keyHead {
+		if one.head.Set != h.Set {
+			one.setSince = now
+		}
 		one.head, one.heardAt, one.wroteAt = h, now, wroteAt
 		return nil
 	}
@@ -124,14 +128,20 @@ func (c *copies) caughtUp(now time.Time) {
 
 func (one *copyOf) stale(now time.Time) bool { return now.Sub(one.heardAt) > staleAfter }
 
-// live returns how many copies have a heartbeat.
-func (c *copies) live(now time.Time) (n int) {
+// count returns how many copies have a heartbeat, how many had one, and for how long
+// those that have one have been silent at most.
+func (c *copies) count(now time.Time) (live, stale int, oldest time.Duration) {
 	for _, one := range c.all {
-		if one.head.V != 0 && !one.stale(now) {
-			n++
+		switch {
+		case one.head.V == 0:
+		case one.stale(now):
+			stale++
+		default:
+			live++
+			oldest = max(oldest, now.Sub(one.heardAt))
 		}
 	}
-	return n
+	return live, stale, oldest
 }
 
 // forgotten takes those out that fell silent long ago, or whose place another copy

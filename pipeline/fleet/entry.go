@@ -207,23 +207,18 @@ func (e *entry) set(field protowire.Number, value uint64) {
 	}
 }
 
-// urgent reports whether the entry differs from an earlier one in more than counts.
+// urgent returns a hash of what others must learn at once: all but counts.
 func (e *entry) urgent() uint64 {
-	h := uint64(14695981039346656037)
-	mix := func(s string) {
-		for i := range len(s) {
-			h = (h ^ uint64(s[i])) * 1099511628211
-		}
-	}
-	mix(string(e.state))
-	mix(e.lastError)
+	h := newHash()
+	h.add(string(e.state))
+	h.add(e.lastError)
 	if e.secondary {
-		h++
+		h.add("secondary")
 	}
 	if e.holdsBack {
-		h += 2
+		h.add("holdsBack")
 	}
-	return h
+	return uint64(h)
 }
 
 // timeOf returns a time of an entry; nil for none.

@@ -17,7 +17,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"hash/fnv"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -27,6 +26,7 @@ import (
 
 	"twinegress/internal/untrusted"
 	"twinegress/pipeline"
+	"twinegress/sinks"
 )
 
 // Pipeline is the part of the running copy that the fleet shows and controls. It is
@@ -41,38 +41,40 @@ type Options struct {
 	Pipeline Pipeline
 	Topic    string    // "": each copy by itself
 	Connect  []kgo.Opt // for the brokers
-	Log      *zap.Logger
+	// FileRefused reports whether the endpoints file can't be taken; nil: there is none.
+	FileRefused func() bool
+	Log         *zap.Logger
 }
 
 // Fleet is this copy among the others.
 type Fleet struct {
 	options Options
 	id      string
-	client  *kgo.Client // nil without a topic
+	client  *kgo.Client // of Run
 
 	mu       sync.Mutex
+	set      uint64 // a hash of this copy's endpoints, and since when they are these
+	setSince time.Time
 	copies   *copies
 	position readPosition
 	problem  string // why the topic can't be used; empty if it can
 	done     map[string]time.Time
-	refused  uint64 // records of others that are not taken
+	refusals refusals
 	publisher
 }
 
 // New returns this copy of the fleet. Nothing is read or written before Run.
-func New(o Options) (*Fleet, error) {
+func New(o Options) *Fleet {
 	st := o.Pipeline.Status()
 	f := &Fleet{
 		options: o, copies: newCopies(), done: make(map[string]time.Time),
 		id: fmt.Sprintf("%s-%08x", legalName(st.Instance), rand.Uint32()),
 	}
 	if o.Topic == "" {
-		return f, nil
+		return f
 	}
 	f.problem = "the topic " + o.Topic + " is not read yet"
-	client, err := f.connect()
-	f.client = client
-	return f, err
+	return f
 }
 
 // ID returns this copy's id.
@@ -81,10 +83,16 @@ func (f *Fleet) ID() string { return f.id }
 // Run says how this copy is, and reads what the others say, until ctx ends. Then it
 // says that this copy is no more.
 func (f *Fleet) Run(ctx context.Context) {
-	if f.client == nil {
+	if f.options.Topic == "" {
 		return
 	}
-	defer f.client.Close()
+	client, err := f.connect()
+	if err != nil { // the options are those of all other clients
+		f.options.Log.Error("BUG: no client for the status topic", zap.Error(err))
+		return
+	}
+	f.client = client
+	defer client.Close()
 	if !f.awaitTopic(ctx) {
 		return
 	}
@@ -97,16 +105,48 @@ func (f *Fleet) Run(ctx context.Context) {
 }
 
 // self returns this copy's head, of a status.
-func (f *Fleet) self(st *pipeline.Status) head {
-	set := fnv.New64a()
-	for i := range st.Endpoints {
-		set.Write([]byte(st.Endpoints[i].ID)) //nolint:errcheck // it can't fail
-	}
-	return head{
+func (f *Fleet) self(st *pipeline.Status) (h head, setSince time.Time) {
+	h = head{
 		V: version, Instance: st.Instance, Version: st.Version, StartedAt: st.StartedAt, At: time.Now().UTC(),
 		Ready: st.Ready, NotReady: st.NotReady, Ingest: st.Ingest,
-		Endpoints: len(st.Endpoints), Set: set.Sum64(),
+		Endpoints: len(st.Endpoints), Set: hashOf(st.Endpoints),
+		FileRefused: f.options.FileRefused != nil && f.options.FileRefused(),
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.set != h.Set {
+		f.set, f.setSince = h.Set, time.Now()
+	}
+	return h, f.setSince
+}
+
+// hashOf returns a hash of what copies must have in common: those that are being
+// deleted drain longer on one than on another.
+func hashOf(endpoints []pipeline.EndpointStatus) uint64 {
+	h := newHash()
+	for i := range endpoints {
+		if e := &endpoints[i]; e.State != sinks.StateDeleting && e.State != sinks.StateStopped {
+			h.add(e.ID)
+			h.add(e.Type)
+			h.add(e.Path)
+			for _, word := range e.EventTypes {
+				h.add(word)
+			}
+		}
+	}
+	return uint64(h)
+}
+
+// hash is FNV-1a, which is the same in every copy.
+type hash uint64
+
+func newHash() hash { return 14695981039346656037 }
+
+func (h *hash) add(s string) {
+	for i := range len(s) {
+		*h = (*h ^ hash(s[i])) * 1099511628211
+	}
+	*h = (*h ^ 0xff) * 1099511628211 // where it ends
 }
 
 // Report returns the state of all copies as this one knows it.
@@ -114,7 +154,11 @@ func (f *Fleet) Report() *Report {
 	st := f.options.Pipeline.Status()
 	now := time.Now()
 	b := newBuilder(now)
-	own := copyFrom(f.id, f.self(&st), now, now)
+	h, setSince := f.self(&st)
+	f.mu.Lock()
+	b.report.Notice, b.report.blind = f.notice(now)
+	f.mu.Unlock()
+	own := copyFrom(f.id, h, now, setSince, now)
 	own.Self = true
 	b.addCopy(own)
 	for i := range st.Endpoints {
@@ -122,11 +166,8 @@ func (f *Fleet) Report() *Report {
 			b.addEntry(f.id, &e, &st.Endpoints[i])
 		}
 	}
-	others, notice := f.others(now)
-	b.report.Notice = notice
-	for i := range others {
-		one := &others[i]
-		c := copyFrom(one.id, one.head, one.heardAt, now)
+	for _, one := range f.others() {
+		c := copyFrom(one.id, one.head, one.heardAt, one.setSince, now)
 		c.Stale = one.stale(now)
 		b.addCopy(c)
 		if c.Stale {
@@ -141,9 +182,9 @@ func (f *Fleet) Report() *Report {
 	return b.build()
 }
 
-// others returns the other copies as they are now. Blocks are replaced, never
+// others returns the other copies. Blocks are replaced, never
 // changed, so they are read without the lock.
-func (f *Fleet) others(now time.Time) (all []other, notice string) {
+func (f *Fleet) others() (all []other) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range f.copies.ids() {
@@ -151,7 +192,7 @@ func (f *Fleet) others(now time.Time) (all []other, notice string) {
 			all = append(all, other{id, *one})
 		}
 	}
-	return all, f.notice(now)
+	return all
 }
 
 type other struct {
@@ -159,21 +200,26 @@ type other struct {
 	copyOf
 }
 
-// notice says why the others are not known, or not as they are.
-func (f *Fleet) notice(now time.Time) string {
+// notice says why the others are not known, or not as they are; blind reports whether
+// it is so of all of them, and should not be. f.mu is held.
+func (f *Fleet) notice(now time.Time) (text string, blind bool) {
 	switch {
-	case f.client == nil:
-		return "this copy knows itself only: status.topic is empty"
+	case f.options.Topic == "":
+		return "this copy knows itself only: status.topic is empty", false
 	case f.problem != "":
-		return "other copies are not known: " + f.problem
-	case f.position.echoedAt.IsZero() || now.Sub(f.position.echoedAt) > staleAfter:
-		notice := "the others may be otherwise by now: this copy's own words don't come back from the topic " + f.options.Topic
+		return "other copies are not known: " + f.problem, true
+	case !f.position.caughtUp:
+		return "other copies are not known yet: the topic " + f.options.Topic + " is being read", true
+	case now.Sub(f.position.echoedAt) > staleAfter:
+		text = "the others may be otherwise by now: what this copy says doesn't come back from the topic " + f.options.Topic
 		if f.failure != "" {
-			notice += ": " + f.failure
+			text += ": " + f.failure
 		}
-		return notice
+		return text, true
+	case now.Sub(f.refusals.last) < sayAgain:
+		return "a record of the topic " + f.options.Topic + " was not taken: " + f.refusals.why, false
 	}
-	return ""
+	return "", false
 }
 
 // Retry ends an endpoint's back-off on this copy, and asks the others to. It returns
@@ -182,9 +228,12 @@ func (f *Fleet) Retry(ctx context.Context, endpoint string) (known int, notice s
 	f.options.Pipeline.Retry(endpoint)
 	now := time.Now()
 	f.mu.Lock()
-	known, notice = 1+f.copies.live(now), f.notice(now)
+	live, _, _ := f.copies.count(now)
+	known = 1 + live
+	notice, _ = f.notice(now)
+	usable := f.problem == "" // f.client is there
 	f.mu.Unlock()
-	if f.client == nil || f.problemNow() != "" {
+	if f.options.Topic == "" || !usable {
 		return 1, notice
 	}
 	c := command{
@@ -203,9 +252,3 @@ func (f *Fleet) Retry(ctx context.Context, endpoint string) (known int, notice s
 
 // commandTimeout bounds how long a caller of Retry waits for the topic.
 const commandTimeout = 3 * time.Second
-
-func (f *Fleet) problemNow() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.problem
-}

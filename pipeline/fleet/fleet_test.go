@@ -84,10 +84,7 @@ func brokers(t *testing.T, options ...kfake.Opt) []string {
 func start(t *testing.T, addrs []string, instance string, endpoints ...pipeline.EndpointStatus) *one {
 	t.Helper()
 	p := &fake{status: pipeline.Status{Instance: instance, Version: "v1", StartedAt: time.Now(), Endpoints: endpoints}}
-	f, err := New(Options{Pipeline: p, Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := New(Options{Pipeline: p, Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); f.Run(ctx) }()

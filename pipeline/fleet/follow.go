@@ -21,6 +21,18 @@ const (
 	quiet = 2 * time.Second
 )
 
+// sayAgain is how often the log says that records are not taken, and for how long
+// the notice does after one.
+const sayAgain = time.Minute
+
+// refusals are records of others that are not taken.
+type refusals struct {
+	records uint64
+	last    time.Time
+	why     string    // of the last one
+	at      time.Time // of the line in the log
+}
+
 // readPosition is how far the topic is read.
 type readPosition struct {
 	caughtUp bool      // all that was there at the start is read
@@ -76,7 +88,7 @@ func (f *Fleet) take(r *kgo.Record, now time.Time) (_ command, ok bool) {
 	kind, id, block := parseKey(string(r.Key))
 	switch {
 	case kind == "":
-		f.refused++
+		f.refuse("its key is not one of ours", now)
 	case id == f.id: // what this copy is it knows itself
 		if kind == keyHead && r.Value != nil {
 			f.position.echoedAt = now
@@ -91,8 +103,7 @@ func (f *Fleet) take(r *kgo.Record, now time.Time) (_ command, ok bool) {
 		}
 	default:
 		if err := f.copies.put(kind, id, block, r.Value, r.Timestamp, now); err != nil {
-			f.refused++
-			f.refusal = untrusted.Text(err.Error())
+			f.refuse(id+": "+err.Error(), now)
 		}
 	}
 	return command{}, false
@@ -115,7 +126,7 @@ func (f *Fleet) catchUp(now time.Time) {
 func (f *Fleet) accept(r *kgo.Record, now time.Time) (_ command, ok bool) {
 	c, err := readCommand(r.Value)
 	if err != nil || uuid.Validate(c.Retry) != nil {
-		f.refused++
+		f.refuse(errMalformed.Error(), now)
 		return command{}, false
 	}
 	for id, at := range f.done {
@@ -135,6 +146,15 @@ func (f *Fleet) skip(b *kgo.ErrDecompressTooLarge) {
 	f.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{b.Topic: {b.Partition: {Epoch: b.Epoch, Offset: b.NextOffset}}})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.refused++
-	f.refusal = "a batch that takes more memory than one may"
+	f.refuse("a batch that takes more memory than one may", time.Now())
+}
+
+// refuse records that a record is not taken, and says so now and then. f.mu is held.
+func (f *Fleet) refuse(why string, now time.Time) {
+	f.refusals.records++
+	if now.Sub(f.refusals.at) > sayAgain {
+		f.options.Log.Warn("a record of the status topic is not taken", zap.String("topic", f.options.Topic), zap.String("problem", untrusted.Text(why)))
+		f.refusals.at = now
+	}
+	f.refusals.last, f.refusals.why = now, untrusted.Text(why)
 }

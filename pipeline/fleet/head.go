@@ -13,16 +13,17 @@ import (
 
 // head is what a copy says of itself, at each heartbeat.
 type head struct {
-	V         int                   `json:"v"`
-	Instance  string                `json:"instance"`
-	Version   string                `json:"version"`
-	StartedAt time.Time             `json:"startedAt"`
-	At        time.Time             `json:"at"`
-	Ready     bool                  `json:"ready"`
-	NotReady  []string              `json:"notReady"`
-	Ingest    pipeline.IngestStatus `json:"ingest"`
-	Endpoints int                   `json:"endpoints"`
-	Set       uint64                `json:"set"` // a hash of the endpoints that it has
+	V           int                   `json:"v"`
+	Instance    string                `json:"instance"`
+	Version     string                `json:"version"`
+	StartedAt   time.Time             `json:"startedAt"`
+	At          time.Time             `json:"at"`
+	Ready       bool                  `json:"ready"`
+	NotReady    []string              `json:"notReady"`
+	Ingest      pipeline.IngestStatus `json:"ingest"`
+	Endpoints   int                   `json:"endpoints"`
+	Set         uint64                `json:"set"` // a hash of the endpoints that it has
+	FileRefused bool                  `json:"fileRefused,omitempty"`
 }
 
 // command is what a copy asks the others to do.

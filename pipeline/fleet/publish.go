@@ -33,7 +33,6 @@ const (
 type publisher struct {
 	failures uint64       // records that could not be written
 	failure  string       // of the last one; empty if the last was written
-	refusal  string       // of a record that is not taken
 	saying   bool         // a head is on its way
 	lost     [blocks]bool // that could not be written
 }
@@ -77,9 +76,10 @@ func (w *writer) publish(ctx context.Context) {
 	f := w.fleet
 	st := f.options.Pipeline.Status()
 	now := time.Now()
-	own := f.self(&st)
+	own, _ := f.self(&st)
 	f.mu.Lock()
-	saying, live := f.saying, f.copies.live(now)
+	saying := f.saying
+	live, _, _ := f.copies.count(now)
 	gone := f.copies.forgotten(now, own)
 	f.saying = true
 	f.mu.Unlock()

@@ -23,24 +23,28 @@ type Report struct {
 	States    map[sinks.State]int `json:"states" doc:"how many endpoints there are by their worst state"`
 	Endpoints []EndpointSums      `json:"endpoints"`
 	Troubles  []Trouble           `json:"troubles" doc:"what is wrong, the worst first; empty if nothing is"`
+
+	blind bool // this copy doesn't see the others, though it should
 }
 
 // Copy is a copy, and what it said last.
 type Copy struct {
-	ID         string                `json:"id" doc:"of this process: another one after each start"`
-	Instance   string                `json:"instance"`
-	Version    string                `json:"version"`
-	StartedAt  time.Time             `json:"startedAt"`
-	SaidAt     time.Time             `json:"saidAt" doc:"by its own clock"`
-	AgeSeconds float64               `json:"ageSeconds" doc:"since its last word, by the clock of the copy that is asked"`
-	Stale      bool                  `json:"stale" doc:"it has not been heard of for some heartbeats, and is in no sum"`
-	Self       bool                  `json:"self" doc:"the copy that is asked"`
-	Ready      bool                  `json:"ready"`
-	NotReady   []string              `json:"notReady" doc:"what it is not ready for"`
-	Endpoints  int                   `json:"endpoints" doc:"how many it has"`
-	Ingest     pipeline.IngestStatus `json:"ingest"`
+	ID          string                `json:"id" doc:"of this process: another one after each start"`
+	Instance    string                `json:"instance"`
+	Version     string                `json:"version"`
+	StartedAt   time.Time             `json:"startedAt"`
+	SaidAt      time.Time             `json:"saidAt" doc:"by its own clock"`
+	AgeSeconds  float64               `json:"ageSeconds" doc:"since its last word, by the clock of the copy that is asked"`
+	Stale       bool                  `json:"stale" doc:"it has not been heard of for some heartbeats, and is in no sum"`
+	Self        bool                  `json:"self" doc:"the copy that is asked"`
+	Ready       bool                  `json:"ready"`
+	NotReady    []string              `json:"notReady" doc:"what it is not ready for"`
+	Endpoints   int                   `json:"endpoints" doc:"how many it has"`
+	FileRefused bool                  `json:"endpointsFileRefused" doc:"it can't take its endpoints file, and has the last good endpoints"`
+	Ingest      pipeline.IngestStatus `json:"ingest"`
 
-	set uint64
+	set      uint64    // a hash of its endpoints
+	setSince time.Time // by the clock of the copy that is asked
 }
 
 // IngestSums is the sum of what the live copies read.
@@ -88,11 +92,11 @@ func newBuilder(now time.Time) *builder {
 	}
 }
 
-func copyFrom(id string, h head, heardAt, now time.Time) Copy {
+func copyFrom(id string, h head, heardAt, setSince, now time.Time) Copy {
 	c := Copy{
 		ID: id, Instance: h.Instance, Version: h.Version, StartedAt: h.StartedAt, SaidAt: h.At,
 		AgeSeconds: seconds(max(0, now.Sub(heardAt))), Ready: h.Ready, NotReady: h.NotReady,
-		Endpoints: h.Endpoints, Ingest: h.Ingest, set: h.Set,
+		Endpoints: h.Endpoints, FileRefused: h.FileRefused, Ingest: h.Ingest, set: h.Set, setSince: setSince,
 	}
 	if c.NotReady == nil {
 		c.NotReady = []string{}

@@ -81,7 +81,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.Pipeline, err = newPipeline(o, registry, a.serveAPI); err != nil {
 		return nil, err
 	}
-	if a.fleet, err = newFleet(cfg, a.Pipeline, log); err != nil {
+	if a.fleet, err = newFleet(o, a.Pipeline, registry); err != nil {
 		return nil, err
 	}
 	a.ops.Serve(ops.New(registry, a.Pipeline.NotReady), log)

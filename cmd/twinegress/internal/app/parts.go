@@ -149,12 +149,17 @@ func newPipeline(o Options, registry *prometheus.Registry, loaded func()) (_ *pi
 }
 
 // newFleet returns this copy among the others.
-func newFleet(cfg config.Config, p *pipeline.Pipeline, log *zap.Logger) (*fleet.Fleet, error) {
-	connect, err := kafka.Connect(cfg.Ingest, log)
+func newFleet(o Options, p *pipeline.Pipeline, registry *prometheus.Registry) (*fleet.Fleet, error) {
+	connect, err := kafka.Connect(o.Config.Ingest, o.Log)
 	if err != nil {
 		return nil, err
 	}
-	return fleet.New(fleet.Options{Pipeline: p, Topic: cfg.Status.Topic, Connect: connect, Log: log.Named("fleet")})
+	options := fleet.Options{Pipeline: p, Topic: o.Config.Status.Topic, Connect: connect, Log: o.Log.Named("fleet")}
+	if file, ok := o.Store.(*filestore.Store); ok {
+		options.FileRefused = file.Stale
+	}
+	f := fleet.New(options)
+	return f, registry.Register(f)
 }
 
 // Openers returns the function that opens a sink, by type of endpoint.

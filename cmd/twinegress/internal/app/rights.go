@@ -40,6 +40,9 @@ func checkKafka(ctx context.Context, cfg config.Config, log *zap.Logger) []Check
 	if cfg.Endpoints.Store == config.StoreKafka {
 		topics = append(topics, cfg.Endpoints.Topic)
 	}
+	if cfg.Status.Topic != "" {
+		topics = append(topics, cfg.Status.Topic)
+	}
 	rights, err := kafka.OpenRights(ctx, connect, topics...)
 	if err != nil {
 		return []CheckResult{result.with(err)}
@@ -90,6 +93,10 @@ func needed(cfg config.Config, rights *kafka.Rights) (all []right) {
 			})
 	}
 
+	if name := cfg.Status.Topic; name != "" {
+		const without = "each copy knows itself only"
+		all = append(all, topic("status", name, "Read", without), topic("status", name, "Write", without))
+	}
 	every := replay.Group(cfg.Ingest.Group, "", time.Time{})
 	return append(all,
 		topic("replay", letters, "Read", "there is no replay"),

@@ -1,0 +1,151 @@
+package fleet
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"twinegress/pipeline"
+	"twinegress/sinks"
+)
+
+// reported is a report of two live copies and one endpoint, in which nothing is wrong,
+// but for what change makes of it.
+func reported(change func(*Report)) *Report {
+	now := time.Date(2026, 1, 31, 3, 0, 0, 0, time.UTC)
+	r := &Report{At: now, Copies: []Copy{
+		{ID: "a-1", Instance: "a", Version: "v1", Ready: true, set: 1, setSince: now.Add(-time.Minute)},
+		{ID: "b-2", Instance: "b", Version: "v1", Ready: true, set: 1, setSince: now.Add(-time.Minute)},
+	}}
+	e := endpoint(0, sinks.StateReady, 100)
+	r.Endpoints = []EndpointSums{{EndpointStatus: e, Copies: []string{"a-1", "b-2"}}}
+	change(r)
+	return r
+}
+
+// What is wrong, in the words that are shown.
+func TestTroubles(t *testing.T) {
+	one := func(change func(*EndpointSums)) func(*Report) {
+		return func(r *Report) { change(&r.Endpoints[0]) }
+	}
+	for name, c := range map[string]struct {
+		change func(*Report)
+		want   []string
+	}{
+		"nothing": {func(*Report) {}, nil},
+		"a copy is silent": {func(r *Report) { r.Copies[1].Stale, r.Copies[1].AgeSeconds = true, 7.1 }, []string{
+			"critical: Copy b has not said anything for 7 s: it was killed, hangs, or doesn't reach Kafka",
+		}},
+		"this copy is cut off": {func(r *Report) {
+			r.blind, r.Notice, r.Copies[1].Stale = true, "the topic status can't be looked at", true
+		}, []string{"warning: This copy can't say how the others are: the topic status can't be looked at"}},
+		"Kafka is gone": {func(r *Report) {
+			r.Copies[0].Ready, r.Copies[0].NotReady = false, []string{"no broker has answered for 50 s", "it is not a member of the group"}
+		}, []string{"critical: Copy a is not ready: no broker has answered for 50 s; it is not a member of the group"}},
+		"partitions stall": {func(r *Report) { r.Copies[0].Ingest.Stalled = []int32{1, 3} }, []string{
+			"critical: Copy a does not read on in partitions 1, 3: something of them has no outcome for long",
+		}},
+		"dead letters wait": {func(r *Report) {
+			r.Copies[0].Ingest.Letters = pipeline.LetterStatus{Waiting: 2, LastError: "NOT_ENOUGH_REPLICAS"}
+		}, []string{"critical: Copy a can't store 2 dead letters: NOT_ENOUGH_REPLICAS"}},
+		"dead letters are given up": {func(r *Report) {
+			r.Copies[0].Ingest.Letters = pipeline.LetterStatus{GivenUp: map[string]uint64{"rejected": 2, "too_large": 1}}
+		}, []string{"warning: Copy a has given up 3 dead letters since its start: they can't be stored in any form"}},
+		"batches are passed over": {func(r *Report) { r.Copies[0].Ingest.Skipped = 4 }, []string{
+			"warning: Copy a has passed over 4 batches since its start, which take too much memory",
+		}},
+		"the endpoints file is wrong": {func(r *Report) { r.Copies[0].FileRefused = true }, []string{
+			"warning: Copy a can't take its endpoints file: the last good endpoints are in force",
+		}},
+		"versions": {func(r *Report) { r.Copies[0].Version = "v2" }, []string{"warning: Copies run different versions: v1, v2"}},
+		"a silent copy's version": {func(r *Report) { r.Copies[1].Version, r.Copies[1].Stale, r.blind = "v2", true, true }, []string{
+			"warning: This copy can't say how the others are: ",
+		}},
+		"different endpoints": {func(r *Report) { r.Copies[1].set = 2 }, []string{
+			"critical: Copies have different endpoints: what an event goes to depends on its partition",
+		}},
+		"different endpoints just now": {func(r *Report) { r.Copies[1].set, r.Copies[1].setSince = 2, r.At.Add(-settling) }, nil},
+		"nothing is routed": {func(r *Report) { r.Ingest.Events, r.Ingest.Unrouted = 50, 50 }, []string{
+			"warning: None of 50 events has gone anywhere: no endpoint takes them, by its event types and its filter",
+		}},
+		"something is routed": {func(r *Report) { r.Ingest.Events, r.Ingest.Unrouted = 50, 49 }, nil},
+		"backs off": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateBackingOff, "both keys are refused" }), []string{
+			"critical: EventHub hub backs off, and its events are dropped: both keys are refused",
+		}},
+		"probes": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateProbing, "no answer" }), []string{
+			"critical: EventHub hub backs off, and its events are dropped: no answer",
+		}},
+		"a part backs off": {one(func(e *EndpointSums) {
+			e.State, e.LastError, e.PartitionsBackingOff = sinks.StateDegraded, "detached (partition 2)", []int{2}
+		}), []string{"critical: EventHub hub backs off in a part, and that part's events are dropped: detached (partition 2)"}},
+		"refuses everything": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateDegraded, "400 Bad Request" }), []string{
+			"critical: EventHub hub refuses one event after the other: 400 Bad Request",
+		}},
+		"throttled": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateThrottled, "server busy" }), []string{
+			"warning: EventHub hub is throttled, and its events wait: server busy",
+		}},
+		"on its secondary key": {one(func(e *EndpointSums) { e.Key = "secondary" }), []string{
+			"warning: EventHub hub runs on its secondary key: the primary is refused",
+		}},
+		"slow": {one(func(e *EndpointSums) { e.HoldsBack = true }), []string{
+			"warning: EventHub hub is slower than its events, and holds the others back: 25 wait",
+		}},
+		"of a later version": {one(func(e *EndpointSums) { e.State = stateUnknown }), []string{
+			"warning: EventHub hub is in a state that this version doesn't know, on a copy of a later one",
+		}},
+		"the worst first": {func(r *Report) {
+			r.Copies[0].Version = "v2"
+			r.Endpoints[0].State = sinks.StateBackingOff
+			r.Copies[1].Ready = false
+		}, []string{
+			"critical: Copy b is not ready: it doesn't say why",
+			"critical: EventHub hub backs off, and its events are dropped",
+			"warning: Copies run different versions: v1, v2",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, found := range troubles(reported(c.change)) {
+				got = append(got, found.Severity+": "+found.What)
+				if found.Action == "" || found.Copies == nil || !slices.Contains(anchors(t), found.Runbook) {
+					t.Errorf("no action, copies or runbook: %+v", found)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("got  %q\nwant %q", got, c.want)
+			}
+		})
+	}
+}
+
+// anchors returns the sections of the manual, as links name them.
+func anchors(t *testing.T) (found []string) {
+	t.Helper()
+	manual, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(string(manual), -1) {
+		found = append(found, strings.ReplaceAll(strings.ToLower(m[1]), " ", "-"))
+	}
+	return found
+}
+
+// A thousand endpoints that fail in ways of their own are a bounded list.
+func TestManyTroubles(t *testing.T) {
+	r := reported(func(r *Report) {
+		for i := range 1000 {
+			e := EndpointSums{EndpointStatus: endpoint(i, sinks.StateBackingOff, 1)}
+			e.LastError = fmt.Sprint("error ", i)
+			r.Endpoints = append(r.Endpoints, e)
+		}
+	})
+	found := troubles(r)
+	if n := len(found); n != maxTroubles+1 || found[n-1].What != "900 more troubles are not listed" {
+		t.Errorf("%d troubles, %+v", n, found[n-1])
+	}
+}
