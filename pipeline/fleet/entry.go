@@ -16,18 +16,26 @@ import (
 )
 
 // entry is what a copy says of one endpoint. Which endpoint that is every copy knows
-// itself: the id is enough.
+// itself: the id is enough. Times are in milliseconds since 1970; 0: none.
 type entry struct {
-	id           [16]byte
-	state        sinks.State
-	lastError    string
-	backOffUntil int64 // times are in milliseconds since 1970; 0: none
-	routed       uint64
-	delivered    uint64
-	pending      uint64
-	dropped      [maxReasons]uint64 // by the index of reasons
-	secondary    bool
-	holdsBack    bool
+	id            [16]byte
+	state         sinks.State
+	since         int64 // of the state
+	reason        string
+	routed        uint64
+	delivered     uint64
+	pending       uint64
+	dropped       [maxReasons]uint64 // by the index of reasons
+	windows       [9]uint64          // routed, delivered, dropped; of 1 m, 15 m, 24 h
+	oldest        int64              // how long the oldest event waits, in milliseconds
+	lastDelivered int64
+	lastErrorAt   int64
+	lastError     string // only of what is wrong now
+	failingSince  int64
+	backOffUntil  int64
+	partitions    []int // that back off
+	secondary     bool
+	holdsBack     bool
 }
 
 // maxReasons is how many reasons a record may count: more than there are, for those
@@ -58,6 +66,14 @@ const (
 	fieldFlags
 	fieldBackOffUntil
 	fieldLastError
+	fieldSince
+	fieldReason
+	fieldWindows
+	fieldOldest
+	fieldLastDelivered
+	fieldLastErrorAt
+	fieldFailingSince
+	fieldPartition
 )
 
 const (
@@ -71,24 +87,43 @@ const (
 	// maxErrorLength bounds the characters of an error in a record. The copy itself
 	// has the whole.
 	maxErrorLength = 200
+	// maxPartitions bounds the partitions of a hub that are listed.
+	maxPartitions = 64
 )
 
 // entryOf returns what a copy says of an endpoint; false if it has no id of the form
 // that all have.
 func entryOf(e *pipeline.EndpointStatus) (entry, bool) {
 	id, err := uuid.Parse(e.ID)
+	w := &e.Windows
 	n := entry{
-		id: id, state: e.State, lastError: e.LastError,
+		id: id, state: e.State, since: millis(&e.StateSince), reason: e.Reason,
 		routed: e.Routed, delivered: e.Delivered, pending: uint64(max(0, e.Pending)),
-		secondary: e.Key == sinks.Secondary.String(), holdsBack: e.HoldsBack,
+		windows: [9]uint64{
+			w.Minute.Routed, w.Minute.Delivered, w.Minute.Dropped,
+			w.Quarter.Routed, w.Quarter.Delivered, w.Quarter.Dropped,
+			w.Day.Routed, w.Day.Delivered, w.Day.Dropped,
+		},
+		oldest: int64(e.OldestPending * 1000), lastDelivered: millis(e.LastDeliveredAt), lastErrorAt: millis(e.LastErrorAt),
+		failingSince: millis(e.FailingSince), backOffUntil: millis(e.BackOffUntil),
+		partitions: e.PartitionsBackingOff[:min(len(e.PartitionsBackingOff), maxPartitions)],
+		secondary:  e.Key == sinks.Secondary.String(), holdsBack: e.HoldsBack,
 	}
-	if e.BackOffUntil != nil {
-		n.backOffUntil = e.BackOffUntil.UnixMilli()
+	if e.Reason != "" || e.State != sinks.StateReady {
+		n.lastError = e.LastError
 	}
 	for i, reason := range reasons {
 		n.dropped[i] = e.Dropped[reason]
 	}
 	return n, err == nil
+}
+
+// millis returns a time of an entry.
+func millis(t *time.Time) int64 {
+	if t == nil || t.IsZero() {
+		return 0
+	}
+	return max(0, t.UnixMilli())
 }
 
 // append adds the entry to a record.
@@ -117,7 +152,29 @@ func (e *entry) append(b []byte) []byte {
 		flags |= flagHoldsBack
 	}
 	number(fieldFlags, flags)
-	number(fieldBackOffUntil, uint64(max(0, e.backOffUntil)))
+	number(fieldSince, uint64(e.since))
+	number(fieldOldest, uint64(e.oldest))
+	number(fieldLastDelivered, uint64(e.lastDelivered))
+	number(fieldLastErrorAt, uint64(e.lastErrorAt))
+	number(fieldFailingSince, uint64(e.failingSince))
+	number(fieldBackOffUntil, uint64(e.backOffUntil))
+	for _, partition := range e.partitions {
+		number(fieldPartition, uint64(partition)+1)
+	}
+	if e.windows != [9]uint64{} {
+		b = protowire.AppendTag(b, fieldWindows, protowire.BytesType)
+		size := 0
+		for _, n := range e.windows {
+			size += protowire.SizeVarint(n)
+		}
+		b = protowire.AppendVarint(b, uint64(size))
+		for _, n := range e.windows {
+			b = protowire.AppendVarint(b, n)
+		}
+	}
+	if e.reason != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, fieldReason, protowire.BytesType), e.reason)
+	}
 	if e.lastError != "" {
 		b = protowire.AppendString(protowire.AppendTag(b, fieldLastError, protowire.BytesType), untrusted.Short(e.lastError, maxErrorLength))
 	}
@@ -144,7 +201,9 @@ func (e *entry) read(b []byte) error {
 			}
 			b = b[n:]
 			if field != fieldDropped {
-				e.set(field, value)
+				if !e.set(field, value) {
+					return errMalformed
+				}
 				continue
 			}
 			if reason == 0 {
@@ -168,6 +227,15 @@ func (e *entry) read(b []byte) error {
 				e.id = [16]byte(value)
 			case fieldLastError:
 				e.lastError = untrusted.Short(string(value), maxErrorLength)
+			case fieldReason:
+				if !legalWord.Match(value) {
+					return errMalformed
+				}
+				e.reason = string(value)
+			case fieldWindows:
+				if !e.readWindows(value) {
+					return errMalformed
+				}
 			}
 		default:
 			n := protowire.ConsumeFieldValue(field, kind, b)
@@ -188,7 +256,19 @@ func (e *entry) read(b []byte) error {
 	return nil
 }
 
-func (e *entry) set(field protowire.Number, value uint64) {
+func (e *entry) readWindows(b []byte) bool {
+	for i := range e.windows {
+		value, n := protowire.ConsumeVarint(b)
+		if n < 0 || value > maxCount {
+			return false
+		}
+		e.windows[i], b = value, b[n:]
+	}
+	return true
+}
+
+// set sets a field that is a number, and reports whether it may be that.
+func (e *entry) set(field protowire.Number, value uint64) bool {
 	switch field {
 	case fieldState:
 		if value >= 1 && value <= uint64(len(states)) {
@@ -202,16 +282,32 @@ func (e *entry) set(field protowire.Number, value uint64) {
 		e.pending = value
 	case fieldFlags:
 		e.secondary, e.holdsBack = value&flagSecondary != 0, value&flagHoldsBack != 0
+	case fieldSince:
+		e.since = int64(value)
+	case fieldOldest:
+		e.oldest = int64(value)
+	case fieldLastDelivered:
+		e.lastDelivered = int64(value)
+	case fieldLastErrorAt:
+		e.lastErrorAt = int64(value)
+	case fieldFailingSince:
+		e.failingSince = int64(value)
 	case fieldBackOffUntil:
 		e.backOffUntil = int64(value)
+	case fieldPartition:
+		if value == 0 || value > 1<<16 || len(e.partitions) >= maxPartitions {
+			return false
+		}
+		e.partitions = append(e.partitions, int(value)-1)
 	}
+	return true
 }
 
 // urgent returns a hash of what others must learn at once: all but counts.
 func (e *entry) urgent() uint64 {
 	h := newHash()
 	h.add(string(e.state))
-	h.add(e.lastError)
+	h.add(e.reason)
 	if e.secondary {
 		h.add("secondary")
 	}
@@ -226,9 +322,12 @@ func timeOf(ms int64) *time.Time {
 	if ms == 0 {
 		return nil
 	}
-	t := time.UnixMilli(ms).UTC()
+	t := time.UnixMilli(min(ms, lastTime)).UTC()
 	return &t
 }
+
+// lastTime is in the year 9999, the last that JSON has.
+const lastTime = 253_402_300_799_000
 
 // seconds returns a duration as the API shows it.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*10) / 10 }

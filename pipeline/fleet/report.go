@@ -139,7 +139,7 @@ func (b *builder) addCopy(c Copy) {
 func (b *builder) addEntry(id string, e *entry, own *pipeline.EndpointStatus) {
 	s := b.endpoints[e.id]
 	if s == nil {
-		s = &sum{entry: entry{id: e.id, state: e.state}, states: make(map[sinks.State]int, 2)}
+		s = &sum{entry: entry{id: e.id}, states: make(map[sinks.State]int, 2)}
 		b.endpoints[e.id] = s
 	}
 	if own != nil {
@@ -152,16 +152,45 @@ func (b *builder) addEntry(id string, e *entry, own *pipeline.EndpointStatus) {
 	for i, n := range e.dropped {
 		s.dropped[i] += n
 	}
+	for i, n := range e.windows {
+		s.windows[i] += n
+	}
 	s.secondary = s.secondary || e.secondary
 	s.holdsBack = s.holdsBack || e.holdsBack
-	switch order := compareStates(e.state, s.state); {
-	case order < 0:
-		s.state, s.copies, s.lastError, s.backOffUntil = e.state, []string{id}, e.lastError, e.backOffUntil
-	case order == 0:
-		s.copies = append(s.copies, id)
-		s.lastError = cmp.Or(s.lastError, e.lastError)
-		s.backOffUntil = max(s.backOffUntil, e.backOffUntil)
+	s.oldest = max(s.oldest, e.oldest)
+	s.lastDelivered = max(s.lastDelivered, e.lastDelivered)
+	s.failingSince = earlier(s.failingSince, e.failingSince)
+	for _, partition := range e.partitions {
+		if !slices.Contains(s.partitions, partition) {
+			s.partitions = append(s.partitions, partition)
+		}
 	}
+	order := compareStates(e.state, s.state)
+	if order < 0 || s.copies == nil {
+		s.state, s.copies = e.state, nil
+		s.since, s.reason, s.backOffUntil, s.lastError, s.lastErrorAt = e.since, "", 0, "", 0
+		order = 0
+	}
+	if order > 0 {
+		// A key that is refused, or slowness, has a reason in a good state.
+		s.reason = cmp.Or(s.reason, e.reason)
+		return
+	}
+	s.copies = append(s.copies, id)
+	s.since = earlier(s.since, e.since)
+	s.reason = cmp.Or(s.reason, e.reason)
+	s.backOffUntil = max(s.backOffUntil, e.backOffUntil)
+	if e.lastErrorAt >= s.lastErrorAt && (e.lastError != "" || s.lastError == "") {
+		s.lastError, s.lastErrorAt = e.lastError, e.lastErrorAt
+	}
+}
+
+// earlier returns the earlier one of two times of which each may be none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // endpoint returns the sum as it is shown.
@@ -170,10 +199,26 @@ func (s *sum) endpoint() EndpointSums {
 	if s.known != nil {
 		e.EndpointStatus = *s.known
 	} else {
-		e.ID, e.EventTypes, e.PartitionsBackingOff = uuid.UUID(s.id).String(), []string{}, []int{}
+		e.ID, e.EventTypes = uuid.UUID(s.id).String(), []string{}
 	}
-	e.State, e.LastError, e.BackOffUntil = s.state, s.lastError, timeOf(s.backOffUntil)
+	if own := e.LastError; s.lastError == "" && s.lastErrorAt == millis(e.LastErrorAt) {
+		s.lastError = own // of what is over, which only the copy itself knows
+	}
+	e.State, e.Reason, e.LastError, e.LastErrorAt = s.state, s.reason, s.lastError, timeOf(s.lastErrorAt)
+	if since := timeOf(s.since); since != nil {
+		e.StateSince = *since
+	}
 	e.Routed, e.Delivered, e.Pending, e.HoldsBack = s.routed, s.delivered, int(s.pending), s.holdsBack
+	e.BackOffUntil, e.FailingSince, e.LastDeliveredAt = timeOf(s.backOffUntil), timeOf(s.failingSince), timeOf(s.lastDelivered)
+	e.OldestPending = seconds(time.Duration(s.oldest) * time.Millisecond)
+	slices.Sort(s.partitions)
+	e.PartitionsBackingOff = append([]int{}, s.partitions...)
+	w := &s.windows
+	e.Windows = pipeline.Windows{
+		Minute:  pipeline.WindowCounts{Routed: w[0], Delivered: w[1], Dropped: w[2]},
+		Quarter: pipeline.WindowCounts{Routed: w[3], Delivered: w[4], Dropped: w[5]},
+		Day:     pipeline.WindowCounts{Routed: w[6], Delivered: w[7], Dropped: w[8]},
+	}
 	e.Key = sinks.Primary.String()
 	if s.secondary {
 		e.Key = sinks.Secondary.String()

@@ -49,7 +49,7 @@ const (
 	// settling is how long copies may have different endpoints after a change.
 	settling = 10 * time.Second
 	// hangs is how long an event may wait at an endpoint that was never connected to.
-	hangs = 10 * time.Second
+	hangs = 10 // seconds
 )
 
 // troubles returns what is wrong in a report, the worst first. It is a function of
@@ -180,31 +180,43 @@ func aboutIntake(r *Report) (found []Trouble) {
 // aboutEndpoint returns what is wrong with an endpoint, the worst only.
 func aboutEndpoint(e *EndpointSums) (t Trouble, is bool) {
 	name := describe(e)
-	t = Trouble{Endpoint: e.ID, Name: nameOf(e), Copies: e.Copies, Since: sinceOf(e), Runbook: runbookSending, host: hostOf(e)}
+	t = Trouble{Endpoint: e.ID, Name: e.Name, Copies: e.Copies, Since: cmp.Or(e.FailingSince, &e.StateSince), Runbook: runbookSending, host: e.Host}
+	if e.StateSince.IsZero() {
+		t.Since = e.FailingSince
+	}
+	lost := ""
+	if n := e.Windows.Minute.Dropped; n > 0 {
+		lost = fmt.Sprintf(" (%d in the last minute)", n)
+	}
 	because := ""
 	if e.LastError != "" {
 		because = ": " + e.LastError
 	}
 	say := func(severity, what, action string) (Trouble, bool) {
 		t.Severity, t.What, t.Action = severity, name+" "+what, action
-		t.group = strings.ReplaceAll(what, e.Path, "…")
+		t.group = what
+		for _, own := range []string{e.Path, e.Name, lost} { // what differs between endpoints with the same cause
+			if own != "" {
+				t.group = strings.ReplaceAll(t.group, own, "…")
+			}
+		}
 		return t, true
 	}
 	switch {
 	case e.State == sinks.StateBackingOff || e.State == sinks.StateProbing:
-		return say(Critical, "backs off, and its events are dropped"+because, action(e))
+		return say(Critical, "backs off, and its events are dropped"+lost+because, action(e))
 	case e.State == sinks.StateDegraded && len(e.PartitionsBackingOff) > 0:
-		return say(Critical, "backs off in a part, and that part's events are dropped"+because, action(e))
+		return say(Critical, "backs off in a part, and that part's events are dropped"+lost+because, action(e))
 	case e.State == sinks.StateDegraded:
 		return say(Critical, "refuses one event after the other"+because, "Look at the dead letters, and at what the endpoint should take: its type, path, body and event types")
 	case e.HoldsBack:
-		return say(Warning, fmt.Sprintf("is slower than its events, and holds the others back: %d wait%s", e.Pending, because),
+		return say(Warning, fmt.Sprintf("is slower than its events, and holds the others back: %d wait, the oldest for %.0f s%s", e.Pending, e.OldestPending, because),
 			"Make it faster, or give the endpoint overflow: drop")
 	case e.State == sinks.StateThrottled:
 		return say(Warning, "is throttled, and its events wait"+because, "Give it more throughput, or fewer event types")
 	case e.Key == sinks.Secondary.String():
-		return say(Warning, "runs on its secondary key: the primary is refused"+because, "Put a primary key that the service takes into the endpoint")
-	case e.State == sinks.StateProvisioning && oldestOf(e) > hangs:
+		return say(Warning, "runs on its secondary key"+cmp.Or(because, ": the primary is refused"), "Put a primary key that the service takes into the endpoint")
+	case e.State == sinks.StateProvisioning && e.OldestPending > hangs:
 		return say(Warning, fmt.Sprintf("has not answered yet: %d events wait%s", e.Pending, because), "Look whether its host and path are right, and whether it is there")
 	case e.State == stateUnknown:
 		return say(Warning, "is in a state that this version doesn't know, on a copy of a later one", "Ask that copy")
@@ -214,8 +226,8 @@ func aboutEndpoint(e *EndpointSums) (t Trouble, is bool) {
 
 // action is what to do about an endpoint that backs off.
 func action(e *EndpointSums) string {
-	retry := "; to try at once then: twinegress endpoints retry " + cmp.Or(nameOf(e), e.ID)
-	switch reasonOf(e) {
+	retry := "; to try at once then: twinegress endpoints retry " + cmp.Or(e.Name, e.ID)
+	switch e.Reason {
 	case "unauthorized":
 		return "Put keys that the service takes into the endpoint: that ends the back-off at once"
 	case "throttled":
@@ -272,11 +284,11 @@ func together(all []Trouble, same []int) Trouble {
 // describe names an endpoint by all that a reader may know it by.
 func describe(e *EndpointSums) string {
 	where := e.Path
-	if host := hostOf(e); host != e.Path { // as Event Grid's is
+	if host := e.Host; host != e.Path { // as Event Grid's is
 		where = strings.Trim(host+"/"+e.Path, "/")
 	}
 	where = strings.TrimSpace(e.Type + " " + where)
-	switch name := nameOf(e); {
+	switch name := e.Name; {
 	case where == "":
 		return "An endpoint that this copy doesn't have (" + e.ID + ")"
 	case name != "":
@@ -301,9 +313,3 @@ func sortedKeys(m map[string][]string) (keys []string) {
 	slices.Sort(keys)
 	return keys
 }
-
-func nameOf(*EndpointSums) string          { return "" }
-func hostOf(*EndpointSums) string          { return "" }
-func reasonOf(*EndpointSums) string        { return "" }
-func sinceOf(*EndpointSums) *time.Time     { return nil }
-func oldestOf(*EndpointSums) time.Duration { return 0 }

@@ -22,6 +22,7 @@ func reported(change func(*Report)) *Report {
 		{ID: "b-2", Instance: "b", Version: "v1", Ready: true, set: 1, setSince: now.Add(-time.Minute)},
 	}}
 	e := endpoint(0, sinks.StateReady, 100)
+	e.Name, e.Host, e.StateSince = "sensors", "ns.example", now.Add(-time.Hour)
 	r.Endpoints = []EndpointSums{{EndpointStatus: e, Copies: []string{"a-1", "b-2"}}}
 	change(r)
 	return r
@@ -74,28 +75,48 @@ func TestTroubles(t *testing.T) {
 		}},
 		"something is routed": {func(r *Report) { r.Ingest.Events, r.Ingest.Unrouted = 50, 49 }, nil},
 		"backs off": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateBackingOff, "both keys are refused" }), []string{
-			"critical: EventHub hub backs off, and its events are dropped: both keys are refused",
+			"critical: sensors (EventHub ns.example/hub) backs off, and its events are dropped: both keys are refused",
 		}},
 		"probes": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateProbing, "no answer" }), []string{
-			"critical: EventHub hub backs off, and its events are dropped: no answer",
+			"critical: sensors (EventHub ns.example/hub) backs off, and its events are dropped: no answer",
 		}},
 		"a part backs off": {one(func(e *EndpointSums) {
 			e.State, e.LastError, e.PartitionsBackingOff = sinks.StateDegraded, "detached (partition 2)", []int{2}
-		}), []string{"critical: EventHub hub backs off in a part, and that part's events are dropped: detached (partition 2)"}},
+		}), []string{"critical: sensors (EventHub ns.example/hub) backs off in a part, and that part's events are dropped: detached (partition 2)"}},
 		"refuses everything": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateDegraded, "400 Bad Request" }), []string{
-			"critical: EventHub hub refuses one event after the other: 400 Bad Request",
+			"critical: sensors (EventHub ns.example/hub) refuses one event after the other: 400 Bad Request",
 		}},
 		"throttled": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateThrottled, "server busy" }), []string{
-			"warning: EventHub hub is throttled, and its events wait: server busy",
+			"warning: sensors (EventHub ns.example/hub) is throttled, and its events wait: server busy",
 		}},
 		"on its secondary key": {one(func(e *EndpointSums) { e.Key = "secondary" }), []string{
-			"warning: EventHub hub runs on its secondary key: the primary is refused",
+			"warning: sensors (EventHub ns.example/hub) runs on its secondary key: the primary is refused",
 		}},
-		"slow": {one(func(e *EndpointSums) { e.HoldsBack = true }), []string{
-			"warning: EventHub hub is slower than its events, and holds the others back: 25 wait",
+		"slow": {one(func(e *EndpointSums) { e.HoldsBack, e.OldestPending = true, 7.2 }), []string{
+			"warning: sensors (EventHub ns.example/hub) is slower than its events, and holds the others back: 25 wait, the oldest for 7 s",
 		}},
 		"of a later version": {one(func(e *EndpointSums) { e.State = stateUnknown }), []string{
-			"warning: EventHub hub is in a state that this version doesn't know, on a copy of a later one",
+			"warning: sensors (EventHub ns.example/hub) is in a state that this version doesn't know, on a copy of a later one",
+		}},
+		"never answers": {one(func(e *EndpointSums) { e.State, e.OldestPending = sinks.StateProvisioning, 11 }), []string{
+			"warning: sensors (EventHub ns.example/hub) has not answered yet: 25 events wait",
+		}},
+		"begins": {one(func(e *EndpointSums) { e.State, e.OldestPending = sinks.StateProvisioning, 9 }), nil},
+		"what it costs": {one(func(e *EndpointSums) { e.State, e.Windows.Minute.Dropped = sinks.StateBackingOff, 30 }), []string{
+			"critical: sensors (EventHub ns.example/hub) backs off, and its events are dropped (30 in the last minute)",
+		}},
+		"an endpoint of others": {one(func(e *EndpointSums) {
+			e.EndpointStatus = pipeline.EndpointStatus{ID: e.ID, State: sinks.StateBackingOff}
+		}), []string{"critical: An endpoint that this copy doesn't have (" + idOf(0) + ") backs off, and its events are dropped"}},
+		"a namespace": {func(r *Report) {
+			for i, text := range []string{"no such host", "no such host", "no such host", "key refused for q3"} {
+				e := EndpointSums{EndpointStatus: endpoint(i, sinks.StateBackingOff, 1), Copies: []string{"b-2"}}
+				e.Host, e.Path, e.Name, e.LastError = "ns", fmt.Sprint("q", i), fmt.Sprint("name", i), fmt.Sprint(text, " (q", i, ")")
+				r.Endpoints = append(r.Endpoints, e)
+			}
+		}, []string{
+			"critical: Each of 3 endpoints at ns backs off, and its events are dropped: no such host (…)",
+			"critical: name3 (EventHub ns/q3) backs off, and its events are dropped: key refused for q3 (q3)",
 		}},
 		"the worst first": {func(r *Report) {
 			r.Copies[0].Version = "v2"
@@ -103,7 +124,7 @@ func TestTroubles(t *testing.T) {
 			r.Copies[1].Ready = false
 		}, []string{
 			"critical: Copy b is not ready: it doesn't say why",
-			"critical: EventHub hub backs off, and its events are dropped",
+			"critical: sensors (EventHub ns.example/hub) backs off, and its events are dropped",
 			"warning: Copies run different versions: v1, v2",
 		}},
 	} {
