@@ -54,7 +54,8 @@ func (b totalsByType) add(typ endpoints.Type, c *sinks.Counts) {
 // them is dispatched may a sender that the next table lacks be drained.
 type routes struct {
 	table   *match.Table[sinks.Slot]
-	senders []*sinks.Sender // by slot
+	senders []*sinks.Sender        // by slot
+	byID    func() []*sinks.Sender // the same, in the order of the endpoints' ids
 	// users are those chunks, and the table before while that has users: chunks
 	// may still use a table that was replaced several times over. Add under
 	// router.mu, and not once the table is replaced.
@@ -114,7 +115,7 @@ func (r *router) apply(set []endpoints.Endpoint) {
 			removed = append(removed, s)
 		}
 	}
-	next := &routes{table: match.NewTable(given), senders: bySlot}
+	next := &routes{table: match.NewTable(given), senders: bySlot, byID: sync.OnceValue(func() []*sinks.Sender { return inOrder(senders) })}
 	r.mu.Lock()
 	old := r.routes
 	r.routes, r.senders = next, senders
@@ -134,6 +135,24 @@ func (r *router) apply(set []endpoints.Endpoint) {
 	for _, s := range removed {
 		r.remove(s, old)
 	}
+}
+
+func inOrder(senders map[string]*sinks.Sender) (ordered []*sinks.Sender) {
+	for _, id := range slices.Sorted(maps.Keys(senders)) {
+		ordered = append(ordered, senders[id])
+	}
+	return ordered
+}
+
+// inForce returns the senders of the endpoints in force, in the order of their ids.
+func (r *router) inForce() []*sinks.Sender {
+	r.mu.Lock()
+	routes := r.routes
+	r.mu.Unlock()
+	if routes == nil {
+		return nil
+	}
+	return routes.byID()
 }
 
 // route returns what the endpoint subscribed to. If an endpoint of Event Grid is

@@ -107,14 +107,20 @@ var (
 
 // Status returns the state of this moment.
 func (p *Pipeline) Status() Status {
+	st := p.Self()
+	for _, snap := range p.Snapshots() {
+		st.Endpoints = append(st.Endpoints, statusOf(snap))
+	}
+	return st
+}
+
+// Self returns the Status without the endpoints.
+func (p *Pipeline) Self() Status {
 	st := Status{
 		Version: p.options.Version, Instance: p.options.Instance, StartedAt: p.started.UTC(),
 		NotReady: append([]string{}, p.NotReady()...), Ingest: p.Ingest(), Endpoints: []EndpointStatus{},
 	}
 	st.Ready = len(st.NotReady) == 0
-	for _, snap := range p.Snapshots() {
-		st.Endpoints = append(st.Endpoints, statusOf(snap))
-	}
 	return st
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"twinegress/internal/event"
 	"twinegress/internal/untrusted"
-	"twinegress/pipeline"
 	"twinegress/sinks"
 )
 
@@ -91,36 +91,48 @@ const (
 	maxPartitions = 64
 )
 
-// entryOf returns what a copy says of an endpoint; false if it has no id of the form
-// that all have.
-func entryOf(e *pipeline.EndpointStatus) (entry, bool) {
-	id, err := uuid.Parse(e.ID)
-	w := &e.Windows
-	n := entry{
-		id: id, state: e.State, since: millis(&e.StateSince), reason: e.Reason,
-		routed: e.Routed, delivered: e.Delivered, pending: uint64(max(0, e.Pending)),
+// set sets the entry to what this copy says of an endpoint; false if that has no id of
+// the form that all have.
+func (e *entry) set(b *sinks.Brief) bool {
+	id, err := uuid.Parse(b.Endpoint.ID)
+	w := &b.Windows
+	*e = entry{
+		id: id, state: b.State, since: millis(b.Since), reason: b.Reason,
+		routed: b.Routed, delivered: b.Delivered, pending: uint64(max(0, b.Pending)),
 		windows: [9]uint64{
 			w.Minute.Routed, w.Minute.Delivered, w.Minute.Dropped,
 			w.Quarter.Routed, w.Quarter.Delivered, w.Quarter.Dropped,
 			w.Day.Routed, w.Day.Delivered, w.Day.Dropped,
 		},
-		oldest: int64(e.OldestPending * 1000), lastDelivered: millis(e.LastDeliveredAt), lastErrorAt: millis(e.LastErrorAt),
-		failingSince: millis(e.FailingSince), backOffUntil: millis(e.BackOffUntil),
-		partitions: e.PartitionsBackingOff[:min(len(e.PartitionsBackingOff), maxPartitions)],
-		secondary:  e.Key == sinks.Secondary.String(), holdsBack: e.HoldsBack,
+		oldest: b.OldestPending.Milliseconds(), lastDelivered: millis(b.LastDeliveredAt), lastErrorAt: millis(b.LastErrorAt),
+		failingSince: millis(b.FailingSince), backOffUntil: millis(b.BackOffUntil),
+		partitions: b.PartitionsBackingOff[:min(len(b.PartitionsBackingOff), maxPartitions)],
+		secondary:  b.Key == sinks.Secondary, holdsBack: b.HoldsBack,
 	}
-	if e.Reason != "" || e.State != sinks.StateReady {
-		n.lastError = e.LastError
+	if b.Reason != "" || b.State != sinks.StateReady {
+		e.lastError = b.LastError
 	}
-	for i, reason := range reasons {
-		n.dropped[i] = e.Dropped[reason]
+	for reason, n := range b.Dropped {
+		if n > 0 {
+			if i := numberOf[reason]; i >= 0 {
+				e.dropped[i] = n
+			}
+		}
 	}
-	return n, err == nil
+	return err == nil
 }
 
+// numberOf is the number in records of each reason; -1: it reaches no endpoint.
+var numberOf = func() (numbers [event.NumReasons]int) {
+	for reason := range numbers {
+		numbers[reason] = slices.Index(reasons, event.Reason(reason).String())
+	}
+	return numbers
+}()
+
 // millis returns a time of an entry.
-func millis(t *time.Time) int64 {
-	if t == nil || t.IsZero() {
+func millis(t time.Time) int64 {
+	if t.IsZero() {
 		return 0
 	}
 	return max(0, t.UnixMilli())
@@ -201,7 +213,7 @@ func (e *entry) read(b []byte) error {
 			}
 			b = b[n:]
 			if field != fieldDropped {
-				if !e.set(field, value) {
+				if !e.setNumber(field, value) {
 					return errMalformed
 				}
 				continue
@@ -267,8 +279,8 @@ func (e *entry) readWindows(b []byte) bool {
 	return true
 }
 
-// set sets a field that is a number, and reports whether it may be that.
-func (e *entry) set(field protowire.Number, value uint64) bool {
+// setNumber sets a field that is a number, and reports whether it may be that.
+func (e *entry) setNumber(field protowire.Number, value uint64) bool {
 	switch field {
 	case fieldState:
 		if value >= 1 && value <= uint64(len(states)) {

@@ -24,6 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"twinegress/endpoints"
 	"twinegress/internal/untrusted"
 	"twinegress/pipeline"
 	"twinegress/sinks"
@@ -32,7 +33,10 @@ import (
 // Pipeline is the part of the running copy that the fleet shows and controls. It is
 // an interface so that a test can have a hundred copies.
 type Pipeline interface {
-	Status() pipeline.Status
+	// Self returns the copy's status without its endpoints. Briefs calls f with each
+	// of these, in the order of their ids; what f gets is overwritten.
+	Self() pipeline.Status
+	Briefs(f func(*sinks.Brief))
 	Retry(id string)
 }
 
@@ -52,23 +56,23 @@ type Fleet struct {
 	id      string
 	client  *kgo.Client // of Run
 
-	mu       sync.Mutex
-	set      uint64 // a hash of this copy's endpoints, and since when they are these
-	setSince time.Time
-	copies   *copies
-	position readPosition
-	problem  string // why the topic can't be used; empty if it can
-	done     map[string]time.Time
-	refusals refusals
+	mu        sync.Mutex
+	endpoints int
+	set       hash // of this copy's endpoints, and since when they are these
+	setSince  time.Time
+	copies    *copies
+	position  readPosition
+	problem   string // why the topic can't be used; empty if it can
+	done      map[string]time.Time
+	refusals  refusals
 	publisher
 }
 
 // New returns this copy of the fleet. Nothing is read or written before Run.
 func New(o Options) *Fleet {
-	st := o.Pipeline.Status()
 	f := &Fleet{
 		options: o, copies: newCopies(), done: make(map[string]time.Time),
-		id: fmt.Sprintf("%s-%08x", legalName(st.Instance), rand.Uint32()),
+		id: fmt.Sprintf("%s-%08x", legalName(o.Pipeline.Self().Instance), rand.Uint32()),
 	}
 	if o.Topic == "" {
 		return f
@@ -104,37 +108,40 @@ func (f *Fleet) Run(ctx context.Context) {
 	w.goodbye() //nolint:contextcheck // ctx is over
 }
 
-// self returns this copy's head, of a status.
-func (f *Fleet) self(st *pipeline.Status) (h head, setSince time.Time) {
+// self returns this copy's head, and since when its endpoints are what they are.
+func (f *Fleet) self() (h head, setSince time.Time) {
+	st := f.options.Pipeline.Self()
 	h = head{
 		V: version, Instance: st.Instance, Version: st.Version, StartedAt: st.StartedAt, At: time.Now().UTC(),
 		Ready: st.Ready, NotReady: st.NotReady, Ingest: st.Ingest,
-		Endpoints: len(st.Endpoints), Set: hashOf(st.Endpoints),
 		FileRefused: f.options.FileRefused != nil && f.options.FileRefused(),
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.set != h.Set {
-		f.set, f.setSince = h.Set, time.Now()
-	}
+	h.Endpoints, h.Set = f.endpoints, uint64(f.set)
 	return h, f.setSince
 }
 
-// hashOf returns a hash of what copies must have in common: those that are being
-// deleted drain longer on one than on another.
-func hashOf(endpoints []pipeline.EndpointStatus) uint64 {
-	h := newHash()
-	for i := range endpoints {
-		if e := &endpoints[i]; e.State != sinks.StateDeleting && e.State != sinks.StateStopped {
-			h.add(e.ID)
-			h.add(e.Type)
-			h.add(e.Path)
-			for _, word := range e.EventTypes {
-				h.add(word)
-			}
-		}
+// setEndpoints records what this copy's endpoints are: those that copies must have in
+// common.
+func (f *Fleet) setEndpoints(n int, set hash) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.set != set {
+		f.set, f.setSince = set, time.Now()
 	}
-	return uint64(h)
+	f.endpoints = n
+}
+
+// addEndpoint adds an endpoint of this copy to a hash.
+func (h *hash) addEndpoint(e *endpoints.Endpoint) {
+	h.add(e.ID)
+	h.add(string(e.Type))
+	h.add(e.Path)
+	h.add(e.Filter)
+	for _, word := range e.EventTypes {
+		h.add(word)
+	}
 }
 
 // hash is FNV-1a, which is the same in every copy.
@@ -151,21 +158,25 @@ func (h *hash) add(s string) {
 
 // Report returns the state of all copies as this one knows it.
 func (f *Fleet) Report() *Report {
-	st := f.options.Pipeline.Status()
 	now := time.Now()
 	b := newBuilder(now)
-	h, setSince := f.self(&st)
-	f.mu.Lock()
-	b.report.Notice, b.report.blind = f.notice(now)
-	f.mu.Unlock()
+	set, n := newHash(), 0
+	f.options.Pipeline.Briefs(func(brief *sinks.Brief) {
+		var e entry
+		if e.set(brief) {
+			b.addEntry(f.id, &e, &identity{brief.Endpoint, brief.Host, brief.LastError, e.lastErrorAt})
+		}
+		set.addEndpoint(&brief.Endpoint)
+		n++
+	})
+	f.setEndpoints(n, set)
+	h, setSince := f.self()
 	own := copyFrom(f.id, h, now, setSince, now)
 	own.Self = true
 	b.addCopy(own)
-	for i := range st.Endpoints {
-		if e, ok := entryOf(&st.Endpoints[i]); ok {
-			b.addEntry(f.id, &e, &st.Endpoints[i])
-		}
-	}
+	f.mu.Lock()
+	b.report.Notice, b.report.blind = f.notice(now)
+	f.mu.Unlock()
 	for _, one := range f.others() {
 		c := copyFrom(one.id, one.head, one.heardAt, one.setSince, now)
 		c.Stale = one.stale(now)
@@ -238,7 +249,7 @@ func (f *Fleet) Retry(ctx context.Context, endpoint string) (known int, notice s
 	}
 	c := command{
 		V: version, ID: fmt.Sprintf("%016x", rand.Uint64()), At: now.UTC(), Retry: endpoint,
-		Instance: f.options.Pipeline.Status().Instance,
+		Instance: f.options.Pipeline.Self().Instance,
 	}
 	value, _ := json.Marshal(c) // strings and a time
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)

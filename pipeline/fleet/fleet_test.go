@@ -12,6 +12,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
+	"twinegress/endpoints"
+	"twinegress/internal/event"
 	"twinegress/internal/eventually"
 	"twinegress/pipeline"
 	"twinegress/sinks"
@@ -23,22 +25,28 @@ const topic = "status"
 
 // fake is the pipeline of a copy.
 type fake struct {
-	mu      sync.Mutex
-	status  pipeline.Status
-	retried []string
-	frozen  chan struct{} // if not nil, Status blocks until it is closed
+	mu       sync.Mutex
+	instance string
+	started  time.Time
+	briefs   []sinks.Brief
+	retried  []string
+	frozen   chan struct{} // if not nil, Briefs blocks until it is closed
 }
 
-func (p *fake) Status() pipeline.Status {
+func (p *fake) Self() pipeline.Status {
+	return pipeline.Status{Instance: p.instance, Version: "v1", StartedAt: p.started}
+}
+
+func (p *fake) Briefs(f func(*sinks.Brief)) {
 	p.mu.Lock()
-	frozen := p.frozen
-	st := p.status
-	st.Endpoints = append([]pipeline.EndpointStatus{}, st.Endpoints...)
+	frozen, briefs := p.frozen, append([]sinks.Brief{}, p.briefs...)
 	p.mu.Unlock()
 	if frozen != nil {
 		<-frozen
 	}
-	return st
+	for i := range briefs {
+		f(&briefs[i])
+	}
 }
 
 func (p *fake) Retry(id string) {
@@ -47,21 +55,22 @@ func (p *fake) Retry(id string) {
 	p.retried = append(p.retried, id)
 }
 
-func (p *fake) set(change func(*pipeline.Status)) {
+func (p *fake) set(n int, b sinks.Brief) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	change(&p.status)
+	p.briefs[n] = b
 }
 
 func idOf(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", n+1) }
 
-// endpoint is one that a copy has, with counts in which the equation holds.
-func endpoint(n int, state sinks.State, routed uint64) pipeline.EndpointStatus {
-	return pipeline.EndpointStatus{
-		ID: idOf(n), Type: "EventHub", Path: "hub", EventTypes: []string{"SensorChange"}, State: state, Key: "primary",
-		Routed: routed, Delivered: routed / 2, Pending: int(routed/2 - routed/4), Dropped: map[string]uint64{"rejected": routed - routed/2 - (routed/2 - routed/4)},
-		PartitionsBackingOff: []int{},
+// brief is an endpoint of a copy, with counts in which the equation holds.
+func brief(n int, state sinks.State, routed uint64) sinks.Brief {
+	b := sinks.Brief{
+		Endpoint: endpoints.Endpoint{ID: idOf(n), Type: endpoints.TypeEventHub, Path: "hub", EventTypes: []string{"SensorChange"}},
+		Routed:   routed, Delivered: routed / 2, Pending: int(routed/2 - routed/4), Health: sinks.Health{State: state},
 	}
+	b.Dropped[event.Rejected] = routed - b.Delivered - uint64(b.Pending)
+	return b
 }
 
 // one is a copy that runs.
@@ -81,9 +90,9 @@ func brokers(t *testing.T, options ...kfake.Opt) []string {
 	return cluster.ListenAddrs()
 }
 
-func start(t *testing.T, addrs []string, instance string, endpoints ...pipeline.EndpointStatus) *one {
+func start(t *testing.T, addrs []string, instance string, briefs ...sinks.Brief) *one {
 	t.Helper()
-	p := &fake{status: pipeline.Status{Instance: instance, Version: "v1", StartedAt: time.Now(), Endpoints: endpoints}}
+	p := &fake{instance: instance, started: time.Now(), briefs: briefs}
 	f := New(Options{Pipeline: p, Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -118,7 +127,7 @@ func shows(t *testing.T, r *Report) (copies, stale int, routed uint64) {
 
 func (c *one) awaits(t *testing.T, within time.Duration, copies, stale int, routed uint64) {
 	t.Helper()
-	what := fmt.Sprintf("%s: %d copies, %d stale, %d events routed", c.pipeline.status.Instance, copies, stale, routed)
+	what := fmt.Sprintf("%s: %d copies, %d stale, %d events routed", c.pipeline.instance, copies, stale, routed)
 	eventually.Within(t, within, what, func() bool {
 		n, s, sum := shows(t, c.Report())
 		return n == copies && s == stale && sum == routed
@@ -130,8 +139,8 @@ func (c *one) awaits(t *testing.T, within time.Duration, copies, stale int, rout
 // it goes on.
 func TestCopies(t *testing.T) {
 	addrs := brokers(t)
-	set := func(routed uint64) []pipeline.EndpointStatus {
-		return []pipeline.EndpointStatus{endpoint(0, sinks.StateReady, routed), endpoint(1, sinks.StateReady, 10*routed)}
+	set := func(routed uint64) []sinks.Brief {
+		return []sinks.Brief{brief(0, sinks.StateReady, routed), brief(1, sinks.StateReady, 10*routed)}
 	}
 	a, b, c := start(t, addrs, "a", set(1)...), start(t, addrs, "b", set(2)...), start(t, addrs, "c", set(4)...)
 	for _, one := range []*one{a, b, c} {
@@ -140,10 +149,9 @@ func TestCopies(t *testing.T) {
 	if r := a.Report(); r.Notice != "" || r.Endpoints[0].Path != "hub" || r.Endpoints[0].States[sinks.StateReady] != 3 || len(r.Endpoints[0].Copies) != 3 {
 		t.Errorf("%+v", r)
 	}
-	b.pipeline.set(func(s *pipeline.Status) {
-		s.Endpoints[1] = endpoint(1, sinks.StateBackingOff, 28)
-		s.Endpoints[1].LastError = "both keys are refused"
-	})
+	failing := brief(1, sinks.StateBackingOff, 28)
+	failing.LastError = "both keys are refused"
+	b.pipeline.set(1, failing)
 	a.awaits(t, 5*time.Second, 3, 0, 85)
 	e := a.Report().Endpoints[1]
 	if e.State != sinks.StateBackingOff || e.States[sinks.StateReady] != 2 || len(e.Copies) != 1 || e.Copies[0] != b.ID() || e.LastError != "both keys are refused" {

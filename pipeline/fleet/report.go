@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"twinegress/endpoints"
 	"twinegress/pipeline"
 	"twinegress/sinks"
 )
@@ -76,9 +77,18 @@ type builder struct {
 // sum is an endpoint while copies are added.
 type sum struct {
 	entry
-	known  *pipeline.EndpointStatus // this copy's own words; nil if it doesn't have it
+	known  *identity // nil if this copy doesn't have it
 	states map[sinks.State]int
 	copies []string
+}
+
+// identity is what an endpoint is, as this copy knows it, and the last error of it that
+// is over.
+type identity struct {
+	endpoint    endpoints.Endpoint
+	host        string
+	lastError   string
+	lastErrorAt int64
 }
 
 func newBuilder(now time.Time) *builder {
@@ -134,16 +144,16 @@ func (b *builder) addCopy(c Copy) {
 	}
 }
 
-// addEntry adds what a live copy says of an endpoint. own are the words of this copy
-// itself, else nil.
-func (b *builder) addEntry(id string, e *entry, own *pipeline.EndpointStatus) {
+// addEntry adds what a live copy says of an endpoint. known is what this copy itself
+// knows of it, else nil.
+func (b *builder) addEntry(id string, e *entry, known *identity) {
 	s := b.endpoints[e.id]
 	if s == nil {
 		s = &sum{entry: entry{id: e.id}, states: make(map[sinks.State]int, 2)}
 		b.endpoints[e.id] = s
 	}
-	if own != nil {
-		s.known = own
+	if known != nil {
+		s.known = known
 	}
 	s.states[e.state]++
 	s.routed += e.routed
@@ -196,15 +206,14 @@ func earlier(a, b int64) int64 {
 // endpoint returns the sum as it is shown.
 func (s *sum) endpoint() EndpointSums {
 	e := EndpointSums{States: s.states, Copies: s.copies}
-	if s.known != nil {
-		e.EndpointStatus = *s.known
-	} else {
-		e.ID, e.EventTypes = uuid.UUID(s.id).String(), []string{}
-	}
-	if own := e.LastError; s.lastError == "" && s.lastErrorAt == millis(e.LastErrorAt) {
-		s.lastError = own // of what is over, which only the copy itself knows
-	}
+	e.ID, e.EventTypes = uuid.UUID(s.id).String(), []string{}
 	e.State, e.Reason, e.LastError, e.LastErrorAt = s.state, s.reason, s.lastError, timeOf(s.lastErrorAt)
+	if k := s.known; k != nil {
+		e.Name, e.Type, e.Host, e.Path, e.EventTypes = k.endpoint.Name, string(k.endpoint.Type), k.host, k.endpoint.Path, k.endpoint.EventTypes
+		if e.LastError == "" && s.lastErrorAt == k.lastErrorAt {
+			e.LastError = k.lastError
+		}
+	}
 	if since := timeOf(s.since); since != nil {
 		e.StateSince = *since
 	}

@@ -13,6 +13,14 @@ import (
 	"twinegress/sinks"
 )
 
+// endpoint is one over all copies.
+func endpoint(n int, state sinks.State, routed uint64) pipeline.EndpointStatus {
+	return pipeline.EndpointStatus{
+		ID: idOf(n), Type: "EventHub", Path: "hub", EventTypes: []string{"SensorChange"}, State: state, Key: "primary",
+		Routed: routed, Delivered: routed / 2, Pending: int(routed/2 - routed/4),
+	}
+}
+
 // reported is a report of two live copies and one endpoint, in which nothing is wrong,
 // but for what change makes of it.
 func reported(change func(*Report)) *Report {
