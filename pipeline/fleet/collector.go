@@ -8,11 +8,11 @@ import (
 
 var (
 	descCopies = prometheus.NewDesc("twinegress_fleet_copies",
-		"Copies that this one knows, itself included, by whether they are live or stale. Absent while the status topic can't be used.", []string{"state"}, nil)
+		"Copies that this one knows, itself included, by whether they are live or stale.", []string{"state"}, nil)
 	descOldest = prometheus.NewDesc("twinegress_fleet_oldest_word_seconds",
 		"Time since the last word of the live copy that was silent for longest: near 0 while all say how they are. 0 without others.", nil, nil)
 	descEcho = prometheus.NewDesc("twinegress_fleet_echo_seconds",
-		"Time since this copy's own word came back from the status topic: it grows while that can't be written, or not be read. Absent before the first.", nil, nil)
+		"Time since this copy's own word came back from the status topic: it grows while that can't be written, or not be read.", nil, nil)
 	descFailures = prometheus.NewDesc("twinegress_fleet_publish_failures_total",
 		"Records of the status topic that could not be written.", nil, nil)
 	descRefused = prometheus.NewDesc("twinegress_fleet_refused_records_total",
@@ -37,15 +37,11 @@ func (f *Fleet) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.problem == "" {
-		live, stale, oldest := f.copies.count(now)
-		gauge(descCopies, float64(1+live), "live")
-		gauge(descCopies, float64(stale), "stale")
-		gauge(descOldest, oldest.Seconds())
-	}
-	if !f.position.echoedAt.IsZero() {
-		gauge(descEcho, now.Sub(f.position.echoedAt).Seconds())
-	}
+	live, stale, oldest := f.copies.count(now)
+	gauge(descCopies, float64(1+live), "live")
+	gauge(descCopies, float64(stale), "stale")
+	gauge(descOldest, oldest.Seconds())
+	gauge(descEcho, now.Sub(maxTime(f.position.echoedAt, f.madeAt)).Seconds())
 	ch <- prometheus.MustNewConstMetric(descFailures, prometheus.CounterValue, float64(f.failures))
 	ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(f.refusals.records))
 }

@@ -54,6 +54,7 @@ type Options struct {
 type Fleet struct {
 	options Options
 	id      string
+	madeAt  time.Time
 	client  *kgo.Client // of Run
 
 	mu        sync.Mutex
@@ -71,7 +72,7 @@ type Fleet struct {
 // New returns this copy of the fleet. Nothing is read or written before Run.
 func New(o Options) *Fleet {
 	f := &Fleet{
-		options: o, copies: newCopies(), done: make(map[string]time.Time),
+		options: o, madeAt: time.Now(), copies: newCopies(), done: make(map[string]time.Time),
 		id: fmt.Sprintf("%s-%08x", legalName(o.Pipeline.Self().Instance), rand.Uint32()),
 	}
 	if o.Topic == "" {
