@@ -45,7 +45,7 @@ func (p *Pipeline) connect(ctx context.Context) (err error) {
 	}
 	set, err := p.options.Endpoints.Load(ctx)
 	if err == nil {
-		in.source, err = p.options.OpenSource() //nolint:contextcheck // its client's context is its own: Close ends it
+		in.source, err = p.options.OpenSource()
 	}
 	if err != nil {
 		_ = in.letters.Close(ctx) // it has none yet

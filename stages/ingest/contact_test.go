@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"twinegress/internal/blackhole"
 	"twinegress/internal/config"
 	"twinegress/internal/eventually"

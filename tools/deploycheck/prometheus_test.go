@@ -129,7 +129,7 @@ func TestAlertsFire(t *testing.T) {
 	}
 	// Each takes the place of the series with the same name and labels.
 	troubles := map[string][]string{
-		"TwinegressGone":               nil, // no series at all
+		"TwinegressGone": nil, // no series at all
 		"TwinegressKafkaLost": {
 			`twinegress_ingest_brokers_silent_seconds{job="j",instance="a"} 0+60x30`, `twinegress_ingest_member{job="j",instance="a"} 0x30`,
 			`twinegress_ingest_lag_records{job="j",instance="a"} _x30`,

@@ -78,7 +78,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err // stopped before anything began
 	}
-	if a.Pipeline, err = newPipeline(o, registry, a.serveAPI); err != nil {
+	if a.Pipeline, err = newPipeline(o, registry, a.serveAPI); err != nil { //nolint:contextcheck // the consumer has a context of its own: its Close ends it
 		return nil, err
 	}
 	if a.fleet, err = newFleet(o, a.Pipeline, registry); err != nil {
