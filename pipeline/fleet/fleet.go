@@ -255,9 +255,15 @@ func (f *Fleet) Retry(ctx context.Context, endpoint string) (known int, notice s
 	value, _ := json.Marshal(c) // strings and a time
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	err := f.client.ProduceSync(ctx, &kgo.Record{Topic: f.options.Topic, Key: []byte(commandKey(f.id)), Value: value}).FirstErr()
-	if err != nil {
-		notice = "the other copies were not asked: " + untrusted.Text(err.Error())
+	written := make(chan error, 1)
+	f.produce(ctx, commandKey(f.id), value, func(err error) { written <- err })
+	select {
+	case err := <-written:
+		if err != nil {
+			notice = "the other copies were not asked: " + untrusted.Text(err.Error())
+		}
+	case <-ctx.Done():
+		notice = "the other copies may not be asked: the topic " + f.options.Topic + " doesn't take it"
 	}
 	return known, notice
 }

@@ -3,14 +3,18 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
@@ -82,12 +86,17 @@ type one struct {
 
 func brokers(t *testing.T, options ...kfake.Opt) []string {
 	t.Helper()
+	return cluster(t, options...).ListenAddrs()
+}
+
+func cluster(t *testing.T, options ...kfake.Opt) *kfake.Cluster {
+	t.Helper()
 	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	return cluster.ListenAddrs()
+	return cluster
 }
 
 func start(t *testing.T, addrs []string, instance string, briefs ...sinks.Brief) *one {
@@ -204,5 +213,100 @@ func TestLagThatACopyDoesNotKnow(t *testing.T) {
 	}
 	if n := lag(new(int64(3)), nil, new(int64(4))); n != nil {
 		t.Errorf("with one that doesn't know it is %d", *n)
+	}
+}
+
+// While Kafka is gone every copy shows its own truth, the others with their age, and
+// says why; no caller waits for it.
+func TestKafkaGone(t *testing.T) {
+	kafka := cluster(t)
+	a, b := start(t, kafka.ListenAddrs(), "a", brief(0, sinks.StateReady, 4)), start(t, kafka.ListenAddrs(), "b", brief(0, sinks.StateReady, 8))
+	a.awaits(t, 5*time.Second, 2, 0, 12)
+	kafka.Close()
+	for _, one := range []*one{a, b} {
+		eventually.Within(t, 2*staleAfter, "the others are not known", func() bool { return one.Report().Notice != "" })
+	}
+	a.awaits(t, 2*staleAfter, 2, 1, 4)
+	r := a.Report()
+	if len(r.Troubles) != 1 || !strings.HasPrefix(r.Troubles[0].What, "This copy can't say how the others are: ") {
+		t.Errorf("%+v", r.Troubles)
+	}
+	eventually.Holds(t, "a failure is counted", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.failures > 0
+	})
+	asked := time.Now()
+	if known, notice := a.Retry(t.Context(), idOf(0)); known != 1 || notice == "" || len(a.pipeline.retried) != 1 {
+		t.Errorf("%d copies, %q", known, notice)
+	}
+	if took := time.Since(asked); took > commandTimeout+time.Second {
+		t.Errorf("a retry waits for %v", took)
+	}
+}
+
+// Without the right to create the topic a copy knows itself, says which right it is,
+// and finds the topic when it is there.
+func TestTopicThatMustNotBeCreated(t *testing.T) {
+	allowed := kfake.ACL{Resource: kmsg.ACLResourceTypeTopic, Name: topic, Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: kmsg.ACLOperationDescribe, Allow: true}
+	addrs := brokers(t, kfake.EnableSASL(), kfake.EnableACLs(), kfake.User("PLAIN", "app", "pass", allowed), kfake.Superuser("PLAIN", "admin", "admin"))
+	p := &fake{instance: "a", briefs: []sinks.Brief{brief(0, sinks.StateReady, 4)}}
+	core, logs := observer.New(zap.WarnLevel)
+	f := New(Options{Pipeline: p, Topic: topic, Log: zap.New(core), Connect: []kgo.Opt{
+		kgo.SeedBrokers(addrs...), kgo.SASL(plain.Auth{User: "app", Pass: "pass"}.AsMechanism()),
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	const want = "other copies are not known: the topic status is missing and can't be created (allow Create on it"
+	eventually.Holds(t, "what is missing is said", func() bool { return strings.HasPrefix(f.Report().Notice, want) })
+	if copies, _, routed := shows(t, f.Report()); copies != 1 || routed != 4 {
+		t.Errorf("%d copies, %d events", copies, routed)
+	}
+	if known, notice := f.Retry(t.Context(), idOf(0)); known != 1 || !strings.HasPrefix(notice, want) || len(p.retried) != 1 {
+		t.Errorf("%d, %q", known, notice)
+	}
+	if n := logs.FilterMessageSnippet("this copy knows itself only").Len(); n != 1 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// Without a topic a copy is by itself, and that is no trouble.
+func TestNoTopic(t *testing.T) {
+	f := New(Options{Pipeline: &fake{instance: "a", briefs: []sinks.Brief{brief(0, sinks.StateReady, 4)}}, Log: zap.NewNop()})
+	f.Run(t.Context())
+	r := f.Report()
+	known, notice := f.Retry(t.Context(), idOf(0))
+	if len(r.Copies) != 1 || len(r.Endpoints) != 1 || len(r.Troubles) != 0 || !strings.Contains(r.Notice, "status.topic is empty") || known != 1 || notice != r.Notice {
+		t.Errorf("%+v, %d, %q", r, known, notice)
+	}
+}
+
+// A copy's share of bytes goes to what changed state first, and to what was not
+// written for longest then; all is written in the end.
+func TestBudget(t *testing.T) {
+	addrs := brokers(t)
+	many := make([]sinks.Brief, 3000)
+	for i := range many {
+		many[i] = brief(i, sinks.StateReady, 1000)
+		many[i].LastError, many[i].Reason = strings.Repeat("x", maxErrorLength), "slow"
+	}
+	p := &fake{instance: "a", briefs: many}
+	f := New(Options{Pipeline: p, Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
+	w := f.newWriter()
+	now := time.Now()
+	w.walk(now)
+	all := w.changes(now)
+	if len(all) != blocks {
+		t.Fatalf("%d blocks", len(all))
+	}
+	for n := range w.last { // as if all had been written, the last block first
+		w.last[n] = published{hash: 1, urgent: w.urgent[n], at: now.Add(-time.Duration(n) * time.Second), written: true}
+	}
+	w.last[5].urgent++ // of another state
+	order := w.changes(now)
+	if order[0].block != 5 || order[1].block != blocks-1 || order[blocks-1].block != 0 {
+		t.Errorf("%d, %d, …, %d", order[0].block, order[1].block, order[blocks-1].block)
 	}
 }
