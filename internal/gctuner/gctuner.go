@@ -32,7 +32,7 @@ const (
 	enough = 80 << 20
 	// plenty is the most that the heap grows for what can have none: the bytes of
 	// events. The collector doesn't look into them, so running more often is cheap.
-	plenty = 40 << 20
+	plenty = 32 << 20
 )
 
 // Start sets the memory limit to floor bytes, or to growth percent over the live

@@ -20,7 +20,7 @@ func TestLimit(t *testing.T) {
 		"more":                    {100 << 20, 100 << 20, (170 + 32) * mib},
 		"from where half will do": {160 << 20, 160 << 20, (160 + 80 + 32) * mib},
 		"much more":               {1000 << 20, 1000 << 20, (1350 + 32) * mib},
-		"mostly bytes":            {200 << 20, 20 << 20, (200 + 40 + 32) * mib},
+		"mostly bytes":            {200 << 20, 20 << 20, (200 + 32 + 32) * mib},
 		"half of it bytes":        {200 << 20, 100 << 20, (200 + 70 + 32) * mib},
 		"with what is dead":       {150 << 20, 1000 << 20, (150 + 80 + 32) * mib},
 	}

@@ -21,11 +21,11 @@ import (
 const (
 	// codecMeasured is of a batch that isn't compressed, and takes more than twice its
 	// bytes: the unpacker counts it.
-	codecMeasured kgo.CompressionCodecType = 5
+	codecMeasured = 5
 	// codecRefused is of a batch that takes more than the limit, whatever its codec.
-	codecRefused kgo.CompressionCodecType = 7
+	codecRefused = 7
 
-	codecMask = 7
+	codecNone, codecMask = byte(kgo.CodecNone), byte(7)
 
 	// fetchKey is the number of the fetch request in Kafka's protocol, and
 	// flexibleFetch the first version whose responses have tags in their header.
@@ -102,7 +102,7 @@ func (c *guardedConn) Read(b []byte) (n int, err error) {
 	b = b[:min(len(b), c.left)]
 	if version := c.fetch.Load(); whole && version > 0 && len(b) >= minGuarded {
 		if n, err = io.ReadFull(c.Conn, b); err == nil {
-			guard(b, int16(version), c.limit)
+			guard(b, int16(version), c.limit) //nolint:gosec // it was one
 		}
 	} else {
 		n, err = c.Conn.Read(b)
@@ -152,11 +152,11 @@ func guardBatches(batches []byte, limit int64) {
 }
 
 // codecFor returns with which codec a batch is to be marked; 0 if with none.
-func codecFor(batch []byte, limit int64) kgo.CompressionCodecType {
+func codecFor(batch []byte, limit int64) byte {
 	codec, records := batch[batchAttributes+1]&codecMask, batch[batchRecords:]
 	// The client makes room for as many records as are told, before it looks for them.
-	taken := recordBytes * int64(int32(binary.BigEndian.Uint32(batch[batchCount:])))
-	if codec == byte(kgo.CodecNone) {
+	taken := recordBytes * int64(binary.BigEndian.Uint32(batch[batchCount:]))
+	if codec == codecNone {
 		taken = min(taken, recordBytes*int64(len(records))) + int64(len(records))
 		if taken <= limit {
 			taken = max(taken, memory(records))
@@ -165,7 +165,7 @@ func codecFor(batch []byte, limit int64) kgo.CompressionCodecType {
 	switch {
 	case taken > limit:
 		return codecRefused
-	case codec == byte(kgo.CodecNone) && taken > 2*int64(len(batch)):
+	case codec == codecNone && taken > 2*int64(len(batch)):
 		return codecMeasured
 	default:
 		return 0
@@ -173,11 +173,11 @@ func codecFor(batch []byte, limit int64) kgo.CompressionCodecType {
 }
 
 // mark sets a batch's codec, unless it is damaged: the client finds that.
-func mark(batch []byte, codec kgo.CompressionCodecType) {
+func mark(batch []byte, codec byte) {
 	crc := batch[batchCRC:batchAttributes]
 	if crc32.Checksum(batch[batchAttributes:], castagnoli) != binary.BigEndian.Uint32(crc) {
 		return
 	}
-	batch[batchAttributes+1] = batch[batchAttributes+1]&^codecMask | byte(codec)
+	batch[batchAttributes+1] = batch[batchAttributes+1]&^codecMask | codec
 	binary.BigEndian.PutUint32(crc, crc32.Checksum(batch[batchAttributes:], castagnoli))
 }
