@@ -11,6 +11,3 @@ func (p *Pipeline) Tap(id string, perSecond int) (*sinks.Tap, bool) {
 	}
 	return s.Tap(perSecond, p.options.Render), true
 }
-
-// Instance returns the name of this copy.
-func (p *Pipeline) Instance() string { return p.options.Instance }

@@ -36,14 +36,18 @@ const AuditLog = "audit"
 // an interface so that a test can put an endpoint into any state.
 type Pipeline interface {
 	Status() pipeline.Status
-	// These three are about one endpoint. They return false if it isn't running.
+	// These are about one endpoint. They return false if it isn't running.
 	EndpointStatus(id string) (pipeline.EndpointStatus, bool)
 	Health(id string) (sinks.Health, bool)
 	EndpointLog(id string) ([]pipeline.LogEntry, bool)
+	// Tap starts a tap of an endpoint.
+	Tap(id string, perSecond int) (*sinks.Tap, bool)
 }
 
 // Fleet is what is known of all copies. It is an interface as Pipeline is.
 type Fleet interface {
+	// ID returns the id of this copy.
+	ID() string
 	Report() *fleet.Report
 	Retry(ctx context.Context, id string) (known int, notice string)
 }
@@ -75,6 +79,7 @@ func New(o Options) http.Handler {
 	registerStatus(api, o.Pipeline)
 	registerFleet(api, o.Fleet)
 	registerLog(api, o.Pipeline)
+	registerTap(api, o)
 	serveDocs(mux, api.OpenAPI())
 	return newHandler(o, mux)
 }

@@ -23,6 +23,8 @@ type operation struct {
 	write        bool
 	byID         bool
 	conditional  bool // takes If-Match
+	events       bool // needs the right to see them
+	query        string
 }
 
 var contract = []operation{
@@ -37,6 +39,7 @@ var contract = []operation{
 	{id: "getFleet", method: "GET", path: Base + "/fleet", ok: 200},
 	{id: "getEndpointLog", method: "GET", path: Base + "/endpoints/" + hubID + "/log", ok: 200, byID: true},
 	{id: "getEndpointStatus", method: "GET", path: Base + "/endpoints/" + hubID + "/status", ok: 200, byID: true},
+	{id: "tapEndpoint", method: "GET", path: Base + "/endpoints/" + hubID + "/tap", ok: 200, byID: true, events: true, query: "?for=1ms"},
 }
 
 // call is the operation's request that succeeds.
@@ -44,6 +47,9 @@ func (o operation) call() call {
 	c := call{method: o.method, path: o.path}
 	if o.body {
 		c.body = newHub
+	}
+	if o.events {
+		c.token = watcher
 	}
 	return c
 }
@@ -61,6 +67,7 @@ func TestContract(t *testing.T) {
 					if change != nil {
 						change(r, &c)
 					}
+					c.path += op.query
 					w := r.do(c)
 					if w.Code != want {
 						t.Fatalf("status %d, want %d: %s", w.Code, want, w.Body)
@@ -88,7 +95,9 @@ func TestContract(t *testing.T) {
 			run("slash at the end", func(_ *env, c *call) { c.path += "/" }, op.ok)
 			run("no token", func(_ *env, c *call) { c.token = "-" }, 401)
 			run("unknown token", func(_ *env, c *call) { c.token = "nope" }, 401)
-			run("read-only token", func(_ *env, c *call) { c.token = reader }, either(op.write, 403))
+			run("read-only token", func(_ *env, c *call) { c.token = reader }, either(op.write || op.events, 403))
+			run("a token that may change", func(_ *env, c *call) { c.token = writer }, either(op.events, 403))
+			run("a token that may see events", func(_ *env, c *call) { c.token = watcher }, either(op.write, 403))
 			run("from another site", header("Sec-Fetch-Site", "cross-site"), either(op.write, 403))
 			if op.byID {
 				run("wrong id", func(_ *env, c *call) { c.path = strings.Replace(c.path, hubID, noID, 1) }, 404)

@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
@@ -19,9 +21,11 @@ import (
 	"twinegress/endpoints"
 	"twinegress/endpoints/storetest"
 	"twinegress/internal/config"
+	"twinegress/internal/event"
 	"twinegress/pipeline"
 	"twinegress/pipeline/fleet"
 	"twinegress/sinks"
+	"twinegress/sinks/discard"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -49,6 +53,10 @@ type env struct {
 	logs    *observer.ObservedLogs
 	state   atomic.Pointer[sinks.Health] // of the hub
 	retried atomic.Int32
+
+	mu      sync.Mutex
+	hub     *sinks.Sender // nil until it is needed
+	taps    []*sinks.Tap  // of it, that were begun
 	options Options
 }
 
@@ -113,6 +121,37 @@ func (r *env) Report() *fleet.Report {
 
 func (r *env) Retry(_ context.Context, _ string) (int, string) {
 	return int(r.retried.Add(1)) + 2, "why"
+}
+
+func (r *env) ID() string { return "copy-1" }
+
+func (r *env) Tap(id string, perSecond int) (*sinks.Tap, bool) {
+	if id != hubID {
+		return nil, false
+	}
+	t := r.sender().Tap(perSecond, func(_ endpoints.Endpoint, ev *event.Event) sinks.Message {
+		return sinks.Message{ID: "id", ContentType: "application/json", Body: ev.Body}
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taps = append(r.taps, t)
+	return t, true
+}
+
+// sender is the hub's; it takes everything.
+func (r *env) sender() *sinks.Sender {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hub == nil {
+		r.hub = sinks.NewSender(r.store.Current()[0], sinks.Options{MaxEvents: 100, Timeout: time.Second, Attempts: 1, BackoffInitial: time.Second, BackoffMax: time.Second},
+			discard.Open, nil, zap.NewNop())
+		r.t.Cleanup(func() {
+			if r.hub != nil { // a test may have closed it
+				storetest.Must(r.t, r.hub.Close(context.Background()))
+			}
+		})
+	}
+	return r.hub
 }
 
 // call is one request; what isn't said is as a client does it right.

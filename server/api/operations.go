@@ -334,10 +334,10 @@ func indexOf(set []endpoints.Endpoint, id string) int {
 
 // audit logs who changed what. It logs the names of fields, not their values, which
 // may be keys.
-func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoint, fields []string) {
+func (o *operations) audit(ctx context.Context, what string, e endpoints.Endpoint, fields []string, more ...zap.Field) {
 	log := ctx.Value(auditKey{}).(*zap.Logger) // every request passes the handler
 	if fields != nil {
 		log = log.With(zap.Strings("fields", fields))
 	}
-	log.Info(what, zap.Bool("audit", true), zap.Inline(e))
+	log.Info(what, append(more, zap.Bool("audit", true), zap.Inline(e))...)
 }
