@@ -164,9 +164,33 @@ func (c *apiFlags) doForOne(ctx context.Context, idOrName string, one call) (rep
 // do sends the request. Any status but success is an error with the server's
 // message.
 func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
-	request, err := http.NewRequestWithContext(ctx, c.method, a.base+c.path, bytes.NewReader(c.body))
+	response, err := a.send(ctx, c)
 	if err != nil {
 		return reply{}, err
+	}
+	defer response.Body.Close()
+	body, err := a.body(response)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{header: response.Header, body: body}, nil
+}
+
+// body reads the body of a response.
+func (a *apiClient) body(response *http.Response) ([]byte, error) {
+	body, err := readAtMost(response.Body, maxReply)
+	if err != nil {
+		return nil, fmt.Errorf("%s: the answer can't be read to its end: %s", a.base, untrusted.Text(err.Error()))
+	}
+	return body, nil
+}
+
+// send sends the request, and returns a successful response, whose body is the
+// caller's to read and to close.
+func (a *apiClient) send(ctx context.Context, c call) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, c.method, a.base+c.path, bytes.NewReader(c.body))
+	if err != nil {
+		return nil, err
 	}
 	request.Header.Set("Authorization", "Bearer "+a.token)
 	request.Header.Set("User-Agent", "twinegress/"+version)
@@ -181,18 +205,18 @@ func (a *apiClient) do(ctx context.Context, c call) (reply, error) {
 		if failed, ok := errors.AsType[*url.Error](err); ok {
 			err = failed.Err // which lacks the method and the URL: the message below has the URL
 		}
-		return reply{}, fmt.Errorf("%s can't be reached: %s (is --server right, and api.listen set there?)", a.base, untrusted.Text(err.Error()))
+		return nil, fmt.Errorf("%s can't be reached: %s (is --server right, and api.listen set there?)", a.base, untrusted.Text(err.Error()))
+	}
+	if response.StatusCode < 300 {
+		return response, nil
 	}
 	defer response.Body.Close()
-	body, err := readAtMost(response.Body, maxReply)
+	body, err := a.body(response)
 	if err != nil {
-		return reply{}, fmt.Errorf("%s: the answer can't be read to its end: %s", a.base, untrusted.Text(err.Error()))
+		return nil, err
 	}
-	if response.StatusCode >= 300 {
-		path, _, _ := strings.Cut(c.path, "?") // a query is what the user typed: it may be a key, in the wrong place
-		return reply{}, replyError(response, body, c.method+" "+a.base+path)
-	}
-	return reply{header: response.Header, body: body}, nil
+	path, _, _ := strings.Cut(c.path, "?") // a query is what the user typed: it may be a key, in the wrong place
+	return nil, replyError(response, body, c.method+" "+a.base+path)
 }
 
 // quotedTag adds the quotes of an ETag, which a shell removes.

@@ -23,8 +23,10 @@ const (
 	// each may keep 1 MiB of events.
 	maxTaps      = 16
 	maxTapsOfOne = 4
-	// maxTapTime bounds how long a tap is open: one that is forgotten ends by itself.
-	maxTapTime = 15 * time.Minute
+	// MaxTapRate bounds how many events a second a tap shows.
+	MaxTapRate = 100
+	// MaxTapTime bounds how long a tap is open: one that is forgotten ends by itself.
+	MaxTapTime = 15 * time.Minute
 	// tapHeartbeat is the longest silence: a proxy takes a longer one for the end.
 	tapHeartbeat = 15 * time.Second
 	// tapWriteTimeout is how long a reader may take nothing.
@@ -126,7 +128,7 @@ func (o *tapOperation) tap(ctx context.Context, in *struct {
 		return nil, err
 	}
 	period, err := time.ParseDuration(in.For)
-	if err != nil || period <= 0 || period > maxTapTime {
+	if err != nil || period <= 0 || period > MaxTapTime {
 		const must = "must be a duration of at most 15m, such as 90s"
 		return nil, failureWith(http.StatusBadRequest, "the request is not valid", []Detail{{Field: "for", Message: must}})
 	}

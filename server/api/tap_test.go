@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -204,7 +205,7 @@ func TestTapOutlastsTimeouts(t *testing.T) {
 		tap := s.open("?for=15m")
 		tap.next()
 		m, comments := tap.next()
-		if end := unmarshal[TapEnd](t, m); m.name != "end" || end.Reason != "its time is over" || comments < 59 || time.Since(began) != maxTapTime {
+		if end := unmarshal[TapEnd](t, m); m.name != "end" || end.Reason != "its time is over" || comments < 59 || time.Since(began) != MaxTapTime {
 			t.Errorf("after %v and %d heartbeats: %s %+v", time.Since(began), comments, m.name, end)
 		}
 		tap.close()
@@ -298,7 +299,7 @@ func TestTapDoesNotHoldUpAStop(t *testing.T) {
 func TestTapParameters(t *testing.T) {
 	r := newEnv(t)
 	for query, want := range map[string]int{
-		"?for=1ms&rate=1": 200, "?for=1ms&rate=100": 200, "?for=1ms&rate=0": 400, "?for=1ms&rate=101": 400, "?for=1ms&rate=x": 400,
+		"?for=1ms&rate=1": 200, "?for=1ms&rate=" + strconv.Itoa(MaxTapRate): 200, "?for=1ms&rate=0": 400, "?for=1ms&rate=101": 400, "?for=1ms&rate=x": 400,
 		"?for=0s": 400, "?for=-1s": 400, "?for=15m1ns": 400, "?for=1": 400, "?for=": 200,
 	} {
 		method := http.MethodGet
