@@ -53,7 +53,7 @@ type TapEntry struct {
 	Body       string         `json:"body" doc:"what is sent, with the endpoint's secrets masked"`
 	Base64     bool           `json:"base64" doc:"body is in base64: its bytes are no text"`
 	Cut        bool           `json:"cut" doc:"body or properties are larger than what is shown"`
-	Skipped    uint64         `json:"skipped" doc:"events since the entry before that are not shown"`
+	Skipped    int            `json:"skipped" doc:"events since the entry before that are not shown"`
 
 	size int // in the queue
 }
@@ -61,10 +61,10 @@ type TapEntry struct {
 // TapCounts are the events that got their outcome since a Tap began. Those that
 // its reader doesn't get were above its rate, or had no room in its queue.
 type TapCounts struct {
-	Seen    uint64 `json:"seen" doc:"events that got their outcome on this copy"`
-	Shown   uint64 `json:"shown"`
-	Sampled uint64 `json:"aboveRate" doc:"not shown, since they are more than the rate"`
-	Slow    uint64 `json:"readerSlow" doc:"not shown, since the reader was too slow"`
+	Seen    int `json:"seen" doc:"events that got their outcome on this copy"`
+	Shown   int `json:"shown"`
+	Sampled int `json:"aboveRate" doc:"not shown, since they are more than the rate"`
+	Slow    int `json:"readerSlow" doc:"not shown, since the reader was too slow"`
 }
 
 // Tap is a look at the events of one endpoint as they get their outcome: a sample
@@ -83,7 +83,7 @@ type Tap struct {
 	filled  time.Time // when allowed was added to last
 	queue   []TapEntry
 	bytes   int
-	skipped uint64 // since the last entry
+	skipped int // since the last entry
 	counts  TapCounts
 	ended   string
 
@@ -206,16 +206,16 @@ func (t *Tap) observe(events []*event.Event, reason, detail string) {
 func (t *Tap) sample(now time.Time, n int) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.counts.Seen += uint64(n)
+	t.counts.Seen += n
 	t.allowed = min(t.rate, t.allowed+now.Sub(t.filled).Seconds()*t.rate)
 	t.filled = now
 	shown := min(n, int(t.allowed))
 	t.allowed -= float64(shown)
-	t.counts.Sampled += uint64(n - shown)
-	t.skipped += uint64(n - shown)
+	t.counts.Sampled += n - shown
+	t.skipped += n - shown
 	if len(t.queue) == maxTapEntries || t.bytes >= maxTapBytes {
-		t.counts.Slow += uint64(shown)
-		t.skipped += uint64(shown)
+		t.counts.Slow += shown
+		t.skipped += shown
 		shown = 0 // nothing is copied to be thrown away
 	}
 	return shown

@@ -89,7 +89,7 @@ func TestTapSamples(t *testing.T) {
 			t.Fatalf("%d entries, %+v", len(entries), counts)
 		}
 		last := entries[len(entries)-1].Offset
-		skipped := uint64(0)
+		skipped := 0
 		for i, e := range entries {
 			skipped += e.Skipped
 			if want := int64(i * 10); e.Offset != want {
@@ -120,9 +120,9 @@ func TestTapOfSlowReader(t *testing.T) {
 			advance(10 * ms)
 		}
 		h.expect(counts{"delivered": 100})
-		room := uint64(maxTapBytes / maxTapBody)
+		const room = maxTapBytes / maxTapBody
 		entries, counted := tap.Take()
-		if counted != (TapCounts{Seen: 100, Shown: room, Slow: 100 - room}) || uint64(len(entries)) != room {
+		if counted != (TapCounts{Seen: 100, Shown: room, Slow: 100 - room}) || len(entries) != room {
 			t.Fatalf("%d entries, %+v", len(entries), counted)
 		}
 		h.putBody("next")

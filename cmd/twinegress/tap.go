@@ -134,7 +134,7 @@ type tapView struct {
 	json       bool
 	width      int
 
-	shown, skipped uint64
+	shown, skipped int
 	ended          bool
 }
 

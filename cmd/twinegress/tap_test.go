@@ -33,7 +33,7 @@ func tap(h *env.Env, args ...string) *tapping {
 	ctx, end := context.WithCancel(h.T.Context())
 	t := &tapping{end: end, code: make(chan int, 1)}
 	go func() {
-		root := rootCommand()
+		root := rootCommand() //nolint:contextcheck // execute gives it the context
 		root.SetArgs(append([]string{"tap"}, args...))
 		t.code <- exitCode(execute(ctx, root, &t.out, &t.notes))
 	}()

@@ -161,7 +161,7 @@ func (o *tapOperation) tap(ctx context.Context, in *struct {
 			Copy: o.Fleet.ID(), Rate: in.Rate, Until: until.UTC(),
 			Endpoint: TapEndpoint{ID: e.ID, Name: e.Name, Type: string(e.Type), Host: e.Host(), Path: e.Path},
 		})
-		o.audit(ctx, "endpoint's events are not shown any more", e, nil, zap.String("reason", end.Reason), zap.Uint64("shown", end.Shown))
+		o.audit(ctx, "endpoint's events are not shown any more", e, nil, zap.String("reason", end.Reason), zap.Int("shown", end.Shown))
 	}}, nil
 }
 

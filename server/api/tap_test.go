@@ -90,7 +90,7 @@ func (s *served) open(query string) *tapStream {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://x"+Base+"/endpoints/"+hubID+"/tap"+query, nil)
 	storetest.Must(s.t, err)
 	request.Header.Set("Authorization", "Bearer "+watcher)
-	response, err := s.client.Do(request)
+	response, err := s.client.Do(request) //nolint:bodyclose // tapStream.close does
 	storetest.Must(s.t, err)
 	return &tapStream{s.t.(*testing.T), response, bufio.NewReader(response.Body), cancel}
 }
