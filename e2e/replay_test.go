@@ -158,9 +158,12 @@ func replayOfRefused(h *harness) {
 	if again := h.replayed(); again.Letters != 0 {
 		h.T.Errorf("a second replay read %d letters", again.Letters)
 	}
-	// Another selection has its own position: now the service takes the event.
+	// Now the service takes the event: it is sent again if that is asked for.
 	h.Repair("hub")
-	if result := h.replayed("--endpoint", "hub"); result.Delivered != 1 {
+	if result := h.replayed("--endpoint", "hub"); result.Delivered != 0 || result.Skipped.ReplayedBefore != 1 {
+		h.T.Errorf("result %+v", result)
+	}
+	if result := h.replayed("--endpoint", "hub", "--again"); result.Delivered != 1 {
 		h.T.Errorf("result %+v", result)
 	}
 	if s := h.Services.Stats().Entity("hub"); s.Distinct != 20 || s.Count != 20 {
@@ -193,8 +196,25 @@ func replaySelections(h *harness) {
 	h.arrivedOnce(total, "topic")
 	h.arrivedOnce(0, "hub")
 	h.Repair("hub")
-	h.replayed()
-	h.arrivedOnce(total, "hub")
+	// A dry run says what would be, and does nothing of it.
+	dry, code := h.command(nil, "replay", "--dry-run", "--output", "json")
+	var preview replay.Preview
+	unmarshal(h.T, dry.out.String(), &preview)
+	if code != 0 || preview.Send != total+1 || preview.Skipped.ReplayedBefore != total || len(preview.Earlier) != 1 || preview.Earlier[0].Endpoint != ids["topic"] {
+		h.T.Errorf("exit code %d, %+v", code, preview)
+	}
+	h.arrivedOnce(0, "hub")
+	// What the replay of the topic's was done with is not sent to it again.
+	if result := h.replayed(); result.Delivered != total+1 || result.Skipped.ReplayedBefore != total {
+		h.T.Errorf("result %+v", result)
+	}
+	h.arrivedOnce(0, "topic")
+	for _, reason := range []string{"unauthorized", "backoff"} {
+		result := h.replayed("--reason", reason, "--again", "--until", "10ms")
+		if result.Delivered == 0 || result.Skipped.OtherReason == 0 {
+			h.T.Errorf("--reason %s: %+v", reason, result)
+		}
+	}
 
 	second := func() string { return time.Now().Format(time.RFC3339) }
 	last := second() // letters of this very second would count
@@ -208,14 +228,14 @@ func replaySelections(h *harness) {
 		{"4h", total + 1},
 		{second(), 0},
 	} {
-		if result := h.replayed("--endpoint", "hub", "--since", tt.since); result.Delivered != tt.want {
+		if result := h.replayed("--endpoint", "hub", "--again", "--since", tt.since); result.Delivered != tt.want {
 			h.T.Errorf("--since %q: %d delivered, want %d: %+v", tt.since, result.Delivered, tt.want, result)
 		}
 	}
 
 	// A deleted endpoint's letters are nobody's; the other's go on.
 	h.SetEndpoints(h.ServiceBus("SensorChange"))
-	if result := h.replayed("--since", "1h"); result.Skipped.UnknownEndpoint != total || result.Delivered != total {
+	if result := h.replayed("--since", "1h", "--again"); result.Skipped.UnknownEndpoint != total || result.Delivered != total {
 		h.T.Errorf("result %+v", result)
 	}
 	if p, code := h.command(nil, "replay", "--endpoint", "hub"); code != 2 || !strings.Contains(p.log.String(), ids["topic"]) {

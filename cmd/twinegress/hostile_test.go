@@ -20,6 +20,7 @@ import (
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
+	"twinegress/pipeline/letters"
 	"twinegress/pipeline/replay"
 	"twinegress/server/api"
 )
@@ -263,6 +264,10 @@ func FuzzPrinting(f *testing.F) {
 		check := app.CheckReport{Checks: []app.CheckResult{{
 			What: text, ID: text, Name: text, Type: text, Path: text, Key: text, Error: text, Note: text,
 		}}}
+		letter := letters.Letter{
+			Reason: text, Detail: text, Time: text, Elements: text, Cut: text, Source: letters.Source{Topic: text},
+			Endpoint: letters.Endpoint{ID: text, Name: text, Target: text},
+		}
 		replayed := replay.Result{Letters: 1, Endpoints: []replay.EndpointResult{{
 			ID: text, Name: text, Type: "EventHub", Path: text, RefusedAgain: 1, LastRefusal: text,
 		}}}
@@ -270,12 +275,22 @@ func FuzzPrinting(f *testing.F) {
 			print func(w io.Writer) error
 			lines int // 0: any number
 		}{
-			"list":           {func(w io.Writer) error { return printEndpoints(w, []api.Endpoint{e, e}) }, 3},
-			"get":            {func(w io.Writer) error { return printEndpoint(w, e, text) }, 0},
-			"check":          {func(w io.Writer) error { return printChecks(w, check) }, 2},
-			"check as JSON":  {func(w io.Writer) error { return term.PrintJSON(w, check) }, 0},
-			"replay":         {func(w io.Writer) error { return printReplay(w, "text", replayed) }, 2},
-			"replay as JSON": {func(w io.Writer) error { return printReplay(w, "json", replayed) }, 0},
+			"list":          {func(w io.Writer) error { return printEndpoints(w, []api.Endpoint{e, e}) }, 3},
+			"get":           {func(w io.Writer) error { return printEndpoint(w, e, text) }, 0},
+			"check":         {func(w io.Writer) error { return printChecks(w, check) }, 2},
+			"check as JSON": {func(w io.Writer) error { return term.PrintJSON(w, check) }, 0},
+			"replay":        {func(w io.Writer) error { return printReplay(w, "text", replayed, nil) }, 2},
+			"dead letters": {func(w io.Writer) error {
+				return printLetters(w, "table", letters.List{Letters: []letters.Letter{letter}})
+			}, 2},
+			"a dead letter": {func(w io.Writer) error { return printLetter(w, &letters.Whole{Letter: letter}) }, 0},
+			"dead letters' count": {func(w io.Writer) error {
+				return printCount(w, "table", letters.Count{Letters: 1, Groups: []letters.Group{{Endpoint: letter.Endpoint, Reason: text}}})
+			}, 3},
+			"dry run": {func(w io.Writer) error {
+				return printPreview(w, "text", replay.Preview{Groups: []replay.PreviewGroup{{Endpoint: letter.Endpoint, Reason: text}}}, nil)
+			}, 3},
+			"replay as JSON": {func(w io.Writer) error { return printReplay(w, "json", replayed, nil) }, 0},
 			"progress": {func(w io.Writer) error {
 				(&replayView{out: w}).show(replay.Progress{Total: 1, Waits: []string{text}})
 				return nil

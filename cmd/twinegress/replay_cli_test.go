@@ -37,7 +37,7 @@ func TestReplayCommandLine(t *testing.T) {
 	}
 }
 
-func TestParseSince(t *testing.T) {
+func TestParseTime(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 5e8, time.UTC)
 	for s, want := range map[string]string{
 		"":                            "0001-01-01T00:00:00Z",
@@ -53,7 +53,7 @@ func TestParseSince(t *testing.T) {
 		"1969-01-01T00:00:00Z":        "before 1970",
 		"1000000h":                    "before 1970",
 	} {
-		at, err := parseSince(s, now)
+		at, err := parseTime(s, now)
 		got := at.Format(time.RFC3339)
 		if err != nil {
 			got = err.Error()

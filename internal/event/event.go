@@ -91,6 +91,9 @@ var reasonNames = [NumReasons]string{
 
 func (r Reason) String() string { return reasonNames[r] }
 
+// Reasons returns the words of all reasons.
+func Reasons() []string { return reasonNames[:] }
+
 // Header is a Kafka record header.
 type Header struct {
 	Key   string

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/internal/config"
+	"twinegress/pipeline/letters"
 	"twinegress/stages/ingest"
 )
 
@@ -18,58 +19,63 @@ import (
 type Backlog struct {
 	*ingest.Source
 	extents map[string]map[int32]extent // by topic and partition
+	group   string
+	connect []kgo.Opt
+	log     *zap.Logger
 }
 
 // extent is the part of a partition that is read.
 type extent struct {
-	from int64 // where the group stood at the start
-	end  int64 // the partition's end at the start: this offset is not read
+	start int64 // of the selection
+	from  int64 // where the group stood at the start
+	end   int64 // the partition's end at the start: this offset is not read
 }
 
 // OpenBacklog asks the brokers, until ctx ends, what is to be read, and returns
-// a source of it. A new group starts with what was appended since a moment; the
-// zero time means everything.
-func OpenBacklog(ctx context.Context, c config.Ingest, since time.Time, connect []kgo.Opt, log *zap.Logger) (*Backlog, error) {
+// a source of it: what was stored since one time and until another, the zero time
+// bounds nothing. A group goes on where it stood.
+func OpenBacklog(ctx context.Context, c config.Ingest, since, until time.Time, connect []kgo.Opt, log *zap.Logger) (*Backlog, error) {
 	client, err := kgo.NewClient(connect...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}
 	defer client.Close()
-	admin := kadm.NewClient(client)
-	// The last stable offsets: a consumer that reads what is committed by
-	// transactions gets no further.
-	ends, err := ingest.Listed(admin.ListCommittedOffsets(ctx, c.Topics...))
-	if err != nil {
+	b := &Backlog{group: c.Group, connect: connect, log: log}
+	var ends kadm.ListedOffsets
+	if b.extents, ends, err = askExtents(ctx, kadm.NewClient(client), c, since, until); err != nil {
 		return nil, err
 	}
 	start := kgo.NewOffset().AtStart()
-	var starts kadm.ListedOffsets
-	if since.IsZero() {
-		starts, err = ingest.Listed(admin.ListStartOffsets(ctx, c.Topics...))
-	} else {
+	if !since.IsZero() {
 		start = kgo.NewOffset().AfterMilli(since.UnixMilli())
-		starts, err = ingest.Listed(admin.ListOffsetsAfterMilli(ctx, since.UnixMilli(), c.Topics...))
-	}
-	if err != nil {
-		return nil, err
-	}
-	committed, err := ingest.Committed(ctx, admin, c.Group)
-	if err != nil {
-		return nil, err
-	}
-	b := &Backlog{extents: make(map[string]map[int32]extent)}
-	for topic, of := range ends {
-		b.extents[topic] = make(map[int32]extent)
-		for number, end := range of {
-			from := starts[topic][number].Offset
-			if o, ok := committed.Lookup(topic, number); ok {
-				from = o.At
-			}
-			b.extents[topic][number] = extent{from: min(from, end.Offset), end: end.Offset}
-		}
 	}
 	b.Source, err = ingest.NewBounded(c, start, ends.Offsets(), connect, log) //nolint:contextcheck // it outlives the call; Close ends it
 	return b, err
+}
+
+// askExtents asks the brokers what there is for a group.
+func askExtents(ctx context.Context, admin *kadm.Client, c config.Ingest, since, until time.Time) (map[string]map[int32]extent, kadm.ListedOffsets, error) {
+	starts, ends, err := letters.Extent(ctx, admin, since, until, c.Topics...)
+	if err != nil {
+		return nil, nil, err
+	}
+	committed, err := ingest.Committed(ctx, admin, c.Group)
+	if err != nil {
+		return nil, nil, err
+	}
+	extents := make(map[string]map[int32]extent)
+	for topic, of := range ends {
+		extents[topic] = make(map[int32]extent)
+		for number, end := range of {
+			start := min(starts[topic][number].Offset, end.Offset)
+			from := start
+			if o, ok := committed.Lookup(topic, number); ok {
+				from = min(o.At, end.Offset)
+			}
+			extents[topic][number] = extent{start: start, from: from, end: end.Offset}
+		}
+	}
+	return extents, ends, nil
 }
 
 // Total returns how many offsets there were to read at the start.

@@ -56,7 +56,7 @@ func (e *env) produce(partition int32, times ...time.Time) {
 
 func (e *env) open(since time.Time) *Backlog {
 	e.Helper()
-	b, err := OpenBacklog(e.Context(), e.config, since, []kgo.Opt{kgo.SeedBrokers(e.config.Brokers...)}, zap.NewNop())
+	b, err := OpenBacklog(e.Context(), e.config, since, time.Time{}, []kgo.Opt{kgo.SeedBrokers(e.config.Brokers...)}, zap.NewNop())
 	if err != nil {
 		e.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestBacklogSince(t *testing.T) {
 func TestBacklogWithoutItsTopic(t *testing.T) {
 	e := newEnv(t, 1)
 	e.config.Topics = []string{"none"}
-	_, err := OpenBacklog(t.Context(), e.config, time.Time{}, []kgo.Opt{kgo.SeedBrokers(e.config.Brokers...)}, zap.NewNop())
+	_, err := OpenBacklog(t.Context(), e.config, time.Time{}, time.Time{}, []kgo.Opt{kgo.SeedBrokers(e.config.Brokers...)}, zap.NewNop())
 	if err == nil || !strings.Contains(err.Error(), "the topic none does not exist") {
 		t.Errorf("error %v", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ import (
 	"twinegress/endpoints/filter"
 	"twinegress/internal/config"
 	"twinegress/internal/event"
+	"twinegress/pipeline/letters"
 	"twinegress/sinks"
 	"twinegress/sinks/deadletter"
 	"twinegress/stages"
@@ -37,27 +39,14 @@ import (
 type Options struct {
 	Source          *Backlog
 	Endpoints       []endpoints.Endpoint
-	Only            string // the id of the one endpoint to send to; "" is all
+	Selection       letters.Selection
+	Earlier         []Earlier // whose letters are skipped
 	Open            map[endpoints.Type]sinks.Open
 	Sender          sinks.Options
 	Limits          stages.Limits
 	ShutdownTimeout time.Duration
 	Progress        func(Progress) // called now and then, from one goroutine; may be nil
 	Log             *zap.Logger
-}
-
-// Group is the consumer group of a selection of letters. Each selection has
-// its own, since a group is one position: the letters that a narrow selection
-// skips must not be skipped for the others.
-func Group(ingestGroup, only string, since time.Time) string {
-	group := ingestGroup + "-replay"
-	if only != "" {
-		group += "-" + only
-	}
-	if !since.IsZero() {
-		group += "-since-" + since.UTC().Format("20060102T150405Z")
-	}
-	return group
 }
 
 // Replay is one replay.
@@ -75,6 +64,7 @@ type Replay struct {
 	mu      sync.Mutex
 	read    int64
 	skipped Skipped
+	before  []int64 // letters that each of Earlier is done with
 }
 
 // recipient is an endpoint that letters are for.
@@ -90,7 +80,7 @@ var errComplete = errors.New("all letters have their outcome")
 
 // New makes a replay. Nothing moves before Run.
 func New(o Options) *Replay {
-	r := &Replay{Options: o, recipients: make(map[string]*recipient)}
+	r := &Replay{Options: o, recipients: make(map[string]*recipient), before: make([]int64, len(o.Earlier))}
 	r.enqueueCtx, r.abort = context.WithCancelCause(context.Background())
 	options := o.Sender
 	options.KeepDropped = true // Put decides about them
@@ -100,7 +90,7 @@ func New(o Options) *Replay {
 	// The senders' own warnings are about drops, which do not happen here.
 	log := o.Log.WithOptions(zap.IncreaseLevel(zap.ErrorLevel))
 	for _, e := range o.Endpoints {
-		if o.Only != "" && o.Only != e.ID {
+		if only := o.Selection.Endpoint; only != "" && only != e.ID {
 			continue
 		}
 		e.Overflow = endpoints.OverflowBlock // nothing is in a hurry
@@ -204,7 +194,7 @@ func (r *Replay) follow(ctx context.Context, left int64) int64 {
 // emit dispatches the letters of one chunk, in order. It blocks while a lane is
 // full.
 func (r *Replay) emit(c *event.Chunk) {
-	runs, order, skipped := r.sort(c)
+	runs, order, skipped, before := r.sort(c)
 	for _, from := range order {
 		run := runs[from]
 		run.rebuild(from, c)
@@ -215,11 +205,18 @@ func (r *Replay) emit(c *event.Chunk) {
 		read = c.Last - c.First + 1
 		skipped.Unreadable = read
 	}
+	r.count(read, skipped, before)
+	c.Settle(1)
+}
+
+func (r *Replay) count(read int64, skipped Skipped, before []int64) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.read += read
 	r.skipped.add(skipped)
-	r.mu.Unlock()
-	c.Settle(1)
+	for i, n := range before {
+		r.before[i] += n
+	}
 }
 
 // maxWarnings is how many records that are no dead letters the log has: whoever may
@@ -227,9 +224,9 @@ func (r *Replay) emit(c *event.Chunk) {
 const maxWarnings = 20
 
 // sort returns the letters that are for our endpoints, by origin, and counts the
-// others.
-func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, skipped Skipped) {
-	runs = make(map[origin]*run)
+// others; before are those of each earlier replay.
+func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, skipped Skipped, before []int64) {
+	runs, before = make(map[origin]*run), make([]int64, len(r.Earlier))
 	for i := range c.Records {
 		l, err := deadletter.Parse(c.Records[i].Headers)
 		switch {
@@ -241,13 +238,20 @@ func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, ski
 			}
 		case l.Endpoint == "":
 			skipped.NoEndpoint++
-		case r.Only != "" && r.Only != l.Endpoint:
+		case r.Selection.Endpoint != "" && r.Selection.Endpoint != l.Endpoint:
 			skipped.OtherEndpoint++
+		case !r.Selection.Has(&l):
+			skipped.OtherReason++
 		case r.recipients[l.Endpoint] == nil:
 			skipped.UnknownEndpoint++
 		case !l.Whole():
 			skipped.Cut++
 		default:
+			if i := slices.IndexFunc(r.Earlier, func(e Earlier) bool { return e.has(c.Partition, c.Records[i].Offset, &l) }); i >= 0 {
+				skipped.ReplayedBefore++
+				before[i]++
+				continue
+			}
 			from := origin{l.Topic, l.Partition}
 			if runs[from] == nil {
 				runs[from] = new(run)
@@ -256,13 +260,26 @@ func (r *Replay) sort(c *event.Chunk) (runs map[origin]*run, order []origin, ski
 			runs[from].add(l, &c.Records[i])
 		}
 	}
-	return runs, order, skipped
+	return runs, order, skipped, before
 }
 
-// dispatch decodes a run's events and enqueues each at the sender of its letter's
-// endpoint, if that one takes it. A letter is one event: what isn't, or is
-// several, is no letter of ours.
+// dispatch enqueues a run's events at the senders of their letters' endpoints.
 func (r *Replay) dispatch(run *run, skipped *Skipped) {
+	c := run.chunk
+	r.route(run, skipped, func(_ *deadletter.Letter, ev *event.Event, slots []sinks.Slot) { r.fanout.Add(ev, slots) })
+	r.fanout.Group()
+	err := r.fanout.Enqueue(r.enqueueCtx, c, r.senders)
+	r.fanout.Reset()
+	r.lookup.Reset()
+	if err == nil {
+		c.Settle(1) // otherwise we are stopping, and the letters come again with the next replay
+	}
+}
+
+// route decodes a run's events and passes on those that their letters' endpoints
+// take. A letter is one event: what isn't, or is several, is no letter of ours. The
+// slots are valid until the lookup is reset.
+func (r *Replay) route(run *run, skipped *Skipped, to func(*deadletter.Letter, *event.Event, []sinks.Slot)) {
 	c := run.chunk
 	stages.Decode(c, true, r.Limits)
 	e := 0
@@ -284,14 +301,7 @@ func (r *Replay) dispatch(run *run, skipped *Skipped) {
 			skipped.Unrouted++
 			continue
 		}
-		r.fanout.Add(ev, slots)
-	}
-	r.fanout.Group()
-	err := r.fanout.Enqueue(r.enqueueCtx, c, r.senders)
-	r.fanout.Reset()
-	r.lookup.Reset()
-	if err == nil {
-		c.Settle(1) // otherwise we are stopping, and the letters come again with the next replay
+		to(l, ev, slots)
 	}
 }
 
@@ -343,5 +353,9 @@ func (r *Replay) shutdown(left int64, enqueued func()) (int64, error) {
 			left = now
 		}
 	}
-	return left, errors.Join(err, r.Source.Close(ctx))
+	err = errors.Join(err, r.Source.Close(ctx))
+	if r.read > 0 {
+		r.Source.sign(ctx)
+	}
+	return left, err
 }

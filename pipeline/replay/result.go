@@ -18,30 +18,35 @@ type Result struct {
 	Undelivered  uint64           `json:"undelivered"`  // not committed: the next replay's
 	Remaining    int64            `json:"remaining"`    // not committed, those that weren't read included
 	Endpoints    []EndpointResult `json:"endpoints"`
+	Earlier      []EarlierResult  `json:"earlier,omitempty"` // who is done with Skipped.ReplayedBefore
 }
 
 // Skipped are letters that were read, but not sent, by the reason for it.
 type Skipped struct {
 	NoEndpoint      int64 `json:"noEndpoint"`      // input that could not be decoded or classified
 	OtherEndpoint   int64 `json:"otherEndpoint"`   // than the one that was asked for
+	OtherReason     int64 `json:"otherReason"`     // than those that were asked for
 	UnknownEndpoint int64 `json:"unknownEndpoint"` // deleted since
 	Cut             int64 `json:"cut"`             // not all of the event was stored
 	Unrouted        int64 `json:"unrouted"`        // the endpoint doesn't take them, by its event types and its filter
 	Unreadable      int64 `json:"unreadable"`      // no dead letters of ours
+	ReplayedBefore  int64 `json:"replayedBefore"`  // an earlier replay is done with them: Result.Earlier
 }
 
 // Total returns the sum over the reasons.
 func (s Skipped) Total() int64 {
-	return s.NoEndpoint + s.OtherEndpoint + s.UnknownEndpoint + s.Cut + s.Unrouted + s.Unreadable
+	return s.NoEndpoint + s.OtherEndpoint + s.OtherReason + s.UnknownEndpoint + s.Cut + s.Unrouted + s.Unreadable + s.ReplayedBefore
 }
 
 func (s *Skipped) add(o Skipped) {
 	s.NoEndpoint += o.NoEndpoint
 	s.OtherEndpoint += o.OtherEndpoint
+	s.OtherReason += o.OtherReason
 	s.UnknownEndpoint += o.UnknownEndpoint
 	s.Cut += o.Cut
 	s.Unrouted += o.Unrouted
 	s.Unreadable += o.Unreadable
+	s.ReplayedBefore += o.ReplayedBefore
 }
 
 // EndpointResult is of one endpoint that letters were sent to.
@@ -60,7 +65,7 @@ func (r *Replay) result(left int64) Result {
 	defer r.mu.Unlock()
 	result := Result{
 		Complete: left == 0, Remaining: left, Letters: r.read, Skipped: r.skipped,
-		Endpoints: []EndpointResult{},
+		Endpoints: []EndpointResult{}, Earlier: r.earlier(),
 	}
 	var routed uint64
 	for id, to := range r.recipients {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -58,21 +57,6 @@ func TestRebuild(t *testing.T) {
 	r.chunk.Settle(1)
 	if settled != 1 {
 		t.Errorf("settled %d times", settled)
-	}
-}
-
-// Each selection is a group of its own.
-func TestGroup(t *testing.T) {
-	at := time.Date(2026, 5, 1, 10, 0, 0, 0, time.FixedZone("", 7200))
-	for want, got := range map[string]string{
-		"twinegress-replay":                           Group("twinegress", "", time.Time{}),
-		"twinegress-replay-id":                        Group("twinegress", "id", time.Time{}),
-		"twinegress-replay-id-since-20260501T080000Z": Group("twinegress", "id", at),
-		"twinegress-replay-since-20260501T080000Z":    Group("twinegress", "", at),
-	} {
-		if got != want {
-			t.Errorf("%s, want %s", got, want)
-		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"twinegress/internal/config"
 	"twinegress/internal/kafka"
 	"twinegress/internal/untrusted"
+	"twinegress/pipeline/letters"
 	"twinegress/pipeline/replay"
 )
 
@@ -71,10 +72,10 @@ func needed(cfg config.Config, rights *kafka.Rights) (all []right) {
 	}
 	all = append(all, group("ingest", cfg.Ingest.Group, cfg.Ingest.Group, ""))
 
-	letters := cfg.DeadLetter.Topic
+	deadLetters := cfg.DeadLetter.Topic
 	all = append(all,
-		topic("dead letters", letters, "Write", ""),
-		topic("dead letters", letters, "DescribeConfigs", size),
+		topic("dead letters", deadLetters, "Write", ""),
+		topic("dead letters", deadLetters, "DescribeConfigs", size),
 		right{
 			"dead letters", "cluster", "", "IdempotentWrite", rights.IdempotentWrite,
 			"a dead letter may be stored twice when a connection breaks (since Kafka 3.0 Write on a topic is enough)",
@@ -97,9 +98,9 @@ func needed(cfg config.Config, rights *kafka.Rights) (all []right) {
 		const without = "each copy knows itself only"
 		all = append(all, topic("status", name, "Read", without), topic("status", name, "Write", without))
 	}
-	every := replay.Group(cfg.Ingest.Group, "", time.Time{})
+	every := replay.Group(cfg.Ingest.Group, letters.Selection{}, time.Time{})
 	return append(all,
-		topic("replay", letters, "Read", "there is no replay"),
+		topic("replay", deadLetters, "Read", "there is no replay"),
 		group("replay", every, every, "there is no replay of all letters"),
 		group("replay", every+"-*", every+"-check", "there is no replay of one endpoint or since a time: allow the prefix"))
 }

@@ -32,6 +32,10 @@ func (o *Output) Closed() bool {
 	return o.closed
 }
 
+// Unfiltered returns what Output writes to, for bytes that are asked for as they are.
+// Only what is no terminal may get them.
+func (o *Output) Unfiltered() io.Writer { return o.w }
+
 // Write writes p, escaped. It is safe for concurrent use. To a closed pipe it writes
 // nothing, and that is no error: who closed it knows, and what the command does is not
 // done for its output alone.
