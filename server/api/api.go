@@ -59,6 +59,7 @@ type Options struct {
 	Rules    endpoints.Options // the store's own: a body is read by the same ones
 	Pipeline Pipeline
 	Fleet    Fleet
+	Letters  DeadLetters
 	Log      *zap.Logger
 }
 
@@ -80,6 +81,7 @@ func New(o Options) http.Handler {
 	registerFleet(api, o.Fleet)
 	registerLog(api, o.Pipeline)
 	registerTap(api, o)
+	registerDeadLetters(api, o)
 	serveDocs(mux, api.OpenAPI())
 	return newHandler(o, mux)
 }

@@ -38,6 +38,9 @@ var contract = []operation{
 	{id: "getStatus", method: "GET", path: Base + "/status", ok: 200},
 	{id: "getFleet", method: "GET", path: Base + "/fleet", ok: 200},
 	{id: "getEndpointLog", method: "GET", path: Base + "/endpoints/" + hubID + "/log", ok: 200, byID: true},
+	{id: "listDeadLetters", method: "GET", path: Base + "/deadletters", ok: 200},
+	{id: "countDeadLetters", method: "GET", path: Base + "/deadletters/count", ok: 200},
+	{id: "getDeadLetter", method: "GET", path: Base + "/deadletters/0/7", ok: 200, events: true},
 	{id: "getEndpointStatus", method: "GET", path: Base + "/endpoints/" + hubID + "/status", ok: 200, byID: true},
 	{id: "tapEndpoint", method: "GET", path: Base + "/endpoints/" + hubID + "/tap", ok: 200, byID: true, events: true, query: "?for=1ms"},
 }

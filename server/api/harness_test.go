@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	"twinegress/internal/event"
 	"twinegress/pipeline"
 	"twinegress/pipeline/fleet"
+	"twinegress/pipeline/letters"
 	"twinegress/sinks"
 	"twinegress/sinks/discard"
 )
@@ -58,6 +60,10 @@ type env struct {
 	hub     *sinks.Sender // nil until it is needed
 	taps    []*sinks.Tap  // of it, that were begun
 	options Options
+
+	asked      []string // of dead letters
+	unreadable error
+	reading    chan context.Context
 }
 
 func newEnv(t testing.TB, change ...func(*Options)) *env {
@@ -82,6 +88,7 @@ func newEnv(t testing.TB, change ...func(*Options)) *env {
 		},
 		Store:    store,
 		Pipeline: r,
+		Letters:  r,
 		Fleet:    r,
 		Log:      zap.New(core),
 	}
@@ -152,6 +159,29 @@ func (r *env) sender() *sinks.Sender {
 		})
 	}
 	return r.hub
+}
+
+// List, Count and Show make the env its own dead-letter topic, of one letter.
+
+func (r *env) List(_ context.Context, s letters.Selection, most int, b letters.Bounds) (letters.List, error) {
+	r.asked = append(r.asked, fmt.Sprint(s, most, b))
+	return letters.List{Letters: []letters.Letter{{Reason: "backoff", Endpoint: letters.Endpoint{ID: hubID}}}}, r.unreadable
+}
+
+func (r *env) Count(_ context.Context, s letters.Selection, b letters.Bounds) (letters.Count, error) {
+	r.asked = append(r.asked, fmt.Sprint(s, b))
+	return letters.Count{Letters: 3, Groups: []letters.Group{{Reason: "backoff", Endpoint: letters.Endpoint{ID: hubID}, Letters: 3}}}, r.unreadable
+}
+
+func (r *env) Show(ctx context.Context, partition int32, offset int64, most int, _ letters.Bounds) (*letters.Whole, error) {
+	if r.reading != nil {
+		r.reading <- ctx
+	}
+	if partition != 0 || offset != 7 {
+		return nil, fmt.Errorf("%w: partition 0 has one", letters.ErrNone)
+	}
+	value := strings.Repeat("v", most)
+	return &letters.Whole{Letter: letters.Letter{Offset: 7}, Content: letters.Content{Value: &value, ValueCut: true}}, r.unreadable
 }
 
 // call is one request; what isn't said is as a client does it right.

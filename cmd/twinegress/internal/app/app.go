@@ -16,6 +16,7 @@ import (
 	"twinegress/internal/config"
 	"twinegress/pipeline"
 	"twinegress/pipeline/fleet"
+	"twinegress/pipeline/letters"
 	"twinegress/server"
 	"twinegress/server/api"
 	"twinegress/server/ops"
@@ -41,6 +42,7 @@ type App struct {
 	config   config.Config
 	version  string
 	fleet    *fleet.Fleet
+	letters  *letters.Reader
 	api, ops *server.Listener
 	serving  sync.Once // the API
 	log      *zap.Logger
@@ -67,6 +69,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		if _, err := o.Store.Load(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if a.letters, err = NewLetters(cfg, log); err != nil {
+		return nil, err
 	}
 	if a.api, err = listenAPI(ctx, cfg.API, log); err != nil {
 		return nil, err
@@ -142,7 +147,7 @@ func (a *App) serveAPI() {
 	a.serving.Do(func() {
 		a.api.Serve(api.New(api.Options{
 			Config: a.config.API, Store: a.Store, Rules: endpointRules(a.config),
-			Pipeline: a.Pipeline, Fleet: a.fleet, Log: a.log.Named("api"),
+			Pipeline: a.Pipeline, Fleet: a.fleet, Letters: a.letters, Log: a.log.Named("api"),
 		}), a.log)
 	})
 }
