@@ -30,7 +30,7 @@ func printReplay(w io.Writer, output string, r replay.Result, set []endpoints.En
 	}
 	b.WriteByte('\n')
 	for _, e := range r.Endpoints {
-		fmt.Fprintf(&b, "  %s %s: %s delivered", e.Type, untrusted.Text(e.Path), term.Grouped(e.Delivered))
+		fmt.Fprintf(&b, "  %s (%s): %s delivered", untrusted.Text(cmp.Or(e.Name, e.ID)), untrusted.Text(e.Target), term.Grouped(e.Delivered))
 		if e.RefusedAgain > 0 {
 			fmt.Fprintf(&b, ", %s refused again, the last: %s", term.Grouped(e.RefusedAgain), untrusted.Text(e.LastRefusal))
 		}
@@ -75,7 +75,7 @@ func printSkipped(b *strings.Builder, skipped replay.Skipped, earlier []replay.E
 		{skipped.Cut, "were cut when they were stored: not all of the event is there"},
 		{skipped.Unrouted, "are not for their endpoint any more, by its event types or its filter"},
 		{skipped.Unreadable, "are no dead letters of twinegress, or can't be read"},
-		{skipped.ReplayedBefore, "were replayed before; --again sends them once more"},
+		{skipped.ReplayedBefore, "are what earlier replays are done with: --again sends them once more"},
 	} {
 		if s.n > 0 {
 			fmt.Fprintf(b, "  skipped: %s %s\n", term.Grouped(s.n), s.what)

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -332,7 +333,8 @@ func (e *FailedError) Error() string {
 	if e.Reason != event.Backoff { // whose detail is the reason for the back-off
 		what = e.Reason.String() + ": " + what
 	}
-	return fmt.Sprintf("the endpoint %s (%s %s) still fails: %s", e.Endpoint.ID, e.Endpoint.Type, e.Endpoint.Path, what)
+	to := sinks.NewRecipient(e.Endpoint)
+	return fmt.Sprintf("the endpoint %s (%s) still fails: %s", strings.TrimSpace(to.Name+" "+to.ID), to.Target, what)
 }
 
 // shutdown divides the shutdown time-out: three quarters are for what is in

@@ -55,6 +55,7 @@ type EndpointResult struct {
 	Name         string `json:"name,omitempty"`
 	Type         string `json:"type"`
 	Path         string `json:"path"`
+	Target       string `json:"target"` // type, host and path
 	Delivered    uint64 `json:"delivered"`
 	RefusedAgain uint64 `json:"refusedAgain"`
 	LastRefusal  string `json:"lastRefusal,omitempty"`
@@ -77,7 +78,7 @@ func (r *Replay) result(left int64) Result {
 		result.Delivered += snap.Counts.Delivered
 		result.RefusedAgain += to.refused
 		result.Endpoints = append(result.Endpoints, EndpointResult{
-			ID: id, Name: snap.Endpoint.Name, Type: string(snap.Endpoint.Type), Path: snap.Endpoint.Path,
+			ID: id, Name: snap.Endpoint.Name, Type: string(snap.Endpoint.Type), Path: snap.Endpoint.Path, Target: sinks.NewRecipient(snap.Endpoint).Target,
 			Delivered: snap.Counts.Delivered, RefusedAgain: to.refused, LastRefusal: to.lastRefusal,
 		})
 	}
