@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,21 +108,22 @@ func explainReplay(err error, result replay.Result, o replayOptions, s letters.S
 	if err == nil {
 		return nil
 	}
-	goOn := "run the same command again"
+	goOn := []string{"run the same command again"}
 	for _, flag := range []struct {
 		name, given string
 		at          time.Time
 	}{{"--since ", o.since, s.Since}, {"--until ", o.until, s.Until}, {"--again=", o.again, again}} {
 		if at := flag.at.Format(time.RFC3339); flag.given != "" && flag.given != at {
-			goOn += ", with " + flag.name + at + ","
+			goOn = append(goOn, "with "+flag.name+at)
 		}
 	}
+	command := strings.Join(goOn, ", ")
 	left := term.Grouped(result.Remaining) + " letters remain"
 	if _, failed := errors.AsType[*replay.FailedError](err); failed {
-		return fmt.Errorf("%w\n%s, nothing is lost: %s once it works; --endpoint replays another endpoint's letters meanwhile", err, left, goOn)
+		return fmt.Errorf("%w\n%s, nothing is lost: %s once it works; --endpoint replays another endpoint's letters meanwhile", err, left, command)
 	}
 	if errors.Is(err, replay.ErrInterrupted) {
-		return fmt.Errorf("%w: %s; to go on, %s", err, left, goOn)
+		return fmt.Errorf("%w: %s; to go on, %s", err, left, command)
 	}
 	return err
 }

@@ -48,11 +48,14 @@ type deadLetters struct {
 	reading *semaphore.Weighted
 }
 
-// Of the document, which has the names of these types.
+// The replies. The document has the names of these types.
 type (
-	DeadLetterList  struct{ letters.List }
+	// DeadLetterList is the reply of listDeadLetters.
+	DeadLetterList struct{ letters.List }
+	// DeadLetterCount is the reply of countDeadLetters.
 	DeadLetterCount struct{ letters.Count }
-	DeadLetter      struct{ letters.Whole }
+	// DeadLetter is the reply of getDeadLetter.
+	DeadLetter struct{ letters.Whole }
 )
 
 func registerDeadLetters(api huma.API, options Options) {
