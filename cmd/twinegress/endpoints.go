@@ -5,14 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"twinegress/cmd/twinegress/internal/term"
-	"twinegress/endpoints"
 	"twinegress/internal/untrusted"
 	"twinegress/server/api"
 )
@@ -48,40 +45,6 @@ func endpointsCommand() *cobra.Command {
 	}
 	c.add(cmd.PersistentFlags())
 	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(), c.retryCommand(), c.logCommand())
-	return cmd
-}
-
-func (c *apiFlags) listCommand() *cobra.Command {
-	var types, eventTypes []string
-	var output string
-	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List endpoints and how they are doing",
-		Example: "  twinegress endpoints list --types EventHub,ServiceBus --output json",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			query := url.Values{}
-			for name, values := range map[string][]string{"types": types, "eventTypes": eventTypes} {
-				if len(values) > 0 {
-					query.Set(name, strings.Join(values, ","))
-				}
-			}
-			one := call{method: http.MethodGet}
-			if len(query) > 0 {
-				one.path = "?" + query.Encode()
-			}
-			reply, err := c.do(cmd.Context(), one)
-			if err != nil {
-				return err
-			}
-			return show(cmd, reply, output, printEndpoints)
-		},
-	}
-	cmd.Flags().StringSliceVar(&types, "types", nil, "only endpoints of these types")
-	cmd.Flags().StringSliceVar(&eventTypes, "event-types", nil, "only endpoints that take one of these event types")
-	completeFrom(cmd, "types", words(endpoints.Types()))
-	completeFrom(cmd, "event-types", endpoints.EventTypes())
-	outputFlag(cmd, &output, "table")
 	return cmd
 }
 

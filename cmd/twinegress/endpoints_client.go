@@ -38,15 +38,17 @@ const (
 
 // apiClient calls the Management API.
 type apiClient struct {
-	base  string // up to and with /endpoints
-	token string
-	http  *http.Client
+	base   string // up to and with api.Base
+	server string // as --server says it
+	token  string
+	http   *http.Client
 }
 
 // call is a request to it.
 type call struct {
 	method  string
-	path    string // behind /endpoints, or behind the endpoint that it is about
+	what    string // of the API, such as /fleet; empty: /endpoints
+	path    string // behind that, or behind the endpoint that it is about
 	body    []byte
 	ifMatch string
 }
@@ -72,8 +74,8 @@ func (c *apiFlags) client() (*apiClient, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
-	base := strings.TrimSuffix(strings.TrimSuffix(at.String(), "/"), api.Base) + api.Base + "/endpoints"
-	return &apiClient{base: base, token: token, http: &http.Client{
+	base := strings.TrimSuffix(strings.TrimSuffix(at.String(), "/"), api.Base) + api.Base
+	return &apiClient{base: base, server: server, token: token, http: &http.Client{
 		Transport: transport, Timeout: callTimeout,
 		// The token, and the keys in a body, are for this server only.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -188,7 +190,8 @@ func (a *apiClient) body(response *http.Response) ([]byte, error) {
 // send sends the request, and returns a successful response, whose body is the
 // caller's to read and to close.
 func (a *apiClient) send(ctx context.Context, c call) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, c.method, a.base+c.path, bytes.NewReader(c.body))
+	at := a.base + cmp.Or(c.what, "/endpoints")
+	request, err := http.NewRequestWithContext(ctx, c.method, at+c.path, bytes.NewReader(c.body))
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +208,7 @@ func (a *apiClient) send(ctx context.Context, c call) (*http.Response, error) {
 		if failed, ok := errors.AsType[*url.Error](err); ok {
 			err = failed.Err // which lacks the method and the URL: the message below has the URL
 		}
-		return nil, fmt.Errorf("%s can't be reached: %s (is --server right, and api.listen set there?)", a.base, untrusted.Text(err.Error()))
+		return nil, fmt.Errorf("%s can't be reached: %s (is --server right, and api.listen set there?)", at, untrusted.Text(err.Error()))
 	}
 	if response.StatusCode < 300 {
 		return response, nil
@@ -216,7 +219,13 @@ func (a *apiClient) send(ctx context.Context, c call) (*http.Response, error) {
 		return nil, err
 	}
 	path, _, _ := strings.Cut(c.path, "?") // a query is what the user typed: it may be a key, in the wrong place
-	return nil, replyError(response, body, c.method+" "+a.base+path)
+	return nil, replyRefusal{response.StatusCode, replyError(response, body, c.method+" "+at+path)}
+}
+
+// replyRefusal is a reply that is no success.
+type replyRefusal struct {
+	code int // of HTTP
+	error
 }
 
 // quotedTag adds the quotes of an ETag, which a shell removes.
@@ -271,7 +280,11 @@ type reply struct {
 
 func (r reply) decode(into any) error {
 	if err := json.Unmarshal(r.body, into); err != nil {
-		return fmt.Errorf("the server's answer can't be read: is it the Management API of twinegress? %s", untrusted.Text(err.Error()))
+		return unreadable(err)
 	}
 	return nil
+}
+
+func unreadable(err error) error {
+	return fmt.Errorf("the server's answer can't be read: is it the Management API of twinegress? %s", untrusted.Text(err.Error()))
 }

@@ -47,12 +47,12 @@ func TestEndpointsFromTheShell(t *testing.T) {
 		t.Fatal(created, err)
 	}
 	list := s.ok("", tls("list")...)
-	for _, want := range []string{"ID ", "NAME", "STATUS", id + "  hub ", "EventHub", "SensorChange", "Provisioning"} {
+	for _, want := range []string{"NAME ", "STATE ", "DROP 15M", "hub      provisioning "} {
 		if !strings.Contains(list, want) {
 			t.Errorf("%q is not in\n%s", want, list)
 		}
 	}
-	if one := s.ok("", tls("list", "--types", "EventHub", "--event-types", "SensorChange,UdfCustom")...); !strings.Contains(one, id) || strings.Contains(one, created.ID) {
+	if one := s.ok("", tls("list", "--wide", "--types", "EventHub", "--event-types", "SensorChange,UdfCustom")...); !strings.Contains(one, id) || strings.Contains(one, created.ID) {
 		t.Errorf("selection\n%s", one)
 	}
 
@@ -112,6 +112,8 @@ func TestEndpointsFromTheShell(t *testing.T) {
 		"no server":           {"", tls("list", "--server", "http://127.0.0.1:1"), exitFailed, "can't be reached"},
 		"another server":      {"", tls("list", "--server", "http://"+r.OpsAddress()), exitFailed, "is it the Management API"},
 		"server is no URL":    {"", tls("list", "--server", "localhost:8080"), exitUsage, "--server: must be a URL"},
+		"order":               {"", tls("list", "--sort", "size"), exitUsage, "must be one of state, name"},
+		"watch as JSON":       {"", tls("list", "--watch", "--output", "json"), exitUsage, "--watch shows"},
 		"output":              {"", tls("list", "--output", "text"), exitUsage, "must be table or json"},
 		"unknown event types": {"", tls("list", "--event-types", "x"), exitFailed, "eventTypes"},
 	} {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,27 +12,6 @@ import (
 	"twinegress/internal/untrusted"
 	"twinegress/server/api"
 )
-
-func printEndpoints(w io.Writer, list []api.Endpoint) error {
-	if len(list) == 0 {
-		_, err := fmt.Fprintln(w, "no endpoints")
-		return err
-	}
-	named := slices.ContainsFunc(list, func(e api.Endpoint) bool { return e.Name != "" })
-	t := term.NewTable(w)
-	row := func(id, name string, others ...string) {
-		cells := []string{id}
-		if named {
-			cells = append(cells, name)
-		}
-		t.Row(append(cells, others...)...)
-	}
-	row("ID", "NAME", "TYPE", "PATH", "EVENT TYPES", "STATUS")
-	for _, e := range list {
-		row(e.ID, e.Name, string(e.Type), e.Path, strings.Join(e.EventTypes, ","), statusText(e))
-	}
-	return t.Flush()
-}
 
 // statusText returns the status, with the reason and the end of a back-off.
 func statusText(e api.Endpoint) string {

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/cmd/twinegress/internal/app"
+	"twinegress/cmd/twinegress/internal/fleetview"
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
 	"twinegress/pipeline/letters"
@@ -96,6 +97,19 @@ func hostileEndpoint(text string) api.Endpoint {
 	}
 }
 
+func hostileFleet(text string) *fleetview.Fleet {
+	e := fleetview.Endpoint{
+		ID: text, Name: text, Type: text, Host: text, Path: text, EventTypes: []string{text}, State: text, Reason: text, Key: text, LastError: text,
+		Dropped: map[string]uint64{text: 1}, States: map[string]int{text: 1},
+	}
+	in := fleetview.Ingest{Rejected: map[string]uint64{text: 1}}
+	return &fleetview.Fleet{
+		Notice: text, Ingest: in, Endpoints: []fleetview.Endpoint{e, e},
+		Copies:   []fleetview.Copy{{ID: text, Instance: text, Version: text, NotReady: []string{text}, Ingest: in}},
+		Troubles: []fleetview.Trouble{{Severity: text, What: text, Name: text, Copies: []string{text}, Action: text, Runbook: text}},
+	}
+}
+
 // Whatever a server answers, a command prints nothing that steers the terminal.
 func TestHostileServer(t *testing.T) {
 	s := newHostileServer(t)
@@ -103,6 +117,10 @@ func TestHostileServer(t *testing.T) {
 	commands := [][]string{
 		{"list"},
 		{"list", "--output", "json"},
+		{"list", "--wide"},
+		{"list", "--types", "x"},
+		{"status"},
+		{"status", "--output", "json"},
 		{"get", id},
 		{"get", id, "--output", "json"},
 		{"get", "nope"},
@@ -125,6 +143,7 @@ func TestHostileServer(t *testing.T) {
 		body   []byte
 	}{
 		"a list":            {200, asJSON(t, []api.Endpoint{hostileEndpoint(hostile), hostileEndpoint(hostile)})},
+		"a fleet":           {200, asJSON(t, hostileFleet(hostile))},
 		"one":               {200, asJSON(t, hostileEndpoint(hostile))},
 		"an id":             {201, asJSON(t, hostile)},
 		"no JSON":           {200, []byte(hostile)},
@@ -141,6 +160,9 @@ func TestHostileServer(t *testing.T) {
 		s.header = http.Header{"Etag": {"\"\u009b31m\u202e\""}, "X-Ms-Request-Id": {"\u009b31m\u202e"}}
 		for _, args := range append(commands, []string{"__complete", "delete", ""}) {
 			line := append([]string{"endpoints"}, args...)
+			if args[0] == "status" {
+				line = args
+			}
 			if args[0] == "__complete" {
 				line = append([]string{"__complete", "endpoints"}, args[1:]...)
 			}
@@ -239,7 +261,7 @@ func TestTokenOfTheShell(t *testing.T) {
 		if err := os.WriteFile(file, []byte(tt.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, code := shell{t}.all("", "endpoints", "list", "--token-file", file)
+		out, code := shell{t}.all("", "endpoints", "list", "--output", "json", "--token-file", file)
 		if code != tt.code || !strings.Contains(out, tt.says) || strings.Contains(out, "secret-to") {
 			t.Errorf("%s: exit code %d, %s", name, code, out)
 		}
@@ -260,7 +282,7 @@ func FuzzPrinting(f *testing.F) {
 	f.Add("\x9b\xc2")
 	f.Add("\xe2\x80")
 	f.Fuzz(func(t *testing.T, text string) {
-		e := hostileEndpoint(text)
+		e, fleet := hostileEndpoint(text), hostileFleet(text)
 		check := app.CheckReport{Checks: []app.CheckResult{{
 			What: text, ID: text, Name: text, Type: text, Path: text, Key: text, Error: text, Note: text,
 		}}}
@@ -275,7 +297,17 @@ func FuzzPrinting(f *testing.F) {
 			print func(w io.Writer) error
 			lines int // 0: any number
 		}{
-			"list":          {func(w io.Writer) error { return printEndpoints(w, []api.Endpoint{e, e}) }, 3},
+			"list":      {func(w io.Writer) error { return fleetview.PrintList(w, fleet, "state", 80, false) }, 3},
+			"wide list": {func(w io.Writer) error { return fleetview.PrintList(w, fleet, "name", 0, true) }, 3},
+			"status":    {func(w io.Writer) error { return fleetview.Print(w, fleet, 80) }, 0},
+			"top": {func(w io.Writer) error {
+				var h fleetview.History
+				h.Add(fleet)
+				f := h.Frame("rate")
+				f.Failed = errors.New(text)
+				_, err := fmt.Fprintln(w, f.Text())
+				return err
+			}, 1},
 			"get":           {func(w io.Writer) error { return printEndpoint(w, e, text) }, 0},
 			"check":         {func(w io.Writer) error { return printChecks(w, check) }, 2},
 			"check as JSON": {func(w io.Writer) error { return term.PrintJSON(w, check) }, 0},

@@ -100,7 +100,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w%s (see %s --help)", err, meantFlag(cmd, err), cmd.CommandPath())}
 	})
-	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), deadLettersCommand(), endpointsCommand(), tapCommand(), checkCommand(), healthcheckCommand(), benchCommand(), benchChildCommand(), versionCommand())
+	root.AddCommand(runCommand(), demoCommand(), emulateCommand(), replayCommand(), deadLettersCommand(), endpointsCommand(), tapCommand(), checkCommand(), healthcheckCommand(), statusCommand(), topCommand(), benchCommand(), benchChildCommand(), versionCommand())
 	return root
 }
 

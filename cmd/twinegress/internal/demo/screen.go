@@ -3,6 +3,7 @@ package demo
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,19 +93,16 @@ func (v *screenView) lines(f *frame, width int) []term.Line {
 
 // columns are the table's. Their widths are fixed, so that no column moves;
 // negative is left-aligned.
-var columns = []struct {
-	title string
-	width int
-}{
-	{"ENDPOINT", -16},
-	{"TYPE", -10},
-	{"STATE", -12},
-	{"EVENTS/S", 8},
-	{"DELIVERED", 11},
-	{"DROPPED", 8},
-	{"PENDING", 7},
-	{"P50", 5},
-	{"P99", 5},
+var columns = []term.Column{
+	{Title: "ENDPOINT", Width: -16},
+	{Title: "TYPE", Width: -10},
+	{Title: "STATE", Width: -12},
+	{Title: "EVENTS/S", Width: 8},
+	{Title: "DELIVERED", Width: 11},
+	{Title: "DROPPED", Width: 8},
+	{Title: "PENDING", Width: 7},
+	{Title: "P50", Width: 5},
+	{Title: "P99", Width: 5},
 }
 
 // tableWidth is the width of all columns. TYPE is left out of a narrower terminal.
@@ -112,17 +110,19 @@ const tableWidth = 90
 
 // table returns a line per endpoint, followed by its remarks.
 func (v *screenView) table(f *frame, width int) (lines []term.Line) {
+	shown := columns
+	if width < tableWidth {
+		shown = slices.DeleteFunc(slices.Clone(columns), func(c term.Column) bool { return c.Title == "TYPE" })
+	}
 	add := func(style func(title string) term.Style, cell func(i int) string) {
-		var line term.Line
-		for i, c := range columns {
-			if c.title != "TYPE" || width >= tableWidth {
-				line = append(line, style(c.title).Text(fmt.Sprintf("%*s ", c.width, cell(i))))
-			}
+		cells := make([]string, len(shown))
+		for i, c := range shown {
+			cells[i] = cell(slices.Index(columns, c))
 		}
-		lines = append(lines, line)
+		lines = append(lines, term.Cells(shown, cells, func(i int) term.Style { return style(shown[i].Title) }))
 	}
 	s := v.styles
-	add(func(string) term.Style { return s.Faint }, func(i int) string { return columns[i].title })
+	add(func(string) term.Style { return s.Faint }, func(i int) string { return columns[i].Title })
 	for i := range f.rows {
 		r := &f.rows[i]
 		dropped := r.Counts.DroppedTotal()

@@ -24,12 +24,55 @@ func Grouped[N int | int64 | uint64](n N) string {
 	return s
 }
 
+// Count formats a number of things: no troubles, 1 trouble, 2 troubles.
+func Count(n int, one, many string) string {
+	switch n {
+	case 0:
+		return "no " + many
+	case 1:
+		return "1 " + one
+	}
+	return Grouped(n) + " " + many
+}
+
 // Rate formats a rate, with a decimal only below 10.
 func Rate(perSecond float64) string {
 	if perSecond > 0 && perSecond < 10 {
 		return strconv.FormatFloat(perSecond, 'f', 1, 64)
 	}
 	return Grouped(int64(perSecond + .5))
+}
+
+// Short formats a count in at most five characters: 9,999, 12.3k, 123M.
+func Short[N int | int64 | uint64](n N) string {
+	if n < 10_000 {
+		return Grouped(n)
+	}
+	const units = "kMGTPE"
+	v := float64(n)
+	for i := range units {
+		v /= 1000
+		switch {
+		case v < 99.95:
+			return strconv.FormatFloat(v, 'f', 1, 64) + units[i:i+1]
+		case v < 999.5:
+			return strconv.FormatFloat(v, 'f', 0, 64) + units[i:i+1]
+		}
+	}
+	return "many" // not a count of ours
+}
+
+// Ago formats how long something takes or is ago, in one unit: 12s, 4m, 3h, 12d.
+func Ago(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return strconv.Itoa(int(max(d, 0).Seconds())) + "s"
+	case d < time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + "m"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + "h"
+	}
+	return strconv.Itoa(int(d.Hours()/24)) + "d"
 }
 
 // Clock formats an uptime as 1:05 or 2:03:04.

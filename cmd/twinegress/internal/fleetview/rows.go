@@ -1,0 +1,222 @@
+package fleetview
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"twinegress/cmd/twinegress/internal/term"
+	"twinegress/internal/untrusted"
+)
+
+// Sorts are the orders of the endpoints, the first is the default: the worst state
+// first.
+var Sorts = []string{"state", "name", "rate", "dropped", "pending"}
+
+// NextSort returns the order that comes after another one.
+func NextSort(by string) string { return Sorts[(slices.Index(Sorts, by)+1)%len(Sorts)] }
+
+// Row is an endpoint, with what it does in a second.
+type Row struct {
+	*Endpoint
+
+	rate *float64 // delivered; nil: not known
+}
+
+// Rows returns a row for each endpoint, sorted by one of Sorts. Rates are of the last
+// minute.
+func Rows(f *Fleet, by string) []Row {
+	rows := make([]Row, len(f.Endpoints))
+	for i := range f.Endpoints {
+		rows[i] = Row{Endpoint: &f.Endpoints[i]}
+		if minute, ok := rows[i].Windows["1m"]; ok {
+			rate := float64(minute.Delivered) / 60
+			rows[i].rate = &rate
+		}
+	}
+	sortRows(rows, by)
+	return rows
+}
+
+func sortRows(rows []Row, by string) {
+	type key struct {
+		first, second float64
+		name          string
+		row           Row
+	}
+	keys := make([]key, len(rows))
+	for i, r := range rows {
+		k := key{name: strings.ToLower(r.ShownName()), row: r}
+		switch by {
+		case "state":
+			k.first, k.second = float64(r.rank()), -r.concern()
+		case "rate":
+			if r.rate != nil {
+				k.first = -*r.rate
+			}
+		case "dropped":
+			k.first, k.second = -float64(r.Windows["15m"].Dropped), -float64(r.dropped())
+		case "pending":
+			k.first = -float64(r.Pending)
+		}
+		keys[i] = k
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.second, b.second), strings.Compare(a.name, b.name), strings.Compare(a.row.ID, b.row.ID))
+	})
+	for i := range keys {
+		rows[i] = keys[i].row
+	}
+}
+
+// concern orders endpoints of the same state: those about which there is something to
+// say come first.
+func (r Row) concern() (weight float64) {
+	for i, yes := range []bool{r.Windows["15m"].Dropped > 0, r.Key == "secondary", r.HoldsBack, r.Reason != ""} {
+		if yes {
+			weight += float64(int(1) << i)
+		}
+	}
+	return weight
+}
+
+// columns of an endpoint's row, but for its name, which takes what they leave.
+var columns = []term.Column{
+	{Title: "STATE", Width: -12},
+	{Title: "SINCE", Width: 5},
+	{Title: "DELIV/S", Width: 7},
+	{Title: "DROP 1M", Width: 7},
+	{Title: "DROP 15M", Width: 8},
+	{Title: "PENDING", Width: 7},
+	{Title: "KEY", Width: -9},
+}
+
+// minName is the width of the name's column at least.
+const minName = 8
+
+// Table formats endpoints in rows of the same columns.
+type Table struct {
+	columns []term.Column
+	styles  term.Styles
+	now     time.Time
+}
+
+// NewTable returns a table for these rows. width is the terminal's; 0 is no terminal,
+// where no name is cut.
+func NewTable(rows []Row, width int, styles term.Styles, now time.Time) Table {
+	name := minName
+	for _, r := range rows {
+		name = max(name, utf8.RuneCountInString(untrusted.Escape(r.ShownName())))
+	}
+	if width > 0 {
+		for _, c := range columns {
+			width -= 1 + max(c.Width, -c.Width)
+		}
+		name = min(name, max(minName, width))
+	}
+	return Table{slices.Concat([]term.Column{{Title: "NAME", Width: -name}}, columns), styles, now}
+}
+
+// Head returns the line of titles.
+func (t Table) Head() term.Line {
+	titles := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		titles[i] = c.Title
+	}
+	return term.Cells(t.columns, titles, func(int) term.Style { return t.styles.Faint })
+}
+
+// Line returns the line of a row.
+func (t Table) Line(r Row) term.Line {
+	cells := []string{
+		untrusted.Escape(r.ShownName()), untrusted.Escape(r.State), since(r.StateSince, t.now), rate(r.rate),
+		r.window("1m"), r.window("15m"), term.Short(r.Pending), cmp.Or(untrusted.Escape(r.Key), "-"),
+	}
+	return term.Cells(t.columns, cells, func(i int) term.Style {
+		switch {
+		case i == 1:
+			return t.style(r.State)
+		case i == 4 && r.Windows["1m"].Dropped > 0, i == 5 && r.Windows["15m"].Dropped > 0, i == 7 && r.Key == "secondary":
+			return t.styles.Warn
+		}
+		return ""
+	})
+}
+
+func (t Table) style(state string) term.Style {
+	switch rank(state) {
+	case rank("ready"):
+		return t.styles.Good
+	case rank("backing_off"), rank("probing"):
+		return t.styles.Bad
+	}
+	return t.styles.Warn
+}
+
+// window formats what was dropped in a window.
+func (r Row) window(name string) string {
+	if w, ok := r.Windows[name]; ok {
+		return term.Short(w.Dropped)
+	}
+	return "-"
+}
+
+func rate(perSecond *float64) string {
+	if perSecond == nil {
+		return "-"
+	}
+	if *perSecond >= 10_000 {
+		return term.Short(uint64(*perSecond))
+	}
+	return term.Rate(*perSecond)
+}
+
+// since formats for how long something is so.
+func since(at, now time.Time) string {
+	if at.IsZero() {
+		return "-"
+	}
+	return term.Ago(now.Sub(at))
+}
+
+// Remarks returns what a row has no column for.
+func (r Row) Remarks(now time.Time) (lines []string) {
+	var parts []string
+	if r.Reason != "" && !strings.Contains(r.LastError, r.Reason) {
+		parts = append(parts, r.Reason)
+	}
+	if r.BackOffUntil != nil {
+		if left := r.BackOffUntil.Sub(now); left > 0 {
+			parts = append(parts, "next try in "+term.Ago(left))
+		}
+	}
+	if n := len(r.States); n > 1 {
+		all := 0
+		for _, of := range r.States {
+			all += of
+		}
+		parts = append(parts, "so on "+strconv.Itoa(r.States[r.State])+" of "+strconv.Itoa(all)+" copies")
+	}
+	if r.Key == "secondary" && r.rank() > rank("probing") {
+		parts = append(parts, "uses its secondary key")
+	}
+	if r.HoldsBack {
+		parts = append(parts, "holds the others back")
+	}
+	if r.OldestPending >= 5 {
+		parts = append(parts, "its oldest event waits for "+term.Ago(time.Duration(r.OldestPending*float64(time.Second))))
+	}
+	if len(parts) > 0 {
+		lines = append(lines, strings.Join(parts, "; "))
+	}
+	if r.LastError != "" && (r.State != "ready" || r.Reason != "") {
+		lines = append(lines, r.LastError)
+	}
+	for i := range lines {
+		lines[i] = untrusted.Escape(lines[i])
+	}
+	return lines
+}
