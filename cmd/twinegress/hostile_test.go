@@ -105,7 +105,7 @@ func hostileFleet(text string) *fleetview.Fleet {
 	in := fleetview.Ingest{Rejected: map[string]uint64{text: 1}}
 	return &fleetview.Fleet{
 		Notice: text, Ingest: in, Endpoints: []fleetview.Endpoint{e, e},
-		Copies:   []fleetview.Copy{{ID: text, Instance: text, Version: text, NotReady: []string{text}, Ingest: in}},
+		Copies:   []fleetview.Copy{{ID: text, Instance: text, Version: text, NotReady: []string{text}, Ingest: fleetview.CopyIngest{Ingest: in}}},
 		Troubles: []fleetview.Trouble{{Severity: text, What: text, Name: text, Copies: []string{text}, Action: text, Runbook: text}},
 	}
 }

@@ -23,27 +23,33 @@ type Fleet struct {
 
 // Copy is a copy, and what it said last.
 type Copy struct {
-	ID         string    `json:"id"`
-	Instance   string    `json:"instance"`
-	Version    string    `json:"version"`
-	StartedAt  time.Time `json:"startedAt"`
-	AgeSeconds float64   `json:"ageSeconds"`
-	Stale      bool      `json:"stale"`
-	Self       bool      `json:"self"`
-	Ready      *bool     `json:"ready"`
-	NotReady   []string  `json:"notReady"`
-	Ingest     Ingest    `json:"ingest"`
+	ID         string     `json:"id"`
+	Instance   string     `json:"instance"`
+	Version    string     `json:"version"`
+	StartedAt  time.Time  `json:"startedAt"`
+	AgeSeconds float64    `json:"ageSeconds"`
+	Stale      bool       `json:"stale"`
+	Self       bool       `json:"self"`
+	Ready      *bool      `json:"ready"`
+	NotReady   []string   `json:"notReady"`
+	Ingest     CopyIngest `json:"ingest"`
 }
 
 // Ingest is what a copy, or the fleet, has read.
 type Ingest struct {
-	Records           int64             `json:"records"`
-	Events            uint64            `json:"events"`
-	Unrouted          uint64            `json:"unrouted"`
-	Rejected          map[string]uint64 `json:"rejected"`
-	Lag               *int64            `json:"lag"`
-	Partitions        []int32           `json:"partitions"`
-	WaitsForEndpoints bool              `json:"waitsForEndpoints"`
+	Records  int64             `json:"records"`
+	Events   uint64            `json:"events"`
+	Unrouted uint64            `json:"unrouted"`
+	Rejected map[string]uint64 `json:"rejected"`
+	Lag      *int64            `json:"lag"`
+}
+
+// CopyIngest is what a copy has read, and from where.
+type CopyIngest struct {
+	Ingest
+
+	Partitions        []int32 `json:"partitions"`
+	WaitsForEndpoints bool    `json:"waitsForEndpoints"`
 }
 
 // Endpoint is an endpoint's sums over all copies, and its worst state.
@@ -56,6 +62,7 @@ type Endpoint struct {
 	EventTypes      []string          `json:"eventTypes"`
 	State           string            `json:"state"`
 	StateSince      time.Time         `json:"stateSince"`
+	FailingSince    *time.Time        `json:"failingSince"`
 	Reason          string            `json:"reason"`
 	Routed          uint64            `json:"routed"`
 	Delivered       uint64            `json:"delivered"`
@@ -103,7 +110,7 @@ func OfStatus(body []byte, now time.Time) (*Fleet, error) {
 	}
 	one.Self = true
 	f := &Fleet{
-		At: now, Copies: []Copy{one.Copy}, Ingest: one.Ingest, Endpoints: one.Endpoints,
+		At: now, Copies: []Copy{one.Copy}, Ingest: one.Copy.Ingest.Ingest, Endpoints: one.Endpoints,
 		Notice: "the server has no fleet: this is the copy that was asked, and no other",
 	}
 	if one.Ready != nil && !*one.Ready {

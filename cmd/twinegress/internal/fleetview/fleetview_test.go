@@ -25,7 +25,7 @@ func three() *Fleet {
 	return &Fleet{
 		At: noon,
 		Copies: []Copy{
-			{ID: "tw-0-a", Instance: "tw-0", Version: "1.2", StartedAt: *ago(time.Hour), Self: true, Ready: yes(true), Ingest: Ingest{Lag: &lag, Partitions: []int32{5, 0, 1, 2}}},
+			{ID: "tw-0-a", Instance: "tw-0", Version: "1.2", StartedAt: *ago(time.Hour), Self: true, Ready: yes(true), Ingest: CopyIngest{Ingest: Ingest{Lag: &lag}, Partitions: []int32{5, 0, 1, 2}}},
 			{ID: "tw-1-b", Instance: "tw-1", Version: "1.2", StartedAt: *ago(time.Hour), AgeSeconds: 1.5, Ready: yes(false), NotReady: []string{"no broker answers"}},
 			{ID: "tw-2-c", Instance: "tw-2", Version: "1.1", StartedAt: *ago(time.Hour), AgeSeconds: 65, Stale: true, Ready: yes(true)},
 		},
@@ -34,7 +34,7 @@ func three() *Fleet {
 			{ID: "9f1c1c1e-6e0a", Type: "ServiceBus", State: "ready", Routed: 5, Delivered: 5, Key: "primary", Windows: map[string]Window{"1m": {Delivered: 600}, "15m": {Dropped: 12_345}}},
 			{ID: "2", Name: "alerts", State: "ready", Key: "secondary", Routed: 2, Delivered: 1, Pending: 1, StateSince: *ago(90 * time.Minute)},
 			{
-				ID: "3", Name: "a hub with a name that is very long", State: "backing_off", StateSince: *ago(70 * time.Second), Reason: "unauthorized",
+				ID: "3", Name: "a hub with a name that is very long", State: "backing_off", StateSince: *ago(time.Second), FailingSince: ago(70 * time.Second), Reason: "unauthorized",
 				Routed: 100, Delivered: 90, Dropped: map[string]uint64{"backoff": 9, "unauthorized": 1}, Key: "primary",
 				LastError: "unauthorized: both keys are refused", BackOffUntil: ago(-30 * time.Second), States: map[string]int{"backing_off": 1, "ready": 1},
 			},
@@ -93,13 +93,15 @@ func TestVerdict(t *testing.T) {
 		f    Fleet
 		want string // "" is well
 	}{
-		"nothing":          {Fleet{}, ""},
-		"well":             {Fleet{Copies: []Copy{{Ready: yes(true)}, {}}, Endpoints: []Endpoint{{State: "ready"}, {State: "provisioning"}}}, ""},
-		"a trouble":        {Fleet{Troubles: []Trouble{{}}}, "1 trouble"},
-		"a bad state":      {Fleet{Endpoints: []Endpoint{{State: "throttled"}}}, "not all is well: 1 endpoint is not well, no copies are not ready or silent"},
-		"an unknown state": {Fleet{Endpoints: []Endpoint{{State: "asleep"}}}, "not all is well"},
-		"a silent copy":    {Fleet{Copies: []Copy{{Ready: yes(true), Stale: true}}}, "not all is well"},
-		"not ready":        {Fleet{Copies: []Copy{{Ready: yes(false)}}}, "not all is well"},
+		"nothing":           {Fleet{}, ""},
+		"well":              {Fleet{Copies: []Copy{{Ready: yes(true)}, {}}, Endpoints: []Endpoint{{State: "ready"}, {State: "provisioning"}}}, ""},
+		"a trouble":         {Fleet{Troubles: []Trouble{{}}}, "1 trouble"},
+		"a bad state":       {Fleet{Endpoints: []Endpoint{{State: "throttled"}}}, "not well: 1 endpoint"},
+		"on its second key": {Fleet{Endpoints: []Endpoint{{State: "ready", Reason: "unauthorized"}}}, "not well: 1 endpoint"},
+		"of both":           {Fleet{Copies: []Copy{{Stale: true}, {Stale: true}}, Endpoints: []Endpoint{{State: "probing"}}}, "not well: 1 endpoint, 2 copies"},
+		"an unknown state":  {Fleet{Endpoints: []Endpoint{{State: "asleep"}}}, "not well: 1 "},
+		"a silent copy":     {Fleet{Copies: []Copy{{Ready: yes(true), Stale: true}}}, "not well: 1 "},
+		"not ready":         {Fleet{Copies: []Copy{{Ready: yes(false)}}}, "not well: 1 "},
 	} {
 		if tt.f.Well() != (tt.want == "") || !strings.HasPrefix(tt.f.Verdict(), tt.want) {
 			t.Errorf("%s: %v, %q", what, tt.f.Well(), tt.f.Verdict())
@@ -216,7 +218,7 @@ func TestScreen(t *testing.T) {
 	frame.Server, frame.Now, frame.Failed, frame.Since = "http://a", noon.Add(12*time.Second), errors.New("connection refused\x1b[2J"), noon
 	screen := strings.Join(drawn(100, 30, frame.Screen(term.Styles{}, 100, 29)), "\n")
 	for _, want := range []string{
-		"twinegress top  http://a", "sorted by state", "3 copies, 1 silent, 1 not ready   in -/s",
+		"twinegress top  ", "sorted by state  q: end   http://a", "3 copies, 1 silent, 1 not ready   in -/s",
 		"NO ANSWER for 12s, what is below is of " + clock(noon) + ": connection refused", "! hub: both keys", "a hub with a name that is very long backing_off",
 		"\nand 18 more",
 	} {

@@ -85,8 +85,8 @@ func (f *Frame) Screen(s term.Styles, width, height int) []term.Line {
 	plain := term.Style("")
 	lines := []term.Line{
 		{
-			s.Bold.Text("twinegress top"), plain.Text("  " + f.Server + "   " + f.Now.Local().Format("15:04:05 MST")),
-			s.Faint.Text("   s: sorted by " + f.Sort + "   q: end"),
+			s.Bold.Text("twinegress top"), plain.Text("  " + f.Now.Local().Format("15:04:05 MST")),
+			s.Faint.Text("   s: sorted by " + f.Sort + "  q: end   " + f.Server),
 		},
 		{plain.Text(f.copies() + "   in "), s.Bold.Text(rate(f.in) + "/s"), plain.Text(f.totals())},
 	}

@@ -132,7 +132,7 @@ func (t Table) Head() term.Line {
 // Line returns the line of a row.
 func (t Table) Line(r Row) term.Line {
 	cells := []string{
-		untrusted.Escape(r.ShownName()), untrusted.Escape(r.State), since(r.StateSince, t.now), rate(r.rate),
+		untrusted.Escape(r.ShownName()), untrusted.Escape(r.State), r.since(t.now), rate(r.rate),
 		r.window("1m"), r.window("15m"), term.Short(r.Pending), cmp.Or(untrusted.Escape(r.Key), "-"),
 	}
 	return term.Cells(t.columns, cells, func(i int) term.Style {
@@ -172,6 +172,15 @@ func rate(perSecond *float64) string {
 		return term.Short(uint64(*perSecond))
 	}
 	return term.Rate(*perSecond)
+}
+
+// since formats for how long the endpoint is as it is: a back-off lasts over all the
+// tries in it.
+func (r Row) since(now time.Time) string {
+	if r.FailingSince != nil && (r.State == "backing_off" || r.State == "probing") {
+		return since(*r.FailingSince, now)
+	}
+	return since(r.StateSince, now)
 }
 
 // since formats for how long something is so.

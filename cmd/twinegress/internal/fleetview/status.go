@@ -63,17 +63,24 @@ func (f *Fleet) Well() bool {
 // Verdict is Well in words.
 func (f *Fleet) Verdict() string {
 	text := term.Count(len(f.Troubles), "trouble", "troubles")
-	if broken, unready := f.wrong(); len(f.Troubles) == 0 && broken+unready > 0 {
-		text = fmt.Sprintf("not all is well: %s not well, %s not ready or silent",
-			term.Count(broken, "endpoint is", "endpoints are"), term.Count(unready, "copy is", "copies are"))
+	broken, unready := f.wrong()
+	if len(f.Troubles) > 0 || broken+unready == 0 {
+		return text
 	}
-	return text
+	var parts []string
+	if broken > 0 {
+		parts = append(parts, term.Count(broken, "endpoint", "endpoints"))
+	}
+	if unready > 0 {
+		parts = append(parts, term.Count(unready, "copy", "copies"))
+	}
+	return "not well: " + strings.Join(parts, ", ")
 }
 
-// wrong counts the endpoints in a bad state, and the copies that are not ready.
+// wrong counts the endpoints with which something is wrong, and the copies that are not ready.
 func (f *Fleet) wrong() (broken, unready int) {
 	for i := range f.Endpoints {
-		if f.Endpoints[i].rank() < rank("behind") {
+		if e := &f.Endpoints[i]; e.rank() < rank("behind") || e.Reason != "" {
 			broken++
 		}
 	}

@@ -63,12 +63,19 @@ func printable(r rune) rune {
 	return utf8.RuneError
 }
 
-// Wrap breaks a long text into two lines. The first has at most width characters;
-// Draw cuts the second.
+// Wrap breaks a long text into two lines, between words if there are any. The first
+// has at most width characters; Draw cuts the second.
 func (s Style) Wrap(text string, width int) []Line {
 	runes := []rune(text)
 	if len(runes) <= width {
 		return []Line{{s.Text(text)}}
 	}
-	return []Line{{s.Text(string(runes[:width]))}, {s.Text("    " + strings.TrimSpace(string(runes[width:])))}}
+	end := width
+	for i := width; i > width/2; i-- {
+		if runes[i] == ' ' {
+			end = i
+			break
+		}
+	}
+	return []Line{{s.Text(string(runes[:end]))}, {s.Text("    " + strings.TrimSpace(string(runes[end:])))}}
 }
