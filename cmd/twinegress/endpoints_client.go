@@ -206,6 +206,9 @@ func (a *apiClient) send(ctx context.Context, c call) (*http.Response, error) {
 	response, err := a.http.Do(request)
 	if err != nil {
 		if failed, ok := errors.AsType[*url.Error](err); ok {
+			if failed.Timeout() {
+				return reply{}, fmt.Errorf("%s does not answer in time", at)
+			}
 			err = failed.Err // which lacks the method and the URL: the message below has the URL
 		}
 		return nil, fmt.Errorf("%s can't be reached: %s (is --server right, and api.listen set there?)", at, untrusted.Text(err.Error()))

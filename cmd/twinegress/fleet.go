@@ -20,6 +20,8 @@ const (
 	pollInterval = time.Second
 	// pollTimeout is when a live view stops waiting for an answer.
 	pollTimeout = 10 * time.Second
+	// lateAfter is when a live view says that no answer has come yet.
+	lateAfter = 2 * time.Second
 )
 
 // fleet asks for the fleet; of a server that has none, for its own status. It returns
@@ -85,24 +87,21 @@ func (a *apiClient) watch(ctx context.Context, v live) error {
 	}()
 	var history fleetview.History
 	var failed error
-	var since time.Time
-	asked := false
+	var answered time.Time // zero: not once
+	pause := pollInterval
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case got := <-answers:
 			switch {
-			case got.err != nil && !asked:
+			case got.err != nil && answered.IsZero():
 				return got.err
 			case got.err != nil:
-				if failed == nil {
-					since = time.Now().Add(-got.took)
-				}
 				failed = got.err
 			default:
 				history.Add(got.fleet)
-				asked, failed = true, nil
+				answered, failed, pause = time.Now(), nil, max(pollInterval, 4*got.took)
 			}
 		case key := <-v.keys:
 			switch key {
@@ -118,11 +117,14 @@ func (a *apiClient) watch(ctx context.Context, v live) error {
 		case <-ctx.Done():
 			return nil
 		}
-		if !asked {
+		if answered.IsZero() {
 			continue
 		}
 		frame := history.Frame(v.sort)
-		frame.Server, frame.Now, frame.Failed, frame.Since = a.server, time.Now(), failed, since
+		frame.Server, frame.Now, frame.Failed, frame.Since = a.server, time.Now(), failed, answered
+		if failed == nil && frame.Now.Sub(answered) > pause+lateAfter {
+			frame.Failed = errors.New("it has been asked")
+		}
 		v.show(frame)
 		if v.closed != nil && v.closed() {
 			return nil
