@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -41,7 +42,7 @@ func (c *apiFlags) listCommand() *cobra.Command {
 				return err
 			}
 			if l.watch && (l.wide || l.output == "json" || len(l.query()) > 0) {
-				return usageError{fmt.Errorf("--watch shows all endpoints, as a table that fits a terminal: it goes with --sort only")}
+				return usageError{errors.New("--watch shows all endpoints, as a table that fits a terminal: it goes with --sort only")}
 			}
 			client, err := c.client()
 			if err != nil {

@@ -131,6 +131,18 @@ func TestConfigurationIsFound(t *testing.T) {
 	if err := os.WriteFile("other.yaml", []byte("batch: {maxEvents: 0}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for args, says := range map[string]string{
+		"check --config none.yaml": here + "/none.yaml: the configuration file can't be read",
+		"run --config other.yaml --set batch.maxEvents=1 --set endpoints.file=none.json": "endpoints file " + here + "/none.json does not exist",
+	} {
+		if all, _ := (shell{t}).all("", strings.Fields(args)...); !strings.Contains(all, says) {
+			t.Errorf("%s doesn't say which path was tried: %s", args, all)
+		}
+	}
 	if all, _ := (shell{t}).all("", "check", "--config", "other.yaml"); strings.Contains(all, "send.attempts") || strings.Contains(all, "names none") {
 		t.Errorf("a file that is named: %s", all)
 	}

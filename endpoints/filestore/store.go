@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"os"
 	"slices"
 	"sync"
@@ -184,8 +185,12 @@ func timeOfChange(loaded bool, info fs.FileInfo) time.Time {
 func (s *Store) unreadable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		tried, absErr := filepath.Abs(s.path) // of a relative one nobody sees from where
+		if absErr != nil {
+			tried = s.path
+		}
 		return fmt.Errorf("endpoints file %s does not exist: create it, holding an array of endpoints ([] for none), "+
-			"or set endpoints.file to where it is: %w", s.path, err)
+			"or set endpoints.file to where it is: %w", tried, err)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("endpoints file %s must not be read by this user: allow it to: %w", s.path, err)
 	}

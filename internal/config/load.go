@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -113,6 +114,9 @@ func (l *loader) file(path string) {
 	}
 	data, err := file.Read(path)
 	if err != nil {
+		if tried, absErr := filepath.Abs(path); absErr == nil { // of a relative one nobody sees from where
+			path = tried
+		}
 		l.errs.add(path, "the configuration file can't be read: %v", err)
 		return
 	}

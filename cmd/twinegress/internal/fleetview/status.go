@@ -250,9 +250,9 @@ func (f *Fleet) printSums(b *strings.Builder) {
 
 // counts formats counts that are not 0: backoff 12, unreachable 5.
 func counts(of map[string]uint64) string {
-	var parts []string
-	for _, name := range inOrder(of) {
-		parts = append(parts, untrusted.Escape(name)+" "+term.Grouped(of[name]))
+	parts := inOrder(of)
+	for i, name := range parts {
+		parts[i] = untrusted.Escape(name) + " " + term.Grouped(of[name])
 	}
 	return strings.Join(parts, ", ")
 }
