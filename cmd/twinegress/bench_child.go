@@ -56,7 +56,7 @@ func benchRun(ctx context.Context, in io.Reader, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := app.NewLogger("info", os.Stderr)
+	log, err := app.NewLogger(app.LogOptions{Level: "info", Format: "json"}, os.Stderr)
 	if err != nil {
 		return err
 	}

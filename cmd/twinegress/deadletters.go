@@ -27,7 +27,7 @@ type deadLettersFlags struct {
 	selectionFlags
 	from   configFlags
 	output string
-	level  string
+	log    app.LogOptions
 }
 
 func deadLettersCommand() *cobra.Command {
@@ -48,7 +48,7 @@ func deadLettersCommand() *cobra.Command {
 
 func (d *deadLettersFlags) add(cmd *cobra.Command, forPeople string) {
 	d.from.add(cmd)
-	levelFlag(cmd, &d.level, "warn")
+	logFlags(cmd, &d.log, "warn")
 	outputFlag(cmd, &d.output, forPeople)
 }
 
@@ -193,7 +193,7 @@ func (d *deadLettersFlags) open(cmd *cobra.Command) (*letters.Reader, letters.Se
 	if err != nil {
 		return nil, none, nil, err
 	}
-	log, err := app.NewLogger(d.level, cmd.ErrOrStderr())
+	log, err := app.NewLogger(d.log, cmd.ErrOrStderr())
 	if err != nil {
 		return nil, none, nil, usageError{err}
 	}

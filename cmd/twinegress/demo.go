@@ -43,6 +43,7 @@ func demoCommand() *cobra.Command {
 	f.StringVar(&fault, "fault", "", "show one endpoint's trouble, `SCENARIO`: see above")
 	completeFrom(cmd, "fault", names)
 	f.BoolVar(&o.Plain, "plain", false, "a line a second instead of the live view, as without a terminal")
+	logFlags(cmd, &o.Log, "warn")
 	outputFlag(cmd, &output, "text")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		switch {

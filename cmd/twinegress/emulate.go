@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/internal/emulator"
 )
@@ -33,6 +34,7 @@ func emulateCommand() *cobra.Command {
 		grid:     emulator.GridTopic{Name: emulatedGridTopic, Keys: new(emulator.KeyPair)},
 	}
 	var output string
+	var logging app.LogOptions
 	cmd := &cobra.Command{
 		Use:   "emulate",
 		Short: "Serve emulated services: AMQP (Event Hubs, Service Bus), Event Grid, Kafka",
@@ -49,6 +51,12 @@ func emulateCommand() *cobra.Command {
 			if e.services.Partitions < 1 || e.services.Record < 0 {
 				return usageError{fmt.Errorf("--partitions must be 1 or more, and --record 0 or more (see %s --help)", cmd.CommandPath())}
 			}
+			log, err := app.NewLogger(logging, cmd.ErrOrStderr())
+			if err != nil {
+				return usageError{err}
+			}
+			defer func() { _ = log.Sync() }() // a terminal can't be synced
+			e.services.Logger = log
 			return e.run(cmd.Context(), cmd.OutOrStdout(), output)
 		},
 	}
@@ -63,6 +71,7 @@ func emulateCommand() *cobra.Command {
 	f.StringVar(&e.services.Keys.Primary, "key", "", "the namespace's primary key, base64 (default random)")
 	f.IntVar(&e.services.Partitions, "partitions", 4, "partitions of a hub, and of the ingest topic")
 	f.IntVar(&e.services.Record, "record", 1000, "messages that are kept to look at, per hub or topic")
+	logFlags(cmd, &logging, "warn")
 	outputFlag(cmd, &output, "text")
 	return cmd
 }

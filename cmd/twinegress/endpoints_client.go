@@ -207,7 +207,7 @@ func (a *apiClient) send(ctx context.Context, c call) (*http.Response, error) {
 	if err != nil {
 		if failed, ok := errors.AsType[*url.Error](err); ok {
 			if failed.Timeout() {
-				return reply{}, fmt.Errorf("%s does not answer in time", at)
+				return nil, fmt.Errorf("%s does not answer in time", at)
 			}
 			err = failed.Err // which lacks the method and the URL: the message below has the URL
 		}

@@ -73,10 +73,13 @@ func outputFlag(cmd *cobra.Command, to *string, forPeople string) {
 	}
 }
 
-func levelFlag(cmd *cobra.Command, to *string, standard string) {
+// logFlags adds --log-level and --log-format.
+func logFlags(cmd *cobra.Command, to *app.LogOptions, level string) {
 	last := len(app.Levels) - 1
-	cmd.Flags().StringVar(to, "log-level", standard, strings.Join(app.Levels[:last], ", ")+" or "+app.Levels[last])
+	cmd.Flags().StringVar(&to.Level, "log-level", level, strings.Join(app.Levels[:last], ", ")+" or "+app.Levels[last])
+	cmd.Flags().StringVar(&to.Format, "log-format", "", "text or json (default text on a terminal, json elsewhere)")
 	completeFrom(cmd, "log-level", app.Levels)
+	completeFrom(cmd, "log-format", app.Formats)
 }
 
 // completeFrom makes the shell complete a flag's value from words.

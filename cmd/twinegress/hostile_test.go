@@ -333,7 +333,7 @@ func FuzzPrinting(f *testing.F) {
 				return err
 			}, 1},
 			"a log": {func(w io.Writer) error {
-				log, err := app.NewLogger("info", w)
+				log, err := app.NewLogger(app.LogOptions{Level: "info"}, w)
 				if err == nil {
 					log.Info("said", zap.String("error", text), zap.Error(errors.New(text)))
 				}

@@ -23,7 +23,7 @@ type replayOptions struct {
 	again  string
 	dryRun bool
 	output string
-	level  string
+	log    app.LogOptions
 }
 
 func replayCommand() *cobra.Command {
@@ -54,7 +54,7 @@ func replayCommand() *cobra.Command {
 	f.BoolVar(&o.dryRun, "dry-run", false, "count what would be sent, by endpoint and reason, and send nothing")
 	f.StringVar(&o.again, "again", "", "send once more what was replayed before; to go on with such a replay, the time that it prints")
 	f.Lookup("again").NoOptDefVal = againNow
-	levelFlag(cmd, &o.level, "warn")
+	logFlags(cmd, &o.log, "warn")
 	outputFlag(cmd, &o.output, "text")
 	return cmd
 }
@@ -71,10 +71,11 @@ func runReplay(ctx context.Context, cfg config.Config, o replayOptions, out, err
 		return err
 	}
 	view := newReplayView(errOut)
-	log, err := view.logger(o.level)
+	log, err := view.logger(o.log)
 	if err != nil {
 		return usageError{err}
 	}
+	defer func() { _ = log.Sync() }() // a terminal can't be synced
 	store, err := app.OpenStore(cfg, log)
 	if err != nil {
 		return err

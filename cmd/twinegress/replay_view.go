@@ -32,17 +32,13 @@ func newReplayView(out io.Writer) *replayView {
 	return v
 }
 
-// logger returns a log for a person that is written above the bar, or without
-// a bar the log of `run`.
-func (v *replayView) logger(level string) (*zap.Logger, error) {
-	if v.bar == nil {
-		return app.NewLogger(level, v.out)
+// logger returns a log that is written above the bar, or where there is none as
+// that of `run`.
+func (v *replayView) logger(o app.LogOptions) (*zap.Logger, error) {
+	if v.bar == nil || o.Format == "json" {
+		return app.NewLogger(o, v.out)
 	}
-	at, err := app.ParseLevel(level)
-	if err != nil {
-		return nil, err
-	}
-	return app.Fit(term.NewLogger(v.bar, at)), nil
+	return o.LoggerTo(v.bar)
 }
 
 // show must be called from one goroutine.

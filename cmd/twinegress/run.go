@@ -9,7 +9,7 @@ import (
 
 func runCommand() *cobra.Command {
 	from := configFlags{quiet: true}
-	var level string
+	var logging app.LogOptions
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Move events until stopped",
@@ -23,7 +23,7 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			log, err := app.NewLogger(level, cmd.ErrOrStderr())
+			log, err := app.NewLogger(logging, cmd.ErrOrStderr())
 			if err != nil {
 				return usageError{err}
 			}
@@ -36,6 +36,7 @@ func runCommand() *cobra.Command {
 				log.Warn(notice)
 			}
 			app.LimitMemory(log)
+			app.LogConfig(log, cfg, from.file, version)
 			defer app.TuneGC()()
 			a, err := app.New(cmd.Context(), app.Options{Config: cfg, Version: version, Log: log})
 			if err != nil {
@@ -45,6 +46,6 @@ func runCommand() *cobra.Command {
 		},
 	}
 	from.add(cmd)
-	levelFlag(cmd, &level, "info")
+	logFlags(cmd, &logging, "info")
 	return cmd
 }

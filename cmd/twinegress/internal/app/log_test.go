@@ -57,7 +57,7 @@ func TestWordsOfABrokerInTheLog(t *testing.T) {
 		return response, nil, true
 	})
 	var out bytes.Buffer
-	log, err := NewLogger("info", &out)
+	log, err := NewLogger(LogOptions{Level: "info"}, &out)
 	if err != nil {
 		t.Fatal(err)
 	}

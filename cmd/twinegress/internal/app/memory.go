@@ -18,7 +18,7 @@ func LimitMemory(log *zap.Logger) {
 	case err != nil: // usually outside of a container
 		log.Debug("no limit of the container's memory was found", zap.Error(err))
 	case limit < math.MaxInt64:
-		log.Info("memory is limited", zap.Int64("bytes", limit))
+		log.Debug("memory is limited", zap.Int64("bytes", limit))
 	}
 }
 

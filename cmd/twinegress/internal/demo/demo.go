@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"go.uber.org/zap"
-
 	"twinegress/bench/feed"
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
@@ -30,6 +28,7 @@ type Options struct {
 	Scenario *Scenario // nil: no fault
 	Plain    bool      // a line a second, on a terminal too
 	JSON     bool      // format of the report
+	Log      app.LogOptions
 	Version  string
 }
 
@@ -88,7 +87,11 @@ func Run(ctx context.Context, o Options, out, errOut io.Writer) (err error) {
 	if o.Scenario != nil {
 		d.story = newStory(o.Scenario, cmp.Or(o.Duration, StoryLength))
 	}
-	log := d.view.logger(errOut, zap.WarnLevel)
+	log, err := d.view.logger(errOut, o.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }() // a terminal can't be synced
 	if d.parts, err = startParts(ctx, o, d.story, log); err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/sinks"
 )
@@ -23,9 +23,9 @@ type screenView struct {
 	errOut io.Writer
 }
 
-func (v *screenView) logger(errOut io.Writer, level zapcore.Level) *zap.Logger {
+func (v *screenView) logger(errOut io.Writer, o app.LogOptions) (*zap.Logger, error) {
 	v.errOut = errOut
-	return term.NewLogger(&v.log, level)
+	return o.LoggerTo(&v.log)
 }
 
 func (v *screenView) period() time.Duration { return 250 * time.Millisecond }

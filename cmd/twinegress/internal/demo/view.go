@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/sinks"
 )
@@ -17,7 +17,7 @@ import (
 // view shows a running demo.
 type view interface {
 	// logger returns a log whose lines don't overwrite the view.
-	logger(errOut io.Writer, level zapcore.Level) *zap.Logger
+	logger(errOut io.Writer, o app.LogOptions) (*zap.Logger, error)
 	start(hints []hint)
 	period() time.Duration
 	show(frame)
@@ -36,8 +36,8 @@ func newView(o Options, out io.Writer) view {
 // plainView writes a line a second.
 type plainView struct{ out io.Writer }
 
-func (v *plainView) logger(errOut io.Writer, level zapcore.Level) *zap.Logger {
-	return term.NewLogger(errOut, level)
+func (v *plainView) logger(errOut io.Writer, o app.LogOptions) (*zap.Logger, error) {
+	return app.NewLogger(o, errOut)
 }
 
 func (v *plainView) period() time.Duration { return time.Second }

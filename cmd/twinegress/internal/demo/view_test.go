@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
+	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
 	"twinegress/internal/event"
@@ -79,7 +79,7 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 			var out bytes.Buffer
 			v := newScreen(&out, size[0], size[1])
 			v.styles = term.NewStyles(colour)
-			v.logger(&out, zapcore.WarnLevel).Warn(strings.Repeat("a long warning ", 20), zap.String("path", "twin-changes"))
+			newLog(t, v, &out).Warn(strings.Repeat("a long warning ", 20), zap.String("path", "twin-changes"))
 			v.start([]hint{{"status", "curl -s \\\n  http://127.0.0.1:1/"}})
 			out.Reset()
 			v.show(frame)
@@ -114,10 +114,20 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 	}
 }
 
+func newLog(t *testing.T, v view, errOut io.Writer) *zap.Logger {
+	t.Helper()
+	log, err := v.logger(errOut, app.LogOptions{Level: "warn"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Sync() })
+	return log
+}
+
 func TestScreenViewWithoutASizeAndAfterItsEnd(t *testing.T) {
 	var out, errOut bytes.Buffer
 	v := newScreen(&out, 0, 0)
-	log := v.logger(&errOut, zapcore.WarnLevel)
+	log := newLog(t, v, &errOut)
 	v.start(nil)
 	v.show(frame{notice: "over"})
 	if !strings.Contains(out.String(), "over") {
