@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -16,6 +17,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"twinegress/endpoints"
+
+	"twinegress/internal/untrusted"
 )
 
 const (
@@ -83,7 +86,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	operation := "" // not the path, which may have a key in it
 	defer func() {
 		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // as net/http does
-			log.Error("BUG: a request panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			log.Error("BUG: a request panicked", zap.String("panic", untrusted.Text(fmt.Sprint(p))), zap.ByteString("stack", debug.Stack()))
 			if answer.status == 0 {
 				reply(answer, newError(http.StatusInternalServerError, "").(*Error))
 			}

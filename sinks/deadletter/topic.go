@@ -74,7 +74,7 @@ func prepare(ctx context.Context, name string, ingestTopics []string, connect []
 		topic.maxBytes = n
 		if n < want {
 			log.Warn("the dead-letter topic takes smaller records than the ingest topic: a large one can be set aside in part only",
-				zap.String("topic", name), zap.Int32("max.message.bytes", n), zap.Int32("wanted", want))
+				zap.String("topic", name), zap.Int32("maxMessageBytes", n), zap.Int32("wanted", want))
 		}
 	}
 	topic.idempotent = mayWriteIdempotently(ctx, client, log)
@@ -137,7 +137,7 @@ func create(ctx context.Context, admin *kadm.Client, name string, maxBytes int32
 	}
 	switch {
 	case err == nil:
-		log.Info("created the dead-letter topic", zap.String("topic", name), zap.Int32("max.message.bytes", maxBytes))
+		log.Info("created the dead-letter topic", zap.String("topic", name), zap.Int32("maxMessageBytes", maxBytes))
 		return true, nil
 	case errors.Is(err, kerr.TopicAlreadyExists):
 		return false, nil
