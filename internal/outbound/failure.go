@@ -80,14 +80,14 @@ func explain(err error, host string) (cause, what string) {
 	dialling, _ := errors.AsType[*net.OpError](err)
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return CauseRefused, fmt.Sprintf("%s refuses connections: nothing listens on that port, or a firewall is in between", host)
+		return CauseRefused, host + " refuses connections: nothing listens on that port, or a firewall is in between"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return CauseNoRoute, fmt.Sprintf("there is no route to %s: check the network, and that a private endpoint or a VPN is up", host)
 	case errors.Is(err, context.DeadlineExceeded), timeout != nil && timeout.Timeout():
 		if dialling != nil && dialling.Op == "dial" {
-			return CauseSilent, fmt.Sprintf("%s can't be connected to, nothing answers: check firewalls, the address and the network in between", host)
+			return CauseSilent, host + " can't be connected to, nothing answers: check firewalls, the address and the network in between"
 		}
-		return CauseSilent, fmt.Sprintf("%s takes connections and doesn't answer: the service hangs, or something in between holds its answers back", host)
+		return CauseSilent, host + " takes connections and doesn't answer: the service hangs, or something in between holds its answers back"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return CauseLost, fmt.Sprintf("the connection to %s was lost: the service or something in between ended it", host)
 	}

@@ -108,7 +108,7 @@ func (c *Connections) explain(e *sinks.Error, said words, doing Doing) (cause, w
 	}
 	switch {
 	case e.Reason == event.TooLarge:
-		return "too_large", fmt.Sprintf("%s takes no message that large", c.entity)
+		return "too_large", c.entity + " takes no message that large"
 	case errors.Is(e.Err, ErrReturned):
 		return "returned", fmt.Sprintf("%s takes nothing now: if that goes on, look at its state in the namespace %s, and at Azure's status", c.entity, c.Host)
 	case said.condition != "":
@@ -125,11 +125,11 @@ func (c *Connections) explain(e *sinks.Error, said words, doing Doing) (cause, w
 func (c *Connections) explainSilence(doing Doing) string {
 	switch {
 	case !c.reached.Load():
-		return fmt.Sprintf("%s doesn't let a connection come about in time: check firewalls, the address and the network in between, or it hangs", c.address)
+		return c.address + " doesn't let a connection come about in time: check firewalls, the address and the network in between, or it hangs"
 	case doing == Sending:
-		return fmt.Sprintf("%s did not confirm in time what was sent: the service hangs, is overloaded, or something in between holds its answers back", c.entity)
+		return c.entity + " did not confirm in time what was sent: the service hangs, is overloaded, or something in between holds its answers back"
 	default:
-		return fmt.Sprintf("%s takes connections and doesn't answer: the service hangs, or something in between holds its answers back", c.Host)
+		return c.Host + " takes connections and doesn't answer: the service hangs, or something in between holds its answers back"
 	}
 }
 

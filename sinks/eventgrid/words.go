@@ -21,8 +21,7 @@ func (s *Sink) unreachable(err error) *sinks.Error {
 		e.Err = request.Err // the address is in the sentence
 	}
 	if _, is := errors.AsType[*outbound.Failure](err); !is && errors.Is(err, context.DeadlineExceeded) && !s.reached.Load() {
-		e.Err = &outbound.Failure{Cause: outbound.CauseSilent, Err: e.Err, What: fmt.Sprintf(
-			"%s doesn't let a connection come about in time: check firewalls, the address and the network in between, or it hangs", s.host)}
+		e.Err = &outbound.Failure{Cause: outbound.CauseSilent, Err: e.Err, What: s.host + " doesn't let a connection come about in time: check firewalls, the address and the network in between, or it hangs"}
 	}
 	e.Err = outbound.Explain(e.Err, s.host)
 	if f, is := errors.AsType[*outbound.Failure](e.Err); is {

@@ -96,7 +96,7 @@ func sentences() []sentence {
 			grid: `unauthorized: this process's identity may not send to HOST: assign it the role EventGrid Data Sender there \(HTTP 401 Unauthorized: .*\)`,
 		},
 		{
-			name: "no token, the secret has expired", identity: true, tokens: errors.New("AADSTS7000222: The provided client secret keys for app 'x' are expired."),
+			name: "no token, the secret has expired", identity: true, tokens: errors.New("AADSTS7000222: The provided client secret keys for app 'x' are expired"),
 			amqp: `unauthorized: no token from Entra ID: the secret of this process's identity has expired: make a new one for its application, and set it here \(AADSTS7000222: .*\)`,
 			grid: `unauthorized: no token from Entra ID: the secret of this process's identity has expired: make a new one for its application, and set it here \(AADSTS7000222: .*\)`,
 		},
