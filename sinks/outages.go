@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -115,7 +116,7 @@ func (l *lost) fields() (fields []zap.Field) {
 
 // write writes the report's own line.
 func (r report) write(more ...zap.Field) {
-	fields := append(r.fields, more...)
+	fields := slices.Concat(r.fields, more)
 	if r.turn == turnReady || r.turn == turnPartReady {
 		if r.off > 0 {
 			fields = append(fields, zap.Duration("off", r.off))
