@@ -40,6 +40,7 @@ var scenarios = []scenario{
 	{name: "delete drains", partitions: 4, run: deleteDrains},
 	{name: "many endpoints", partitions: 4, run: manyEndpoints, services: manyEndpointsServices},
 	{name: "endpoints in a topic", partitions: 4, run: endpointsInTopic, alone: true},
+	{name: "three copies as one", partitions: 6, run: threeCopies, alone: true},
 	{name: "endpoints through kills", partitions: 1, run: endpointsThroughKills},
 
 	{name: "replay of what was dropped", partitions: 3, run: replayOfDropped},

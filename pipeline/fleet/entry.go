@@ -205,8 +205,8 @@ func (e *entry) read(b []byte) error {
 			return errMalformed
 		}
 		b = b[n:]
-		switch {
-		case kind == protowire.VarintType:
+		switch kind {
+		case protowire.VarintType:
 			value, n := protowire.ConsumeVarint(b)
 			if n < 0 || value > maxCount {
 				return errMalformed
@@ -225,7 +225,7 @@ func (e *entry) read(b []byte) error {
 				continue
 			}
 			e.dropped[reason-1], reason = value, 0
-		case kind == protowire.BytesType:
+		case protowire.BytesType:
 			value, n := protowire.ConsumeBytes(b)
 			if n < 0 {
 				return errMalformed
