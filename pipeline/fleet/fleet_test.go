@@ -38,7 +38,9 @@ type fake struct {
 }
 
 func (p *fake) Self() pipeline.Status {
-	return pipeline.Status{Instance: p.instance, Version: "v1", StartedAt: p.started}
+	return pipeline.Status{
+		Instance: p.instance, Version: "v1", StartedAt: p.started, Ready: true, Ingest: pipeline.IngestStatus{Lag: new(int64)},
+	}
 }
 
 func (p *fake) Briefs(f func(*sinks.Brief)) {

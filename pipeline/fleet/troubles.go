@@ -105,6 +105,12 @@ func aboutCopies(r *Report) (found []Trouble) {
 			continue
 		}
 		in := &c.Ingest
+		if in.Waits {
+			add(Warning, c, "reads nothing: there is no endpoint", "Create an endpoint; ingest.waitForEndpoints keeps the backlog until then", runbookEndpoints)
+		}
+		if c.Ready && in.Lag == nil {
+			add(Warning, c, "doesn't know how far it is behind: the brokers don't say where its partitions end", "Look at Kafka and at the way to it", runbookKafka)
+		}
 		if len(in.Stalled) > 0 {
 			add(Critical, c, fmt.Sprintf("does not read on in partitions %s: something of them has no outcome for long", numbers(in.Stalled)),
 				"Look for an endpoint that holds back, and for dead letters that can't be stored", runbookKafka)

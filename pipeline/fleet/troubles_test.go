@@ -32,6 +32,9 @@ func reported(change func(*Report)) *Report {
 	e := endpoint(0, sinks.StateReady, 100)
 	e.Name, e.Host, e.StateSince = "sensors", "ns.example", now.Add(-time.Hour)
 	r.Endpoints = []EndpointSums{{EndpointStatus: e, Copies: []string{"a-1", "b-2"}}}
+	for i := range r.Copies {
+		r.Copies[i].Ingest.Lag = new(int64)
+	}
 	change(r)
 	return r
 }
@@ -55,6 +58,10 @@ func TestTroubles(t *testing.T) {
 		"Kafka is gone": {func(r *Report) {
 			r.Copies[0].Ready, r.Copies[0].NotReady = false, []string{"no broker has answered for 50 s", "it is not a member of the group"}
 		}, []string{"critical: Copy a is not ready: no broker has answered for 50 s; it is not a member of the group"}},
+		"no endpoints": {func(r *Report) { r.Copies[0].Ingest.Waits = true }, []string{"warning: Copy a reads nothing: there is no endpoint"}},
+		"lag is not known": {func(r *Report) { r.Copies[0].Ingest.Lag = nil }, []string{
+			"warning: Copy a doesn't know how far it is behind: the brokers don't say where its partitions end",
+		}},
 		"partitions stall": {func(r *Report) { r.Copies[0].Ingest.Stalled = []int32{1, 3} }, []string{
 			"critical: Copy a does not read on in partitions 1, 3: something of them has no outcome for long",
 		}},
