@@ -38,6 +38,9 @@ func tap(h *env.Env, args ...string) *tapping {
 		t.code <- exitCode(execute(ctx, root, &t.out, &t.notes))
 	}()
 	env.Eventually(h.T, "the tap begins", func() bool { return t.notes.String() != "" })
+	if note := t.notes.String(); !strings.Contains(note, "on the copy") {
+		h.T.Fatal(note)
+	}
 	return t
 }
 
@@ -62,13 +65,12 @@ func TestTapFromTheShell(t *testing.T) {
 	t.Setenv(serverVariable, "https://"+r.APIAddress())
 	t.Setenv(tokenVariable, "watcher")
 	ca := []string{"--ca-file", cfg.API.TLS.CertFile}
+	env.Eventually(t, "the endpoints run", func() bool { return len(r.Pipeline.Status().Endpoints) == 2 })
 
-	var toHub, toGrid *tapping
-	var ofHub, ofGrid []string
-	toHub = tap(h, append(ca, "hub", "--rate", "100", "--for", "10m", "--output", "json")...)
-	toGrid = tap(h, append(ca, "grid", "--rate", "100", "--output", "json")...)
+	toHub := tap(h, append(ca, "hub", "--rate", "100", "--for", "10m", "--output", "json")...)
+	toGrid := tap(h, append(ca, "grid", "--rate", "100", "--output", "json")...)
 	h.Produce(h.Events(5)...)
-	ofHub, ofGrid = toHub.await(h, 5), toGrid.await(h, 5)
+	ofHub, ofGrid := toHub.await(h, 5), toGrid.await(h, 5)
 	for name, lines := range map[string][]string{"hub": ofHub, "grid": ofGrid} {
 		sent := make(map[string]emulator.Message) // by body
 		for _, m := range h.Services.Messages(name) {
