@@ -208,7 +208,7 @@ func (s *sample) set(m scraped) {
 			s.dropped[reason] = int64(n)
 		}
 	}
-	s.batches = int64(m.sum("twinegress_endpoint_batch_events_count"))
+	s.batches = int64(m.sum("twinegress_batch_events_count"))
 	s.RuntimeStats = RuntimeStats{
 		Mallocs:   m.sum("go_memstats_mallocs_total"),
 		Allocated: m.sum("go_memstats_alloc_bytes_total"),

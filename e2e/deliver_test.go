@@ -258,12 +258,9 @@ func outside(h *harness) {
 		`events_rejected_total{reason="undecodable"} 1`,
 		`endpoint_routed_events_total{endpoint="ID",endpoint_type="EventHub"} 2`,
 		`endpoint_events_total{endpoint="ID",endpoint_type="EventHub",outcome="delivered",reason=""} 2`,
-		`endpoint_events_total{endpoint="ID",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 0`,
 		`endpoint_pending_events{endpoint="ID",endpoint_type="EventHub"} 0`,
 		`endpoint_state{endpoint="ID",state="ready"} 1`,
-		`endpoint_state{endpoint="ID",state="backing_off"} 0`,
-		`endpoint_backoff_seconds{endpoint="ID"} 0`,
-		`endpoint_batch_events_sum{endpoint="ID"} 2`,
+		`endpoint_send_seconds_count{endpoint="ID"} 1`,
 		`routing_latency_seconds_count{endpoint_type="EventHub"} 2`,
 	} {
 		if line = strings.Replace(line, "ID", id, 1); !strings.Contains(metrics, "\ntwinegress_"+line+"\n") {

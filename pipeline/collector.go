@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"math"
+	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,18 +33,22 @@ var (
 	descCut      = desc("dead_letters_cut_total", "Dead letters that are stored in part only, since the topic refuses the whole.")
 	descGivenUp  = desc("dead_letters_given_up_total", "Dead letters that can't be stored in any form, by why: what they were for is lost.", "reason")
 
-	descRouted    = desc("endpoint_routed_events_total", "Events routed to the endpoint.", "endpoint", "endpoint_type")
-	descOutcomes  = desc("endpoint_events_total", "Outcomes: delivered, or dropped with a reason.", "endpoint", "endpoint_type", "outcome", "reason")
-	descDropped   = desc("endpoint_dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint", "endpoint_type", "event_type", "reason")
+	descBuild     = desc("build_info", "1: what runs.", "version", "goversion")
+	descInfo      = desc("endpoint_info", "1: what the endpoint is called and where it is. The other metrics of an endpoint have its id, which this one joins to the rest.", "endpoint", "name", "endpoint_type", "host", "path")
+	descKey       = desc("endpoint_key", "1 while the endpoint is sent to with this key; only the secondary has a series, once it was in use.", "endpoint", "key")
+	descRouted    = desc("endpoint_routed_events_total", "Events routed to the endpoint; no series before the first.", "endpoint", "endpoint_type")
+	descOutcomes  = desc("endpoint_events_total", "Outcomes: delivered, or dropped with a reason; a reason has a series once something was dropped for it.", "endpoint", "endpoint_type", "outcome", "reason")
 	descPending   = desc("endpoint_pending_events", "Events without an outcome yet.", "endpoint", "endpoint_type")
-	descState     = desc("endpoint_state", "1 for the state that the endpoint is in.", "endpoint", "state")
-	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint, or the first of its partitions that back off, is tried again; 0 if nothing backs off.", "endpoint")
-	descHoldsBack = desc("endpoint_holds_back", "1 while the intake waits for the endpoint: for room in its lanes, or in what may be in flight, half of which waits here.", "endpoint")
-	descBatch     = desc("endpoint_batch_events", "Events a send, failed ones included.", "endpoint")
-	descSend      = desc("endpoint_send_seconds", "Time a send took, failed ones included.", "endpoint")
+	descState     = desc("endpoint_state", "1 for the state that the endpoint is in, 0 for those of backing_off, probing, degraded and throttled that it was in before.", "endpoint", "state")
+	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint, or the first of its partitions that back off, is tried again; 0 if nothing backs off any more.", "endpoint")
+	descHoldsBack = desc("endpoint_holds_back", "1 while others wait for the endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or what may be committed, for an event that has waited here for 5 s. No series before the first time.", "endpoint")
+	descOldest    = desc("endpoint_oldest_pending_seconds", "For how long the oldest event waits for its outcome; only where that is over a second.", "endpoint")
+	descSend      = desc("endpoint_send_seconds", "Time the sends took, failed ones included, and how many there were; quantiles are by type only.", "endpoint")
 
 	descLatency     = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
-	descSendLatency = desc("send_latency_seconds", "Time a send took, failed ones included: of all endpoints of a type, in finer buckets.", "endpoint_type")
+	descDropped     = desc("dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint_type", "event_type", "reason")
+	descBatch       = desc("batch_events", "Events a send, failed ones included.", "endpoint_type")
+	descSendLatency = desc("send_latency_seconds", "Time a send took, failed ones included: of all endpoints of a type, in buckets.", "endpoint_type")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -53,7 +59,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRecords, descLag, descReady, descMember, descSilence, descHeld, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descWaiting, descCut, descGivenUp,
-		descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
+		descBuild, descInfo, descKey, descOldest, descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
 		ch <- d
 	}
@@ -94,32 +100,79 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 		counter(descGivenUp, float64(letters.GivenUp[r]), r.String())
 	}
 
-	snaps, byType := p.snapshots()
-	for _, snap := range snaps {
-		id, typ := snap.Endpoint.ID, string(snap.Endpoint.Type)
-		counter(descRouted, float64(snap.Counts.Routed), id, typ)
-		counter(descOutcomes, float64(snap.Counts.Delivered), id, typ, "delivered", "")
-		for _, r := range outcomeReasons {
-			counter(descOutcomes, float64(snap.Counts.Dropped[r]), id, typ, "dropped", r.String())
-			for t := event.TopologyOperation; t < event.NumTypes; t++ {
-				if n := snap.Counts.DroppedTypes[t][r]; n > 0 {
-					counter(descDropped, float64(n), id, typ, t.String(), r.String())
+	gauge(descBuild, 1, p.options.Version, runtime.Version())
+	byType := p.each(func(snap *sinks.Snapshot) { collectEndpoint(ch, snap) })
+	for typ, t := range byType {
+		ch <- batchHistogram(t, string(typ))
+		for et := event.TopologyOperation; et < event.NumTypes; et++ {
+			for _, r := range outcomeReasons {
+				if n := t.dropped[et][r]; n > 0 {
+					counter(descDropped, float64(n), string(typ), et.String(), r.String())
 				}
 			}
 		}
-		gauge(descPending, float64(snap.Counts.Pending), id, typ)
-		for _, s := range sinks.States {
-			gauge(descState, oneIf(s == snap.State), id, string(s))
-		}
-		gauge(descBackoff, backoffSeconds(snap), id)
-		gauge(descHoldsBack, oneIf(snap.HoldsBack), id)
-		ch <- batchHistogram(&snap.Counts, id)
-		ch <- histogram(descSend, &snap.Counts.Sends, id)
-	}
-	for typ, t := range byType {
 		ch <- fineHistogram(descLatency, &t.latency, string(typ))
 		ch <- fineHistogram(descSendLatency, &t.sends, string(typ))
 	}
+}
+
+// troubled are the states that alerts take the share of time of: they have a zero
+// once the endpoint was in them.
+var troubled = []sinks.State{sinks.StateDegraded, sinks.StateThrottled, sinks.StateBackingOff, sinks.StateProbing}
+
+// collectEndpoint has series for what happened only: of thousands of endpoints most
+// have no trouble, and the whole must stay small enough to be scraped.
+func collectEndpoint(ch chan<- prometheus.Metric, snap *sinks.Snapshot) {
+	metric := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+	}
+	e, c := &snap.Endpoint, &snap.Counts
+	id, typ := e.ID, string(e.Type)
+	metric(descInfo, prometheus.GaugeValue, 1, id, label(e.Name), typ, label(snap.Host), label(e.Path))
+	metric(descState, prometheus.GaugeValue, 1, id, string(snap.State))
+	for _, s := range troubled {
+		if s != snap.State && snap.Past.Had(s) {
+			metric(descState, prometheus.GaugeValue, 0, id, string(s))
+		}
+	}
+	if snap.Past.Had(sinks.StateBackingOff) || snap.Past.Had(sinks.StateDegraded) {
+		metric(descBackoff, prometheus.GaugeValue, backoffSeconds(snap), id)
+	}
+	if snap.Past.HeldBack {
+		metric(descHoldsBack, prometheus.GaugeValue, oneIf(snap.HoldsBack), id)
+	}
+	if snap.Past.Secondary {
+		metric(descKey, prometheus.GaugeValue, oneIf(snap.UsesSecondary()), id, sinks.Secondary.String())
+	}
+	if snap.OldestPending > time.Second {
+		metric(descOldest, prometheus.GaugeValue, snap.OldestPending.Seconds(), id)
+	}
+	if c.Sends.Count() > 0 {
+		ch <- prometheus.MustNewConstSummary(descSend, c.Sends.Count(), c.Sends.Sum().Seconds(), nil, id)
+	}
+	if c.Routed == 0 {
+		return
+	}
+	metric(descRouted, prometheus.CounterValue, float64(c.Routed), id, typ)
+	metric(descOutcomes, prometheus.CounterValue, float64(c.Delivered), id, typ, "delivered", "")
+	metric(descPending, prometheus.GaugeValue, float64(c.Pending), id, typ)
+	for _, r := range outcomeReasons {
+		if n := c.Dropped[r]; n > 0 {
+			metric(descOutcomes, prometheus.CounterValue, float64(n), id, typ, "dropped", r.String())
+		}
+	}
+}
+
+// longestLabel is more than names and hosts have that people chose.
+const longestLabel = 128
+
+// label makes text that a user chose fit for a label: the client library panics at
+// what isn't UTF-8.
+func label(s string) string {
+	if s = strings.ToValidUTF8(s, "?"); len(s) > longestLabel {
+		s = strings.ToValidUTF8(s[:longestLabel], "") + "…"
+	}
+	return s
 }
 
 func oneIf(b bool) float64 {
@@ -129,22 +182,11 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
-func backoffSeconds(snap sinks.Snapshot) float64 {
+func backoffSeconds(snap *sinks.Snapshot) float64 {
 	if snap.BackOffUntil.IsZero() {
 		return 0
 	}
 	return math.Max(0, time.Until(snap.BackOffUntil).Seconds())
-}
-
-// histogram shows the even powers of two: 1 ms, 4 ms, … 17 min. The finer
-// buckets in memory are for the quantiles of the status; a scrape of many
-// endpoints should stay small.
-func histogram(d *prometheus.Desc, h *metrics.Histogram, labels ...string) prometheus.Metric {
-	buckets := make(map[float64]uint64)
-	for bound := 1024 * time.Microsecond; bound < 20*time.Minute; bound *= 4 {
-		buckets[bound.Seconds()] = h.AtMost(bound)
-	}
-	return prometheus.MustNewConstHistogram(d, h.Count(), h.Sum().Seconds(), buckets, labels...)
 }
 
 // fineHistogram shows four buckets to each power of two, from half a
@@ -160,14 +202,14 @@ func fineHistogram(d *prometheus.Desc, h *metrics.Histogram, labels ...string) p
 	return prometheus.MustNewConstHistogram(d, h.Count(), h.Sum().Seconds(), buckets, labels...)
 }
 
-func batchHistogram(c *sinks.Counts, labels ...string) prometheus.Metric {
+func batchHistogram(t *totals, labels ...string) prometheus.Metric {
 	buckets := make(map[float64]uint64)
 	var cumulative uint64
-	for i, n := range c.BatchEvents {
+	for i, n := range t.batches {
 		cumulative += n
 		if i%2 == 0 {
 			buckets[math.Exp2(float64(i))] = cumulative
 		}
 	}
-	return prometheus.MustNewConstHistogram(descBatch, cumulative, float64(c.SentEvents), buckets, labels...)
+	return prometheus.MustNewConstHistogram(descBatch, cumulative, float64(t.sent), buckets, labels...)
 }

@@ -38,7 +38,12 @@ type router struct {
 type totalsByType map[endpoints.Type]*totals
 
 // totals are histograms of all endpoints of a type.
-type totals struct{ latency, sends metrics.Histogram }
+type totals struct {
+	latency, sends metrics.Histogram
+	batches        [sinks.BatchBuckets]uint64
+	sent           uint64 // events in them
+	dropped        [event.NumTypes][event.NumReasons]uint64
+}
 
 func (b totalsByType) add(typ endpoints.Type, c *sinks.Counts) {
 	t := b[typ]
@@ -48,6 +53,15 @@ func (b totalsByType) add(typ endpoints.Type, c *sinks.Counts) {
 	}
 	t.latency.Add(&c.Latency)
 	t.sends.Add(&c.Sends)
+	for i, n := range c.BatchEvents {
+		t.batches[i] += n
+	}
+	t.sent += c.SentEvents
+	for typ := range c.DroppedTypes {
+		for r, n := range c.DroppedTypes[typ] {
+			t.dropped[typ][r] += n
+		}
+	}
 }
 
 // routes is a route table with the chunks that use it. Only when the last of

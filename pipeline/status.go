@@ -250,26 +250,27 @@ func (p *Pipeline) Retry(id string) {
 // Snapshots returns every sender's, ordered by endpoint id. A removed endpoint
 // is among them while it drains, unless its id is in use again.
 func (p *Pipeline) Snapshots() []sinks.Snapshot {
-	snaps, _ := p.snapshots()
+	var snaps []sinks.Snapshot
+	p.each(func(snap *sinks.Snapshot) { snaps = append(snaps, *snap) })
+	slices.SortFunc(snaps, func(a, b sinks.Snapshot) int { return cmp.Compare(a.Endpoint.ID, b.Endpoint.ID) })
 	return snaps
 }
 
-// snapshots also returns the totals by endpoint type, those of endpoints that
-// are no more included.
-func (p *Pipeline) snapshots() ([]sinks.Snapshot, totalsByType) {
+// each calls f with one snapshot after the other: all of thousands at once are tens of
+// megabytes. It returns the totals by endpoint type, those of endpoints that are no
+// more included.
+func (p *Pipeline) each(f func(*sinks.Snapshot)) totalsByType {
 	senders, byType := p.router.all()
-	snaps := make([]sinks.Snapshot, 0, len(senders))
 	ids := make(map[string]bool, len(senders))
 	for _, s := range senders { // those that are removed come last
 		snap := p.snapshot(s)
 		byType.add(snap.Endpoint.Type, &snap.Counts)
 		if id := snap.Endpoint.ID; !ids[id] {
 			ids[id] = true
-			snaps = append(snaps, snap)
+			f(&snap)
 		}
 	}
-	slices.SortFunc(snaps, func(a, b sinks.Snapshot) int { return cmp.Compare(a.Endpoint.ID, b.Endpoint.ID) })
-	return snaps, byType
+	return byType
 }
 
 // snapshot is a sender's. An endpoint also holds the others back where polling

@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"twinegress/internal/event"
@@ -76,6 +77,7 @@ type condition struct {
 
 	lastErr   string // stays after a recovery
 	lastErrAt time.Time
+	past      Past
 	shown     State // what the endpoint was last known to be, since then
 	since     time.Time
 }
@@ -103,6 +105,7 @@ func (l *ledger) note(now time.Time) State {
 	state := l.stateLocked(h.State)
 	if state != l.condition.shown {
 		l.condition.shown, l.condition.since = state, now
+		l.condition.past.states |= 1 << slices.Index(States, state)
 	}
 	return state
 }
@@ -260,6 +263,7 @@ func (l *ledger) keyRefused(conn *connection, refusal *Error) {
 		return
 	}
 	l.condition.failed("the primary key is refused, the secondary is used: "+refusal.Err.Error(), now)
+	l.condition.past.Secondary = true
 	l.condition.key = l.begin(WhatKeyRefused, event.Unauthorized, l.condition.lastErr, now)
 }
 
@@ -325,6 +329,7 @@ func (l *ledger) healthLocked(now time.Time) Health {
 	h, all := l.backoff.health() // not from before the counts: what was dropped has its back-off
 	backoff := h.State
 	h.State = l.note(now)
+	h.Past = c.past
 	h.Since, h.LastErrorAt, h.LastDeliveredAt = c.since, c.lastErrAt, l.lastDelivered
 	if backoff == "" || all {
 		h.LastError = c.lastErr

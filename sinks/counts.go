@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 
 	"twinegress/endpoints"
@@ -67,8 +68,25 @@ type Health struct {
 	OldestPending time.Duration // how long the oldest event waits for its outcome
 	// PartitionsBackingOff are those of the service that back off by themselves.
 	PartitionsBackingOff []int
+	Past                 Past
 	HoldsBack            bool // the intake, or what may be committed, waits for it
 	OverShare            bool // its lanes keep half of all that may be in flight
+}
+
+// Past is what was ever so since the sender was made.
+type Past struct {
+	states    uint16 // by index in States
+	Secondary bool   // it was sent to with the secondary key
+	HeldBack  bool   // others waited for it, or nearly
+}
+
+// Had reports whether the endpoint was ever in a state.
+func (p Past) Had(s State) bool { return p.states>>slices.Index(States, s)&1 > 0 }
+
+// UsesSecondary reports whether the primary key is refused and events arrive with the
+// other one.
+func (h *Health) UsesSecondary() bool {
+	return h.Key == Secondary && (h.State == StateReady || h.State == StateThrottled || h.State == StateDegraded)
 }
 
 // SetHoldsBack says that others wait for the endpoint; unless it is known why, that

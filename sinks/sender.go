@@ -56,6 +56,7 @@ type Sender struct {
 	mu       sync.Mutex // taken before the ledger's
 	endpoint endpoints.Endpoint
 	host     string // the endpoint's
+	heldBack bool   // ever
 	current  *connection
 	// dropsOverflow is the endpoint's: Enqueue takes no lock for it.
 	dropsOverflow atomic.Bool
@@ -265,5 +266,8 @@ func (s *Sender) complete(h Health, now time.Time) Health {
 	if s.queue.blocking.Load() || h.OldestPending >= waitsLong {
 		h.SetHoldsBack()
 	}
+	// Before that is so, too: alerts take the share of time from a series' first point.
+	s.heldBack = s.heldBack || h.HoldsBack || h.OverShare || h.OldestPending > time.Second
+	h.Past.HeldBack = s.heldBack
 	return h
 }

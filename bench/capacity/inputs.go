@@ -75,7 +75,7 @@ var (
 	busyShare = &figure{0.7, "", "of the cores that are planned to be busy", "a choice: what is left carries a rebalance, a catch-up, a lost node"}
 	nicBits   = &figure{10e9, "bit/s", "network of a node, copy or broker", "a choice"}
 	replicas  = &figure{3, "", "copies of a record on the brokers", "a choice: what production topics have"}
-	latency   = &figure{20, "ms", "from sending a batch to its acknowledgement", "an assumption: measure yours with twinegress_endpoint_send_seconds"}
+	latency   = &figure{20, "ms", "from sending a batch to its acknowledgement", "an assumption: measure yours with twinegress_send_latency_seconds"}
 )
 
 // figures are all figures, in the order of the page.

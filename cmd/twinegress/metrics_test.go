@@ -8,10 +8,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/e2e/env"
 	"twinegress/internal/emulator"
+	"twinegress/internal/event"
+	"twinegress/sinks"
 )
 
 var updateMetrics = flag.Bool("update-metrics", false, "write docs/metrics.md")
@@ -22,14 +25,24 @@ const metricsPage = "../../docs/metrics.md"
 // are held against (tools/deploycheck), is what a running program serves.
 func TestMetricsPage(t *testing.T) {
 	h := env.New(t, env.Config{Partitions: 2})
+	h.SetFault(emulator.Fault{RejectKey: "primary"}, "hub")
 	h.SetFault(emulator.Fault{RejectKey: "both"}, "topic")
+	h.SetFault(emulator.Fault{Delay: emulator.Duration(3 * time.Second)}, "grid")
 	h.SetEndpoints(h.Hub("SensorChange"), h.ServiceBus("SensorChange"), h.Grid("SensorChange"))
 	r := start(h, app.Options{Config: load(h, nil)})
-	// A delivery, a drop and a rejection, so that every family has a series.
+	// A delivery with the second key, a drop, an event that waits and a rejection, so
+	// that every family has a series.
 	h.Produce(env.Value(h.Samples()["SensorChange"]), env.Value("{"))
-	r.settled(2)
-
 	families, err := r.Metrics.Gather()
+	env.Eventually(t, "all of that", func() bool {
+		h.Must(err)
+		families, err = r.Metrics.Gather()
+		missing := map[string]bool{"endpoint_oldest_pending_seconds": true, "endpoint_key": true, "endpoint_backoff_seconds": true}
+		for _, f := range families {
+			delete(missing, strings.TrimPrefix(f.GetName(), "twinegress_"))
+		}
+		return len(missing) == 0
+	})
 	h.Must(err)
 	quoted := func(names map[string]bool) string {
 		var all []string
@@ -51,7 +64,7 @@ func TestMetricsPage(t *testing.T) {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				labels[l.GetName()] = true
-				if value := l.GetValue(); value != "" && !slices.Contains([]string{"endpoint", "node_id", "topic"}, l.GetName()) {
+				if value := l.GetValue(); value != "" && !slices.Contains([]string{"endpoint", "node_id", "topic", "name", "host", "path", "version", "goversion"}, l.GetName()) {
 					if values[l.GetName()] == nil {
 						values[l.GetName()] = map[string]bool{}
 					}
@@ -60,6 +73,13 @@ func TestMetricsPage(t *testing.T) {
 			}
 		}
 		table = append(table, fmt.Sprintf("| `%s` | %s | %s | %s |", name, strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp()))
+	}
+	// What has not happened in this test has no series.
+	for _, s := range sinks.States {
+		values["state"][string(s)] = true
+	}
+	for r := event.Undecodable; r < event.NumReasons; r++ {
+		values["reason"][r.String()] = true
 	}
 	if len(table) < 20 {
 		t.Fatalf("only %d metrics", len(table))

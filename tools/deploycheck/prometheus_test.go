@@ -296,11 +296,15 @@ func metrics(t *testing.T) catalogue {
 	}
 	for _, m := range metricRow.FindAllStringSubmatch(page, -1) {
 		name, l := m[1], words(m[3])
-		if m[2] != "histogram" {
+		switch m[2] {
+		case "histogram":
+			c.labels[name+"_bucket"] = append(l, "le")
+		case "summary":
+		default:
 			c.labels[name] = l
 			continue
 		}
-		c.labels[name+"_bucket"], c.labels[name+"_sum"], c.labels[name+"_count"] = append(l, "le"), l, l
+		c.labels[name+"_sum"], c.labels[name+"_count"] = l, l
 	}
 	for _, m := range labelRow.FindAllStringSubmatch(page, -1) {
 		c.values[m[1]] = words(m[2])

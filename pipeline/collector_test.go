@@ -1,0 +1,113 @@
+package pipeline
+
+import (
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"twinegress/endpoints"
+	"twinegress/internal/event"
+	"twinegress/sinks"
+)
+
+// endpointsOnly collects what endpoints have, and nothing else.
+type endpointsOnly []sinks.Snapshot
+
+func (endpointsOnly) Describe(chan<- *prometheus.Desc) {}
+
+func (e endpointsOnly) Collect(ch chan<- prometheus.Metric) {
+	for i := range e {
+		collectEndpoint(ch, &e[i])
+	}
+}
+
+func scrape(t testing.TB, snaps []sinks.Snapshot) string {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(endpointsOnly(snaps))
+	w := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
+	body, err := io.ReadAll(w.Body)
+	if err != nil || w.Code != 200 {
+		t.Fatalf("%d, %v: %.300s", w.Code, err, body)
+	}
+	return string(body)
+}
+
+// busy returns a snapshot of an endpoint that has events; at each tenth some were refused.
+func busy(i int) sinks.Snapshot {
+	s := sinks.Snapshot{
+		Endpoint: endpoints.Endpoint{
+			ID: fmt.Sprintf("4f2d1a5e-0000-4000-8000-%012d", i), Type: endpoints.TypeServiceBus,
+			Name: fmt.Sprintf("building %d, floor by floor", i), Path: fmt.Sprintf("twin-changes-of-building-%d", i),
+		},
+		Host: "production-westeurope-01.servicebus.windows.net",
+	}
+	s.State = sinks.StateReady
+	s.Counts.Routed, s.Counts.Delivered, s.Counts.Pending = 123_456_789, 123_456_700, 80
+	if i%10 == 0 {
+		s.Counts.Dropped[event.Rejected] = 9
+	}
+	s.Counts.Sends.Observe(3 * time.Second)
+	return s
+}
+
+// Ten thousand busy endpoints can be scraped.
+func TestMetricsOfManyEndpoints(t *testing.T) {
+	snaps := make([]sinks.Snapshot, 10_000)
+	for i := range snaps {
+		snaps[i] = busy(i)
+	}
+	n := float64(len(scrape(t, snaps)))
+	t.Logf("%.1f MB for %d endpoints", n/1e6, len(snaps))
+	if n >= 10e6 {
+		t.Error("that is too much")
+	}
+}
+
+func BenchmarkMetricsOfManyEndpoints(b *testing.B) {
+	snaps := make([]sinks.Snapshot, 10_000)
+	for i := range snaps {
+		snaps[i] = busy(i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		scrape(b, snaps)
+	}
+}
+
+// What has not happened has no series; what a user chose is shown as it is, bounded.
+func TestMetricsOfOneEndpoint(t *testing.T) {
+	idle := sinks.Snapshot{Endpoint: endpoints.Endpoint{ID: "x", Type: endpoints.TypeEventHub}}
+	idle.State = sinks.StateProvisioning
+	var lines []string
+	for line := range strings.Lines(scrape(t, []sinks.Snapshot{idle})) {
+		if !strings.HasPrefix(line, "#") {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) != 2 {
+		t.Errorf("an endpoint that has seen nothing: %s", lines)
+	}
+	odd := busy(10)
+	odd.Endpoint.Name = "a \"name\"\n\xff" + strings.Repeat("x", 300)
+	odd.Past.Secondary, odd.Key, odd.HoldsBack, odd.Past.HeldBack, odd.OldestPending = true, sinks.Secondary, true, true, 7*time.Second
+	body := scrape(t, []sinks.Snapshot{odd})
+	for _, want := range []string{
+		`name="a \"name\"\n?xxx`, `twinegress_endpoint_key{endpoint="` + odd.Endpoint.ID + `",key="secondary"} 1`,
+		`twinegress_endpoint_holds_back{endpoint="` + odd.Endpoint.ID + `"} 1`, `twinegress_endpoint_oldest_pending_seconds{endpoint="` + odd.Endpoint.ID + `"} 7`,
+		`host="production-westeurope-01.servicebus.windows.net"`, `outcome="dropped",reason="rejected"} 9`, `send_seconds_sum{endpoint="` + odd.Endpoint.ID + `"} 3`,
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in\n%s", want, body)
+		}
+	}
+	if strings.Contains(body, strings.Repeat("x", 200)) || strings.Contains(body, `reason="backoff"`) {
+		t.Errorf("a label without a bound, or a series of what has not happened:\n%s", body)
+	}
+}
