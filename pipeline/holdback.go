@@ -78,8 +78,7 @@ func (h *holdBacks) look(senders []*sinks.Sender, full bool, now time.Time) {
 	for i, s := range all[:min(len(all), holdBackLines)] {
 		snap := s.sender.Snapshot()
 		fields := []zap.Field{
-			zap.String("endpoint", snap.Endpoint.ID), zap.String("name", snap.Endpoint.Name), zap.String("type", string(snap.Endpoint.Type)),
-			zap.String("host", snap.Host), zap.String("path", snap.Endpoint.Path),
+			snap.Endpoint.LogName(),
 			zap.String("state", string(snap.State)), zap.Duration("waits", s.waits), zap.Int("pending", snap.Counts.Pending),
 		}
 		if others := len(all) - holdBackLines; i == holdBackLines-1 && others > 0 {
