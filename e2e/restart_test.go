@@ -187,7 +187,7 @@ func partitionDown(h *harness) {
 	if line := `twinegress_endpoint_state{endpoint="` + hub.ID + `",state="degraded"} 1`; !strings.Contains(r.metrics(), line) {
 		h.T.Errorf("the metrics lack %s", line)
 	}
-	if !r.logged("part of the endpoint backs off", `"partition":1,"of":4`) {
+	if !r.logged("part of the endpoint backs off", `"hubPartition":1,"hubPartitions":4`) {
 		h.T.Error("the log doesn't name the partition")
 	}
 	for _, e := range r.settled(produced).Endpoints {
