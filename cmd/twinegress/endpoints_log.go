@@ -44,7 +44,7 @@ func printLog(w io.Writer, log api.Log) error {
 	t := term.NewTable(w)
 	t.Row("SINCE", "LAST", "WHAT", "TIMES", "LASTED", "EVENTS", "TEXT")
 	for _, e := range log.Entries {
-		t.Row(e.At.Local().Format("2006-01-02 15:04:05Z07:00"), lastOf(e), whatOf(e), numberOf(uint64(e.Times), 1), lastedOf(e), numberOf(e.Events, 0), e.Text)
+		t.Row(e.At.Local().Format("2006-01-02 15:04:05Z07:00"), lastOf(e), whatOf(e), timesOf(e), lastedOf(e), eventsOf(e), e.Text)
 	}
 	return t.Flush()
 }
@@ -69,12 +69,20 @@ func whatOf(e pipeline.LogEntry) string {
 	return e.What + ": " + e.Reason
 }
 
-// numberOf leaves out what says nothing.
-func numberOf(n, usual uint64) string {
-	if n == usual {
+// Numbers that say nothing are left out.
+
+func timesOf(e pipeline.LogEntry) string {
+	if e.Times == 1 {
 		return ""
 	}
-	return strconv.FormatUint(n, 10)
+	return strconv.Itoa(e.Times)
+}
+
+func eventsOf(e pipeline.LogEntry) string {
+	if e.Events == 0 {
+		return ""
+	}
+	return strconv.FormatUint(e.Events, 10)
 }
 
 func lastedOf(e pipeline.LogEntry) string {

@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"strconv"
@@ -51,7 +50,7 @@ func StartKafka(cfg KafkaConfig) (*Kafka, error) {
 	opts := []kfake.Opt{kfake.NumBrokers(1), kfake.Ports(port)}
 	if cfg.Network != nil {
 		opts = append(opts, kfake.ListenFn(func(network, address string) (net.Listener, error) {
-			l, err := new(net.ListenConfig).Listen(context.Background(), network, address)
+			l, err := net.Listen(network, address) //nolint:noctx // as kfake itself does
 			return gatedListener{l, cfg.Network}, err
 		}))
 	}
