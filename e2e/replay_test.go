@@ -99,7 +99,7 @@ func replayOfDropped(h *harness) {
 		headers := env.HeadersOf(l)
 		reasons[headers["reason"]]++
 		if headers["endpoint"] != ids["hub"] || headers["topic"] != h.Topic || headers["index"] != "" || headers["time"] == "" ||
-			!strings.Contains(headers["detail"], "unauthorized") {
+			!strings.Contains(headers["detail"], "both keys are refused") {
 			h.T.Fatalf("headers %v", headers)
 		}
 		from := headers["partition"]

@@ -165,7 +165,7 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	if code != exitFailed || err == nil || err.Error() != "4 of 23 checks failed" {
+	if code != exitFailed || err == nil || err.Error() != "4 of 25 checks failed" {
 		t.Errorf("exit code %d, %v\n%s", code, err, out)
 	}
 	if n := h.Services.Stats().Count(); n != 0 {
