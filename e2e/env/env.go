@@ -201,6 +201,7 @@ func (e *Env) Settings(more Settings) Settings {
 		"send.caFile":             filepath.Join(e.Dir, "ca.pem"),
 		"backoff.initial":         "200ms",
 		"deadLetter.topic":        e.DeadLetters,
+		"status.topic":            e.Topic + "-status",
 		"endpoints.file":          filepath.Join(e.Dir, "endpoints.json"),
 		"ops.listen":              "127.0.0.1:0",
 		"api.listen":              "127.0.0.1:0",

@@ -44,6 +44,7 @@ type Pipeline interface {
 type Options struct {
 	Pipeline Pipeline
 	Topic    string    // "": each copy by itself
+	Group    string    // of Kafka; other groups may share the topic, and are not of this fleet
 	Connect  []kgo.Opt // for the brokers
 	// FileRefused reports whether the endpoints file can't be taken; nil: there is none.
 	FileRefused func() bool

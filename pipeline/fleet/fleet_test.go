@@ -103,8 +103,13 @@ func cluster(t *testing.T, options ...kfake.Opt) *kfake.Cluster {
 
 func start(t *testing.T, addrs []string, instance string, briefs ...sinks.Brief) *one {
 	t.Helper()
+	return startIn(t, "twinegress", addrs, instance, briefs...)
+}
+
+func startIn(t *testing.T, group string, addrs []string, instance string, briefs ...sinks.Brief) *one {
+	t.Helper()
 	p := &fake{instance: instance, started: time.Now(), briefs: briefs}
-	f := New(Options{Pipeline: p, Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
+	f := New(Options{Pipeline: p, Topic: topic, Group: group, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); f.Run(ctx) }()
@@ -215,6 +220,33 @@ func TestLagThatACopyDoesNotKnow(t *testing.T) {
 	}
 	if n := lag(new(int64(3)), nil, new(int64(4))); n != nil {
 		t.Errorf("with one that doesn't know it is %d", *n)
+	}
+}
+
+// Groups of one Kafka have one topic by default, and know nothing of each other: not
+// how others are, and not what they ask for.
+func TestGroupsApart(t *testing.T) {
+	addrs := brokers(t)
+	a, other := start(t, addrs, "a", brief(0, sinks.StateReady, 4)), startIn(t, "other", addrs, "b", brief(0, sinks.StateReady, 8))
+	b := start(t, addrs, "b", brief(0, sinks.StateReady, 16))
+	a.awaits(t, 5*time.Second, 2, 0, 20)
+	b.awaits(t, 5*time.Second, 2, 0, 20)
+	eventually.Holds(t, "the other group has read the topic", func() bool { return other.Report().Notice == "" })
+	other.awaits(t, time.Second, 1, 0, 8)
+	if known, notice := other.Retry(t.Context(), idOf(0)); known != 1 || notice != "" {
+		t.Errorf("%d copies, %q", known, notice)
+	}
+	if known, _ := b.Retry(t.Context(), idOf(0)); known != 2 { // behind the other's in the topic
+		t.Errorf("%d copies", known)
+	}
+	asked := func() int {
+		a.pipeline.mu.Lock()
+		defer a.pipeline.mu.Unlock()
+		return len(a.pipeline.retried)
+	}
+	eventually.Holds(t, "a is asked", func() bool { return asked() > 0 })
+	if n := asked(); n != 1 {
+		t.Errorf("a was asked %d times", n)
 	}
 }
 

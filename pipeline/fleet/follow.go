@@ -87,6 +87,7 @@ func (f *Fleet) follow(ctx context.Context) {
 func (f *Fleet) take(r *kgo.Record, now time.Time) (_ command, ok bool) {
 	kind, id, block := parseKey(string(r.Key))
 	switch {
+	case f.isOfOthers(r):
 	case kind == "":
 		f.refuse("its key is not one of ours", now)
 	case id == f.id: // what this copy is it knows itself
@@ -107,6 +108,17 @@ func (f *Fleet) take(r *kgo.Record, now time.Time) (_ command, ok bool) {
 		}
 	}
 	return command{}, false
+}
+
+// isOfOthers reports whether a record is of another group's fleet, which has the same
+// topic: by default all of a Kafka's groups do.
+func (f *Fleet) isOfOthers(r *kgo.Record) bool {
+	for _, h := range r.Headers {
+		if h.Key == groupHeader {
+			return string(h.Value) != f.options.Group
+		}
+	}
+	return false
 }
 
 func maxTime(a, b time.Time) time.Time {

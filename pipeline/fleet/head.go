@@ -52,6 +52,11 @@ const (
 	keyCommand = "command/"
 )
 
+// groupHeader is the header with the consumer group of the copy that wrote a record.
+// It isn't in the key: copies' ids are their own anyway, and a group's name may have
+// any characters.
+const groupHeader = "group"
+
 var legalID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,119}-[0-9a-f]{8}$`)
 
 func headKey(id string) string         { return keyHead + id }

@@ -203,7 +203,10 @@ func (w *writer) changes(now time.Time) []change {
 
 // produce writes a record, nil for a tombstone, without waiting for it.
 func (f *Fleet) produce(ctx context.Context, key string, value []byte, then func(error)) {
-	record := &kgo.Record{Topic: f.options.Topic, Key: []byte(key), Value: value}
+	record := &kgo.Record{
+		Topic: f.options.Topic, Key: []byte(key), Value: value,
+		Headers: []kgo.RecordHeader{{Key: groupHeader, Value: []byte(f.options.Group)}},
+	}
 	f.client.TryProduce(context.WithoutCancel(ctx), record, func(_ *kgo.Record, err error) {
 		f.mu.Lock()
 		first := err != nil && f.failure == ""

@@ -154,7 +154,7 @@ func newFleet(o Options, p *pipeline.Pipeline, registry *prometheus.Registry) (*
 	if err != nil {
 		return nil, err
 	}
-	options := fleet.Options{Pipeline: p, Topic: o.Config.Status.Topic, Connect: connect, Log: o.Log.Named("fleet")}
+	options := fleet.Options{Pipeline: p, Topic: o.Config.Status.Topic, Group: o.Config.Ingest.Group, Connect: connect, Log: o.Log.Named("fleet")}
 	if file, ok := o.Store.(*filestore.Store); ok {
 		options.FileRefused = file.Stale
 	}
