@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/e2e/env"
@@ -54,10 +58,14 @@ func TestMetricsPage(t *testing.T) {
 	var table []string
 	others := map[string]bool{}
 	values := map[string]map[string]bool{} // of labels with few of them
+	served := map[string]bool{}
 	for _, f := range families {
 		name := f.GetName()
 		if !strings.HasPrefix(name, "twinegress_") {
 			others[name] = true
+			if !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "process_") && !strings.HasPrefix(name, "promhttp_") {
+				t.Errorf("%s is of none of the kinds that the page names", name)
+			}
 			continue
 		}
 		labels := map[string]bool{}
@@ -72,8 +80,24 @@ func TestMetricsPage(t *testing.T) {
 				}
 			}
 		}
+		if strings.HasSuffix(name, "_total") != (f.GetType() == dto.MetricType_COUNTER) {
+			t.Errorf("%s is a %s: counters end in _total, nothing else does", name, f.GetType())
+		}
+		served[name] = true
 		table = append(table, fmt.Sprintf("| `%s` | %s | %s | %s |", name, strings.ToLower(f.GetType().String()), quoted(labels), f.GetHelp()))
 	}
+	for _, d := range described(r.Metrics) {
+		switch {
+		case served[d.name], served[strings.TrimSuffix(d.name, "_total")]: // as it is served
+		case neverServed.MatchString(d.name):
+		case strings.HasPrefix(d.name, "twinegress_kafka_") && strings.HasSuffix(d.name, "_total"):
+			// The client's counters of what fails, which have no series before that.
+			table = append(table, fmt.Sprintf("| `%s` | counter | %s | %s |", d.name, quoted(d.labels), d.help))
+		default:
+			t.Errorf("%s has no series in this test: make what it counts happen", d.name)
+		}
+	}
+	slices.Sort(table)
 	// What has not happened in this test has no series.
 	for _, s := range sinks.States {
 		values["state"][string(s)] = true
@@ -115,7 +139,7 @@ A histogram has ` + "`_bucket`, `_sum` and `_count`" + `. An ` + "`endpoint`" + 
 | --- | --- |
 ` + strings.Join(words, "\n") + `
 
-Beside these there are the Go runtime's and the process' own, ` + "`go_…` and `process_…`" + `; the dashboard uses ` + quoted(used) + ".\n"
+` + "`twinegress_kafka_…`" + ` is of the client that reads the ingest topics. Beside these there are the Go runtime's, the process' and the scrapes' own, ` + "`go_…`, `process_…` and `promhttp_…`" + `; the dashboard uses ` + quoted(used) + ".\n"
 
 	if *updateMetrics {
 		if err := os.WriteFile(metricsPage, []byte(page), 0o600); err != nil {
@@ -127,4 +151,35 @@ Beside these there are the Go runtime's and the process' own, ` + "`go_…` and 
 	if err != nil || string(got) != page {
 		t.Errorf("docs/metrics.md is not what the program serves (%v): run the test with -update-metrics, and look at the difference", err)
 	}
+}
+
+// neverServed is what kprom describes and has no series of: producing, by a client
+// that only reads, and what its options turn on.
+var neverServed = regexp.MustCompile(`^twinegress_kafka_(produce_.*|.*_seconds|fetch_(batches|compressed_bytes|records)_total)$`)
+
+type description struct {
+	name, help string
+	labels     map[string]bool
+}
+
+var descriptionText = regexp.MustCompile(`^Desc{fqName: "(twinegress_\w+)", help: "(.*?)",(?: unit: ".*?",)? constLabels: {.*?}, variableLabels: {(.*?)}}$`)
+
+// described returns the metrics that there may be, also those without a series.
+// The client library shows what a description consists of in its text only.
+func described(metrics prometheus.Gatherer) (found []description) {
+	ch := make(chan *prometheus.Desc)
+	go func() {
+		metrics.(prometheus.Collector).Describe(ch)
+		close(ch)
+	}()
+	for d := range ch {
+		if m := descriptionText.FindStringSubmatch(d.String()); m != nil {
+			labels := map[string]bool{}
+			for _, l := range strings.FieldsFunc(m[3], func(r rune) bool { return r == ',' }) {
+				labels[l] = true
+			}
+			found = append(found, description{m[1], m[2], labels})
+		}
+	}
+	return found
 }

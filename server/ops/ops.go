@@ -26,11 +26,16 @@ const (
 	scrapeTimeout = 10 * time.Second
 )
 
+type registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
 // New returns the handler of /metrics, /healthz and /readyz. notReady says, in
 // sentences, what is missing for events to flow.
-func New(registry *prometheus.Registry, notReady func() []string) http.Handler {
+func New(metrics registry, notReady func() []string) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", fewAtATime(promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})))
+	mux.Handle("GET /metrics", fewAtATime(promhttp.HandlerFor(metrics, promhttp.HandlerOpts{Registry: metrics})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if missing := notReady(); len(missing) > 0 {

@@ -57,7 +57,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			return nil, err
 		}
 	}
-	registry := prometheus.NewRegistry()
+	registry := metrics{prometheus.NewRegistry()}
 	a := &App{Store: o.Store, Metrics: registry, config: cfg, version: o.Version, log: log}
 	defer func() {
 		if err != nil {

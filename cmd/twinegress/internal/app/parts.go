@@ -89,7 +89,7 @@ func openKeyring(file string, log *zap.Logger) (*secrets.Keyring, error) {
 
 // newPipeline builds the pipeline and registers its metrics. loaded is called once
 // the endpoints are in force.
-func newPipeline(o Options, registry *prometheus.Registry, loaded func()) (_ *pipeline.Pipeline, err error) {
+func newPipeline(o Options, registry metrics, loaded func()) (_ *pipeline.Pipeline, err error) {
 	cfg := o.Config
 	if o.Open == nil {
 		if o.Open, err = Openers(cfg, o.Log); err != nil {
@@ -149,7 +149,7 @@ func newPipeline(o Options, registry *prometheus.Registry, loaded func()) (_ *pi
 }
 
 // newFleet returns this copy among the others.
-func newFleet(o Options, p *pipeline.Pipeline, registry *prometheus.Registry) (*fleet.Fleet, error) {
+func newFleet(o Options, p *pipeline.Pipeline, registry metrics) (*fleet.Fleet, error) {
 	connect, err := kafka.Connect(o.Config.Ingest, o.Log)
 	if err != nil {
 		return nil, err
