@@ -130,7 +130,7 @@ type Recipient struct {
 	Target string // type, host and path
 }
 
-// maxTarget bounds a letter's Target, in bytes: the usual ones have 80.
+// maxTarget bounds a letter's Name and Target, in characters: the usual ones have 80.
 const maxTarget = 300
 
 // NewRecipient returns an endpoint as a letter names it.

@@ -24,7 +24,9 @@ const (
 	fewElements = 8
 	// The letter of an element behind them repeats of these elementShare times
 	// the element's own size, or minShare bytes: enough for what a usual record
-	// has. So all letters of a record are a small multiple of it.
+	// has. So all letters of a record are a small multiple of it, and of what the first
+	// few say of themselves: at most 1,600 characters each, in detail and the
+	// endpoint's name, which is no more than as many records of one event cost.
 	elementShare = 4
 	minShare     = 256
 	// elementDetail bounds such a letter's detail, in bytes.

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
 
+	"twinegress/endpoints"
 	"twinegress/internal/event"
 	"twinegress/sinks"
 )
@@ -135,9 +136,9 @@ func TestWhatALetterRepeats(t *testing.T) {
 	}
 }
 
-// All letters of a record are a small multiple of it, however many elements it
-// has and however much belongs to all of them: of one endpoint that drops each,
-// and of the elements that are rejected before.
+// All letters of a record are a small multiple of it and of what the first few say
+// of themselves, however many elements it has and however much belongs to all of
+// them: of one endpoint that drops each, and of the elements that are rejected before.
 func TestLettersOfARecordAreBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		// The smallest element that can have an endpoint.
@@ -154,7 +155,11 @@ func TestLettersOfARecordAreBounded(t *testing.T) {
 		}
 		r := &c.Records[0]
 		size := recordSize((&letter{event: &event.Event{Chunk: c, Record: r, Index: event.NoIndex, Body: value}, time: time.Now()}).record())
-		topic, to := &Topic{queued: newQueue()}, recipient("568fd394-380b-46fa-925a-ebb96f658cce")
+		topic, to := &Topic{queued: newQueue()}, sinks.NewRecipient(endpoints.Endpoint{
+			ID: "568fd394-380b-46fa-925a-ebb96f658cce", Type: endpoints.TypeEventHub,
+			Name: strings.Repeat("n", rapid.IntRange(0, 2000).Draw(t, "endpoint name")),
+			Path: strings.Repeat("p", rapid.IntRange(0, 2000).Draw(t, "path")),
+		})
 		var rejected []event.Rejection
 		for i := range n {
 			ev := event.Event{Chunk: c, Record: r, Index: int32(i), Body: []byte(element)}
@@ -170,12 +175,17 @@ func TestLettersOfARecordAreBounded(t *testing.T) {
 		for i := range letters {
 			total += recordSize(letters[i].record())
 		}
-		// 8 with all of it, and the element's own bytes, its share and our headers.
-		if limit := (fewElements+elementShare+1)*size + n*len(element)*20; total > limit {
+		// 8 with all of it and long headers of ours, and the element's own bytes, its
+		// share and our headers.
+		if limit := (fewElements+elementShare+1)*size + min(n, fewElements)*longOwn + n*len(element)*20; total > limit {
 			t.Fatalf("%d letters of %d bytes in all for a record of %d", len(letters), total, size)
 		}
 	})
 }
+
+// longOwn is what the first few letters of a record have of ours at most beyond what
+// every letter has: the detail, and the endpoint's name and target.
+const longOwn = 1000 + 2*300 + 100
 
 // What many elements of a record are rejected for is one letter for each reason,
 // and of a few elements a letter each.
