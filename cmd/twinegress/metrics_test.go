@@ -139,7 +139,9 @@ A histogram has ` + "`_bucket`, `_sum` and `_count`" + `. An ` + "`endpoint`" + 
 | --- | --- |
 ` + strings.Join(words, "\n") + `
 
-` + "`twinegress_kafka_…`" + ` is of the client that reads the ingest topics. Beside these there are the Go runtime's, the process' and the scrapes' own, ` + "`go_…`, `process_…` and `promhttp_…`" + `; the dashboard uses ` + quoted(used) + ".\n"
+` + "`twinegress_kafka_…`" + ` is of the client that reads the ingest topics.
+
+Beside these there are the Go runtime's, the process' and the scrapes' own, ` + "`go_…`, `process_…` and `promhttp_…`" + `; the dashboard uses ` + quoted(used) + ".\n"
 
 	if *updateMetrics {
 		if err := os.WriteFile(metricsPage, []byte(page), 0o600); err != nil {

@@ -1,7 +1,10 @@
 package deploycheck
 
 import (
+	"context"
 	"flag"
+	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/template"
 	"github.com/prometheus/prometheus/util/annotations"
 	"sigs.k8s.io/yaml"
 )
@@ -44,13 +48,31 @@ func rules(t *testing.T) *rulefmt.RuleGroups {
 func TestRules(t *testing.T) {
 	known := metrics(t)
 	manual := anchors(read(t, filepath.Join(root, "docs", "operations.md")))
+	var seen []string
 	for _, g := range rules(t).Groups {
 		for _, r := range g.Rules {
+			if r.Record != "" {
+				known.check(t, r.Record, r.Expr)
+				known.labels[r.Record] = []string{"trouble", "reason", "endpoint", "name", "endpoint_type", "host", "path"}
+				known.values["trouble"] = append(known.values["trouble"], r.Labels["trouble"])
+				continue
+			}
+			if slices.Contains(seen, r.Alert) {
+				t.Errorf("%s is there twice", r.Alert)
+			}
+			seen = append(seen, r.Alert)
 			known.check(t, r.Alert, r.Expr)
+			// What counts over a time has that in place of for.
+			if over := strings.Contains(r.Expr, "increase(") || strings.Contains(r.Expr, "absent_over_time("); over == (r.For > 0) {
+				t.Errorf("%s: for %s", r.Alert, r.For)
+			}
+			if !slices.Contains([]string{"critical", "warning", "info"}, r.Labels["severity"]) {
+				t.Errorf("%s: severity %q", r.Alert, r.Labels["severity"])
+			}
 			if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 				t.Errorf("%s: no severity, summary or description", r.Alert)
 			}
-			if anchor, is := strings.CutPrefix(r.Annotations["runbook"], "docs/operations.md#"); r.Annotations["runbook"] != "" && (!is || !manual[anchor]) {
+			if anchor, is := strings.CutPrefix(r.Annotations["runbook"], "docs/operations.md#"); !is || !manual[anchor] {
 				t.Errorf("%s: docs/operations.md has no %s", r.Alert, r.Annotations["runbook"])
 			}
 		}
@@ -91,51 +113,80 @@ func TestPrometheusRule(t *testing.T) {
 	}
 }
 
+// well is what is served while all is well.
+var well = []string{
+	`twinegress_ingest_records_total{job="j",instance="a"} 0+60000x30`,
+	`twinegress_ingest_records_total{job="j",instance="b"} 0+60000x30`,
+	`twinegress_ingest_lag_records{job="j",instance="a"} 500x30`,
+	`twinegress_ingest_lag_records{job="j",instance="b"} 0x30`,
+	`twinegress_ingest_brokers_silent_seconds{job="j",instance="a"} 3x30`,
+	`twinegress_ingest_member{job="j",instance="a"} 1x30`,
+	`twinegress_ingest_member{job="j",instance="b"} 1x30`,
+	`twinegress_ingest_waits_for_endpoints{job="j",instance="a"} 0x30`,
+	`twinegress_events_unrouted_total{job="j",instance="a"} 5x30`,
+	`twinegress_endpoint_state{job="j",endpoint="e",state="ready"} 1x30`,
+	`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 0x30`,
+	`twinegress_endpoint_state{job="j",endpoint="e",state="degraded"} 0x30`,
+	`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 0 1 0x28`,
+	`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="delivered",reason=""} 0+100x30`,
+	`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="unreachable"} 7x30`,
+	`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 3x30`,
+	`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+100x30`,
+	`twinegress_endpoint_holds_back{job="j",endpoint="e"} 0 1 0x28`,
+	`twinegress_ingest_stalled_partitions{job="j"} 0x30`,
+	`twinegress_ingest_skipped_batches_total{job="j"} 2x30`,
+	`twinegress_dead_letters_waiting{job="j"} 0x30`,
+	`twinegress_dead_letters_given_up_total{job="j",reason="unauthorized"} 5x30`,
+	`twinegress_dead_letters_cut_total{job="j"} 5x30`,
+	`twinegress_endpoints_file_refused{job="j"} 0x30`,
+	`twinegress_out_of_descriptors_total{job="j"} 4x30`,
+	`twinegress_connections_evicted_total{job="j",listener="api"} 3x30`,
+	`twinegress_events_rejected_total{job="j",reason="undecodable"} 5x30`,
+	`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+1000x30`,
+	`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="16.777216"} 0+1000x30`,
+	`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="+Inf"} 0+1000x30`,
+	`twinegress_ready{job="j",instance="a"} 1x30`,
+	`twinegress_ready{job="j",instance="b"} 1x30`,
+	`twinegress_build_info{job="j",instance="a",version="v1"} 1x30`,
+	`twinegress_build_info{job="j",instance="b",version="v1"} 1x30`,
+	`twinegress_build_info{job="j",instance="b",version="v2"} _x30`,
+	`twinegress_fleet_copies{job="j",instance="a",state="live"} 2x30`,
+	`twinegress_fleet_copies{job="j",instance="a",state="stale"} 0x30`,
+	`twinegress_fleet_echo_seconds{job="j",instance="a"} 1x30`,
+	`twinegress_fleet_refused_records_total{job="j",instance="a"} 3x30`,
+	`twinegress_endpoint_info{job="j",instance="a",endpoint="e",name="sensors",endpoint_type="EventHub",host="h",path="hub"} 1x30`,
+	`twinegress_endpoint_info{job="j",instance="b",endpoint="e",name="sensors",endpoint_type="EventHub",host="h",path="hub"} 1x30`,
+	`twinegress_endpoint_state{job="j",endpoint="e",state="provisioning"} 1 1 0x28`,
+	`twinegress_endpoint_oldest_pending_seconds{job="j",endpoint="e"} 20x30`,
+	`twinegress_endpoint_key{job="j",endpoint="e",key="secondary"} 1 1 0x28`,
+}
+
 // Each alert fires when it should, and is quiet when all is well. A series is
 // written as Prometheus' own tests write them, a sample a minute for half an
 // hour; the alert is looked at after that, without its `for`.
 func TestAlertsFire(t *testing.T) {
-	well := []string{
-		`twinegress_ingest_records_total{job="j",instance="a"} 0+60000x30`,
-		`twinegress_ingest_records_total{job="j",instance="b"} 0+60000x30`,
-		`twinegress_ingest_lag_records{job="j",instance="a"} 500x30`,
-		`twinegress_ingest_lag_records{job="j",instance="b"} 0x30`,
-		`twinegress_ingest_brokers_silent_seconds{job="j",instance="a"} 3x30`,
-		`twinegress_ingest_member{job="j",instance="a"} 1x30`,
-		`twinegress_ingest_member{job="j",instance="b"} 1x30`,
-		`twinegress_ingest_waits_for_endpoints{job="j",instance="a"} 0x30`,
-		`twinegress_events_unrouted_total{job="j",instance="a"} 5x30`,
-		`twinegress_endpoint_state{job="j",endpoint="e",state="ready"} 1x30`,
-		`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 0x30`,
-		`twinegress_endpoint_state{job="j",endpoint="e",state="degraded"} 0x30`,
-		`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 0 1 0x28`,
-		`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="delivered",reason=""} 0+100x30`,
-		`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 7x30`,
-		`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 3x30`,
-		`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+100x30`,
-		`twinegress_endpoint_holds_back{job="j",endpoint="e"} 0 1 0x28`,
-		`twinegress_ingest_stalled_partitions{job="j"} 0x30`,
-		`twinegress_ingest_skipped_batches_total{job="j"} 2x30`,
-		`twinegress_dead_letters_waiting{job="j"} 0x30`,
-		`twinegress_dead_letters_given_up_total{job="j",reason="unauthorized"} 5x30`,
-		`twinegress_dead_letters_cut_total{job="j"} 5x30`,
-		`twinegress_endpoints_file_refused{job="j"} 0x30`,
-		`twinegress_out_of_descriptors_total{job="j"} 4x30`,
-		`twinegress_connections_evicted_total{job="j",listener="api"} 3x30`,
-		`twinegress_events_rejected_total{job="j",reason="undecodable"} 5x30`,
-		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+1000x30`,
-		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="16.777216"} 0+1000x30`,
-		`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="+Inf"} 0+1000x30`,
-	}
 	// Each takes the place of the series with the same name and labels.
 	troubles := map[string][]string{
 		"TwinegressGone": nil, // no series at all
 		"TwinegressKafkaLost": {
 			`twinegress_ingest_brokers_silent_seconds{job="j",instance="a"} 0+60x30`, `twinegress_ingest_member{job="j",instance="a"} 0x30`,
-			`twinegress_ingest_lag_records{job="j",instance="a"} _x30`,
+			`twinegress_ingest_lag_records{job="j",instance="a"} _x30`, `twinegress_ready{job="j",instance="a"} 0x30`,
+			`twinegress_fleet_echo_seconds{job="j",instance="a"} 0+60x30`,
 		},
-		"TwinegressNotInGroup": {`twinegress_ingest_member{job="j",instance="a"} 0x30`, `twinegress_ingest_lag_records{job="j",instance="a"} _x30`},
-		"TwinegressLagUnknown": {`twinegress_ingest_lag_records{job="j",instance="a"} _x30`},
+		"TwinegressNotInGroup": {
+			`twinegress_ingest_member{job="j",instance="a"} 0x30`, `twinegress_ingest_lag_records{job="j",instance="a"} _x30`,
+			`twinegress_ready{job="j",instance="a"} 0x30`,
+		},
+		"TwinegressNotReady":             {`twinegress_ready{job="j",instance="a"} 0x30`},
+		"TwinegressCopySilent":           {`twinegress_fleet_copies{job="j",instance="a",state="stale"} 1x30`},
+		"TwinegressStatusTopicFails":     {`twinegress_fleet_echo_seconds{job="j",instance="a"} 0+60x30`},
+		"TwinegressStatusRecordsRefused": {`twinegress_fleet_refused_records_total{job="j",instance="a"} 3+1x30`},
+		"TwinegressVersionsDiffer": {
+			`twinegress_build_info{job="j",instance="b",version="v1"} _x30`, `twinegress_build_info{job="j",instance="b",version="v2"} 1x30`,
+		},
+		"TwinegressEndpointProvisioning": {`twinegress_endpoint_state{job="j",endpoint="e",state="provisioning"} 1x30`},
+		"TwinegressEndpointOnSecondary":  {`twinegress_endpoint_key{job="j",endpoint="e",key="secondary"} 1x30`},
+		"TwinegressLagUnknown":           {`twinegress_ingest_lag_records{job="j",instance="a"} _x30`},
 		"TwinegressNoEndpoints": {
 			`twinegress_ingest_waits_for_endpoints{job="j",instance="a"} 1x30`,
 			`twinegress_ingest_records_total{job="j",instance="a"} 5x30`, `twinegress_ingest_records_total{job="j",instance="b"} 5x30`,
@@ -149,7 +200,7 @@ func TestAlertsFire(t *testing.T) {
 		"TwinegressEndpointBackingOff": {`twinegress_endpoint_state{job="j",endpoint="e",state="backing_off"} 1x30`},
 		"TwinegressEndpointDegraded":   {`twinegress_endpoint_state{job="j",endpoint="e",state="degraded"} 1x30`},
 		"TwinegressEventsDropped": {
-			`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 7+1x30`,
+			`twinegress_endpoint_events_total{job="j",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="unreachable"} 7+1x30`,
 			`twinegress_endpoint_routed_events_total{job="j",endpoint="e",endpoint_type="EventHub"} 10+101x30`,
 		},
 		"TwinegressEndpointThrottled": {`twinegress_endpoint_state{job="j",endpoint="e",state="throttled"} 1x30`},
@@ -170,33 +221,125 @@ func TestAlertsFire(t *testing.T) {
 		"TwinegressSlow":                 {`twinegress_routing_latency_seconds_bucket{job="j",endpoint_type="EventHub",le="1.048576"} 0+900x30`},
 		"TwinegressCountsDisagree":       {`twinegress_endpoint_pending_events{job="j",endpoint="e",endpoint_type="EventHub"} 2x30`},
 	}
-	for _, g := range rules(t).Groups {
-		for _, r := range g.Rules {
-			if got := evaluate(t, r.Expr, well); len(got) != 0 {
-				t.Errorf("%s fires while all is well: %v", r.Alert, got)
-			}
-			trouble, ok := troubles[r.Alert]
-			if !ok {
-				t.Errorf("%s is not tested", r.Alert)
-				continue
-			}
-			var series []string
-			if trouble != nil {
-				series = replaced(well, trouble)
-			}
-			if got := evaluate(t, r.Expr, series); len(got) != 1 {
-				t.Errorf("%s: %v, want one alert", r.Alert, got)
-			}
-			// And no other one does.
-			for _, other := range rules(t).Groups[0].Rules {
-				if other.Alert != r.Alert && trouble != nil {
-					if got := evaluate(t, other.Expr, series); len(got) != 0 {
-						t.Errorf("the trouble of %s sets %s off: %v", r.Alert, other.Alert, got)
-					}
+	alerts, quiet := alerts(t), database(t, well)
+	for _, r := range alerts {
+		if got := quiet.ask(t, r.Expr); len(got) != 0 {
+			t.Errorf("%s fires while all is well: %v", r.Alert, got)
+		}
+		trouble, ok := troubles[r.Alert]
+		if !ok {
+			t.Errorf("%s is not tested", r.Alert)
+			continue
+		}
+		var db memory
+		if trouble != nil {
+			db = database(t, replaced(well, trouble))
+		}
+		if got := db.ask(t, r.Expr); len(got) != 1 {
+			t.Errorf("%s: %v, want one alert", r.Alert, got)
+		}
+		// And no other one does.
+		for _, other := range alerts {
+			if other.Alert != r.Alert && trouble != nil {
+				if got := db.ask(t, other.Expr); len(got) != 0 {
+					t.Errorf("the trouble of %s sets %s off: %v", r.Alert, other.Alert, got)
 				}
 			}
 		}
 	}
+}
+
+// A namespace that is down is one page, which has the names of its endpoints. A
+// change of an endpoint's name, of which copies hear one after the other, disturbs
+// nothing.
+func TestOutageIsOnePage(t *testing.T) {
+	series := slices.Clone(well)
+	for _, name := range []string{"sensors", "spaces", "ops", "left"} {
+		host := "down"
+		if name == "left" {
+			host = "other"
+		}
+		series = append(series,
+			fmt.Sprintf(`twinegress_endpoint_info{job="j",instance="a",endpoint="id of %[1]s",name="%[1]s",endpoint_type="EventHub",host="%[2]s",path="hub-%[1]s"} 1x30`, name, host),
+			fmt.Sprintf(`twinegress_endpoint_info{job="j",instance="b",endpoint="id of %[1]s",name="%[1]s",endpoint_type="EventHub",host="%[2]s",path="hub-%[1]s"} 1x30`, name, host),
+			fmt.Sprintf(`twinegress_endpoint_state{job="j",instance="a",endpoint="id of %[1]s",state="backing_off"} 1x30`, name),
+			fmt.Sprintf(`twinegress_endpoint_state{job="j",instance="b",endpoint="id of %[1]s",state="probing"} 1x30`, name),
+		)
+	}
+	series = append(series, `twinegress_endpoint_info{job="j",instance="b",endpoint="id of left",name="renamed",endpoint_type="EventHub",host="other",path="hub-left"} 1x30`)
+	db := database(t, series)
+	texts := map[string]string{}
+	for _, r := range alerts(t) {
+		for _, fired := range db.ask(t, r.Expr) {
+			host := fired.Metric.Get("host")
+			if texts[host] != "" || r.Labels["severity"] != "critical" {
+				t.Errorf("more than one alert: %s for %s", r.Alert, fired.Metric)
+			}
+			for _, part := range []string{"summary", "description", "endpoints"} {
+				texts[host] += expand(t, r.Annotations[part], fired, db) + "\n"
+			}
+		}
+	}
+	if len(texts) != 2 || !strings.Contains(texts["down"], "3 endpoint(s) at down") {
+		t.Errorf("one alert for each of two hosts is wanted: %q", texts)
+	}
+	for _, name := range []string{"sensors", "spaces", "ops"} {
+		if full := name + " (EventHub hub-" + name + ", id of " + name + ")"; !strings.Contains(texts["down"], full) {
+			t.Errorf("%q doesn't say %q", texts["down"], full)
+		}
+	}
+	if !regexp.MustCompile(`(left|renamed) \(EventHub hub-left`).MatchString(texts["other"]) {
+		t.Errorf("another host: %q", texts["other"])
+	}
+}
+
+// Every text of an alert can be made, and what is about a host names its endpoints.
+func TestTexts(t *testing.T) {
+	db := database(t, well)
+	names := ""
+	for _, r := range alerts(t) {
+		sample := promql.Sample{Metric: labels.FromStrings("namespace", "n", "job", "j", "host", "h", "trouble", "secondary", "reason", "r", "listener", "l", "endpoint", "e", "endpoint_type", "EventHub"), F: 1}
+		for part, text := range r.Annotations {
+			if got := expand(t, text, sample, db); strings.Contains(got, "no value") || part != "endpoints" && got == "" {
+				t.Errorf("%s: %s is %q", r.Alert, part, got)
+			}
+		}
+		if !strings.Contains(r.Expr, "host") {
+			continue
+		}
+		if names == "" {
+			names = r.Annotations["endpoints"]
+		}
+		if names == "" || r.Annotations["endpoints"] != names {
+			t.Errorf("%s: names no endpoints, or not as the others do", r.Alert)
+		}
+	}
+}
+
+func alerts(t *testing.T) (found []rulefmt.Rule) {
+	t.Helper()
+	for _, g := range rules(t).Groups {
+		for _, r := range g.Rules {
+			if r.Alert != "" {
+				found = append(found, r)
+			}
+		}
+	}
+	return found
+}
+
+func expand(t *testing.T, text string, fired promql.Sample, db memory) string {
+	t.Helper()
+	declared := `{{$labels := .Labels}}{{$value := .Value}}` // as Prometheus puts before each
+	data := template.AlertTemplateData(fired.Metric.Map(), nil, "", fired)
+	ask := func(_ context.Context, query string, _ time.Time) (promql.Vector, error) {
+		return db.ask(t, query), nil
+	}
+	out, err := template.NewTemplateExpander(t.Context(), declared+text, "alert", data, model.TimeFromUnix(halfAnHour), ask, &url.URL{}, nil).Expand()
+	if err != nil {
+		t.Errorf("%s: %v", text, err)
+	}
+	return out
 }
 
 func replaced(series, instead []string) []string {
@@ -212,10 +355,11 @@ func replaced(series, instead []string) []string {
 	return out
 }
 
-// evaluate asks Prometheus' engine after half an hour of the series.
-func evaluate(t *testing.T, expr string, series []string) promql.Vector {
+const halfAnHour = 30 * 60 // seconds
+
+// database has the series, and what the rules record of them.
+func database(t *testing.T, series []string) (stored memory) {
 	t.Helper()
-	var stored memory
 	for _, s := range series {
 		lset, values, err := language.ParseSeriesDesc(s)
 		if err != nil {
@@ -230,6 +374,26 @@ func evaluate(t *testing.T, expr string, series []string) promql.Vector {
 		}
 		stored = append(stored, promql.NewStorageSeries(one))
 	}
+	for _, g := range rules(t).Groups {
+		for _, r := range g.Rules {
+			if r.Record == "" {
+				continue
+			}
+			for _, one := range stored.ask(t, r.Expr) {
+				b := labels.NewBuilder(one.Metric).Set(model.MetricNameLabel, r.Record)
+				for name, value := range r.Labels {
+					b.Set(name, value)
+				}
+				stored = append(stored, promql.NewStorageSeries(promql.Series{Metric: b.Labels(), Floats: []promql.FPoint{{T: halfAnHour * 1000, F: one.F}}}))
+			}
+		}
+	}
+	return stored
+}
+
+// ask asks Prometheus' engine after half an hour.
+func (stored memory) ask(t *testing.T, expr string) promql.Vector {
+	t.Helper()
 	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: language})
 	defer func() { _ = engine.Close() }()
 	queryable := &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
@@ -243,7 +407,7 @@ func evaluate(t *testing.T, expr string, series []string) promql.Vector {
 			return &cursor{memory: found}
 		},
 	}}
-	q, err := engine.NewInstantQuery(t.Context(), queryable, nil, expr, time.UnixMilli(0).Add(30*time.Minute))
+	q, err := engine.NewInstantQuery(t.Context(), queryable, nil, expr, time.Unix(halfAnHour, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
