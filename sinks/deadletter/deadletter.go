@@ -35,6 +35,12 @@ const (
 	maxWhole = 32 << 20
 	// minBatch is the smallest batch that the client is made for.
 	minBatch = 512
+	// maxBatch is the largest, whatever the topic takes, and maxWrite what is written
+	// to a broker at once: one batch of each partition, which the client copies, and
+	// again to pack it. Without them a topic that takes 100 MB has that in copies for
+	// each broker, when many endpoints refuse large events. What is larger than a
+	// batch is stored alone, one after another.
+	maxBatch, maxWrite = 2 << 20, 8 << 20
 	// aloneTimeout is how long a letter that is in no batch is tried before the
 	// next one of its kind has its turn.
 	aloneTimeout = 30 * time.Second
@@ -51,6 +57,7 @@ const (
 type Topic struct {
 	name      string
 	batch     int         // bytes of a batch
+	whole     int         // of a letter that is tried whole
 	inBatches *kgo.Client // its batches
 	oneByOne  *kgo.Client // for letters that are to be in no batch
 	log       *zap.Logger
@@ -95,9 +102,10 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 	// A batch of several letters must not be refused for a size that none of them
 	// has alone, so batches stay below the topic's limit before they are packed.
 	// The client's snappy is good enough for them, and costs least.
-	batch := max(minBatch, min(found.maxBytes, maxRequestBytes))
+	batch := max(minBatch, min(found.maxBytes, maxBatch))
 	many := append([]kgo.Opt{
 		kgo.ProducerBatchMaxBytes(batch),
+		kgo.BrokerMaxWriteBytes(maxWrite),
 		kgo.MaxBufferedRecords(maxBuffered),
 		kgo.RecordRetries(10), // then the promise gets the error, which is logged
 	}, options...)
@@ -126,7 +134,7 @@ func Open(ctx context.Context, name string, ingestTopics []string, connect []kgo
 		return nil, fmt.Errorf("dead-letter producer: %w", err)
 	}
 	t := &Topic{
-		name: name, inBatches: inBatches, oneByOne: oneByOne, batch: int(batch),
+		name: name, inBatches: inBatches, oneByOne: oneByOne, batch: int(batch), whole: int(max(maxWhole, min(found.maxBytes, maxRequestBytes))),
 		log: log, losses: logLosses(log), outage: outage{patience: patience},
 		closing: make(chan struct{}), flushed: make(chan struct{}),
 		queued: newQueue(), large: newQueue(), refused: newQueue(),
@@ -167,7 +175,7 @@ func (t *Topic) storeAlone(l letter) {
 	l.alone = true
 	for {
 		var err error
-		if l.form == whole && l.size() > max(maxWhole, t.batch) {
+		if l.form == whole && l.size() > t.whole {
 			err = errLarge
 		} else {
 			err = t.oneByOne.ProduceSync(t.ctx, l.record()).FirstErr()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -235,6 +237,57 @@ func TestLargeLetterHoldsUpNobody(t *testing.T) {
 		t.Errorf("%d wait", topic.Status().Waiting)
 	}
 	refused.over.Store(true) // or Close would try it for long
+}
+
+// What is copied to be sent is bounded, however much the topic takes and waits.
+func TestRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	for title, value := range map[string][]byte{
+		"in batches":               noise(maxBatch / 2),
+		"larger than a batch":      noise(maxBatch + 1000),
+		"many times a batch large": noise(6 << 20),
+	} {
+		t.Run(title, func(t *testing.T) {
+			t.Parallel()
+			k := cluster(t)
+			if err := k.CreateTopic(name, 16, map[string]string{"max.message.bytes": "100000000"}); err != nil {
+				t.Fatal(err)
+			}
+			topic := open(t, k)
+			most, put := 0, make(chan struct{})
+			k.ControlKey(kmsg.Metadata.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+				k.KeepControl()
+				k.SleepControl(func() { <-put }) // nothing is sent before everything waits
+				return nil, nil, false
+			})
+			k.ControlKey(kmsg.Produce.Int16(), func(request kmsg.Request) (kmsg.Response, error, bool) {
+				k.KeepControl()
+				sent := 0
+				for _, p := range request.(*kmsg.ProduceRequest).Topics[0].Partitions {
+					sent += len(p.Records)
+				}
+				most = max(most, sent)
+				return nil, nil, false
+			})
+			var settled []*atomic.Int32
+			for i := range 32 {
+				ev, one := newLetter(nil, value, event.NoIndex)
+				ev.Chunk.Partition = int32(i)
+				topic.Put(ev, event.TooLarge, "", nil)
+				settled = append(settled, one)
+			}
+			close(put)
+			eventually.Holds(t, "all are stored", func() bool {
+				return !slices.ContainsFunc(settled, func(one *atomic.Int32) bool { return one.Load() == 0 })
+			})
+			if bound := max(maxWrite, len(value)+2000); most > bound {
+				t.Errorf("%d bytes in one request, want at most %d", most, bound)
+			}
+			if s := topic.Status(); s.Cut != 0 {
+				t.Errorf("status %+v", s)
+			}
+		})
+	}
 }
 
 // A topic that was deleted and made anew is written to again.
