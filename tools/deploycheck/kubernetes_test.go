@@ -223,6 +223,10 @@ func (in *installation) checkPorts(t *testing.T) {
 			if e.Port == nil || *e.Port != "ops" || e.Path != "/metrics" {
 				t.Errorf("the PodMonitor scrapes %q; metrics are /metrics of ops, and nowhere else", e.Path)
 			}
+			// The operator adds it, and it would take the place of the metrics' own.
+			if !slices.ContainsFunc(e.RelabelConfigs, func(r monitoringv1.RelabelConfig) bool { return r.Action == "labeldrop" && r.Regex == "endpoint" }) {
+				t.Error("the PodMonitor's targets have a label endpoint")
+			}
 		}
 	}
 }
