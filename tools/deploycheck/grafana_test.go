@@ -3,6 +3,7 @@ package deploycheck
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -28,8 +29,12 @@ type dashboard struct {
 		}
 	}
 	Annotations struct{ List []any }
-	Links       []any
-	Panels      []panel
+	Links       []struct {
+		Title, Type, URL, Icon, Tooltip                string
+		Tags                                           []string
+		AsDropdown, IncludeVars, KeepTime, TargetBlank bool
+	}
+	Panels []panel
 }
 
 type source struct{ Type, UID string }
@@ -42,7 +47,11 @@ type panel struct {
 	Datasource               source
 	GridPos                  struct{ H, W, X, Y int }
 	Options, FieldConfig     map[string]any
-	Targets                  []struct {
+	Links                    []struct {
+		Title, URL  string
+		TargetBlank bool
+	}
+	Targets []struct {
 		RefID, Expr, LegendFormat string
 		Datasource                source
 		Instant                   bool
@@ -52,7 +61,8 @@ type panel struct {
 
 func checkVariables(t *testing.T, where, query string, variables []string) {
 	t.Helper()
-	for _, v := range regexp.MustCompile(`\$\w+`).FindAllString(query, -1) {
+	for _, v := range regexp.MustCompile(`\$(\w+|{\w+})`).FindAllString(query, -1) {
+		v = strings.NewReplacer("{", "", "}", "").Replace(v)
 		if v != "$__rate_interval" && !slices.Contains(variables, v) {
 			t.Errorf("%s: there is no variable %s", where, v)
 		}
@@ -74,6 +84,25 @@ func TestDashboard(t *testing.T) {
 	var variables []string
 	for _, v := range d.Templating.List {
 		variables = append(variables, "$"+v.Name)
+	}
+	// Which endpoints are shown is chosen by what people call them.
+	for _, v := range []string{"$namespace", "$job", "$host", "$name"} {
+		if !slices.Contains(variables, v) {
+			t.Errorf("there is no variable %s", v)
+		}
+	}
+	manual := anchors(read(t, filepath.Join(root, "docs", "operations.md")))
+	checkLink := func(where, url string) {
+		checkVariables(t, where, url, variables)
+		if anchor, is := strings.CutPrefix(url, "${manual}#"); is && !manual[anchor] {
+			t.Errorf("%s: docs/operations.md has no section %s", where, anchor)
+		}
+	}
+	if len(d.Links) == 0 {
+		t.Error("no links")
+	}
+	for _, l := range d.Links {
+		checkLink(l.Title, l.URL)
 	}
 	known := metrics(t)
 	for _, v := range d.Templating.List {
@@ -110,7 +139,16 @@ func TestDashboard(t *testing.T) {
 		if (p.Type == "row") != (len(p.Targets) == 0) {
 			t.Errorf("%s: %d queries", p.Title, len(p.Targets))
 		}
+		for _, l := range p.Links {
+			checkLink(p.Title, l.URL)
+		}
 		for _, q := range p.Targets {
+			if strings.Contains(q.LegendFormat, "{{endpoint}}") {
+				t.Errorf("%s: endpoints are told apart by their ids only", p.Title)
+			}
+			if strings.Contains(q.LegendFormat, "{{name}}") {
+				checkNames(t, p.Title, q.Expr)
+			}
 			if q.Datasource.UID != "${datasource}" {
 				t.Errorf("%s: its data source is %q, not the dashboard's", p.Title, q.Datasource.UID)
 			}
@@ -123,5 +161,26 @@ func TestDashboard(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// checkNames asks what a panel about endpoints asks: it has a line for each, with its
+// name and host. Two copies have the same endpoint.
+func checkNames(t *testing.T, where, expr string) {
+	t.Helper()
+	series := replaced(well, []string{`twinegress_endpoint_events_total{job="j",instance="a",endpoint="e",endpoint_type="EventHub",outcome="dropped",reason="unreachable"} 7+1x30`})
+	for _, more := range []string{
+		`twinegress_endpoint_state{%s,state="ready"} 1x30`, `twinegress_endpoint_pending_events{%s} 1x30`,
+		`twinegress_endpoint_backoff_seconds{%s} 1x30`, `twinegress_endpoint_send_seconds_sum{%s} 0+1x30`, `twinegress_endpoint_send_seconds_count{%s} 0+1x30`,
+	} {
+		for _, copied := range []string{"a", "b"} {
+			if instance := `job="j",instance="` + copied + `",endpoint="e"`; !slices.ContainsFunc(series, func(s string) bool { return strings.Contains(s, strings.Split(fmt.Sprintf(more, instance), "}")[0]) }) {
+				series = append(series, fmt.Sprintf(more, instance))
+			}
+		}
+	}
+	got := database(t, series).ask(t, regexp.MustCompile(`\$(namespace|job|host|name)`).ReplaceAllString(strings.ReplaceAll(expr, "$__rate_interval", "5m"), ".*"))
+	if len(got) != 1 || got[0].Metric.Get("name") != "sensors" || got[0].Metric.Get("host") != "h" {
+		t.Errorf("%s: %v, want one line for the endpoint sensors at h", where, got)
 	}
 }
