@@ -243,9 +243,9 @@ func TestLargeLetterHoldsUpNobody(t *testing.T) {
 func TestRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	for title, value := range map[string][]byte{
-		"in batches":               noise(maxBatch / 2),
+		"in batches":               noise(maxBatch - 10_000),
 		"larger than a batch":      noise(maxBatch + 1000),
-		"many times a batch large": noise(6 << 20),
+		"several times a batch":    noise(5 << 20),
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
@@ -270,7 +270,7 @@ func TestRequestsAreBounded(t *testing.T) {
 				return nil, nil, false
 			})
 			var settled []*atomic.Int32
-			for i := range 32 {
+			for i := range 8 {
 				ev, one := newLetter(nil, value, event.NoIndex)
 				ev.Chunk.Partition = int32(i)
 				topic.Put(ev, event.TooLarge, "", nil)
