@@ -30,6 +30,13 @@ var States = []State{StateProvisioning, StateReady, StateDegraded, StateThrottle
 // ReasonSlow is the Reason of an endpoint that holds back while nothing else is wrong.
 const ReasonSlow = "slow"
 
+// What LastError begins with where an endpoint runs on its secondary key, and where the
+// service refuses one event after the other.
+const (
+	PrimaryRefused = "the primary key is refused, the secondary is used"
+	RefusesAll     = "refuses one event after the other, and takes none"
+)
+
 // lifecycle is what an endpoint's state depends on besides the breaker and the
 // lanes that wait for a throttling service.
 type lifecycle uint8
@@ -262,7 +269,7 @@ func (l *ledger) keyRefused(conn *connection, refusal *Error) {
 	if conn.isReplaced() { // asked under the lock: restart comes after that, and takes it
 		return
 	}
-	l.condition.failed("the primary key is refused, the secondary is used: "+refusal.Err.Error(), now)
+	l.condition.failed(PrimaryRefused+": "+refusal.Err.Error(), now)
 	l.condition.past.Secondary = true
 	l.condition.key = l.begin(WhatKeyRefused, event.Unauthorized, l.condition.lastErr, now)
 }
@@ -345,10 +352,12 @@ func (l *ledger) healthLocked(now time.Time) Health {
 		h.Reason = c.throttledFor.String()
 	case h.State == StateDegraded:
 		h.Reason = c.refuses.reason.String()
-		h.LastError = c.refuses.text()
+		h.LastError, h.FailingSince = c.refuses.text(), c.refuses.since
 	case h.State == StateReady && c.key != nil:
 		h.Reason, h.FailingSince = event.Unauthorized.String(), c.key.since
-		h.LastError = "since " + c.key.since.UTC().Format(time.RFC3339) + " " + c.key.text
+		h.LastError = c.key.text // FailingSince is not in it: copies differ in that, and it is one trouble
+	case h.State == StateReady && c.slow != nil:
+		h.FailingSince = c.slow.since
 	}
 	return h
 }

@@ -44,7 +44,7 @@ func TestFailover(t *testing.T) {
 		lastError   string // a part of it, if something is wrong
 	}{
 		"primary works":    {batches: []batch{{0, nil, "primary", "delivered"}, {0, nil, "primary", "delivered"}}},
-		"primary refused":  {batches: []batch{{0, refusing("primary"), "primary secondary", "delivered"}, {0, refusing("primary"), "secondary", "delivered"}}, key: Secondary, lastError: "Z the primary key is refused"},
+		"primary refused":  {batches: []batch{{0, refusing("primary"), "primary secondary", "delivered"}, {0, refusing("primary"), "secondary", "delivered"}}, key: Secondary, lastError: PrimaryRefused},
 		"both refused":     {batches: []batch{{0, both, "primary secondary", "unauthorized"}, {0, both, "", "backoff"}}, key: Secondary, lastError: "both keys are refused"},
 		"no secondary key": {onlyPrimary: true, batches: []batch{{0, refusing("primary"), "primary", "unauthorized"}, {0, nil, "", "backoff"}}, lastError: "there is no secondary"},
 

@@ -62,8 +62,9 @@ type Health struct {
 	LastError       string
 	LastErrorAt     time.Time
 	LastDeliveredAt time.Time
-	// FailingSince is when it began to back off, over all tries since, or when the
-	// primary key was refused; zero if neither.
+	// FailingSince is when it began to back off, over all tries since, to refuse one
+	// event after the other, or to be waited for, or when the primary key was refused;
+	// zero if none of that.
 	FailingSince  time.Time
 	OldestPending time.Duration // how long the oldest event waits for its outcome
 	// PartitionsBackingOff are those of the service that back off by themselves.

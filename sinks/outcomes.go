@@ -43,7 +43,7 @@ type refusedRow struct {
 }
 
 func (r *refusedRow) text() string {
-	return "refuses one event after the other since " + r.since.UTC().Format(time.RFC3339) + ", and takes none: " + r.detail
+	return RefusesAll + ": " + r.detail
 }
 
 func (o *outcomes) deliver(events []*event.Event) {

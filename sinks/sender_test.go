@@ -331,7 +331,8 @@ func TestNothingButRefusals(t *testing.T) {
 			}
 			snap := h.snapshot()
 			if degraded := step.state == StateDegraded; snap.State != step.state ||
-				(snap.Reason == "rejected") != degraded || strings.Contains(snap.LastError, "one event after the other") != degraded {
+				(snap.Reason == "rejected") != degraded ||
+				strings.Contains(snap.LastError, RefusesAll) != degraded || snap.FailingSince.IsZero() == degraded {
 				t.Errorf("after %d more: %+v", step.n, snap.Health)
 			}
 		}

@@ -224,7 +224,7 @@ func (f *Fleet) notice(now time.Time) (text string, blind bool) {
 	case !f.position.caughtUp:
 		return "other copies are not known yet: the topic " + f.options.Topic + " is being read", true
 	case now.Sub(f.position.echoedAt) > staleAfter:
-		text = "the others may be otherwise by now: what this copy says doesn't come back from the topic " + f.options.Topic
+		text = "what this copy says doesn't come back from the topic " + f.options.Topic + ", so what it has of the others may be old"
 		if f.failure != "" {
 			text += ": " + f.failure
 		}

@@ -21,8 +21,38 @@ type Trouble struct {
 	Action   string     `json:"action" doc:"what to do"`
 	Runbook  string     `json:"runbook" doc:"anchor in docs/operations.md"`
 
-	group string // endpoints with the same have the same trouble
-	host  string
+	subject cause // of an endpoint's trouble, for those that have the same
+}
+
+// cause is what is wrong with an endpoint, in the parts that are put together anew
+// where several endpoints have the same.
+type cause struct {
+	host    string
+	what    string
+	because string
+	group   string // because, without what differs between endpoints
+	cost    cost
+}
+
+// cost is what a trouble costs; 0 is not said.
+type cost struct {
+	dropped uint64 // in the last minute
+	waiting int
+	oldest  float64 // of those that wait, in seconds
+}
+
+func (c cost) String() string {
+	switch {
+	case c.waiting > 0:
+		return fmt.Sprintf(": %d wait, the oldest for %.0f s", c.waiting, c.oldest)
+	case c.dropped > 0:
+		return fmt.Sprintf(" (%d in the last minute)", c.dropped)
+	}
+	return ""
+}
+
+func (c cost) plus(o cost) cost {
+	return cost{c.dropped + o.dropped, c.waiting + o.waiting, max(c.oldest, o.oldest)}
 }
 
 // The values of a trouble's severity.
@@ -50,6 +80,8 @@ const (
 	settling = 10 * time.Second
 	// hangs is how long an event may wait at an endpoint that was never connected to.
 	hangs = 10 // seconds
+	// silent is how long no broker has answered before that is since when a copy is not ready.
+	silent = 10 * time.Second
 )
 
 // troubles returns what is wrong in a report, the worst first. It is a function of
@@ -58,9 +90,7 @@ func troubles(r *Report) []Trouble {
 	found := slices.Concat(aboutCopies(r), aboutIntake(r))
 	var one []Trouble
 	for i := range r.Endpoints {
-		if t, is := aboutEndpoint(&r.Endpoints[i]); is {
-			one = append(one, t)
-		}
+		one = append(one, aboutEndpoint(&r.Endpoints[i])...)
 	}
 	found = append(found, grouped(one)...)
 	slices.SortStableFunc(found, func(a, b Trouble) int { return cmp.Compare(a.Severity, b.Severity) }) // critical is before warning
@@ -80,7 +110,7 @@ func troubles(r *Report) []Trouble {
 
 func aboutCopies(r *Report) (found []Trouble) {
 	add := func(severity string, c *Copy, what, action, runbook string) *Trouble {
-		found = append(found, Trouble{Severity: severity, What: "Copy " + c.Instance + " " + what, Copies: []string{c.ID}, Action: action, Runbook: runbook})
+		found = append(found, Trouble{Severity: severity, What: "Copy " + r.nameOf(c) + " " + what, Copies: []string{c.ID}, Action: action, Runbook: runbook})
 		return &found[len(found)-1]
 	}
 	if r.blind {
@@ -98,8 +128,11 @@ func aboutCopies(r *Report) (found []Trouble) {
 			add(Critical, c, fmt.Sprintf("has not said anything for %.0f s: it was killed, hangs, or doesn't reach Kafka", c.AgeSeconds),
 				"Look whether it runs. Its partitions go to the others after ingest.sessionTimeout", runbookCopies).Since = &c.SaidAt
 		case !c.Ready:
-			add(Critical, c, "is not ready: "+cmp.Or(strings.Join(c.NotReady, "; "), "it doesn't say why"),
-				"Look at Kafka and at the way to it; its log says more", runbookKafka)
+			t := add(Critical, c, "is not ready: "+cmp.Or(strings.Join(c.NotReady, "; "), "it doesn't say why"),
+				"Look at Kafka and at the network to it; the copy's log says more", runbookKafka)
+			if heard := c.Ingest.HeardAt; heard != nil && r.At.Sub(*heard) > silent {
+				t.Since = heard
+			}
 		}
 		if c.Stale {
 			continue
@@ -109,7 +142,7 @@ func aboutCopies(r *Report) (found []Trouble) {
 			add(Warning, c, "reads nothing: there is no endpoint", "Create an endpoint; ingest.waitForEndpoints keeps the backlog until then", runbookEndpoints)
 		}
 		if c.Ready && in.Lag == nil {
-			add(Warning, c, "doesn't know how far it is behind: the brokers don't say where its partitions end", "Look at Kafka and at the way to it", runbookKafka)
+			add(Warning, c, "doesn't know how far it is behind: the brokers don't say where its partitions end", "Look at Kafka and at the network to it", runbookKafka)
 		}
 		if len(in.Stalled) > 0 {
 			add(Critical, c, fmt.Sprintf("does not read on in partitions %s: something of them has no outcome for long", numbers(in.Stalled)),
@@ -117,7 +150,7 @@ func aboutCopies(r *Report) (found []Trouble) {
 		}
 		if in.Letters.Waiting > 0 {
 			add(Critical, c, fmt.Sprintf("can't store %d dead letters: %s", in.Letters.Waiting, cmp.Or(in.Letters.LastError, "the brokers don't take them")),
-				"Mend the dead-letter topic: their partitions wait for it", runbookDeadLetters)
+				"Fix the dead-letter topic: their partitions wait for it", runbookDeadLetters)
 		}
 		givenUp := uint64(0)
 		for _, n := range in.Letters.GivenUp {
@@ -183,51 +216,71 @@ func aboutIntake(r *Report) (found []Trouble) {
 	return found
 }
 
-// aboutEndpoint returns what is wrong with an endpoint, the worst only.
-func aboutEndpoint(e *EndpointSums) (t Trouble, is bool) {
-	name := describe(e)
-	t = Trouble{Endpoint: e.ID, Name: e.Name, Copies: e.Copies, Since: cmp.Or(e.FailingSince, &e.StateSince), Runbook: runbookSending, host: e.Host}
-	if e.StateSince.IsZero() {
-		t.Since = e.FailingSince
-	}
-	lost := ""
-	if n := e.Windows.Minute.Dropped; n > 0 {
-		lost = fmt.Sprintf(" (%d in the last minute)", n)
-	}
+// aboutEndpoint returns what is wrong with an endpoint: the worst, and, as one has
+// nothing to do with the other, that it is slow and that its primary key is refused.
+func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 	because := ""
 	if e.LastError != "" {
 		because = ": " + e.LastError
 	}
-	say := func(severity, what, action string) (Trouble, bool) {
-		t.Severity, t.What, t.Action = severity, name+" "+what, action
-		t.group = what
-		for _, own := range []string{e.Path, e.Name, lost} { // what differs between endpoints with the same cause
-			if own != "" {
-				t.group = strings.ReplaceAll(t.group, own, "…")
-			}
+	// The last error of what works, but slowly, is an old one, or about the key.
+	onSecondary := e.Key == sinks.Secondary.String()
+	say := func(severity, what string, c cost, because, action string) *Trouble {
+		t := Trouble{
+			Severity: severity, What: describe(e) + " " + what + c.String() + because, Endpoint: e.ID, Name: e.Name, Copies: e.Copies,
+			Since: e.FailingSince, Action: action, Runbook: runbookSending,
+			subject: cause{e.Host, what, because, generic(because, e), c},
 		}
-		return t, true
+		if t.Since == nil && !e.StateSince.IsZero() {
+			t.Since = &e.StateSince
+		}
+		found = append(found, t)
+		return &found[len(found)-1]
 	}
+	lost := cost{dropped: e.Windows.Minute.Dropped}
+	waits := cost{waiting: e.Pending, oldest: e.OldestPending}
 	switch {
 	case e.State == sinks.StateBackingOff || e.State == sinks.StateProbing:
-		return say(Critical, "backs off, and its events are dropped"+lost+because, action(e))
+		say(Critical, "backs off, and its events are dropped", lost, because, action(e))
 	case e.State == sinks.StateDegraded && len(e.PartitionsBackingOff) > 0:
-		return say(Critical, "backs off in a part, and that part's events are dropped"+lost+because, action(e))
+		say(Critical, "backs off in a part, and that part's events are dropped", lost, because, action(e))
 	case e.State == sinks.StateDegraded:
-		return say(Critical, "refuses one event after the other"+because, "Look at the dead letters, and at what the endpoint should take: its type, path, body and event types")
-	case e.HoldsBack:
-		return say(Warning, fmt.Sprintf("is slower than its events, and holds the others back: %d wait, the oldest for %.0f s%s", e.Pending, e.OldestPending, because),
-			"Make it faster, or give the endpoint overflow: drop")
+		say(Critical, sinks.RefusesAll, lost, strings.Replace(because, ": "+sinks.RefusesAll, "", 1),
+			"Look at the dead letters, and at what the endpoint should take: its type, path, body and event types")
+	case e.State == sinks.StateThrottled && e.HoldsBack:
+		say(Warning, "is throttled, and holds the others back", waits, because,
+			"Give it more throughput, or fewer event types; or overflow: drop, if its events may be lost")
 	case e.State == sinks.StateThrottled:
-		return say(Warning, "is throttled, and its events wait"+because, "Give it more throughput, or fewer event types")
-	case e.Key == sinks.Secondary.String():
-		return say(Warning, "runs on its secondary key"+cmp.Or(because, ": the primary is refused"), "Put a primary key that the service takes into the endpoint")
+		say(Warning, "is throttled, and its events wait", cost{}, because, "Give it more throughput, or fewer event types")
+	case e.HoldsBack:
+		t := say(Warning, "is slower than its events, and holds the others back", waits, "",
+			"Make it faster, or give the endpoint overflow: drop, if its events may be lost")
+		if e.Reason != sinks.ReasonSlow {
+			t.Since = nil // that is since when something else is wrong
+		}
 	case e.State == sinks.StateProvisioning && e.OldestPending > hangs:
-		return say(Warning, fmt.Sprintf("has not answered yet: %d events wait%s", e.Pending, because), "Look whether its host and path are right, and whether it is there")
+		say(Warning, "has not answered yet", waits, because, "Look whether its host and path are right, and whether it is there")
 	case e.State == stateUnknown:
-		return say(Warning, "is in a state that this version doesn't know, on a copy of a later one", "Ask that copy")
+		say(Warning, "is in a state that this version doesn't know, on a copy of a later one", cost{}, "", "Ask that copy")
 	}
-	return t, false
+	if onSecondary && (len(found) == 0 || e.HoldsBack && e.State == sinks.StateReady) {
+		_, refusal, _ := strings.Cut(because, sinks.PrimaryRefused)
+		say(Warning, "runs on its secondary key, as the primary is refused", cost{}, refusal, "Put a primary key that the service takes into the endpoint")
+	}
+	return found
+}
+
+// generic returns an error without what differs between endpoints with the same cause.
+func generic(text string, e *EndpointSums) string {
+	if at := strings.LastIndex(text, " (partition "); at >= 0 {
+		text = text[:at]
+	}
+	for _, own := range []string{e.Path, e.Name} {
+		if own != "" {
+			text = strings.ReplaceAll(text, own, "…")
+		}
+	}
+	return text
 }
 
 // action is what to do about an endpoint that backs off.
@@ -239,20 +292,21 @@ func action(e *EndpointSums) string {
 	case "throttled":
 		return "Give it more throughput, or fewer event types" + retry
 	}
-	return "Mend the service, the way to it, or the endpoint's host and path" + retry
+	return "Fix the service or the network to it, or correct the endpoint's host and path" + retry
 }
 
 // grouped makes one of the troubles that many endpoints of a host have for the same
 // cause: of a namespace that is down, the first line says all.
 func grouped(all []Trouble) (found []Trouble) {
-	type key struct{ host, group string }
+	type key struct{ host, what, group string }
+	keyOf := func(t *Trouble) key { return key{t.subject.host, t.subject.what, t.subject.group} }
 	groups := make(map[key][]int)
 	for i := range all {
-		k := key{all[i].host, all[i].group}
+		k := keyOf(&all[i])
 		groups[k] = append(groups[k], i)
 	}
 	for i := range all {
-		k := key{all[i].host, all[i].group}
+		k := keyOf(&all[i])
 		same := groups[k]
 		switch {
 		case k.host == "" || len(same) < sameCause:
@@ -262,29 +316,43 @@ func grouped(all []Trouble) (found []Trouble) {
 		}
 	}
 	// What concerns most endpoints first.
-	slices.SortStableFunc(found, func(a, b Trouble) int {
-		return len(groups[key{b.host, b.group}]) - len(groups[key{a.host, a.group}])
-	})
+	slices.SortStableFunc(found, func(a, b Trouble) int { return len(groups[keyOf(&b)]) - len(groups[keyOf(&a)]) })
 	return found
 }
 
 func together(all []Trouble, same []int) Trouble {
 	t := all[same[0]]
-	t.What = fmt.Sprintf("Each of %d endpoints at %s %s", len(same), t.host, t.group)
+	because, sum := t.subject.because, cost{}
 	t.Action, _, _ = strings.Cut(t.Action, "; to try")
 	t.Endpoint, t.Name, t.Copies = "", "", nil
 	for _, i := range same {
-		for _, id := range all[i].Copies {
+		one := &all[i]
+		sum = sum.plus(one.subject.cost)
+		if one.subject.because != because {
+			because = t.subject.group
+		}
+		for _, id := range one.Copies {
 			if !slices.Contains(t.Copies, id) {
 				t.Copies = append(t.Copies, id)
 			}
 		}
-		if since := all[i].Since; since != nil && (t.Since == nil || since.Before(*t.Since)) {
+		if since := one.Since; since != nil && (t.Since == nil || since.Before(*t.Since)) {
 			t.Since = since
 		}
 	}
+	t.What = fmt.Sprintf("Each of %d endpoints at %s %s%s%s", len(same), t.subject.host, t.subject.what, sum, because)
 	slices.Sort(t.Copies)
 	return t
+}
+
+// nameOf returns the name of a copy: its instance, or its id where several have that.
+func (r *Report) nameOf(c *Copy) string {
+	for i := range r.Copies {
+		if o := &r.Copies[i]; o.Instance == c.Instance && o.ID != c.ID {
+			return c.ID
+		}
+	}
+	return c.Instance
 }
 
 // describe names an endpoint by all that a reader may know it by.

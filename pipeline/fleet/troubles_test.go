@@ -98,14 +98,35 @@ func TestTroubles(t *testing.T) {
 		"a part backs off": {one(func(e *EndpointSums) {
 			e.State, e.LastError, e.PartitionsBackingOff = sinks.StateDegraded, "detached (partition 2)", []int{2}
 		}), []string{"critical: sensors (EventHub ns.example/hub) backs off in a part, and that part's events are dropped: detached (partition 2)"}},
-		"refuses everything": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateDegraded, "400 Bad Request" }), []string{
-			"critical: sensors (EventHub ns.example/hub) refuses one event after the other: 400 Bad Request",
+		"refuses everything": {one(func(e *EndpointSums) {
+			e.State, e.LastError, e.Windows.Minute.Dropped = sinks.StateDegraded, sinks.RefusesAll+": 400 Bad Request", 7
+		}), []string{
+			"critical: sensors (EventHub ns.example/hub) refuses one event after the other, and takes none (7 in the last minute): 400 Bad Request",
 		}},
+		"throttled, and others wait": {one(func(e *EndpointSums) {
+			e.State, e.LastError, e.HoldsBack, e.OldestPending = sinks.StateThrottled, "server busy", true, 7
+		}), []string{
+			"warning: sensors (EventHub ns.example/hub) is throttled, and holds the others back: 25 wait, the oldest for 7 s: server busy",
+		}},
+		"slow, and on its secondary key": {one(func(e *EndpointSums) {
+			e.Key, e.LastError, e.Reason, e.HoldsBack = "secondary", sinks.PrimaryRefused+": 401", "unauthorized", true
+		}), []string{
+			"warning: sensors (EventHub ns.example/hub) is slower than its events, and holds the others back: 25 wait, the oldest for 0 s",
+			"warning: sensors (EventHub ns.example/hub) runs on its secondary key, as the primary is refused: 401",
+		}},
+		"slow, after an outage": {one(func(e *EndpointSums) {
+			e.LastError, e.Reason, e.HoldsBack, e.OldestPending = "no such host", sinks.ReasonSlow, true, 6
+		}), []string{
+			"warning: sensors (EventHub ns.example/hub) is slower than its events, and holds the others back: 25 wait, the oldest for 6 s",
+		}},
+		"copies on one host": {func(r *Report) {
+			r.Copies[0].Instance, r.Copies[1].Ready = "b", false
+		}, []string{"critical: Copy b-2 is not ready: it doesn't say why"}},
 		"throttled": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateThrottled, "server busy" }), []string{
 			"warning: sensors (EventHub ns.example/hub) is throttled, and its events wait: server busy",
 		}},
 		"on its secondary key": {one(func(e *EndpointSums) { e.Key = "secondary" }), []string{
-			"warning: sensors (EventHub ns.example/hub) runs on its secondary key: the primary is refused",
+			"warning: sensors (EventHub ns.example/hub) runs on its secondary key, as the primary is refused",
 		}},
 		"slow": {one(func(e *EndpointSums) { e.HoldsBack, e.OldestPending = true, 7.2 }), []string{
 			"warning: sensors (EventHub ns.example/hub) is slower than its events, and holds the others back: 25 wait, the oldest for 7 s",
@@ -114,7 +135,7 @@ func TestTroubles(t *testing.T) {
 			"warning: sensors (EventHub ns.example/hub) is in a state that this version doesn't know, on a copy of a later one",
 		}},
 		"never answers": {one(func(e *EndpointSums) { e.State, e.OldestPending = sinks.StateProvisioning, 11 }), []string{
-			"warning: sensors (EventHub ns.example/hub) has not answered yet: 25 events wait",
+			"warning: sensors (EventHub ns.example/hub) has not answered yet: 25 wait, the oldest for 11 s",
 		}},
 		"begins": {one(func(e *EndpointSums) { e.State, e.OldestPending = sinks.StateProvisioning, 9 }), nil},
 		"what it costs": {one(func(e *EndpointSums) { e.State, e.Windows.Minute.Dropped = sinks.StateBackingOff, 30 }), []string{
@@ -127,12 +148,22 @@ func TestTroubles(t *testing.T) {
 			for i, text := range []string{"no such host", "no such host", "no such host", "key refused for q3"} {
 				e := EndpointSums{EndpointStatus: endpoint(i, sinks.StateBackingOff, 1), Copies: []string{"b-2"}}
 				e.Host, e.Path, e.Name, e.LastError = "ns", fmt.Sprint("q", i), fmt.Sprint("name", i), fmt.Sprint(text, " (q", i, ")")
+				if e.Windows.Minute.Dropped = 10; i == 2 {
+					e.LastError += " (partition 3)"
+				}
 				r.Endpoints = append(r.Endpoints, e)
 			}
 		}, []string{
-			"critical: Each of 3 endpoints at ns backs off, and its events are dropped: no such host (…)",
-			"critical: name3 (EventHub ns/q3) backs off, and its events are dropped: key refused for q3 (q3)",
+			"critical: Each of 3 endpoints at ns backs off, and its events are dropped (30 in the last minute): no such host (…)",
+			"critical: name3 (EventHub ns/q3) backs off, and its events are dropped (10 in the last minute): key refused for q3 (q3)",
 		}},
+		"a namespace in the same words": {func(r *Report) {
+			for i := range 3 { // the path is in a word of the error
+				e := EndpointSums{EndpointStatus: endpoint(i, sinks.StateBackingOff, 1)}
+				e.Host, e.Path, e.LastError = "ns", "no", "no host at ns"
+				r.Endpoints = append(r.Endpoints, e)
+			}
+		}, []string{"critical: Each of 3 endpoints at ns backs off, and its events are dropped: no host at ns"}},
 		"the worst first": {func(r *Report) {
 			r.Copies[0].Version = "v2"
 			r.Endpoints[0].State = sinks.StateBackingOff

@@ -40,6 +40,9 @@ func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	if now.Reason != "" && now.Reason != sinks.ReasonSlow && now.LastError != "" {
 		r.Properties["lastError"] = now.LastError
 	}
+	if !now.FailingSince.IsZero() {
+		r.Properties["failingSince"] = now.FailingSince.UTC().Format(time.RFC3339)
+	}
 	if !now.BackOffUntil.IsZero() {
 		r.Properties["backOffUntil"] = now.BackOffUntil.UTC().Format(time.RFC3339)
 	}
@@ -78,7 +81,7 @@ func (o *operations) state(id string) state {
 // client that polls waits for the state to change.
 func etag(e endpoints.Endpoint, s state) string {
 	h := fnv.New32a()
-	for _, part := range []string{s.status, string(s.State), s.Key.String(), s.Reason, s.LastError, s.BackOffUntil.UTC().Format(time.RFC3339)} {
+	for _, part := range []string{s.status, string(s.State), s.Key.String(), s.Reason, s.LastError, s.FailingSince.UTC().Format(time.RFC3339), s.BackOffUntil.UTC().Format(time.RFC3339)} {
 		_, _ = h.Write([]byte(part + "\x00"))
 	}
 	return `"` + strings.Trim(e.ETag(), `"`) + "." + strconv.FormatUint(uint64(h.Sum32()), 36) + `"`
