@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"go.uber.org/zap"
 
 	"twinegress/internal/untrusted"
 )
@@ -26,6 +27,8 @@ type contact struct {
 	heard    atomic.Int64 // nanoseconds after begun; 0: never
 	isMember atomic.Bool
 
+	quietSince time.Time // watch's caller's: since when no broker answers; zero: one does
+
 	mu      sync.Mutex
 	refused time.Time // since when the group doesn't have this copy; zero: it does, or never had
 	refusal string
@@ -44,12 +47,17 @@ func (c *contact) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.D
 	}
 }
 
-// joined is called when the group has assigned partitions to this copy, or none.
-func (c *contact) joined() {
+// joined is called when the group has assigned partitions to this copy, or none. It
+// returns for how long the group had not had this copy; 0 if it had, or never yet.
+func (c *contact) joined() (out time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.isMember.Store(true)
+	if !c.refused.IsZero() {
+		out = time.Since(c.refused)
+	}
 	c.refused, c.refusal = time.Time{}, ""
+	return out
 }
 
 // rejected is called when the membership fails; the client tries to join again.
@@ -84,6 +92,19 @@ func (c *contact) silence() (d time.Duration, long bool) {
 	return d, d > c.patience
 }
 
+// watch logs that no broker answers any more, and that one does again. The client logs
+// neither when a broker freezes. Only one goroutine may call it.
+func (c *contact) watch(log *zap.Logger) {
+	switch d, long := c.silence(); {
+	case long && c.quietSince.IsZero():
+		c.quietSince = time.Now().Add(-d)
+		log.Error("no Kafka broker answers: nothing is read, and nothing committed, until one does", zap.Duration("for", d))
+	case !long && !c.quietSince.IsZero():
+		log.Info("Kafka brokers answer again", zap.Duration("off", c.heardAt().Sub(c.quietSince)))
+		c.quietSince = time.Time{}
+	}
+}
+
 // missing says what the source lacks to read; nothing if it can.
 func (c *contact) missing(group string) (missing []string) {
 	d, long := c.silence()
@@ -101,8 +122,8 @@ func (c *contact) missing(group string) (missing []string) {
 	case c.isMember.Load():
 		return missing
 	case c.refused.IsZero():
-		return append(missing, fmt.Sprintf("the consumer group %s is not joined yet, for %v", group, time.Since(c.begun).Round(time.Second)))
+		return append(missing, fmt.Sprintf("the consumer group %q is not joined yet, for %v", group, time.Since(c.begun).Round(time.Second)))
 	}
-	return append(missing, fmt.Sprintf("not a member of the consumer group %s for %v: %s",
+	return append(missing, fmt.Sprintf("not a member of the consumer group %q for %v: %s",
 		group, time.Since(c.refused).Round(time.Second), c.refusal))
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"twinegress/internal/blackhole"
 	"twinegress/internal/config"
@@ -38,9 +40,11 @@ func TestContact(t *testing.T) {
 			}
 			answer := func(err error) { c.OnBrokerRead(kgo.BrokerMetadata{}, 0, 0, 0, 0, err) }
 			time.Sleep(2 * time.Second)
-			says("no Kafka broker has answered yet, for 2s", "the consumer group g is not joined yet, for 2s")
+			says("no Kafka broker has answered yet, for 2s", `the consumer group "g" is not joined yet, for 2s`)
 			answer(nil)
-			c.joined()
+			if out := c.joined(); out != 0 {
+				t.Errorf("out of the group for %v", out)
+			}
 			says()
 			time.Sleep(patience)
 			says()
@@ -53,8 +57,10 @@ func TestContact(t *testing.T) {
 			time.Sleep(time.Second)
 			answer(nil)
 			c.rejected(errors.New("refused\x1b"))
-			says(`not a member of the consumer group g for 1s: refused\u001b`)
-			c.joined()
+			says(`not a member of the consumer group "g" for 1s: refused\u001b`)
+			if out := c.joined(); out != time.Second {
+				t.Errorf("out of the group for %v", out)
+			}
 			says()
 		})
 	}
@@ -92,6 +98,36 @@ func TestSilentBroker(t *testing.T) {
 	})
 }
 
+// That no broker answers, and that one does again, is logged once each.
+func TestSilenceIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		c := newContact(time.Minute)
+		look := func(want int) {
+			t.Helper()
+			if c.watch(zap.New(core)); logs.Len() != want {
+				t.Errorf("after %v: %d lines, want %d", time.Since(c.begun), logs.Len(), want)
+			}
+		}
+		answer := func() { c.OnBrokerRead(kgo.BrokerMetadata{}, 0, 0, 0, 0, nil) }
+		time.Sleep(time.Second)
+		answer()
+		time.Sleep(maxSilence)
+		look(0)
+		time.Sleep(time.Second)
+		look(1)
+		time.Sleep(time.Minute)
+		look(1)
+		answer()
+		time.Sleep(time.Second)
+		look(2)
+		look(2)
+		if off := logs.All()[1].ContextMap()["off"]; off != maxSilence+time.Second+time.Minute {
+			t.Errorf("off for %v", off)
+		}
+	})
+}
+
 // A group that refuses this copy is said, with the brokers' reason, also where they
 // did so after they had taken it; it is ready again when they take it again.
 func TestRefusedByTheGroup(t *testing.T) {
@@ -120,7 +156,7 @@ func TestRefusedByTheGroup(t *testing.T) {
 			})
 		}
 		eventually.Holds(t, "it is refused", func() bool { return !h.Status().Member })
-		if missing := strings.Join(h.NotReady(), " "); !strings.Contains(missing, "not a member of the consumer group g for ") ||
+		if missing := strings.Join(h.NotReady(), " "); !strings.Contains(missing, "not a member of the consumer group \"g\" for ") ||
 			!strings.Contains(missing, "GROUP_AUTHORIZATION_FAILED") || h.Status().Lag != nil {
 			t.Errorf("%q, status %+v", missing, h.Status())
 		}

@@ -91,7 +91,11 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 	bytes, gate, queue := newBudget(int64(c.MaxInFlightBytes)), newPollGate(), newScheduler()
 	partitions := &partitionSet{
 		member: m, scheduler: queue, gate: gate, ends: ends, owned: make(map[topicPartition]*partition),
-		consumer: parts{m, bytes, queue}, joined: brokers.joined,
+		consumer: parts{m, bytes, queue}, joined: func() {
+			if out := brokers.joined(); out > 0 {
+				log.Info("member of the consumer group again", zap.String("group", c.Group), zap.Duration("off", out))
+			}
+		},
 	}
 	o := &offsets{member: m, partitions: partitions, contact: brokers, due: make(chan struct{}, 1)}
 	seek := &seeker{

@@ -49,6 +49,7 @@ func (o *offsets) run(ctx context.Context) {
 		if err := await(ctx, func() error { return o.refresh(ctx, admin) }); err != nil && ctx.Err() == nil {
 			o.member.log.Debug("asking Kafka for the lag failed", zap.Error(err))
 		}
+		o.contact.watch(o.member.log)
 	}
 }
 
