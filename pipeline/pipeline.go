@@ -254,9 +254,9 @@ func (p *Pipeline) shutdown(enqueued func()) error {
 
 	enqueued()
 	pending, err := p.router.close(draining)
-	for id, n := range pending {
+	for _, left := range pending {
 		p.options.Log.Warn("stopped before every event had its outcome: these come again after the restart",
-			zap.String("endpoint", id), zap.Int("events", n))
+			left.Endpoint.LogName(), zap.Int("events", left.Events))
 	}
 	storing, cancelStoring := context.WithTimeout(ctx, p.options.ShutdownTimeout/8)
 	defer cancelStoring()

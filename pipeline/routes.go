@@ -232,7 +232,7 @@ func (r *router) remove(s *sinks.Sender, from *routes) {
 
 // close drains all senders within ctx, see sinks.CloseAll, and waits for what
 // runs in the background. The dispatcher must not use them any more.
-func (r *router) close(ctx context.Context) (pending map[string]int, err error) {
+func (r *router) close(ctx context.Context) (pending []sinks.Left, err error) {
 	r.mu.Lock()
 	senders := slices.Collect(maps.Values(r.senders))
 	r.mu.Unlock()

@@ -210,7 +210,7 @@ type LogEntry struct {
 	Events  uint64      `json:"events" doc:"dropped for it"`
 	Seconds float64     `json:"seconds" doc:"for how long, all times together"`
 	Ongoing bool        `json:"ongoing"`
-	Copy    string      `json:"copy" doc:"the instance that says so"`
+	Copy    string      `json:"copy" doc:"the copy that says so, by its id in the fleet"`
 }
 
 // EndpointLog returns the last changes and failures of an endpoint on this copy, the
@@ -225,7 +225,7 @@ func (p *Pipeline) EndpointLog(id string) ([]LogEntry, bool) {
 	for i, e := range log {
 		entries[i] = LogEntry{
 			At: e.At.UTC(), LastAt: e.LastAt.UTC(), What: e.What, State: e.State, Reason: e.Reason, Text: e.Text,
-			Times: e.Times, Events: e.Events, Seconds: e.Lasted.Seconds(), Ongoing: e.Ongoing, Copy: p.options.Instance,
+			Times: e.Times, Events: e.Events, Seconds: e.Lasted.Seconds(), Ongoing: e.Ongoing,
 		}
 	}
 	return entries, true

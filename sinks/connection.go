@@ -19,8 +19,8 @@ type connection struct {
 	endpoint endpoints.Endpoint
 	open     Open
 	ledger   *ledger
-	log      *zap.Logger
-	outages  *Outages // nil: each line by itself
+	log      *atomic.Pointer[zap.Logger] // the sender's named
+	outages  *Outages                    // nil: each line by itself
 
 	refusal        atomic.Pointer[Error] // of the primary, until the secondary takes a batch
 	primaryRefused atomic.Bool           // and it took one
@@ -49,7 +49,7 @@ type openSink struct {
 // doesn't answer.
 const closeTimeout = 5 * time.Second
 
-func newConnection(endpoint endpoints.Endpoint, open Open, ledger *ledger, log *zap.Logger) *connection {
+func newConnection(endpoint endpoints.Endpoint, open Open, ledger *ledger, log *atomic.Pointer[zap.Logger]) *connection {
 	return &connection{endpoint: endpoint, open: open, ledger: ledger, log: log, replaced: make(chan struct{})}
 }
 
@@ -244,7 +244,7 @@ func (c *connection) closeIfUnused(s *openSink) {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		if err := s.close(ctx); err != nil {
-			c.log.Debug("closing a connection that is given up", zap.Error(err))
+			c.log.Load().Debug("closing a connection that is given up", zap.Error(err))
 		}
 	})
 }
@@ -256,7 +256,7 @@ func (c *connection) switchFrom(key Key, refusal *Error) {
 	if c.current == key {
 		c.current = 1 - key
 		r := refusal.of(turnOtherKey, "key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", c.current))
-		r.host, r.endpoint, r.log = c.endpoint.Host(), c.endpoint.ID, c.log
+		r.host, r.endpoint, r.log = c.endpoint.Host(), c.endpoint.ID, c.log.Load()
 		c.outages.say(r)
 	}
 }

@@ -3,6 +3,7 @@ package sinks
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,12 +46,12 @@ type delivery struct {
 	conn    *connection
 	options *Options
 	ledger  *ledger
-	log     *zap.Logger
+	log     *atomic.Pointer[zap.Logger] // the sender's named
 }
 
 // say writes what befell the endpoint, by itself or with others of its host.
 func (d *delivery) say(r report) {
-	r.host, r.endpoint, r.log = d.conn.endpoint.Host(), d.conn.endpoint.ID, d.log
+	r.host, r.endpoint, r.log = d.conn.endpoint.Host(), d.conn.endpoint.ID, d.log.Load()
 	d.options.Outages.say(r)
 }
 
@@ -135,7 +136,7 @@ func (d *delivery) excuse(next send) send {
 				return n, err
 			}
 			if pause := d.options.Pauses.Sum() - pauses; pause > 0 {
-				d.log.Info("the process was held up while it sent; what was not sent for that is sent again",
+				d.log.Load().Info("the process was held up while it sent; what was not sent for that is sent again",
 					zap.Duration("for", pause), zap.Error(err.Err))
 				continue
 			}
@@ -143,7 +144,7 @@ func (d *delivery) excuse(next send) send {
 				return n, err
 			}
 			if d.options.Shortages.say(time.Now()) {
-				d.log.Error("this process can open no more connections: what needs one is kept and tried again; raise its limit of open files", zap.Error(err.Err))
+				d.log.Load().Error("this process can open no more connections: what needs one is kept and tried again; raise its limit of open files", zap.Error(err.Err))
 			}
 			if !waits { // and so also while it tries again
 				waits = true

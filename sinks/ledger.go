@@ -127,13 +127,14 @@ func (l *ledger) refused(one []*event.Event, reason event.Reason, detail string,
 	return news
 }
 
-// accepts records that the service took an event again after it looked like the
-// endpoint's fault.
-func (l *ledger) accepts() {
+// accepts records that the service took an event again. It returns the row of refused
+// ones that this ends, if that looked like the endpoint's fault.
+func (l *ledger) accepts() (ended *refusedRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.condition.refuses = nil
+	ended, l.condition.refuses = l.condition.refuses, nil
 	l.note(time.Now())
+	return ended
 }
 
 // record makes an entry in the log for what has changed.

@@ -47,6 +47,7 @@ const (
 	turnPartReady
 	turnOtherKey
 	turnThrottled
+	turnRefuses
 )
 
 // together is what is said of several endpoints, by turn.
@@ -57,6 +58,7 @@ var together = [...]string{
 	turnPartReady:   "parts of more endpoints of the host are ready again",
 	turnOtherKey:    "more endpoints of the host use their other key, for the same cause",
 	turnThrottled:   "more endpoints of the host are throttled",
+	turnRefuses:     "more endpoints of the host refuse one event after the other",
 }
 
 type outageKey struct {

@@ -18,10 +18,12 @@ import (
 	"twinegress/internal/event"
 )
 
-// namespace is one with n endpoints, whose service works while up.
+// namespace is one with n endpoints, whose service works while up, and takes what it
+// gets unless it refuses all.
 type namespace struct {
 	t       *testing.T
 	up      atomic.Bool
+	refuses atomic.Bool
 	senders []*Sender
 	outages *Outages
 	logs    *observer.ObservedLogs
@@ -34,7 +36,10 @@ func newNamespace(t *testing.T, n int) *namespace {
 	ns := &namespace{t: t, outages: NewOutages(log), logs: logs}
 	open := func(endpoint endpoints.Endpoint, _ Key) (Sink, error) {
 		return sinkFunc(func(events []*event.Event) (int, error) {
-			if ns.up.Load() {
+			switch {
+			case ns.refuses.Load():
+				return len(events), &Error{Reason: event.Rejected, Err: errors.New(endpoint.Path + " takes no such events")}
+			case ns.up.Load():
 				return len(events), nil
 			}
 			return 0, &Error{Reason: event.Unreachable, Cause: "connection_refused", Err: errors.New(endpoint.Path + " refuses connections")}
@@ -48,7 +53,7 @@ func newNamespace(t *testing.T, n int) *namespace {
 		ns.senders = append(ns.senders, NewSender(endpoints.Endpoint{
 			ID: fmt.Sprint(i), Name: fmt.Sprint("n", i), Type: endpoints.TypeEventHub, Path: fmt.Sprint("hub-", i),
 			ConnectionString: "Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=p;SharedAccessKey=a2V5a2V5",
-		}, o, open, nil, log))
+		}, o, open, stored{}, log))
 	}
 	return ns
 }
@@ -59,6 +64,11 @@ type sinkFunc func([]*event.Event) (int, error)
 func (f sinkFunc) Send(_ context.Context, events []*event.Event) (int, error) { return f(events) }
 
 func (f sinkFunc) Close(context.Context) error { return nil }
+
+// stored is dead letters that are stored at once.
+type stored struct{}
+
+func (stored) Put(ev *event.Event, _ event.Reason, _ string, _ *Recipient) { ev.Chunk.Settle(1) }
 
 // feed sends an event a second to each endpoint.
 func (ns *namespace) feed(d time.Duration) {
@@ -103,6 +113,57 @@ func counted(lines []observer.LoggedEntry, snippet string) (endpoints, sums int6
 		}
 	}
 	return endpoints, sums
+}
+
+// A hundred endpoints of a host that take nothing, and then take events again, have a
+// handful of lines each time.
+func TestRefusalsOfAHostAreTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 100
+		ns := newNamespace(t, n)
+		defer ns.close()
+		ns.up.Store(true)
+		ns.feed(20 * time.Second)
+		ns.lines()
+		for round := range 2 {
+			ns.refuses.Store(true)
+			ns.feed(2 * time.Minute)
+			lines := ns.lines()
+			if told, sums := counted(lines, "one event after the other"); told != n || sums < 1 || len(lines) > 10 {
+				t.Errorf("round %d: %d endpoints are said to refuse events, in %d sums, %d lines", round, told, sums, len(lines))
+			}
+			ns.refuses.Store(false)
+			ns.feed(time.Minute)
+			lines = ns.lines()
+			if told, sums := counted(lines, ""); told != n || sums < 1 || len(lines) > 10 {
+				t.Errorf("round %d: of %d endpoints it is said that they take events again, in %d sums, %d lines", round, told, sums, len(lines))
+			}
+			if off, _ := lines[0].ContextMap()["off"].(time.Duration); off < time.Minute {
+				t.Errorf("round %d: %v", round, lines[0].ContextMap())
+			}
+		}
+	})
+}
+
+// What is logged of an endpoint has the name that it has by then.
+func TestLinesOfARenamedEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := newNamespace(t, 1)
+		defer ns.close()
+		ns.up.Store(true)
+		ns.feed(2 * time.Second)
+		e := ns.senders[0].Endpoint()
+		e.Name = "another"
+		if ns.senders[0].Update(e) != nil {
+			t.Error("a new name is a new connection")
+		}
+		ns.lines()
+		ns.up.Store(false)
+		ns.feed(2 * time.Second)
+		if lines := ns.lines(); len(lines) == 0 || lines[0].ContextMap()["name"] != "another" {
+			t.Errorf("%v", lines)
+		}
+	})
 }
 
 // A hundred endpoints on a host that goes away have a handful of lines, and so have

@@ -28,7 +28,7 @@ type outcomes struct {
 	ledger      *ledger
 	queue       *queue
 	deadLetters DeadLetters
-	log         *zap.Logger
+	say         func(report)
 	taps        taps // they see events before they are settled
 
 	refused      atomic.Int32 // events rejected since the last delivery
@@ -47,8 +47,13 @@ func (r *refusedRow) text() string {
 }
 
 func (o *outcomes) deliver(events []*event.Event) {
-	if o.refused.Swap(0) >= refusedAtLeast {
-		o.ledger.accepts()
+	if n := o.refused.Swap(0); n >= refusedAtLeast {
+		if row := o.ledger.accepts(); row != nil {
+			o.say(report{
+				turn: turnReady, what: "the endpoint takes events again", off: time.Since(row.since),
+				fields: []zap.Field{zap.Int32("refusedEvents", n)},
+			})
+		}
 	}
 	o.ledger.delivered(events)
 	o.taps.observe(events, "", "")
@@ -79,8 +84,10 @@ func (o *outcomes) reject(one []*event.Event, reason event.Reason, detail string
 	}
 	o.taps.observe(one, reason.String(), detail)
 	if o.ledger.refused(one, reason, detail, suspect) {
-		o.log.Warn("the service refuses one event after the other and takes none: is it the endpoint's fault?",
-			zap.Stringer("reason", reason), zap.String("detail", detail))
+		o.say(report{
+			turn: turnRefuses, what: "the service refuses one event after the other and takes none: is it the endpoint's fault?",
+			reason: reason.String(), cause: reason.String(), err: text(detail),
+		})
 	}
 	o.keep(one, reason, detail)
 }

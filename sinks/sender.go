@@ -49,6 +49,7 @@ type Sender struct {
 	options  Options
 	open     Open
 	log      *zap.Logger
+	named    atomic.Pointer[zap.Logger] // log with the endpoint as it is called now
 	queue    queue
 	ledger   ledger
 	outcomes outcomes
@@ -67,27 +68,35 @@ type Sender struct {
 // first event comes.
 func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLetters DeadLetters, log *zap.Logger) *Sender {
 	// Lazily: most of thousands of endpoints have nothing to say for long.
-	named := log.WithLazy(endpoint.LogName())
 	s := &Sender{options: options, open: open, log: log, endpoint: endpoint}
+	s.named.Store(log.WithLazy(endpoint.LogName()))
 	s.queue.init(options, bisect(s.send, &s.outcomes))
 	s.ledger.init(time.Now(), options.History, func() *breaker.Breaker {
 		return breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
 	})
 	o := &s.outcomes
-	o.keepDropped, o.ledger, o.queue, o.deadLetters, o.log = options.KeepDropped, &s.ledger, &s.queue, deadLetters, named
+	o.keepDropped, o.ledger, o.queue, o.deadLetters, o.say = options.KeepDropped, &s.ledger, &s.queue, deadLetters, s.say
 	o.recipient.Store(NewRecipient(endpoint))
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
-	s.current = s.connect(endpoint, named)
+	s.current = s.connect(endpoint)
 	return s
 }
 
-func (s *Sender) connect(endpoint endpoints.Endpoint, log *zap.Logger) *connection {
+func (s *Sender) connect(endpoint endpoints.Endpoint) *connection {
 	s.host = endpoint.Host()
-	conn := newConnection(endpoint, s.open, &s.ledger, log)
+	conn := newConnection(endpoint, s.open, &s.ledger, &s.named)
 	conn.outages = s.options.Outages
-	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: log}
+	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: &s.named}
 	conn.send = d.compose()
 	return conn
+}
+
+// say writes what befell the endpoint, by itself or with others of its host.
+func (s *Sender) say(r report) {
+	s.mu.Lock()
+	r.host, r.endpoint, r.log = s.host, s.endpoint.ID, s.named.Load()
+	s.mu.Unlock()
+	s.options.Outages.say(r)
 }
 
 func (s *Sender) connection() *connection {
@@ -145,13 +154,14 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	defer s.mu.Unlock()
 	old, before := s.current, s.endpoint
 	s.endpoint = endpoint
+	s.named.Store(s.log.WithLazy(endpoint.LogName()))
 	s.outcomes.recipient.Store(NewRecipient(endpoint))
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
 	if !endpoints.Diff(before, endpoint).Reconnect {
 		return nil
 	}
 	s.options.Outages.gone(before.Host(), before.ID)
-	s.current = s.connect(endpoint, s.log.WithLazy(endpoint.LogName()))
+	s.current = s.connect(endpoint)
 	// All under the lock: a lane that gets the new connection finds the breaker
 	// closed, and one whose send on the old one fails finds it replaced.
 	close(old.replaced)
@@ -199,20 +209,24 @@ func (s *Sender) Close(ctx context.Context) error {
 	return s.connection().close(ctx)
 }
 
+// Left is how many events without an outcome an endpoint is left with.
+type Left struct {
+	Endpoint endpoints.Endpoint
+	Events   int
+}
+
 // CloseAll drains the senders of a process that stops, side by side and within
-// ctx, and returns how many events without an outcome each endpoint is left
-// with, by its id.
-func CloseAll(ctx context.Context, senders []*Sender) (pending map[string]int, err error) {
+// ctx, and returns those that are left with events without an outcome.
+func CloseAll(ctx context.Context, senders []*Sender) (pending []Left, err error) {
 	errs := make([]error, len(senders))
 	var closing sync.WaitGroup
 	for i, s := range senders {
 		closing.Go(func() { errs[i] = s.Close(ctx) })
 	}
 	closing.Wait()
-	pending = make(map[string]int)
 	for _, s := range senders {
 		if snap := s.Snapshot(); snap.Counts.Pending > 0 {
-			pending[snap.Endpoint.ID] = snap.Counts.Pending
+			pending = append(pending, Left{snap.Endpoint, snap.Counts.Pending})
 		}
 	}
 	return pending, errors.Join(errs...)

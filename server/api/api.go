@@ -79,7 +79,7 @@ func New(o Options) http.Handler {
 	registerEndpoints(api, o)
 	registerStatus(api, o.Pipeline)
 	registerFleet(api, o.Fleet)
-	registerLog(api, o.Pipeline)
+	registerLog(api, o.Pipeline, o.Fleet)
 	registerTap(api, o)
 	registerDeadLetters(api, o)
 	serveDocs(mux, api.OpenAPI())

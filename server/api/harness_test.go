@@ -111,7 +111,7 @@ func (r *env) EndpointStatus(id string) (pipeline.EndpointStatus, bool) {
 }
 
 func (r *env) EndpointLog(id string) ([]pipeline.LogEntry, bool) {
-	return []pipeline.LogEntry{{What: "backing_off", Reason: "unauthorized", Times: 3, Seconds: 12.5, Copy: "one"}}, id == hubID
+	return []pipeline.LogEntry{{What: "backing_off", Reason: "unauthorized", Times: 3, Seconds: 12.5}}, id == hubID
 }
 
 func (r *env) Health(id string) (sinks.Health, bool) { return *r.state.Load(), id == hubID }

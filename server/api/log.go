@@ -15,7 +15,7 @@ type Log struct {
 	Entries []pipeline.LogEntry `json:"entries" doc:"the newest last"`
 }
 
-func registerLog(api huma.API, running Pipeline) {
+func registerLog(api huma.API, running Pipeline, all Fleet) {
 	huma.Register(api, huma.Operation{
 		OperationID: "getEndpointLog", Method: http.MethodGet, Path: Base + "/endpoints/{id}/log", Tags: []string{"status"},
 		Summary: "The last hundred changes and failures of an endpoint on this copy",
@@ -26,6 +26,9 @@ func registerLog(api huma.API, running Pipeline) {
 		entries, ok := running.EndpointLog(strings.ToLower(in.ID))
 		if !ok {
 			return nil, notFound(in.ID)
+		}
+		for i := range entries {
+			entries[i].Copy = all.ID()
 		}
 		return &struct{ Body Log }{Body: Log{entries}}, nil
 	})
