@@ -297,7 +297,7 @@ func (e *entry) setNumber(field protowire.Number, value uint64) bool {
 	case fieldSince:
 		e.since = int64(value)
 	case fieldOldest:
-		e.oldest = int64(value)
+		e.oldest = int64(min(value, maxWait))
 	case fieldLastDelivered:
 		e.lastDelivered = int64(value)
 	case fieldLastErrorAt:
@@ -337,6 +337,10 @@ func timeOf(ms int64) *time.Time {
 	t := time.UnixMilli(min(ms, lastTime)).UTC()
 	return &t
 }
+
+// maxWait is ten years in milliseconds: what is longer is none of ours, and would be
+// too much for a duration.
+const maxWait = 10 * 365 * 24 * 3600 * 1000
 
 // lastTime is in the year 9999, the last that JSON has.
 const lastTime = 253_402_300_799_000

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
@@ -56,7 +57,8 @@ type Fleet struct {
 	options Options
 	id      string
 	madeAt  time.Time
-	client  *kgo.Client // of Run
+	client  *kgo.Client  // of Run
+	topicID kadm.TopicID // of the topic that is read; Run's
 
 	mu        sync.Mutex
 	endpoints int

@@ -103,13 +103,13 @@ func cluster(t *testing.T, options ...kfake.Opt) *kfake.Cluster {
 
 func start(t *testing.T, addrs []string, instance string, briefs ...sinks.Brief) *one {
 	t.Helper()
-	return startIn(t, "twinegress", addrs, instance, briefs...)
+	return startIn(t, "twinegress", []kgo.Opt{kgo.SeedBrokers(addrs...)}, instance, briefs...)
 }
 
-func startIn(t *testing.T, group string, addrs []string, instance string, briefs ...sinks.Brief) *one {
+func startIn(t *testing.T, group string, connect []kgo.Opt, instance string, briefs ...sinks.Brief) *one {
 	t.Helper()
 	p := &fake{instance: instance, started: time.Now(), briefs: briefs}
-	f := New(Options{Pipeline: p, Topic: topic, Group: group, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
+	f := New(Options{Pipeline: p, Topic: topic, Group: group, Connect: connect, Log: zap.NewNop()})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); f.Run(ctx) }()
@@ -227,7 +227,7 @@ func TestLagThatACopyDoesNotKnow(t *testing.T) {
 // how others are, and not what they ask for.
 func TestGroupsApart(t *testing.T) {
 	addrs := brokers(t)
-	a, other := start(t, addrs, "a", brief(0, sinks.StateReady, 4)), startIn(t, "other", addrs, "b", brief(0, sinks.StateReady, 8))
+	a, other := start(t, addrs, "a", brief(0, sinks.StateReady, 4)), startIn(t, "other", []kgo.Opt{kgo.SeedBrokers(addrs...)}, "b", brief(0, sinks.StateReady, 8))
 	b := start(t, addrs, "b", brief(0, sinks.StateReady, 16))
 	a.awaits(t, 5*time.Second, 2, 0, 20)
 	b.awaits(t, 5*time.Second, 2, 0, 20)

@@ -19,6 +19,9 @@ const (
 	maxDone = 1000
 	// quiet is how long nothing comes from a topic that is read to its end.
 	quiet = 2 * time.Second
+	// lostAfter is for how long nothing of this copy comes back before it looks whether
+	// the topic is still there, and the one that it was.
+	lostAfter = 2 * staleAfter
 )
 
 // sayAgain is how often the log says that records are not taken, and for how long
@@ -37,11 +40,27 @@ type refusals struct {
 type readPosition struct {
 	caughtUp bool      // all that was there at the start is read
 	echoedAt time.Time // a head of this copy came back
+	stamp    time.Time // of that head, by the brokers' clock
+}
+
+// age returns how old a record is by the brokers' clock, which stamps all of them:
+// that of this process may be minutes off.
+func (p *readPosition) age(r *kgo.Record, now time.Time) time.Duration {
+	if p.stamp.IsZero() {
+		return now.Sub(r.Timestamp)
+	}
+	return p.stamp.Add(now.Sub(p.echoedAt)).Sub(r.Timestamp)
 }
 
 // follow takes in what the others say, until ctx ends.
 func (f *Fleet) follow(ctx context.Context) {
+	begun := time.Now()
+	mended := begun
 	for said := ""; ; {
+		if now := time.Now(); f.silence(now, mended) > lostAfter {
+			f.mend(ctx)
+			mended = time.Now()
+		}
 		polling, cancel := context.WithTimeout(ctx, quiet)
 		fetches := f.client.PollFetches(polling)
 		late := polling.Err() != nil
@@ -57,7 +76,7 @@ func (f *Fleet) follow(ctx context.Context) {
 				commands = append(commands, c)
 			}
 		})
-		if late && !f.position.caughtUp && fetches.NumRecords() == 0 {
+		if !f.position.caughtUp && (late && fetches.NumRecords() == 0 || now.Sub(begun) > quiet && atEnd(fetches)) {
 			f.catchUp(now) // nothing of this copy's own comes: it may not write
 		}
 		f.mu.Unlock()
@@ -91,8 +110,15 @@ func (f *Fleet) take(r *kgo.Record, now time.Time) (_ command, ok bool) {
 	case kind == "":
 		f.refuse("its key is not one of ours", now)
 	case id == f.id: // what this copy is it knows itself
-		if kind == keyHead && r.Value != nil {
-			f.position.echoedAt = now
+		switch {
+		case r.Value == nil && kind == keyHead: // others took it for dead, and have dropped all that it said
+			for n := range f.buried {
+				f.buried[n] = true
+			}
+		case r.Value == nil && kind == keyBlock:
+			f.buried[block] = true
+		case kind == keyHead:
+			f.position.echoedAt, f.position.stamp = now, r.Timestamp
 			f.copies.newest = maxTime(f.copies.newest, r.Timestamp)
 			if !f.position.caughtUp {
 				f.catchUp(now)
@@ -121,6 +147,24 @@ func (f *Fleet) isOfOthers(r *kgo.Record) bool {
 	return false
 }
 
+// atEnd reports whether there was nothing more to read behind each of some records.
+func atEnd(fetches kgo.Fetches) bool {
+	end := fetches.NumRecords() > 0
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		if n := len(p.Records); n > 0 && p.Records[n-1].Offset+1 < p.HighWatermark {
+			end = false
+		}
+	})
+	return end
+}
+
+// silence returns for how long nothing of this copy has come back, at most since a time.
+func (f *Fleet) silence(now, since time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return now.Sub(maxTime(f.position.echoedAt, since))
+}
+
 func maxTime(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b
@@ -146,7 +190,7 @@ func (f *Fleet) accept(r *kgo.Record, now time.Time) (_ command, ok bool) {
 			delete(f.done, id)
 		}
 	}
-	if _, is := f.done[c.ID]; is || len(f.done) >= maxDone || now.Sub(r.Timestamp) > expiry {
+	if _, is := f.done[c.ID]; is || len(f.done) >= maxDone || f.position.age(r, now) > expiry {
 		return command{}, false
 	}
 	f.done[c.ID] = now

@@ -39,6 +39,7 @@ type publisher struct {
 	failure  string       // of the last one; empty if the last was written
 	saying   bool         // a head is on its way
 	lost     [blocks]bool // that could not be written
+	buried   [blocks]bool // that are not in the topic any more
 }
 
 // published is a block as it was written last.
@@ -169,12 +170,13 @@ func (w *writer) walk(now time.Time) {
 
 func (w *writer) changes(now time.Time) []change {
 	w.fleet.mu.Lock()
-	lost := w.fleet.lost
+	lost, buried := w.fleet.lost, w.fleet.buried
 	clear(w.fleet.lost[:])
+	clear(w.fleet.buried[:])
 	w.fleet.mu.Unlock()
 	var changes []change
 	for n, value := range w.blocks {
-		if lost[n] {
+		if lost[n] || buried[n] && len(value) > 0 { // else it was this copy that took it out
 			w.last[n] = published{at: w.last[n].at, written: true, hash: 1}
 		}
 		before := w.last[n]

@@ -25,7 +25,8 @@ type Report struct {
 	Endpoints []EndpointSums      `json:"endpoints"`
 	Troubles  []Trouble           `json:"troubles" doc:"what is wrong, the worst first; empty if nothing is"`
 
-	blind bool // this copy doesn't see the others, though it should
+	blind   bool // this copy doesn't see the others, though it should
+	omitted int  // entries of endpoints that this copy doesn't have, of which there are too many
 }
 
 // Copy is a copy, and what it said last.
@@ -72,6 +73,7 @@ type builder struct {
 	report    *Report
 	endpoints map[[16]byte]*sum
 	lagKnown  bool
+	most      int // endpoints: this copy's own are added first, and others' beyond that are not
 }
 
 // sum is an endpoint while copies are added.
@@ -91,6 +93,11 @@ type identity struct {
 	lastErrorAt int64
 }
 
+// maxForeign bounds the endpoints of a report that this copy doesn't have: as many as
+// there may be, if all of them were changed just now. Who may write to the topic could
+// name millions.
+const maxForeign = endpoints.MaxEndpoints
+
 func newBuilder(now time.Time) *builder {
 	return &builder{
 		report: &Report{
@@ -99,6 +106,7 @@ func newBuilder(now time.Time) *builder {
 		},
 		endpoints: make(map[[16]byte]*sum),
 		lagKnown:  true,
+		most:      maxForeign,
 	}
 }
 
@@ -149,6 +157,12 @@ func (b *builder) addCopy(c Copy) {
 func (b *builder) addEntry(id string, e *entry, known *identity) {
 	s := b.endpoints[e.id]
 	if s == nil {
+		if known != nil {
+			b.most++
+		} else if len(b.endpoints) >= b.most {
+			b.report.omitted++
+			return
+		}
 		s = &sum{entry: entry{id: e.id}, states: make(map[sinks.State]int, 2)}
 		b.endpoints[e.id] = s
 	}

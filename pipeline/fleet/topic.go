@@ -70,6 +70,23 @@ func (f *Fleet) awaitTopic(ctx context.Context) bool {
 	}
 }
 
+// mend looks whether the topic is still there. The client never takes up one that was
+// created in its place by itself: then the reading begins anew, and all is said again.
+func (f *Fleet) mend(ctx context.Context) {
+	before := f.topicID
+	if err := f.ensureTopic(ctx); err != nil || f.topicID == before {
+		return // the notice says that nothing comes back, and why
+	}
+	f.options.Log.Warn("the status topic is another one: it is read from its start, and all is said again", zap.String("topic", f.options.Topic))
+	f.client.PurgeTopicsFromClient(f.options.Topic)
+	f.client.AddConsumeTopics(f.options.Topic)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for n := range f.buried {
+		f.buried[n] = true
+	}
+}
+
 // pause blocks for a time, and reports whether ctx is still alive.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
@@ -97,6 +114,7 @@ func (f *Fleet) ensureTopic(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("the topic %s can't be looked at (allow Describe, Read and Write on it): %w", name, err)
 	default:
+		f.topicID = topics[name].ID
 		return nil
 	}
 	response, err := admin.CreateTopic(ctx, 1, -1, topicConfig(), name)
@@ -106,9 +124,10 @@ func (f *Fleet) ensureTopic(ctx context.Context) error {
 	switch {
 	case err == nil:
 		f.options.Log.Info("created the status topic", zap.String("topic", name))
+		f.topicID = response.ID
 		return nil
 	case errors.Is(err, kerr.TopicAlreadyExists):
-		return nil // by another copy, just now
+		return nil // by another copy, just now: its id is known the next time
 	}
 	return fmt.Errorf("the topic %s is missing and can't be created (allow Create on it, or create it with one partition and cleanup.policy=compact): %w", name, err)
 }

@@ -119,6 +119,12 @@ func aboutCopies(r *Report) (found []Trouble) {
 			Action: "Look at another copy, and whether this one reaches Kafka and may read and write the status topic", Runbook: runbookCopies,
 		})
 	}
+	if r.omitted > 0 {
+		found = append(found, Trouble{
+			Severity: Critical, What: fmt.Sprintf("Copies name more than %d endpoints that this copy doesn't have: the others, %d times, are in no sum", maxForeign, r.omitted),
+			Action: "Look at who may write to the status topic: only copies should", Runbook: runbookCopies,
+		})
+	}
 	for i := range r.Copies {
 		c := &r.Copies[i]
 		switch {
