@@ -223,7 +223,8 @@ func aboutIntake(r *Report) (found []Trouble) {
 }
 
 // aboutEndpoint returns what is wrong with an endpoint: the worst, and, as one has
-// nothing to do with the other, that it is slow and that its primary key is refused.
+// nothing to do with the other, that it is slow, or drops events, and that its primary
+// key is refused.
 func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 	because := ""
 	if e.LastError != "" {
@@ -264,12 +265,14 @@ func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 		if e.Reason != sinks.ReasonSlow {
 			t.Since = nil // that is since when something else is wrong
 		}
+	case lost.dropped > 0 && e.State != sinks.StateDeleting && e.State != sinks.StateStopped:
+		say(Warning, "has dropped events", lost, "", "dropped in its status has the reasons, endpoints log says more, and the dead letters have what was refused")
 	case e.State == sinks.StateProvisioning && e.OldestPending > hangs:
 		say(Warning, "has not answered yet", waits, because, "Look whether its host and path are right, and whether it is there")
 	case e.State == stateUnknown:
 		say(Warning, "is in a state that this version doesn't know, on a copy of a later one", cost{}, "", "Ask that copy")
 	}
-	if onSecondary && (len(found) == 0 || e.HoldsBack && e.State == sinks.StateReady) {
+	if onSecondary && (len(found) == 0 || e.State == sinks.StateReady) {
 		_, refusal, _ := strings.Cut(because, sinks.PrimaryRefused)
 		say(Warning, "runs on its secondary key, as the primary is refused", cost{}, refusal, "Put a primary key that the service takes into the endpoint")
 	}

@@ -39,15 +39,17 @@ func reported(change func(*Report)) *Report {
 	return r
 }
 
-// What is wrong, in the words that are shown.
-func TestTroubles(t *testing.T) {
+type troubleCase struct {
+	change func(*Report)
+	want   []string
+}
+
+// troubleCases are what is wrong, in the words that are shown.
+func troubleCases() map[string]troubleCase {
 	one := func(change func(*EndpointSums)) func(*Report) {
 		return func(r *Report) { change(&r.Endpoints[0]) }
 	}
-	for name, c := range map[string]struct {
-		change func(*Report)
-		want   []string
-	}{
+	return map[string]troubleCase{
 		"nothing": {func(*Report) {}, nil},
 		"a copy is silent": {func(r *Report) { r.Copies[1].Stale, r.Copies[1].AgeSeconds = true, 7.1 }, []string{
 			"critical: Copy b has not said anything for 7 s: it was killed, hangs, or doesn't reach Kafka",
@@ -137,7 +139,12 @@ func TestTroubles(t *testing.T) {
 		"never answers": {one(func(e *EndpointSums) { e.State, e.OldestPending = sinks.StateProvisioning, 11 }), []string{
 			"warning: sensors (EventHub ns.example/hub) has not answered yet: 25 wait, the oldest for 11 s",
 		}},
-		"begins": {one(func(e *EndpointSums) { e.State, e.OldestPending = sinks.StateProvisioning, 9 }), nil},
+		"drops events": {one(func(e *EndpointSums) { e.Windows.Minute.Dropped, e.Key = 12, "secondary" }), []string{
+			"warning: sensors (EventHub ns.example/hub) has dropped events (12 in the last minute)",
+			"warning: sensors (EventHub ns.example/hub) runs on its secondary key, as the primary is refused",
+		}},
+		"is deleted, with what was left": {one(func(e *EndpointSums) { e.State, e.Windows.Minute.Dropped = sinks.StateDeleting, 12 }), nil},
+		"begins":                         {one(func(e *EndpointSums) { e.State, e.OldestPending = sinks.StateProvisioning, 9 }), nil},
 		"what it costs": {one(func(e *EndpointSums) { e.State, e.Windows.Minute.Dropped = sinks.StateBackingOff, 30 }), []string{
 			"critical: sensors (EventHub ns.example/hub) backs off, and its events are dropped (30 in the last minute)",
 		}},
@@ -173,7 +180,11 @@ func TestTroubles(t *testing.T) {
 			"critical: sensors (EventHub ns.example/hub) backs off, and its events are dropped",
 			"warning: Copies run different versions: v1, v2",
 		}},
-	} {
+	}
+}
+
+func TestTroubles(t *testing.T) {
+	for name, c := range troubleCases() {
 		t.Run(name, func(t *testing.T) {
 			var got []string
 			for _, found := range troubles(reported(c.change)) {
