@@ -92,12 +92,12 @@ func TestPayloads(t *testing.T) {
 
 const exposed = `
 # TYPE twinegress_endpoint_routed_events_total counter
-twinegress_endpoint_routed_events_total{endpoint="a",endpoint_type="EventHub"} 10
+twinegress_endpoint_routed_events_total{endpoint="a"} 10
 # TYPE twinegress_endpoint_events_total counter
-twinegress_endpoint_events_total{endpoint="a",endpoint_type="EventHub",outcome="delivered",reason=""} 6
-twinegress_endpoint_events_total{endpoint="a",endpoint_type="EventHub",outcome="dropped",reason="backoff"} 3
+twinegress_endpoint_events_total{endpoint="a",outcome="delivered",reason=""} 6
+twinegress_endpoint_events_total{endpoint="a",outcome="dropped",reason="backoff"} 3
 # TYPE twinegress_endpoint_pending_events gauge
-twinegress_endpoint_pending_events{endpoint="a",endpoint_type="EventHub"} 1
+twinegress_endpoint_pending_events{endpoint="a"} 1
 # TYPE twinegress_routing_latency_seconds histogram
 twinegress_routing_latency_seconds_bucket{endpoint_type="EventHub",le="0.001"} 50
 twinegress_routing_latency_seconds_bucket{endpoint_type="EventHub",le="0.002"} 98

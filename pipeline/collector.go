@@ -36,14 +36,14 @@ var (
 	descBuild     = desc("build_info", "1: what runs.", "version", "goversion")
 	descInfo      = desc("endpoint_info", "1: what the endpoint is called and where it is. The other metrics of an endpoint have its id, which this one joins to the rest.", "endpoint", "name", "endpoint_type", "host", "path")
 	descKey       = desc("endpoint_key", "1 while the endpoint is sent to with this key; only the secondary has a series, once it was in use.", "endpoint", "key")
-	descRouted    = desc("endpoint_routed_events_total", "Events routed to the endpoint; no series before the first.", "endpoint", "endpoint_type")
-	descOutcomes  = desc("endpoint_events_total", "Outcomes: delivered, or dropped with a reason; a reason has a series once something was dropped for it.", "endpoint", "endpoint_type", "outcome", "reason")
-	descPending   = desc("endpoint_pending_events", "Events without an outcome yet.", "endpoint", "endpoint_type")
-	descState     = desc("endpoint_state", "1 for the state that the endpoint is in, 0 for those of backing_off, probing, degraded and throttled that it was in before.", "endpoint", "state")
-	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint, or the first of its partitions that back off, is tried again; 0 if nothing backs off any more.", "endpoint")
+	descRouted    = desc("endpoint_routed_events_total", "Events routed to the endpoint; no series before the first.", "endpoint")
+	descOutcomes  = desc("endpoint_events_total", "Outcomes: delivered, or dropped with a reason; a reason has a series once something was dropped for it.", "endpoint", "outcome", "reason")
+	descPending   = desc("endpoint_pending_events", "Events without an outcome yet.", "endpoint")
+	descState     = desc("endpoint_state", "1 for the state that the endpoint is in; 0 for throttled, if it was that before.", "endpoint", "state")
+	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint, or the first of its partitions that back off, is tried again; no series unless one backs off.", "endpoint")
 	descHoldsBack = desc("endpoint_holds_back", "1 while others wait for the endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or what may be committed, for an event that has waited here for 5 s. No series before the first time.", "endpoint")
 	descOldest    = desc("endpoint_oldest_pending_seconds", "For how long the oldest event waits for its outcome; only where that is over a second.", "endpoint")
-	descSend      = desc("endpoint_send_seconds", "Time the sends took, failed ones included, and how many there were; quantiles are by type only.", "endpoint")
+	descSend      = desc("endpoint_send_seconds", "Time the sends took, failed ones included, and how many there were; quantiles are by type only. No series while the endpoint backs off or is throttled: there is next to nothing to measure then.", "endpoint")
 
 	descLatency     = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
 	descDropped     = desc("dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint_type", "event_type", "reason")
@@ -116,12 +116,10 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// troubled are the states that alerts take the share of time of: they have a zero
-// once the endpoint was in them.
-var troubled = []sinks.State{sinks.StateDegraded, sinks.StateThrottled, sinks.StateBackingOff, sinks.StateProbing}
-
-// collectEndpoint has series for what happened only: of thousands of endpoints most
-// have no trouble, and the whole must stay small enough to be scraped.
+// collectEndpoint has series for what happened only, and of a state only while it is
+// in force: of thousands of endpoints most have no trouble or all have one, and the
+// whole must stay small enough to be scraped. What tells endpoints apart but the id is
+// in endpoint_info alone.
 func collectEndpoint(ch chan<- prometheus.Metric, snap *sinks.Snapshot) {
 	metric := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, kind, v, labels...)
@@ -130,13 +128,12 @@ func collectEndpoint(ch chan<- prometheus.Metric, snap *sinks.Snapshot) {
 	id, typ := e.ID, string(e.Type)
 	metric(descInfo, prometheus.GaugeValue, 1, id, label(e.Name), typ, label(snap.Host), label(e.Path))
 	metric(descState, prometheus.GaugeValue, 1, id, string(snap.State))
-	for _, s := range troubled {
-		if s != snap.State && snap.Past.Had(s) {
-			metric(descState, prometheus.GaugeValue, 0, id, string(s))
-		}
+	// Alerts take the share of time of this one: it has a zero once the endpoint was in it.
+	if s := sinks.StateThrottled; s != snap.State && snap.Past.Throttled {
+		metric(descState, prometheus.GaugeValue, 0, id, string(s))
 	}
-	if snap.Past.Had(sinks.StateBackingOff) || snap.Past.Had(sinks.StateDegraded) {
-		metric(descBackoff, prometheus.GaugeValue, backoffSeconds(snap), id)
+	if !snap.BackOffUntil.IsZero() {
+		metric(descBackoff, prometheus.GaugeValue, math.Ceil(max(0, time.Until(snap.BackOffUntil)).Seconds()), id)
 	}
 	if snap.Past.HeldBack {
 		metric(descHoldsBack, prometheus.GaugeValue, oneIf(snap.HoldsBack), id)
@@ -147,18 +144,18 @@ func collectEndpoint(ch chan<- prometheus.Metric, snap *sinks.Snapshot) {
 	if snap.OldestPending > time.Second {
 		metric(descOldest, prometheus.GaugeValue, snap.OldestPending.Seconds(), id)
 	}
-	if c.Sends.Count() > 0 {
+	if c.Sends.Count() > 0 && (snap.State == sinks.StateReady || snap.State == sinks.StateDegraded) {
 		ch <- prometheus.MustNewConstSummary(descSend, c.Sends.Count(), c.Sends.Sum().Seconds(), nil, id)
 	}
 	if c.Routed == 0 {
 		return
 	}
-	metric(descRouted, prometheus.CounterValue, float64(c.Routed), id, typ)
-	metric(descOutcomes, prometheus.CounterValue, float64(c.Delivered), id, typ, "delivered", "")
-	metric(descPending, prometheus.GaugeValue, float64(c.Pending), id, typ)
+	metric(descRouted, prometheus.CounterValue, float64(c.Routed), id)
+	metric(descOutcomes, prometheus.CounterValue, float64(c.Delivered), id, "delivered", "")
+	metric(descPending, prometheus.GaugeValue, float64(c.Pending), id)
 	for _, r := range outcomeReasons {
 		if n := c.Dropped[r]; n > 0 {
-			metric(descOutcomes, prometheus.CounterValue, float64(n), id, typ, "dropped", r.String())
+			metric(descOutcomes, prometheus.CounterValue, float64(n), id, "dropped", r.String())
 		}
 	}
 }
@@ -180,13 +177,6 @@ func oneIf(b bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-func backoffSeconds(snap *sinks.Snapshot) float64 {
-	if snap.BackOffUntil.IsZero() {
-		return 0
-	}
-	return math.Max(0, time.Until(snap.BackOffUntil).Seconds())
 }
 
 // fineHistogram shows four buckets to each power of two, from half a

@@ -57,17 +57,36 @@ func busy(i int) sinks.Snapshot {
 	return s
 }
 
-// Ten thousand busy endpoints can be scraped.
+// Ten thousand endpoints can be scraped, also while all are in trouble.
 func TestMetricsOfManyEndpoints(t *testing.T) {
-	snaps := make([]sinks.Snapshot, 10_000)
-	for i := range snaps {
-		snaps[i] = busy(i)
+	for title, snapshot := range map[string]func(int) sinks.Snapshot{"busy": busy, "down": down, "throttled": throttled} {
+		snaps := make([]sinks.Snapshot, 10_000)
+		for i := range snaps {
+			snaps[i] = snapshot(i)
+		}
+		n := float64(len(scrape(t, snaps)))
+		t.Logf("%.1f MB for %d endpoints, all %s", n/1e6, len(snaps), title)
+		if n >= 10e6 {
+			t.Error("that is too much")
+		}
 	}
-	n := float64(len(scrape(t, snaps)))
-	t.Logf("%.1f MB for %d endpoints", n/1e6, len(snaps))
-	if n >= 10e6 {
-		t.Error("that is too much")
-	}
+}
+
+// down returns a snapshot of an endpoint whose namespace went away.
+func down(i int) sinks.Snapshot {
+	s := busy(i)
+	s.State, s.BackOffUntil = sinks.StateBackingOff, time.Now().Add(time.Minute)
+	s.Counts.Dropped[event.Backoff], s.Counts.Dropped[event.Unreachable] = 123_456, 1234
+	return s
+}
+
+// throttled returns a snapshot of an endpoint that is told to wait, for too long.
+func throttled(i int) sinks.Snapshot {
+	s := busy(i)
+	s.State, s.OldestPending, s.Past.HeldBack = sinks.StateThrottled, 7*time.Second, true
+	s.Counts.Dropped[event.Throttled] = 1234
+	s.Past.Throttled = true
+	return s
 }
 
 func BenchmarkMetricsOfManyEndpoints(b *testing.B) {

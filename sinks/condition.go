@@ -2,7 +2,6 @@ package sinks
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"twinegress/internal/event"
@@ -112,7 +111,7 @@ func (l *ledger) note(now time.Time) State {
 	state := l.stateLocked(h.State)
 	if state != l.condition.shown {
 		l.condition.shown, l.condition.since = state, now
-		l.condition.past.states |= 1 << slices.Index(States, state)
+		l.condition.past.Throttled = l.condition.past.Throttled || state == StateThrottled
 	}
 	return state
 }

@@ -2,7 +2,6 @@ package sinks
 
 import (
 	"math/bits"
-	"slices"
 	"time"
 
 	"twinegress/endpoints"
@@ -76,13 +75,10 @@ type Health struct {
 
 // Past is what was ever so since the sender was made.
 type Past struct {
-	states    uint16 // by index in States
-	Secondary bool   // it was sent to with the secondary key
-	HeldBack  bool   // others waited for it, or nearly
+	Throttled bool
+	Secondary bool // it was sent to with the secondary key
+	HeldBack  bool // others waited for it, or nearly
 }
-
-// Had reports whether the endpoint was ever in a state.
-func (p Past) Had(s State) bool { return p.states>>slices.Index(States, s)&1 > 0 }
 
 // UsesSecondary reports whether the primary key is refused and events arrive with the
 // other one.
