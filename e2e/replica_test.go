@@ -51,7 +51,7 @@ func (r *replica) start() {
 	r.process = start(r.t, r.name, r.environment, r.args...)
 }
 
-// awaitRunning blocks until the copy serves.
+// awaitRunning blocks until the copy serves, and has loaded its endpoints.
 func (r *replica) awaitRunning() {
 	r.t.Helper()
 	line := ""
@@ -67,8 +67,12 @@ func (r *replica) awaitRunning() {
 	var entry struct{ API, Ops string }
 	unmarshal(r.t, line, &entry)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.api, r.ops = "http://"+entry.API+api.Base, "http://"+entry.Ops
+	r.mu.Unlock()
+	env.Eventually(r.t, r.name+" has its endpoints", func() bool {
+		a, err := r.get(&r.api, "/endpoints?$top=1")
+		return err == nil && a.status == http.StatusOK
+	})
 }
 
 // address returns a URL below the Management API's, or below the one of

@@ -39,9 +39,15 @@ type store struct {
 	endpoints.Store // nil: nothing here reads or writes beside what follows
 	set             []endpoints.Endpoint
 	changes         chan []endpoints.Endpoint
+	load            chan struct{} // if not nil, Load blocks until it is closed
 }
 
-func (s store) Load(context.Context) ([]endpoints.Endpoint, error) { return s.set, nil }
+func (s store) Load(context.Context) ([]endpoints.Endpoint, error) {
+	if s.load != nil {
+		<-s.load
+	}
+	return s.set, nil
+}
 
 func (s store) Watch(ctx context.Context, apply func([]endpoints.Endpoint)) error {
 	for {

@@ -32,7 +32,7 @@ type intake struct {
 // absence is why there is no intake yet.
 type absence struct {
 	since time.Time
-	text  string
+	text  string // why Kafka is not there; empty: it is, and the endpoints are being loaded
 }
 
 // connect waits for Kafka, loads the endpoints, and joins the group last: a copy
@@ -43,6 +43,7 @@ func (p *Pipeline) connect(ctx context.Context) (err error) {
 	if in.letters, err = p.await(ctx); err != nil {
 		return err
 	}
+	p.absence.Store(&absence{since: time.Now()})
 	set, err := p.options.Endpoints.Load(ctx)
 	if err == nil {
 		in.source, err = p.options.OpenSource()
@@ -111,7 +112,11 @@ func (p *Pipeline) apply(set []endpoints.Endpoint) {
 func (p *Pipeline) NotReady() []string {
 	in := p.intake.Load()
 	if in == nil {
-		if a := p.absence.Load(); a != nil {
+		switch a := p.absence.Load(); {
+		case a == nil:
+		case a.text == "":
+			return []string{fmt.Sprintf("loading the endpoints for %v", time.Since(a.since).Round(time.Second))}
+		default:
 			return []string{fmt.Sprintf("waiting for Kafka for %v: %s", time.Since(a.since).Round(time.Second), a.text)}
 		}
 		return []string{"starting: Kafka has not answered and the endpoints are not loaded yet"}

@@ -68,6 +68,18 @@ func TestStartWaitsForKafka(t *testing.T) {
 	}
 }
 
+// Once Kafka is there the start doesn't say any more that it waits for it.
+func TestStartLoadsTheEndpoints(t *testing.T) {
+	st := store{load: make(chan struct{})}
+	r := run(t, 20*time.Second, st, nil)
+	eventually.Holds(t, "it loads the endpoints", func() bool {
+		return slices.ContainsFunc(r.NotReady(), func(s string) bool { return strings.HasPrefix(s, "loading the endpoints for ") })
+	})
+	close(st.load)
+	eventually.Holds(t, "it is ready", func() bool { return len(r.NotReady()) == 0 })
+	r.stopped()
+}
+
 // Without an endpoint nothing is read, and with the last one gone nothing more: what
 // comes then is for the next one, and nothing is committed before that has it.
 func TestWaitForEndpoints(t *testing.T) {

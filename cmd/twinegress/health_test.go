@@ -10,6 +10,8 @@ import (
 
 	"twinegress/cmd/twinegress/internal/app"
 	"twinegress/e2e/env"
+	"twinegress/endpoints/storetest"
+	"twinegress/internal/config"
 	"twinegress/internal/emulator"
 	"twinegress/pipeline"
 )
@@ -72,6 +74,31 @@ func (r *running) ready() {
 		return code == http.StatusOK && body == "ready\n" && r.status().Ready &&
 			strings.Contains(metrics, "\ntwinegress_ready 1\n") && strings.Contains(metrics, "\ntwinegress_ingest_member 1\n") &&
 			strings.Contains(metrics, "\ntwinegress_ingest_lag_records 0\n")
+	})
+}
+
+// So it is with endpoints that are in Kafka: the API answers from the start, and says
+// that it doesn't know them yet.
+func TestRunWithEndpointsInKafkaThatIsGone(t *testing.T) {
+	t.Parallel()
+	h := env.New(t, env.Config{Partitions: 1})
+	h.Network.Cut()
+	r := start(h, app.Options{Config: load(h, env.Settings{
+		"endpoints.store": config.StoreKafka, "endpoints.topic": "endpoints",
+		"endpoints.secretsKeyFile": h.Write("secrets.key", []byte(storetest.AgeKey(t))),
+	})})
+	r.unready("waiting for Kafka")
+	list := "http://" + r.APIAddress() + "/management/api/v1.0/endpoints"
+	if code, body := r.get(list); code != http.StatusServiceUnavailable || !strings.Contains(body, "the endpoints are not loaded yet: waiting for Kafka for ") {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := r.get("http://" + r.APIAddress() + "/management/api/v1.0/fleet"); code != http.StatusOK || !strings.Contains(body, "is not ready: waiting for Kafka") {
+		t.Errorf("%d %s", code, body)
+	}
+	h.Network.Restore()
+	env.Eventually(t, "the endpoints are loaded", func() bool {
+		code, body := r.get(list)
+		return code == http.StatusOK && body == "[]\n"
 	})
 }
 

@@ -29,3 +29,34 @@ func TestFleetEndpoints(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
+
+// While the endpoints are not loaded yet, whoever asks about them is told so, not that
+// there are none; how this copy is can be asked.
+func TestEndpointsThatAreNotLoaded(t *testing.T) {
+	why := "waiting for Kafka for 7s: no broker answers"
+	r := newEnv(t, func(o *Options) { o.Unloaded = func() string { return why } })
+	about := []call{
+		{method: "GET", path: Base + "/endpoints"},
+		{method: "POST", path: Base + "/endpoints", body: "{}"},
+		{method: "PUT", path: Base + "/endpoints/" + hubID, body: "{}"},
+		{method: "DELETE", path: Base + "/endpoints/" + hubID},
+		{method: "GET", path: Base + "/endpoints/" + hubID + "/log"},
+		{method: "POST", path: Base + "/endpoints/" + hubID + "/retry"},
+		{method: "GET", path: Base + "/endpoints/" + hubID + "/tap"},
+		{method: "GET", path: Base + "/deadletters?endpoint=changes"},
+	}
+	for _, c := range about {
+		if w := r.do(c); w.Code != 503 || w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "the endpoints are not loaded yet: "+why) {
+			t.Errorf("%s %s: %d %s", c.method, c.path, w.Code, w.Body)
+		}
+	}
+	for _, path := range []string{Base + "/status", Base + "/fleet", "/docs"} {
+		if w := r.do(call{method: "GET", path: path}); w.Code != 200 {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	why = ""
+	if w := r.do(about[0]); w.Code != 200 {
+		t.Errorf("once they are: %d %s", w.Code, w.Body)
+	}
+}

@@ -42,6 +42,7 @@ type handler struct {
 	calls       *limiters[string]       // requests, by caller
 	crossOrigin *http.CrossOriginProtection
 	load        *load
+	unloaded    func() string
 	store       endpoints.Store
 	log, audit  *zap.Logger
 }
@@ -58,6 +59,7 @@ func newHandler(o Options, operations *http.ServeMux) *handler {
 		calls:       newLimiters[string](rate.Limit(o.Config.RateLimit), o.Config.RateLimit),
 		crossOrigin: http.NewCrossOriginProtection(),
 		load:        newLoad(),
+		unloaded:    o.Unloaded,
 		store:       o.Store,
 		log:         o.Log,
 		audit:       o.Log.Named(AuditLog),
@@ -114,6 +116,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithValue(r.Context(), auditKey{}, h.audit.With(ids...))
 	r = r.WithContext(context.WithValue(ctx, callerKey{}, who))
 	_, operation = h.operations.Handler(r)
+	if refused := h.needsEndpoints(operation); refused != nil {
+		reply(answer, refused)
+		return
+	}
 	listed := 0
 	if operation == listOperation || operation == statusOperation || operation == fleetOperation {
 		listed = len(h.store.Current())
@@ -125,6 +131,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer release()
 	h.operations.ServeHTTP(answer, r)
+}
+
+// needsEndpoints returns the reply to a request about endpoints while these are not
+// known yet: an empty list would be wrong. All others are answered: they tell why.
+func (h *handler) needsEndpoints(operation string) *Error {
+	_, path, _ := strings.Cut(operation, " ")
+	if h.unloaded == nil || !strings.HasPrefix(path, Base+"/endpoints") && !strings.HasPrefix(path, Base+"/deadletters") {
+		return nil
+	}
+	why := h.unloaded()
+	if why == "" {
+		return nil
+	}
+	return failure(http.StatusServiceUnavailable, "the endpoints are not loaded yet: "+why).with("Retry-After", "2")
 }
 
 // clientRequestID returns the client's id of the request, bounded and without

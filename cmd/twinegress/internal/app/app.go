@@ -4,10 +4,13 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -44,7 +47,7 @@ type App struct {
 	fleet    *fleet.Fleet
 	letters  *letters.Reader
 	api, ops *server.Listener
-	serving  sync.Once // the API
+	loaded   atomic.Bool // the endpoints
 	log      *zap.Logger
 }
 
@@ -69,6 +72,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		if _, err := o.Store.Load(ctx); err != nil {
 			return nil, err
 		}
+		a.loaded.Store(true)
 	}
 	if a.letters, err = NewLetters(cfg, log); err != nil {
 		return nil, err
@@ -83,7 +87,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err // stopped before anything began
 	}
-	if a.Pipeline, err = newPipeline(o, registry, a.serveAPI); err != nil { //nolint:contextcheck // the consumer has a context of its own: its Close ends it
+	if a.Pipeline, err = newPipeline(o, registry, func() { a.loaded.Store(true) }); err != nil { //nolint:contextcheck // the consumer has a context of its own: its Close ends it
 		return nil, err
 	}
 	if a.fleet, err = newFleet(o, a.Pipeline, registry); err != nil {
@@ -119,9 +123,7 @@ func listenAPI(ctx context.Context, cfg config.API, log *zap.Logger) (*server.Li
 // Run serves the API and moves events until ctx ends. Health and metrics are
 // served until Run returns, so that a slow shutdown can be observed.
 func (a *App) Run(ctx context.Context) error {
-	if a.config.Endpoints.Store != config.StoreKafka {
-		a.serveAPI()
-	}
+	a.serveAPI()
 	a.log.Info("twinegress runs", zap.String("version", a.version), zap.Strings("brokers", a.config.Ingest.Brokers),
 		zap.Strings("topics", a.config.Ingest.Topics), zap.String("group", a.config.Ingest.Group),
 		zap.String("api", a.APIAddress()), zap.String("ops", a.OpsAddress()))
@@ -140,16 +142,21 @@ func (a *App) Run(ctx context.Context) error {
 	return err
 }
 
-// serveAPI serves the API, once. Whoever asks while the start waits for Kafka sees
-// what it waits for; with endpoints in Kafka there is nothing to show before they
-// are loaded, and an empty list would be wrong.
+// serveAPI serves the API. Whoever asks while the start waits for Kafka sees what it
+// waits for: a connection that nobody answers would tell nothing.
 func (a *App) serveAPI() {
-	a.serving.Do(func() {
-		a.api.Serve(api.New(api.Options{
-			Config: a.config.API, Store: a.Store, Rules: endpointRules(a.config),
-			Pipeline: a.Pipeline, Fleet: a.fleet, Letters: a.letters, Log: a.log.Named("api"),
-		}), a.log)
-	})
+	a.api.Serve(api.New(api.Options{
+		Config: a.config.API, Store: a.Store, Unloaded: a.unloaded, Rules: endpointRules(a.config),
+		Pipeline: a.Pipeline, Fleet: a.fleet, Letters: a.letters, Log: a.log.Named("api"),
+	}), a.log)
+}
+
+// unloaded says why the endpoints are not known yet; "" once they are.
+func (a *App) unloaded() string {
+	if a.loaded.Load() {
+		return ""
+	}
+	return cmp.Or(strings.Join(a.Pipeline.NotReady(), "; "), "starting")
 }
 
 // APIAddress returns the address of the Management API, or "off".
