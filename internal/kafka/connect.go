@@ -26,7 +26,18 @@ import (
 
 // Logger adapts a zap logger for the clients' warnings.
 func Logger(log *zap.Logger) kgo.Logger {
-	return kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))
+	return clientLog{kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))}
+}
+
+// clientLog leaves out what is for us, and not for who reads the log: of a batch that
+// takes too much memory the client says that its partition isn't read any more. It is,
+// behind the batch, and whoever moves the client says which batch that was.
+type clientLog struct{ kgo.Logger }
+
+func (c clientLog) Log(level kgo.LogLevel, message string, keyvals ...any) {
+	if !strings.HasPrefix(message, "batch decompresses larger than MaxDecompressBatchBytes") {
+		c.Logger.Log(level, message, keyvals...)
+	}
 }
 
 // Connect returns the client options for the brokers, TLS and SASL of a
