@@ -34,7 +34,7 @@ func (s *Sink) unreachable(err error) *sinks.Error {
 // nothing to act upon stays as it is.
 func (s *Sink) explained(e *sinks.Error, status int) *sinks.Error {
 	var what string
-	if e.Cause, what = s.explain(status, strings.ToLower(e.Err.Error())); what != "" {
+	if e.Cause, what = s.explain(e.Reason, status, strings.ToLower(e.Err.Error())); what != "" {
 		e.Err = fmt.Errorf("%s (%w)", what, e.Err)
 	}
 	return e
@@ -42,7 +42,7 @@ func (s *Sink) explained(e *sinks.Error, status int) *sinks.Error {
 
 // explain returns what an answer means, in a word and in a sentence. The statuses
 // are those of "Troubleshoot Azure Event Grid errors".
-func (s *Sink) explain(status int, text string) (cause, what string) {
+func (s *Sink) explain(reason event.Reason, status int, text string) (cause, what string) {
 	switch {
 	case status == http.StatusUnauthorized && s.identity != nil && strings.Contains(text, "expired"):
 		return "expired", "the token of this process's identity has expired for " + s.host + ": check the clock of this machine"
@@ -60,6 +60,8 @@ func (s *Sink) explain(status int, text string) (cause, what string) {
 		return "too_large", "the topic takes no request that large"
 	case status >= http.StatusMultipleChoices && status < http.StatusBadRequest:
 		return "redirected", s.host + " redirects to elsewhere, which is not followed: correct the endpoint's path to the topic's host"
+	case reason == event.Throttled:
+		return "server_busy", s.host + " is busy and asks to wait: if that goes on, look at Azure's status"
 	case status == http.StatusRequestTimeout, status >= http.StatusInternalServerError:
 		return "service_error", "the service failed by itself, at " + s.host + ": if that goes on, look at Azure's status"
 	}

@@ -130,6 +130,10 @@ func sentences() []sentence {
 			grid: `unreachable: the service failed by itself, at HOST: if that goes on, look at Azure's status \(HTTP 503 .*\)`,
 		},
 		{
+			name: "HTTP 503 with a wait", fault: emulator.Fault{Status: 503, RetryAfter: 1},
+			grid: `throttled: HOST is busy and asks to wait: if that goes on, look at Azure's status \(HTTP 503 .*\)`,
+		},
+		{
 			name: "unknown condition", fault: emulator.Fault{Outcome: emulator.OutcomeRejected, Condition: "com.microsoft:something-new", Description: "What nobody knows."},
 			amqp: `unreachable: com\.microsoft:something-new: What nobody knows\.`,
 		},
