@@ -18,6 +18,12 @@ import (
 // which the group gives a copy up, it is the lesser: 45 s are long for who is on call.
 const maxSilence = 2 * offsetsInterval
 
+// Reading that fails is tried again at once, and mostly succeeds: a partition has
+// moved. It fails for good after failingPatience, such as for want of a right. It
+// does no more after failingPause without an error: nobody says when it succeeds,
+// since there may be nothing to read.
+const failingPatience, failingPause = 5 * time.Second, 10 * time.Second
+
 // contact knows when a broker answered last, and whether the group has this copy
 // for a member. It is a hook of the client. The client's own metadata of the group
 // doesn't tell: it stays what it was when the brokers refuse a heartbeat.
@@ -33,6 +39,13 @@ type contact struct {
 	refused time.Time // since when the group doesn't have this copy; zero: it does, or never had
 	refusal string
 	noTopic string // an ingest topic that doesn't exist
+	reading failure
+}
+
+// failure is of reading, which is tried again and again.
+type failure struct {
+	since, last time.Time
+	text        string
 }
 
 func newContact(sessionTimeout time.Duration) *contact {
@@ -78,6 +91,25 @@ func (c *contact) missingTopic(name string) {
 	c.noTopic = name
 }
 
+// failed is called with each error of reading that is none of the group's.
+func (c *contact) failed(topic string, err error, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := &c.reading
+	if now.Sub(r.last) > failingPause {
+		r.since = now
+	}
+	r.last, r.text = now, fmt.Sprintf("the ingest topic %s: %s", topic, untrusted.Text(err.Error()))
+}
+
+// sentence says that reading fails; "" if it doesn't, or not for long.
+func (f *failure) sentence(now time.Time) string {
+	if lasts := now.Sub(f.since); lasts >= failingPatience && now.Sub(f.last) <= failingPause {
+		return fmt.Sprintf("reading fails for %v, of %s", lasts.Round(time.Second), f.text)
+	}
+	return ""
+}
+
 // heardAt returns when a broker answered last; zero if none has.
 func (c *contact) heardAt() time.Time {
 	if after := c.heard.Load(); after > 0 {
@@ -120,6 +152,9 @@ func (c *contact) missing(group string) (missing []string) {
 	case c.noTopic != "":
 		return append(missing, fmt.Sprintf("the ingest topic %s does not exist", c.noTopic))
 	case c.isMember.Load():
+		if fails := c.reading.sentence(time.Now()); fails != "" {
+			missing = append(missing, fails)
+		}
 		return missing
 	case c.refused.IsZero():
 		return append(missing, fmt.Sprintf("the consumer group %q is not joined yet, for %v", group, time.Since(c.begun).Round(time.Second)))

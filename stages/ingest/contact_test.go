@@ -62,8 +62,64 @@ func TestContact(t *testing.T) {
 				t.Errorf("out of the group for %v", out)
 			}
 			says()
+			for range 4 { // once, and again after the pause, is a partition that moves
+				answer(nil)
+				c.failed("twins", errors.New("moved"), time.Now())
+				says()
+				time.Sleep(failingPause + 1)
+			}
+			answer(nil)
+			for range 5 {
+				c.failed("twins", errors.New("refused\x1b"), time.Now())
+				says()
+				time.Sleep(time.Second)
+			}
+			answer(nil)
+			c.failed("twins", errors.New("refused\x1b"), time.Now())
+			says(`reading fails for 5s, of the ingest topic twins: refused\u001b`)
+			time.Sleep(failingPause)
+			answer(nil)
+			says("reading fails for 15s")
+			time.Sleep(1)
+			says()
 		})
 	}
+}
+
+// A topic that may not be read is said, though the group has this copy for a member;
+// it is ready again some time after reading succeeds.
+func TestReadingIsRefused(t *testing.T) {
+	eachProtocol(t, 1, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
+		var allowed atomic.Bool
+		k.ControlKey(kmsg.Fetch.Int16(), func(r kmsg.Request) (kmsg.Response, error, bool) {
+			k.KeepControl()
+			if allowed.Load() {
+				return nil, nil, false
+			}
+			response := r.ResponseKind().(*kmsg.FetchResponse)
+			for _, asked := range r.(*kmsg.FetchRequest).Topics {
+				refused := kmsg.NewFetchResponseTopic()
+				refused.Topic, refused.TopicID = asked.Topic, asked.TopicID
+				for _, p := range asked.Partitions {
+					partition := kmsg.NewFetchResponseTopicPartition()
+					partition.Partition, partition.ErrorCode = p.Partition, kerr.TopicAuthorizationFailed.Code
+					refused.Partitions = append(refused.Partitions, partition)
+				}
+				response.Topics = append(response.Topics, refused)
+			}
+			return response, nil, true
+		})
+		h := consume(t, cfg, true)
+		eventually.Holds(t, "reading is refused", func() bool {
+			missing := strings.Join(h.NotReady(), " ")
+			return strings.Contains(missing, "reading fails for ") && strings.Contains(missing, "TOPIC_AUTHORIZATION_FAILED")
+		})
+		if !h.Status().Member {
+			t.Errorf("it is no member: %q", h.NotReady())
+		}
+		allowed.Store(true)
+		eventually.Holds(t, "it is ready", func() bool { return len(h.NotReady()) == 0 })
+	})
 }
 
 // A copy that only waits has contact, be it for events or for outcomes; it loses it

@@ -46,13 +46,14 @@ type fetchErrors struct {
 	// reports whether that is all there is to do.
 	obstacle func(kgo.FetchError) bool
 	fatal    fatalErrors
+	contact  *contact
 	logged   map[string]time.Time // by partition and error
 	unknown  map[string]time.Time // since when the brokers don't know a topic
 }
 
-func newFetchErrors(fatal fatalErrors, obstacle func(kgo.FetchError) bool, log *zap.Logger) fetchErrors {
+func newFetchErrors(fatal fatalErrors, c *contact, obstacle func(kgo.FetchError) bool, log *zap.Logger) fetchErrors {
 	return fetchErrors{
-		log: log, obstacle: obstacle, fatal: fatal,
+		log: log, obstacle: obstacle, fatal: fatal, contact: c,
 		logged: make(map[string]time.Time), unknown: make(map[string]time.Time),
 	}
 }
@@ -81,6 +82,7 @@ func (f *fetchErrors) handle(fetches kgo.Fetches, now time.Time) (failed bool) {
 
 // record logs an error, and reports it as fatal if it is one.
 func (f *fetchErrors) record(e kgo.FetchError, now time.Time) {
+	f.contact.failed(e.Topic, e.Err, now)
 	key := fmt.Sprint(e.Topic, "/", e.Partition, " ", e.Err)
 	if now.Sub(f.logged[key]) >= errorInterval {
 		f.logged[key] = now

@@ -54,7 +54,7 @@ func TestMembership(t *testing.T) {
 func TestFetchErrors(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	fatal := make(fatalErrors, 1)
-	f := newFetchErrors(fatal, func(kgo.FetchError) bool { return false }, zap.New(core))
+	f := newFetchErrors(fatal, newContact(time.Minute), func(kgo.FetchError) bool { return false }, zap.New(core))
 	poll := func(at time.Duration, topic string, err error, records ...*kgo.Record) (failed bool) {
 		return f.handle(kgo.Fetches{{Topics: []kgo.FetchTopic{{
 			Topic: topic, Partitions: []kgo.FetchPartition{{Err: err, Records: records}},

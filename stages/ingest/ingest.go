@@ -106,7 +106,7 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 		member: m, budget: bytes, gate: gate, partitions: partitions, scheduler: queue, seeker: seek, unpacker: unpacker,
 		valve: held,
 	}
-	poll.errors = newFetchErrors(fatal, poll.obstacle, log)
+	poll.errors = newFetchErrors(fatal, brokers, poll.obstacle, log)
 	s := &Source{
 		member: m, abandon: abandon, budget: bytes, partitions: partitions, offsets: o,
 		poller: poll, seeker: seek, scheduler: queue, valve: held, contact: brokers, fatal: fatal,
