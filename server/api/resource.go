@@ -40,7 +40,7 @@ func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	if now.Reason != "" && now.Reason != sinks.ReasonSlow && now.LastError != "" {
 		r.Properties["lastError"] = now.LastError
 	}
-	if !now.FailingSince.IsZero() {
+	if now.Reason != "" && !now.FailingSince.IsZero() { // not after a retry, until that is known to fail
 		r.Properties["failingSince"] = now.FailingSince.UTC().Format(time.RFC3339)
 	}
 	if !now.BackOffUntil.IsZero() {
