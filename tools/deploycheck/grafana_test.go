@@ -164,6 +164,23 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
+// unseen are metrics that neither an alert nor the dashboard looks at.
+var unseen = []string{
+	"twinegress_kafka_buffered_produce_bytes", "twinegress_kafka_buffered_produce_records", // 0: that client only reads
+	"twinegress_kafka_buffered_fetch_records", // their bytes are shown
+	"twinegress_kafka_connects_total", "twinegress_kafka_disconnects_total", "twinegress_kafka_write_bytes_total", "twinegress_kafka_fetch_bytes_total",
+}
+
+// Each metric of ours is looked at by an alert or on the dashboard.
+func TestMetricsAreLookedAt(t *testing.T) {
+	looked := read(t, rulesFile) + read(t, filepath.Join(root, "deploy", "grafana", "twinegress.json"))
+	for _, m := range metricRow.FindAllStringSubmatch(read(t, filepath.Join(root, "docs", "metrics.md")), -1) {
+		if is := regexp.MustCompile(`\b` + m[1] + `(_bucket|_sum|_count)?\b`).MatchString(looked); is == slices.Contains(unseen, m[1]) {
+			t.Errorf("%s: an alert or a panel looks at it: %v", m[1], is)
+		}
+	}
+}
+
 // checkNames asks what a panel about endpoints asks: it has a line for each, with its
 // name and host. Two copies have the same endpoint.
 func checkNames(t *testing.T, where, expr string) {

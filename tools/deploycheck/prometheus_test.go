@@ -333,7 +333,7 @@ func expand(t *testing.T, text string, fired promql.Sample, db memory) string {
 	declared := `{{$labels := .Labels}}{{$value := .Value}}` // as Prometheus puts before each
 	data := template.AlertTemplateData(fired.Metric.Map(), nil, "", fired)
 	ask := func(_ context.Context, query string, _ time.Time) (promql.Vector, error) {
-		return db.ask(t, query), nil
+		return db.ask(t, query), nil //nolint:contextcheck // it has the test's
 	}
 	out, err := template.NewTemplateExpander(t.Context(), declared+text, "alert", data, model.TimeFromUnix(halfAnHour), ask, &url.URL{}, nil).Expand()
 	if err != nil {
