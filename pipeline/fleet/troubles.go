@@ -215,7 +215,7 @@ func aboutIntake(r *Report) (found []Trouble) {
 	in := &r.Ingest
 	if in.Events > 0 && in.Events == in.Unrouted {
 		found = append(found, Trouble{
-			Severity: Warning, What: fmt.Sprintf("None of %d events has gone anywhere: no endpoint takes them, by its event types and its filter", in.Events),
+			Severity: Critical, What: fmt.Sprintf("None of %d events has gone anywhere: no endpoint takes them, by its event types and its filter", in.Events),
 			Action: "Compare the endpoints' eventTypes and filters with what is in the topic", Runbook: runbookEndpoints,
 		})
 	}

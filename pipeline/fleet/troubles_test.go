@@ -88,7 +88,7 @@ func troubleCases() map[string]troubleCase {
 		}},
 		"different endpoints just now": {func(r *Report) { r.Copies[1].set, r.Copies[1].setSince = 2, r.At.Add(-settling) }, nil},
 		"nothing is routed": {func(r *Report) { r.Ingest.Events, r.Ingest.Unrouted = 50, 50 }, []string{
-			"warning: None of 50 events has gone anywhere: no endpoint takes them, by its event types and its filter",
+			"critical: None of 50 events has gone anywhere: no endpoint takes them, by its event types and its filter",
 		}},
 		"something is routed": {func(r *Report) { r.Ingest.Events, r.Ingest.Unrouted = 50, 49 }, nil},
 		"backs off": {one(func(e *EndpointSums) { e.State, e.LastError = sinks.StateBackingOff, "both keys are refused" }), []string{
