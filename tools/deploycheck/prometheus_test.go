@@ -47,7 +47,8 @@ func rules(t *testing.T) *rulefmt.RuleGroups {
 // manual that they name is there.
 func TestRules(t *testing.T) {
 	known := metrics(t)
-	manual := anchors(read(t, filepath.Join(root, "docs", "operations.md")))
+	page := read(t, filepath.Join(root, "docs", "operations.md"))
+	manual := anchors(page)
 	var seen []string
 	for _, g := range rules(t).Groups {
 		for _, r := range g.Rules {
@@ -62,6 +63,9 @@ func TestRules(t *testing.T) {
 			}
 			seen = append(seen, r.Alert)
 			known.check(t, r.Alert, r.Expr)
+			if row := "| `" + r.Alert + "` | " + r.Labels["severity"] + " |"; !strings.Contains(page, row) {
+				t.Errorf("docs/operations.md has no row %s", row)
+			}
 			// What counts over a time has that in place of for.
 			if over := strings.Contains(r.Expr, "increase(") || strings.Contains(r.Expr, "absent_over_time("); over == (r.For > 0) {
 				t.Errorf("%s: for %s", r.Alert, r.For)
@@ -75,6 +79,11 @@ func TestRules(t *testing.T) {
 			if anchor, is := strings.CutPrefix(r.Annotations["runbook"], "docs/operations.md#"); !is || !manual[anchor] {
 				t.Errorf("%s: docs/operations.md has no %s", r.Alert, r.Annotations["runbook"])
 			}
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(Twinegress\\w+)` ").FindAllStringSubmatch(page, -1) {
+		if !slices.Contains(seen, m[1]) {
+			t.Errorf("docs/operations.md has an alert %s, which there is not", m[1])
 		}
 	}
 }
