@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"twinegress/endpoints"
 	"twinegress/internal/event"
 	"twinegress/sinks"
 	"twinegress/sinks/deadletter"
@@ -240,11 +241,15 @@ func (p *Pipeline) Health(id string) (sinks.Health, bool) {
 	return p.holdsBack(s.Health()), true
 }
 
-// Retry ends an endpoint's back-off now, if it is in one.
-func (p *Pipeline) Retry(id string) {
-	if s := p.router.sender(id); s != nil {
-		s.Retry()
+// Retry ends an endpoint's back-off now, if it is in one. It returns the endpoint;
+// false if none with that id is running.
+func (p *Pipeline) Retry(id string) (endpoints.Endpoint, bool) {
+	s := p.router.sender(id)
+	if s == nil {
+		return endpoints.Endpoint{}, false
 	}
+	s.Retry()
+	return s.Endpoint(), true
 }
 
 // Snapshots returns every sender's, ordered by endpoint id. A removed endpoint

@@ -38,7 +38,7 @@ type Pipeline interface {
 	// of these, in the order of their ids; what f gets is overwritten.
 	Self() pipeline.Status
 	Briefs(f func(*sinks.Brief))
-	Retry(id string)
+	Retry(id string) (endpoints.Endpoint, bool)
 }
 
 // Options are a Fleet's.

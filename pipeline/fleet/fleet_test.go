@@ -2,7 +2,9 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,10 +57,11 @@ func (p *fake) Briefs(f func(*sinks.Brief)) {
 	}
 }
 
-func (p *fake) Retry(id string) {
+func (p *fake) Retry(id string) (endpoints.Endpoint, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.retried = append(p.retried, id)
+	return endpoints.Endpoint{ID: id, Name: "a name"}, true
 }
 
 func (p *fake) set(n int, b sinks.Brief) {
@@ -342,5 +345,86 @@ func TestBudget(t *testing.T) {
 	order := w.changes(now)
 	if order[0].block != 5 || order[1].block != blocks-1 || order[blocks-1].block != 0 {
 		t.Errorf("%d, %d, …, %d", order[0].block, order[1].block, order[blocks-1].block)
+	}
+
+	// At once a burst, and then what it has a second: alone the most of a copy, beside
+	// others its share of what the topic takes.
+	var err error
+	if f.client, err = f.connect(); err != nil {
+		t.Fatal(err)
+	}
+	defer f.client.Close()
+	most := 0 // what it may go over
+	for _, value := range w.blocks {
+		most = max(most, len(value)+80)
+	}
+	written := func(after time.Duration, others int) (bytes int) {
+		now = now.Add(after)
+		w.writeBlocks(t.Context(), now, others)
+		for n := range w.last {
+			if w.last[n].at.Equal(now) {
+				bytes += len(w.blocks[n]) + 80
+			}
+		}
+		return bytes
+	}
+	for _, step := range []struct {
+		after  time.Duration
+		others int
+		want   int
+	}{{time.Millisecond, 0, burst}, {time.Second, 0, maxRate}, {time.Second, 15, topicRate / 16}} {
+		if got := written(step.after, step.others); got < step.want-most || got > step.want+most {
+			t.Errorf("%d bytes after %v beside %d others, want %d", got, step.after, step.others, step.want)
+		}
+	}
+}
+
+// What another copy asks for is done once, while it is new.
+func TestCommandsExpire(t *testing.T) {
+	f := New(Options{Pipeline: &fake{instance: "a"}, Topic: topic, Log: zap.NewNop()})
+	now := time.Now()
+	for i, step := range []struct {
+		id  string
+		age time.Duration
+		ok  bool
+	}{{"1", 0, true}, {"1", 0, false}, {"2", expiry, true}, {"3", expiry + time.Millisecond, false}, {"4", -time.Hour, true}} {
+		value, _ := json.Marshal(command{V: version, ID: step.id, At: now, Retry: idOf(0), Instance: "b"})
+		if _, ok := f.accept(&kgo.Record{Value: value, Timestamp: now.Add(-step.age)}, now); ok != step.ok {
+			t.Errorf("%d, %v old: done: %t", i, step.age, ok)
+		}
+	}
+	if f.refusals.records != 0 {
+		t.Errorf("%+v", f.refusals)
+	}
+}
+
+// Of a copy that is forgotten nothing stays in the topic.
+func TestBury(t *testing.T) {
+	addrs := brokers(t, kfake.SeedTopics(1, topic))
+	f := New(Options{Pipeline: &fake{instance: "a"}, Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.NewNop()})
+	var err error
+	if f.client, err = f.connect(); err != nil {
+		t.Fatal(err)
+	}
+	defer f.client.Close()
+	gone := new(copyOf)
+	gone.blocks[0], gone.blocks[7] = []byte("x"), []byte("y")
+	f.bury(t.Context(), "b-1", gone)
+	var got []string
+	for want := 4; len(got) < want; {
+		fetches := f.client.PollFetches(t.Context())
+		if err := fetches.Err0(); err != nil {
+			t.Fatal(err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			if r.Value != nil {
+				t.Errorf("%s: %s", r.Key, r.Value)
+			}
+			got = append(got, string(r.Key))
+		})
+	}
+	want := []string{blockKey("b-1", 0), blockKey("b-1", 7), commandKey("b-1"), headKey("b-1")}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

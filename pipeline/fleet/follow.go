@@ -81,8 +81,9 @@ func (f *Fleet) follow(ctx context.Context) {
 		}
 		f.mu.Unlock()
 		for _, c := range commands {
-			f.options.Log.Info("another copy asks to end an endpoint's back-off", zap.String("endpoint", c.Retry), zap.String("copy", c.Instance))
-			f.options.Pipeline.Retry(c.Retry)
+			if e, ok := f.options.Pipeline.Retry(c.Retry); ok { // else this copy doesn't have it yet, or any more
+				f.options.Log.Info("another copy asked to end an endpoint's back-off", e.LogName(), zap.String("copy", c.Instance))
+			}
 		}
 		fetches.EachError(func(_ string, _ int32, err error) {
 			batch, tooLarge := errors.AsType[*kgo.ErrDecompressTooLarge](err)
