@@ -298,8 +298,11 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 		p.router.apply([]endpoints.Endpoint{b})
 		synctest.Wait()
 		states := func() (s string) {
-			for _, snap := range p.Snapshots() {
-				s += snap.Endpoint.ID + " " + string(snap.State) + "; "
+			for _, e := range p.Status().Endpoints {
+				s += e.ID + " " + string(e.State) + "; "
+				if _, ok := p.EndpointLog(e.ID); !ok {
+					t.Errorf("%s is shown and has no log", e.ID)
+				}
 			}
 			return s
 		}
@@ -316,6 +319,9 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 		synctest.Wait()
 		if got := states(); got != "b provisioning; " {
 			t.Errorf("with no table in use: %s", got)
+		}
+		if _, ok := p.EndpointLog("a"); ok {
+			t.Error("what is gone has a log")
 		}
 	})
 }
@@ -336,18 +342,26 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 		busy := p.router.acquire()
 		const want = "2 delivered, 2 sends"
 		for _, step := range []struct {
-			name string
-			do   func()
+			name  string
+			do    func()
+			shown string
 		}{
-			{"a is removed", func() { p.router.apply([]endpoints.Endpoint{b}) }},
-			{"it is there again, and the one before drains", func() { p.router.apply([]endpoints.Endpoint{a, b}) }},
-			{"that one is gone", func() { busy.users.Done() }},
-			{"no endpoint is there", func() { p.router.apply(nil) }},
+			{"a is removed", func() { p.router.apply([]endpoints.Endpoint{b}) }, "ab"},
+			{"it is there again, and the one before drains", func() { p.router.apply([]endpoints.Endpoint{a, b}) }, "ab"},
+			{"that one is gone", func() { busy.users.Done() }, "ab"},
+			{"no endpoint is there", func() { p.router.apply(nil) }, ""},
 		} {
 			step.do()
 			synctest.Wait()
 			if got := counted(); got != want {
 				t.Errorf("%s: %s, want %s", step.name, got, want)
+			}
+			shown := ""
+			for _, e := range p.Status().Endpoints {
+				shown += e.ID
+			}
+			if shown != step.shown {
+				t.Errorf("%s: the status shows %q, want %q", step.name, shown, step.shown)
 			}
 		}
 	})

@@ -248,6 +248,13 @@ func (r *router) current() []*sinks.Sender {
 	return r.routes.senders
 }
 
+// drained returns the senders that are being drained.
+func (r *router) drained() []*sinks.Sender {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.draining))
+}
+
 // sender returns the sender of an id, else the one that is being drained.
 func (r *router) sender(id string) *sinks.Sender {
 	r.mu.Lock()

@@ -109,9 +109,22 @@ var (
 // Status returns the state of this moment.
 func (p *Pipeline) Status() Status {
 	st := p.Self()
-	for _, snap := range p.Snapshots() {
-		st.Endpoints = append(st.Endpoints, statusOf(snap))
+	p.Briefs(func(b *sinks.Brief) { st.Endpoints = append(st.Endpoints, statusOf(b)) })
+	drained := p.router.drained()
+	if len(drained) == 0 {
+		return st
 	}
+	known := make(map[string]bool, len(st.Endpoints))
+	for i := range st.Endpoints {
+		known[st.Endpoints[i].ID] = true
+	}
+	for _, s := range drained {
+		if e := statusOf(p.brief(s)); !known[e.ID] { // else its id is in use again
+			known[e.ID] = true
+			st.Endpoints = append(st.Endpoints, e)
+		}
+	}
+	slices.SortFunc(st.Endpoints, func(a, b EndpointStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return st
 }
 
@@ -161,12 +174,12 @@ func (p *Pipeline) letterStatus() LetterStatus {
 	return l
 }
 
-func statusOf(snap sinks.Snapshot) EndpointStatus {
+func statusOf(snap *sinks.Brief) EndpointStatus {
 	e := EndpointStatus{
 		ID: snap.Endpoint.ID, Name: snap.Endpoint.Name,
 		Type: string(snap.Endpoint.Type), Host: snap.Host, Path: snap.Endpoint.Path,
 		EventTypes: snap.Endpoint.EventTypes, State: snap.State, StateSince: snap.Since.UTC(), Reason: snap.Reason,
-		Routed: snap.Counts.Routed, Delivered: snap.Counts.Delivered, Pending: snap.Counts.Pending,
+		Routed: snap.Routed, Delivered: snap.Delivered, Pending: snap.Pending,
 		Dropped: make(map[string]uint64, len(outcomeReasons)),
 		Key:     snap.Key.String(), LastError: snap.LastError, HoldsBack: snap.HoldsBack,
 		OldestPending: snap.OldestPending.Seconds(), LastDeliveredAt: given(snap.LastDeliveredAt),
@@ -175,7 +188,7 @@ func statusOf(snap sinks.Snapshot) EndpointStatus {
 		PartitionsBackingOff: append([]int{}, snap.PartitionsBackingOff...),
 	}
 	for _, r := range outcomeReasons {
-		e.Dropped[r.String()] = snap.Counts.Dropped[r]
+		e.Dropped[r.String()] = snap.Dropped[r]
 	}
 	return e
 }
@@ -196,7 +209,7 @@ func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
 	if s == nil {
 		return EndpointStatus{}, false
 	}
-	return statusOf(p.snapshot(s)), true
+	return statusOf(p.brief(s)), true
 }
 
 // LogEntry is one change of an endpoint's state, or one failure with its repeats.
