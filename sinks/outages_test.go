@@ -145,7 +145,8 @@ func TestRefusalsOfAHostAreTogether(t *testing.T) {
 	})
 }
 
-// What is logged of an endpoint has the name that it has by then.
+// What is logged of an endpoint has the name that it has by then, and so have its
+// dead letters.
 func TestLinesOfARenamedEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ns := newNamespace(t, 1)
@@ -156,6 +157,9 @@ func TestLinesOfARenamedEndpoint(t *testing.T) {
 		e.Name = "another"
 		if ns.senders[0].Update(e) != nil {
 			t.Error("a new name is a new connection")
+		}
+		if to := ns.senders[0].outcomes.recipient.Load(); to.Name != "another" {
+			t.Errorf("dead letters are of %+v", to)
 		}
 		ns.lines()
 		ns.up.Store(false)
