@@ -60,3 +60,15 @@ func TestEndpointsThatAreNotLoaded(t *testing.T) {
 		t.Errorf("once they are: %d %s", w.Code, w.Body)
 	}
 }
+
+// An endpoint that is stored, and doesn't run yet, is not said to be none.
+func TestEndpointThatDoesNotRun(t *testing.T) {
+	r := newEnv(t)
+	for _, of := range []string{"/status", "/log"} {
+		for id, want := range map[string]int{hubID: 200, gridID: 503, noID: 404} {
+			if w := r.do(call{method: "GET", path: Base + "/endpoints/" + id + of}); w.Code != want {
+				t.Errorf("%s of %s: %d %s, want %d", of, id, w.Code, w.Body, want)
+			}
+		}
+	}
+}

@@ -15,20 +15,20 @@ type Log struct {
 	Entries []pipeline.LogEntry `json:"entries" doc:"the newest last"`
 }
 
-func registerLog(api huma.API, running Pipeline, all Fleet) {
+func registerLog(api huma.API, o Options) {
 	huma.Register(api, huma.Operation{
 		OperationID: "getEndpointLog", Method: http.MethodGet, Path: Base + "/endpoints/{id}/log", Tags: []string{"status"},
 		Summary: "The last hundred changes and failures of an endpoint on this copy",
 		Description: "In memory, since the start of this copy. What repeats is one entry, with how many times, what all of them cost and how long they lasted. " +
 			"Also of a deleted endpoint, as long as it is drained.",
-		Errors: []int{401, 403, 404, 429},
+		Errors: []int{401, 403, 404, 429, 503},
 	}, func(_ context.Context, in *ByID) (*struct{ Body Log }, error) {
-		entries, ok := running.EndpointLog(strings.ToLower(in.ID))
+		entries, ok := o.Pipeline.EndpointLog(strings.ToLower(in.ID))
 		if !ok {
-			return nil, notFound(in.ID)
+			return nil, (&operations{o}).notRunning(in.ID)
 		}
 		for i := range entries {
-			entries[i].Copy = all.ID()
+			entries[i].Copy = o.Fleet.ID()
 		}
 		return &struct{ Body Log }{Body: Log{entries}}, nil
 	})

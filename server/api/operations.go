@@ -328,6 +328,15 @@ func (o *operations) stored(id string) (endpoints.Endpoint, error) {
 	return set[i], nil
 }
 
+// notRunning is the reply for an endpoint of which nothing runs on this copy: it may be
+// stored all the same, while the start waits for Kafka.
+func (o *operations) notRunning(id string) *Error {
+	if _, err := o.stored(id); err != nil {
+		return notFound(id)
+	}
+	return failure(http.StatusServiceUnavailable, "the endpoint is stored, and doesn't run on this copy yet").with("Retry-After", "1")
+}
+
 func indexOf(set []endpoints.Endpoint, id string) int {
 	return slices.IndexFunc(set, func(e endpoints.Endpoint) bool { return e.ID == id })
 }

@@ -10,7 +10,8 @@ import (
 	"twinegress/pipeline"
 )
 
-func registerStatus(api huma.API, running Pipeline) {
+func registerStatus(api huma.API, o Options) {
+	running := o.Pipeline
 	huma.Register(api, huma.Operation{
 		OperationID: "getStatus", Method: http.MethodGet, Path: Base + "/status", Tags: []string{"status"},
 		Summary:     "State and counts of this copy",
@@ -23,11 +24,11 @@ func registerStatus(api huma.API, running Pipeline) {
 		OperationID: "getEndpointStatus", Method: http.MethodGet, Path: Base + "/endpoints/{id}/status", Tags: []string{"status"},
 		Summary:     "State and counts of an endpoint on this copy",
 		Description: "Also of a deleted one, as long as it is drained.",
-		Errors:      []int{401, 403, 404, 429},
+		Errors:      []int{401, 403, 404, 429, 503},
 	}, func(_ context.Context, in *ByID) (*struct{ Body pipeline.EndpointStatus }, error) {
 		one, ok := running.EndpointStatus(strings.ToLower(in.ID))
 		if !ok {
-			return nil, notFound(in.ID)
+			return nil, (&operations{o}).notRunning(in.ID)
 		}
 		return &struct{ Body pipeline.EndpointStatus }{Body: one}, nil
 	})

@@ -143,7 +143,7 @@ func (o *tapOperation) tap(ctx context.Context, in *struct {
 	t, ok := o.Pipeline.Tap(e.ID, in.Rate)
 	if !ok {
 		leave()
-		return nil, failure(http.StatusServiceUnavailable, "the endpoint is stored, and doesn't run on this copy yet").with("Retry-After", "1")
+		return nil, o.notRunning(e.ID)
 	}
 	return &huma.StreamResponse{Body: func(reply huma.Context) {
 		defer leave()
