@@ -254,8 +254,8 @@ func (p *Pipeline) Health(id string) (sinks.Health, bool) {
 	return p.holdsBack(s.Health()), true
 }
 
-// Retry ends an endpoint's back-off now, if it is in one. It returns the endpoint;
-// false if none with that id is running.
+// Retry ends an endpoint's back-off now, if it is in one, and has the primary key
+// tried again, if that was refused. It returns the endpoint; false if none with that id is running.
 func (p *Pipeline) Retry(id string) (endpoints.Endpoint, bool) {
 	s := p.router.sender(id)
 	if s == nil {

@@ -115,6 +115,19 @@ func TestPrimaryRefused(t *testing.T) {
 		if since := h.snapshot().FailingSince.Sub(h.start).Round(time.Second); since != 5*time.Second {
 			t.Errorf("failing since %v", since)
 		}
+		h.Retry()
+		h.put(0, 1)
+		advance(time.Second)
+		expect(StateReady, Secondary, "unauthorized", words)
+		h.service.respond = nil
+		h.Retry()
+		h.put(0, 1)
+		advance(time.Second)
+		expect(StateReady, Primary, "", "")
+		h.service.respond = refusing("primary")
+		h.put(0, 1)
+		advance(time.Second)
+		expect(StateReady, Secondary, "unauthorized", words)
 		h.service.respond = nil
 		if err := h.Update(newKeys())(t.Context()); err != nil {
 			t.Error(err)

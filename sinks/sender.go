@@ -175,7 +175,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 func (s *Sender) Retry() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.ledger.backoff.any() {
+	if !s.ledger.backoff.any() && !s.current.primaryRefused.Load() {
 		return
 	}
 	s.current.renew()

@@ -103,5 +103,9 @@ func configured(tag string) string {
 // retried describes what a retry has done. Whether there was a back-off to end is
 // for each copy to know.
 func retried(before api.Endpoint) string {
-	return "a back-off of " + nameOf(before) + " ends now; its status was " + untrusted.Text(before.Status)
+	text := "a back-off of " + nameOf(before) + " ends now, on every copy that is in one"
+	if before.Properties["key"] != "" {
+		text += ", and the primary key is tried again"
+	}
+	return text + "; on the copy that was asked its status was " + untrusted.Text(before.Status)
 }

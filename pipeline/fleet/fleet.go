@@ -215,6 +215,8 @@ type other struct {
 	copyOf
 }
 
+const othersUnknown = "other copies are not known: "
+
 // notice says why the others are not known, or not as they are; blind reports whether
 // it is so of all of them, and should not be. f.mu is held.
 func (f *Fleet) notice(now time.Time) (text string, blind bool) {
@@ -222,7 +224,7 @@ func (f *Fleet) notice(now time.Time) (text string, blind bool) {
 	case f.options.Topic == "":
 		return "this copy knows itself only: status.topic is empty", false
 	case f.problem != "":
-		return "other copies are not known: " + f.problem, true
+		return othersUnknown + f.problem, true
 	case !f.position.caughtUp:
 		return "other copies are not known yet: the topic " + f.options.Topic + " is being read", true
 	case now.Sub(f.position.echoedAt) > staleAfter:

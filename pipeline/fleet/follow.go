@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -82,7 +83,7 @@ func (f *Fleet) follow(ctx context.Context) {
 		f.mu.Unlock()
 		for _, c := range commands {
 			if e, ok := f.options.Pipeline.Retry(c.Retry); ok { // else this copy doesn't have it yet, or any more
-				f.options.Log.Info("another copy asked to end an endpoint's back-off", e.LogName(), zap.String("copy", c.Instance))
+				f.options.Log.Info("another copy asked to end an endpoint's back-off", e.LogName(), zap.String("copy", c.copy))
 			}
 		}
 		fetches.EachError(func(_ string, _ int32, err error) {
@@ -195,6 +196,10 @@ func (f *Fleet) accept(r *kgo.Record, now time.Time) (_ command, ok bool) {
 		return command{}, false
 	}
 	f.done[c.ID] = now
+	c.copy = c.Instance // which several copies on a host share
+	if id := strings.TrimPrefix(string(r.Key), keyCommand); legalID.MatchString(id) {
+		c.copy = id
+	}
 	return c, true
 }
 

@@ -33,6 +33,8 @@ type command struct {
 	At       time.Time `json:"at"`
 	Retry    string    `json:"retry"` // the endpoint's id
 	Instance string    `json:"instance"`
+
+	copy string // that asks
 }
 
 const (

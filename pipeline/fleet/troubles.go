@@ -115,7 +115,7 @@ func aboutCopies(r *Report) (found []Trouble) {
 	}
 	if r.blind {
 		found = append(found, Trouble{
-			Severity: Warning, What: "This copy can't say how the others are: " + r.Notice,
+			Severity: Warning, What: "This copy can't say how the others are: " + strings.TrimPrefix(r.Notice, othersUnknown),
 			Action: "Look at another copy, and whether this one reaches Kafka and may read and write the status topic", Runbook: runbookCopies,
 		})
 	}
@@ -274,7 +274,7 @@ func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 	}
 	if onSecondary && (len(found) == 0 || e.State == sinks.StateReady) {
 		_, refusal, _ := strings.Cut(because, sinks.PrimaryRefused)
-		say(Warning, "runs on its secondary key, as the primary is refused", cost{}, refusal, "Put a primary key that the service takes into the endpoint")
+		say(Warning, "runs on its secondary key, as the primary is refused", cost{}, refusal, "Put a primary key that the service takes into the endpoint; if it takes this one again: twinegress endpoints retry "+cmp.Or(e.Name, e.ID))
 	}
 	return found
 }
