@@ -65,7 +65,7 @@ func (v *screenView) lines(f *frame, width int) []term.Line {
 		if i < 2 {
 			style = s.Bold
 		}
-		lines = append(lines, style.Wrap(text, width)...)
+		lines = append(lines, style.Wrap(text, width, 2)...)
 	}
 	if len(f.story) > 0 {
 		lines = append(lines, nil)
@@ -82,7 +82,7 @@ func (v *screenView) lines(f *frame, width int) []term.Line {
 	if log := v.log.Lines(); len(log) > 0 {
 		lines = append(lines, nil)
 		for _, l := range log {
-			lines = append(lines, s.Warn.Wrap(l, width)...)
+			lines = append(lines, s.Warn.Wrap(l, width, 2)...)
 		}
 	}
 	if f.notice != "" {
@@ -140,7 +140,7 @@ func (v *screenView) table(f *frame, width int) (lines []term.Line) {
 			return ""
 		}, func(i int) string { return cells[i] })
 		for _, what := range r.remarks() {
-			lines = append(lines, s.Warn.Wrap("  "+what, width)...)
+			lines = append(lines, s.Warn.Wrap("  "+what, width, 2)...)
 		}
 	}
 	return lines

@@ -166,6 +166,16 @@ func (f *Fleet) live() (ids []string) {
 	return ids
 }
 
+// up returns for how long the counts in the sums have been taken; 0 if that is not known.
+func (f *Fleet) up() (d time.Duration) {
+	for i := range f.Copies {
+		if c := &f.Copies[i]; !c.Stale && !c.StartedAt.IsZero() {
+			d = max(d, f.At.Sub(c.StartedAt))
+		}
+	}
+	return d
+}
+
 // sums are the counts over all endpoints.
 type sums struct {
 	routed, delivered, dropped uint64

@@ -222,7 +222,7 @@ func TestScreen(t *testing.T) {
 	for _, want := range []string{
 		"twinegress top  ", "sorted by state  q: end   http://a", "3 copies, 1 silent, 1 not ready   in -/s",
 		"NO ANSWER for 12s, what is below is of " + clock(noon) + ": connection refused", "! hub: both keys", "a hub with a name that is very long backing_off",
-		"\nand 18 more",
+		"\n  To do: renew its keys", "\nand 21 more",
 	} {
 		if !strings.Contains(screen, want) {
 			t.Errorf("%q is not in\n%s", want, screen)
@@ -234,6 +234,46 @@ func TestScreen(t *testing.T) {
 	list := drawn(80, 10, frame.Lines(term.Styles{}, 80, 9))
 	if !strings.HasPrefix(list[0], "NO ANSWER") || !strings.HasPrefix(list[len(list)-1], "and ") {
 		t.Errorf("the list\n%s", strings.Join(list, "\n"))
+	}
+}
+
+// What is not known is not said to be 0 or none, and what a trouble says is not said twice.
+func TestUnknownAndSaid(t *testing.T) {
+	f, no := three(), false
+	f.Notice, f.Troubles[0].What = "the topic can't be read", "hub: unauthorized: both keys are refused"
+	f.Troubles = append(f.Troubles, Trouble{Severity: "warning", What: "this copy can't say: the topic can't be read"})
+	var zero int64
+	for i := range f.Copies {
+		f.Copies[i].Stale, f.Copies[i].Ready, f.Copies[i].Ingest.Lag = true, &no, &zero
+	}
+	var b strings.Builder
+	if err := Print(&b, f, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, once := range []string{"the topic can't be read", "both keys are refused"} {
+		if n := strings.Count(b.String(), once); n != 1 {
+			t.Errorf("%q is there %d times:\n%s", once, n, b.String())
+		}
+	}
+	if n := strings.Count(b.String(), "unknown "); n != len(f.Copies) {
+		t.Errorf("the lag of %d silent copies is unknown, want %d:\n%s", n, len(f.Copies), b.String())
+	}
+	f.Endpoints = nil
+	b.Reset()
+	if err := Print(&b, f, 0); err != nil || !strings.Contains(b.String(), "endpoints: not known, as no copy is ready") {
+		t.Errorf("%v:\n%s", err, b.String())
+	}
+}
+
+// The rates of a fleet that was just started are of the time since.
+func TestRatesOfAStart(t *testing.T) {
+	f := &Fleet{At: noon, Copies: []Copy{{StartedAt: noon.Add(-10 * time.Second)}}, Endpoints: []Endpoint{{Windows: map[string]Window{"1m": {Delivered: 120}}}}}
+	if got := *Rows(f, "name")[0].rate; got != 12 {
+		t.Errorf("%v a second", got)
+	}
+	f.Copies[0].StartedAt = noon.Add(-time.Hour)
+	if got := *Rows(f, "name")[0].rate; got != 2 {
+		t.Errorf("%v a second", got)
 	}
 }
 

@@ -91,13 +91,13 @@ func (f *Frame) Screen(s term.Styles, width, height int) []term.Line {
 		{plain.Text(f.copies() + "   in "), s.Bold.Text(rate(f.in) + "/s"), plain.Text(f.totals())},
 	}
 	if !f.Fleet.Well() && len(f.Fleet.Troubles) == 0 {
-		lines = append(lines, s.Warn.Wrap(f.Fleet.Verdict(), width)...)
+		lines = append(lines, s.Warn.Wrap(f.Fleet.Verdict(), width, 2)...)
 	}
 	if f.Failed != nil {
-		lines = append(lines, s.Bad.Wrap(f.old(), width)...)
+		lines = append(lines, s.Bad.Wrap(f.old(), width, 3)...)
 	}
-	if f.Fleet.Notice != "" {
-		lines = append(lines, s.Warn.Wrap(untrusted.Text(f.Fleet.Notice), width)...)
+	if f.Fleet.Notice != "" && !f.Fleet.said(f.Fleet.Notice) {
+		lines = append(lines, s.Warn.Wrap(untrusted.Text(f.Fleet.Notice), width, 3)...)
 	}
 	lines = append(lines, nil)
 	const most = 6
@@ -114,6 +114,10 @@ func (f *Frame) Screen(s term.Styles, width, height int) []term.Line {
 	return append(lines, f.table(s, width, height-len(lines)-1)...)
 }
 
+// few is how many troubles are shown in full, with what to do; where there are more, the
+// screen is for which they are.
+const few = 2
+
 func (f *Frame) trouble(t *Trouble, s term.Styles, width int) []term.Line {
 	style := s.Warn
 	if t.Severity == critical {
@@ -123,13 +127,20 @@ func (f *Frame) trouble(t *Trouble, s term.Styles, width int) []term.Line {
 	if about := f.Fleet.about(t); about != "" {
 		text += " — " + about
 	}
-	return style.Wrap("! "+text, width)
+	if len(f.Fleet.Troubles) > few {
+		return style.Wrap("! "+text, width, 2)
+	}
+	lines := style.Wrap("! "+text, width, 4)
+	if t.Action == "" {
+		return lines
+	}
+	return append(lines, s.Bold.Wrap("  To do: "+untrusted.Text(t.Action), width, 2)...)
 }
 
 // Lines returns the table of a frame, and above it what is wrong with it.
 func (f *Frame) Lines(s term.Styles, width, height int) (lines []term.Line) {
 	if f.Failed != nil {
-		lines = append(s.Bad.Wrap(f.old(), width), nil)
+		lines = append(s.Bad.Wrap(f.old(), width, 3), nil)
 	}
 	return append(lines, f.table(s, width, height-len(lines))...)
 }
@@ -137,14 +148,14 @@ func (f *Frame) Lines(s term.Styles, width, height int) (lines []term.Line) {
 // table returns the rows that fit into so many lines.
 func (f *Frame) table(s term.Styles, width, height int) []term.Line {
 	if len(f.rows) == 0 {
-		return []term.Line{{term.Style("").Text("no endpoints")}}
+		return []term.Line{{term.Style("").Text(f.Fleet.none())}}
 	}
 	t := NewTable(f.rows[:min(len(f.rows), max(height, 1))], width, s, f.Fleet.At)
 	lines := []term.Line{t.Head()}
 	for i, r := range f.rows {
 		block := []term.Line{t.Line(r)}
-		for _, remark := range r.Remarks(f.Fleet.At) {
-			block = append(block, s.Warn.Wrap("  "+remark, width)...)
+		for _, remark := range f.Fleet.remarks(r) {
+			block = append(block, s.Warn.Wrap("  "+remark, width, 2)...)
 		}
 		if left := len(f.rows) - i; len(lines)+len(block) >= height && (left > 1 || len(lines)+len(block) > height) {
 			return append(lines, term.Line{s.Faint.Text(fmt.Sprintf("and %s more", term.Grouped(left)))})

@@ -27,13 +27,17 @@ type Row struct {
 }
 
 // Rows returns a row for each endpoint, sorted by one of Sorts. Rates are of the last
-// minute.
+// minute, or of the time since the first copy was started if that is less.
 func Rows(f *Fleet, by string) []Row {
 	rows := make([]Row, len(f.Endpoints))
+	seconds := 60.0
+	if up := f.up().Seconds(); up > 0 && up < seconds {
+		seconds = up
+	}
 	for i := range f.Endpoints {
 		rows[i] = Row{Endpoint: &f.Endpoints[i]}
 		if minute, ok := rows[i].Windows["1m"]; ok {
-			rate := float64(minute.Delivered) / 60
+			rate := float64(minute.Delivered) / seconds
 			rows[i].rate = &rate
 		}
 	}
@@ -191,10 +195,16 @@ func since(at, now time.Time) string {
 	return term.Ago(now.Sub(at))
 }
 
+// remarks returns the remarks of a row that no trouble has in it.
+func (f *Fleet) remarks(r Row) []string {
+	return slices.DeleteFunc(r.Remarks(f.At), f.said)
+}
+
 // Remarks returns what a row has no column for.
 func (r Row) Remarks(now time.Time) (lines []string) {
 	var parts []string
-	if r.Reason != "" && !strings.Contains(r.LastError, r.Reason) {
+	onSecondary := r.Key == "secondary" && r.rank() > rank("probing")
+	if r.Reason != "" && !strings.Contains(r.LastError, r.Reason) && !(onSecondary && r.State == "ready") {
 		parts = append(parts, r.Reason)
 	}
 	if r.BackOffUntil != nil {
@@ -209,7 +219,7 @@ func (r Row) Remarks(now time.Time) (lines []string) {
 		}
 		parts = append(parts, "so on "+strconv.Itoa(r.States[r.State])+" of "+strconv.Itoa(all)+" copies")
 	}
-	if r.Key == "secondary" && r.rank() > rank("probing") {
+	if onSecondary {
 		parts = append(parts, "uses its secondary key")
 	}
 	if r.HoldsBack {
@@ -221,7 +231,7 @@ func (r Row) Remarks(now time.Time) (lines []string) {
 	if len(parts) > 0 {
 		lines = append(lines, strings.Join(parts, "; "))
 	}
-	if r.LastError != "" && (r.State != "ready" || r.Reason != "") {
+	if r.LastError != "" && (r.State != "ready" || r.Reason != "") && r.Reason != "slow" { // nothing has failed that is slow
 		lines = append(lines, r.LastError)
 	}
 	for i := range lines {

@@ -21,7 +21,7 @@ const shownRows = 20
 func Print(w io.Writer, f *Fleet, width int) error {
 	var b strings.Builder
 	f.printTroubles(&b)
-	if f.Notice != "" {
+	if f.Notice != "" && !f.said(f.Notice) {
 		fmt.Fprintf(&b, "\nNote: %s\n", untrusted.Text(f.Notice))
 	}
 	b.WriteByte('\n')
@@ -100,6 +100,12 @@ func (t *Trouble) text() string {
 	return untrusted.Text(t.What)
 }
 
+// said reports whether one of the troubles has a text in it, which then needs no
+// second place.
+func (f *Fleet) said(text string) bool {
+	return slices.ContainsFunc(f.Troubles, func(t Trouble) bool { return strings.Contains(t.What, text) })
+}
+
 // about returns since when and on which copies a trouble is.
 func (f *Fleet) about(t *Trouble) string {
 	var parts []string
@@ -148,7 +154,7 @@ func (f *Fleet) printCopies(b *strings.Builder) error {
 			name += " (asked)"
 		}
 		t.Row(name, c.Version, c.readiness(), term.Ago(time.Duration(c.AgeSeconds*float64(time.Second)))+" ago",
-			since(c.StartedAt, f.At), lag(c.Ingest.Lag), ranges(c.Ingest.Partitions))
+			since(c.StartedAt, f.At), lag(c.lag()), ranges(c.Ingest.Partitions))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -177,6 +183,14 @@ func (c *Copy) readiness() string {
 		return "yes"
 	}
 	return "NO"
+}
+
+// lag is how far the copy is behind; nil if that is not known, as of a silent one.
+func (c *Copy) lag() *int64 {
+	if c.Stale {
+		return nil
+	}
+	return c.Ingest.Lag
 }
 
 func lag(n *int64) string {
@@ -209,7 +223,7 @@ func ranges(partitions []int32) string {
 
 func (f *Fleet) printEndpoints(b *strings.Builder, width int) {
 	if len(f.Endpoints) == 0 {
-		b.WriteString("no endpoints\n")
+		b.WriteString(f.none() + "\n")
 		return
 	}
 	rows := Rows(f, "state")
@@ -221,10 +235,19 @@ func (f *Fleet) printEndpoints(b *strings.Builder, width int) {
 			break
 		}
 		b.WriteString(t.Line(r).Plain() + "\n")
-		for _, remark := range r.Remarks(f.At) {
+		for _, remark := range f.remarks(r) {
 			b.WriteString("  " + remark + "\n")
 		}
 	}
+}
+
+// none says that there is no endpoint, unless no copy can tell: they are loaded when
+// Kafka is there.
+func (f *Fleet) none() string {
+	if !slices.ContainsFunc(f.Copies, func(c Copy) bool { return c.readiness() == "yes" }) {
+		return "endpoints: not known, as no copy is ready"
+	}
+	return "no endpoints"
 }
 
 // printSums writes what was read, and the equation that what was routed satisfies.

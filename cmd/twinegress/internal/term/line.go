@@ -63,19 +63,31 @@ func printable(r rune) rune {
 	return utf8.RuneError
 }
 
-// Wrap breaks a long text into two lines, between words if there are any. The first
-// has at most width characters; Draw cuts the second.
-func (s Style) Wrap(text string, width int) []Line {
-	runes := []rune(text)
-	if len(runes) <= width {
-		return []Line{{s.Text(text)}}
+// Wrap breaks a long text into at most so many lines, between words if there are any.
+// What doesn't fit even so ends in an ellipsis.
+func (s Style) Wrap(text string, width, lines int) (wrapped []Line) {
+	const indent = "    "
+	rest := []rune(text)
+	first := ""
+	if width <= 2*len(indent) {
+		lines = 1
 	}
-	end := width
-	for i := width; i > width/2; i-- {
-		if runes[i] == ' ' {
-			end = i
-			break
+	for len(rest) > width && len(wrapped) < lines-1 {
+		end := width
+		for i := width; i > width/2; i-- {
+			if rest[i] == ' ' {
+				end = i
+				break
+			}
+		}
+		wrapped = append(wrapped, Line{s.Text(first + string(rest[:end]))})
+		rest = []rune(strings.TrimSpace(string(rest[end:])))
+		if first == "" {
+			first, width = indent, width-len(indent)
 		}
 	}
-	return []Line{{s.Text(string(runes[:end]))}, {s.Text("    " + strings.TrimSpace(string(runes[end:])))}}
+	if len(rest) > width {
+		rest = append(rest[:max(width-1, 0)], '…')
+	}
+	return append(wrapped, Line{s.Text(first + string(rest))})
 }
