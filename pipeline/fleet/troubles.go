@@ -88,7 +88,7 @@ const (
 // the report alone.
 func troubles(r *Report) []Trouble {
 	found := slices.Concat(aboutCopies(r), aboutIntake(r))
-	var one []Trouble
+	var one []Trouble //nolint:prealloc // most endpoints have none
 	for i := range r.Endpoints {
 		one = append(one, aboutEndpoint(&r.Endpoints[i])...)
 	}
