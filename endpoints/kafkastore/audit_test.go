@@ -118,6 +118,27 @@ func TestSecretsInTheClearAreRefused(t *testing.T) {
 	}
 }
 
+// A batch that takes much more memory than its bytes is passed over, by who follows
+// and by who starts, and what is behind it counts.
+func TestBatchThatTakesTooMuch(t *testing.T) {
+	c := newCluster(t)
+	a := c.start(t, c.keys)
+	producer, err := kgo.NewClient(append([]kgo.Opt{kgo.DefaultProduceTopic(c.topic), kgo.ProducerBatchCompression(kgo.ZstdCompression())}, c.connect...)...)
+	storetest.Must(t, err)
+	defer producer.Close()
+	for range 3 {
+		storetest.Must(t, producer.ProduceSync(t.Context(), &kgo.Record{Key: []byte("x"), Value: make([]byte, 900_000)}).FirstErr())
+	}
+	a.add(t, storetest.Hub("behind"))
+	if n := a.logs.FilterMessageSnippet("is passed over").Len(); n != 3 {
+		t.Errorf("%d lines of %d", n, a.logs.Len())
+	}
+	storetest.Must(t, producer.ProduceSync(t.Context(), &kgo.Record{Key: []byte("x"), Value: make([]byte, 900_000)}).FirstErr())
+	if b := c.start(t, c.keys); storetest.Names(b.Current()) != "behind" {
+		t.Errorf("a new copy has %s", storetest.Names(b.Current()))
+	}
+}
+
 // A million records that are none are no million lines, and endpoints beyond their
 // limit aren't in force: the oldest are.
 func TestRecordsOfOthersAreBounded(t *testing.T) {

@@ -2,12 +2,15 @@ package kafkastore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
+
+	"twinegress/internal/kafka"
 )
 
 // markerTimeout is how long follow waits for the marker that ends a transaction,
@@ -17,12 +20,41 @@ const markerTimeout = 100 * time.Millisecond
 // consumer returns a client that reads the topic from an offset: committed records,
 // and the markers of transactions, which show the end of the topic.
 func (s *Store) consumer(from kgo.Offset, options ...kgo.Opt) (*kgo.Client, error) {
+	sparing, err := kafka.Sparing(maxUnpacked)
+	if err != nil {
+		return nil, err
+	}
 	return s.client(append(options,
+		sparing, kgo.FetchMaxBytes(maxFetch), kgo.FetchMaxPartitionBytes(maxFetch),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{s.o.Topic: {0: from}}),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // the topic was deleted and created again
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(),
 	)...)
+}
+
+// maxFetch bounds what one fetch brings, unless one batch alone is larger, and
+// maxUnpacked what a batch unpacks to: a store's own has a megabyte at most.
+const maxFetch, maxUnpacked = 256 << 10, 16 << 20
+
+// skip moves the consumer past a batch that takes too much memory, and reports whether
+// there is one: whoever wrote it is no store.
+func (s *Store) skip(consumer *kgo.Client, r *reader, fetches kgo.Fetches) (skipped bool) {
+	fetches.EachError(func(topic string, partition int32, err error) {
+		batch, is := errors.AsType[*kgo.ErrDecompressTooLarge](err)
+		if !is {
+			return
+		}
+		skipped = true
+		r.next = max(r.next, batch.NextOffset)
+		if r.last == nil { // as far as this the topic is read: a change may wait for it
+			r.last, r.marks = make(map[string]*kgo.Record), make(map[string]bool)
+		}
+		consumer.SetOffsets(map[string]map[int32]kgo.EpochOffset{topic: {partition: {Epoch: batch.Epoch, Offset: batch.NextOffset}}})
+		s.o.Logger.Error("a batch of the endpoints topic is passed over: it takes more memory than one may",
+			zap.String("topic", topic), zap.Int64("first", batch.Offset), zap.Int64("last", batch.NextOffset-1))
+	})
+	return skipped
 }
 
 // next returns the offset at which to continue.
@@ -84,7 +116,7 @@ func (s *Store) readAll(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		fetches.EachRecord(r.add)
-		if !fetches.Empty() {
+		if s.skip(consumer, &r, fetches) || !fetches.Empty() {
 			continue
 		}
 		if err := fetches.Err(); err != nil && !late {
@@ -116,6 +148,7 @@ func (s *Store) follow(ctx context.Context, consumer *kgo.Client) {
 			return
 		}
 		fetches.EachRecord(r.add)
+		skipped := s.skip(consumer, &r, fetches)
 		if r.last != nil && (!r.open || late) {
 			if r.reset {
 				s.o.Logger.Error("the endpoints topic began anew: what it holds now is in force", zap.String("topic", s.o.Topic))
@@ -123,7 +156,7 @@ func (s *Store) follow(ctx context.Context, consumer *kgo.Client) {
 			s.putInForce(&r)
 			r = reader{next: r.next}
 		}
-		if late {
+		if skipped || late {
 			continue
 		}
 		if err := fetches.Err(); err != nil {
