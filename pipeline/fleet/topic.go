@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"twinegress/internal/kafka"
 	"twinegress/internal/untrusted"
 )
 
@@ -20,17 +21,21 @@ const (
 	// topicInterval is how long after a refusal the topic is looked for again.
 	topicInterval = 5 * time.Second
 	// maxFetch bounds what one fetch brings, and what a batch may unpack to.
-	maxFetch, maxUnpacked = 1 << 20, 8 << 20
+	maxFetch, maxUnpacked = 256 << 10, 8 << 20
 )
 
 // connect returns the one client that reads and writes. It writes without producer
 // ids, which may need a right of their own: what is written twice is the same.
 func (f *Fleet) connect() (*kgo.Client, error) {
+	sparing, err := kafka.Sparing(maxUnpacked)
+	if err != nil {
+		return nil, err
+	}
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.ConsumeTopics(f.options.Topic),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchMaxBytes(maxFetch), kgo.FetchMaxPartitionBytes(maxFetch), kgo.MaxConcurrentFetches(1),
-		kgo.MaxDecompressBatchBytes(maxUnpacked),
+		sparing,
 		kgo.FetchMaxWait(time.Second),
 		kgo.DisableIdempotentWrite(), kgo.RequiredAcks(kgo.LeaderAck()),
 		kgo.ProducerLinger(0),
