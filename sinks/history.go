@@ -121,7 +121,7 @@ func (h *history) account(bytes int64) {
 // release gives back what the log takes, of an endpoint that is no more.
 func (h *history) release() {
 	h.account(-h.own)
-	h.entries = nil
+	h.entries, h.all = nil, nil // a send that ends late may still add one
 }
 
 // begin is add for what lasts until end.
@@ -167,7 +167,7 @@ func cutAt(text string) int {
 		return len(text)
 	}
 	end := historyText - len("…")
-	for !utf8.RuneStart(text[end]) {
+	for end > 0 && !utf8.RuneStart(text[end]) {
 		end--
 	}
 	return end

@@ -100,6 +100,7 @@ func (s *Sender) Tap(perSecond int, render Render) *Tap {
 		ready: make(chan struct{}, 1), done: make(chan struct{}),
 		rate: float64(perSecond), allowed: float64(perSecond), filled: time.Now(),
 	}
+	t.learnSecrets() // an entry may come with a change of them before the first is read
 	t.of.add(t)
 	return t
 }

@@ -59,6 +59,7 @@ type Fleet struct {
 	madeAt  time.Time
 	client  *kgo.Client  // of Run
 	topicID kadm.TopicID // of the topic that is read; Run's
+	latest  latest
 
 	mu        sync.Mutex
 	endpoints int
@@ -160,8 +161,11 @@ func (h *hash) add(s string) {
 	*h = (*h ^ 0xff) * 1099511628211 // where it ends
 }
 
-// Report returns the state of all copies as this one knows it.
-func (f *Fleet) Report() *Report {
+// Report returns the state of all copies as this one knows it. Who asks must not
+// change it: others have the same.
+func (f *Fleet) Report() *Report { return f.latest.of(f.report) }
+
+func (f *Fleet) report() *Report {
 	now := time.Now()
 	b := newBuilder(now)
 	set, n := newHash(), 0

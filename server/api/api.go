@@ -54,8 +54,8 @@ type Fleet interface {
 
 // Options are the API's configuration and what it serves.
 type Options struct {
-	Config   config.API // who may call, and how often
-	Store    endpoints.Store
+	Config config.API // who may call, and how often
+	Store  endpoints.Store
 	// Unloaded says why the endpoints are not known yet; "" once they are. nil: they are.
 	Unloaded func() string
 	Rules    endpoints.Options // the store's own: a body is read by the same ones

@@ -23,9 +23,9 @@ func registerFleet(api huma.API, all Fleet) {
 			"Sums are of the copies that are not stale, since each one's start. For each endpoint: routed = delivered + dropped + pending.",
 		Errors: []int{400, 401, 403, 429, 503},
 	}, func(_ context.Context, in *fleetQuery) (*struct{ Body *fleet.Report }, error) {
-		report := all.Report()
-		report.Endpoints = in.of(report)
-		return &struct{ Body *fleet.Report }{Body: report}, nil
+		report := *all.Report() // which others have, too
+		report.Endpoints = in.of(&report)
+		return &struct{ Body *fleet.Report }{Body: &report}, nil
 	})
 }
 

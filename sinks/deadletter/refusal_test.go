@@ -243,9 +243,9 @@ func TestLargeLetterHoldsUpNobody(t *testing.T) {
 func TestRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	for title, value := range map[string][]byte{
-		"in batches":               noise(maxBatch - 10_000),
-		"larger than a batch":      noise(maxBatch + 1000),
-		"several times a batch":    noise(5 << 20),
+		"in batches":            noise(maxBatch - 10_000),
+		"larger than a batch":   noise(maxBatch + 1000),
+		"several times a batch": noise(5 << 20),
 	} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
