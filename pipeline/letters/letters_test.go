@@ -299,6 +299,39 @@ func TestBatchesThatUnpackToMuch(t *testing.T) {
 	}
 }
 
+// One batch of very many records that unpacks to too much is fetched once, though the
+// newest letters are read backwards and in steps, and each of its offsets counts once.
+func TestLargeBatchIsReadOnce(t *testing.T) {
+	e := newEnv(t, 1)
+	small := func() *kgo.Record { return e.letter(0, time.Minute, "backoff", hub, "v") }
+	e.store(small(), small())
+	together, err := kgo.NewClient(append(e.reader.Connect, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(64<<20),
+		kgo.ProducerLinger(time.Second), kgo.MaxBufferedRecords(10_000))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer together.Close()
+	const n = 5_000
+	batch := make([]*kgo.Record, n)
+	for i := range batch {
+		batch[i] = e.letter(0, time.Minute, "backoff", hub, strings.Repeat("x", 1000))
+	}
+	if err := together.ProduceSync(t.Context(), batch...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	e.store(small())
+	fetches := 0
+	e.broker.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		e.broker.KeepControl()
+		fetches++
+		return nil, nil, false
+	})
+	list := e.list(Selection{}, 10, Bounds{})
+	if len(list.Letters) != 3 || list.Unreadable != n || fetches > 10 {
+		t.Errorf("%d letters, %d offsets unreadable, %d fetches", len(list.Letters), list.Unreadable, fetches)
+	}
+}
+
 // Whatever a letter says of itself, what is shown of it has a bound and is fit for a
 // terminal.
 func TestHostileLetter(t *testing.T) {

@@ -51,6 +51,9 @@ type session struct {
 
 	read       int64 // records
 	unreadable int64 // offsets in batches that can't be unpacked
+	// large are these batches. Who reads backwards comes to one again and again, and
+	// the brokers would send all of it each time.
+	large []Span
 }
 
 // fetchBytes is what a fetch brings at most, unless one batch alone is larger.
@@ -137,6 +140,10 @@ func (s *session) findLeaders(ctx context.Context) error {
 // each calls f with the records of a span, in order, until f returns false.
 func (s *session) each(ctx context.Context, span Span, f func(*kgo.Record) bool) error {
 	for at := span.From; at < span.End; {
+		if large, is := s.isLarge(span.Partition, at); is {
+			at = large.End
+			continue
+		}
 		records, next, err := s.fetch(ctx, span.Partition, at)
 		if err != nil {
 			return err
@@ -153,6 +160,16 @@ func (s *session) each(ctx context.Context, span Span, f func(*kgo.Record) bool)
 		at = next
 	}
 	return nil
+}
+
+// isLarge reports whether an offset is in a batch that can't be unpacked, and which.
+func (s *session) isLarge(partition int32, at int64) (Span, bool) {
+	for _, large := range s.large {
+		if large.Partition == partition && large.From <= at && at < large.End {
+			return large, true
+		}
+	}
+	return Span{}, false
 }
 
 const (
@@ -221,7 +238,8 @@ func (s *session) fetchOnce(ctx context.Context, partition int32, at int64) (rec
 	large, tooLarge := errors.AsType[*kgo.ErrDecompressTooLarge](of.Err)
 	switch {
 	case tooLarge:
-		s.unreadable += large.NextOffset - next
+		s.unreadable += large.NextOffset - large.Offset
+		s.large = append(s.large, Span{Partition: partition, From: large.Offset, End: large.NextOffset})
 		return of.Records, large.NextOffset, nil
 	case errors.Is(of.Err, kerr.OffsetOutOfRange) && got.LogStartOffset > at:
 		return nil, got.LogStartOffset, nil // the topic's retention has been here
