@@ -161,7 +161,7 @@ func (c *Connections) explainRefusal(said words) (cause, what string) {
 	case has("claim"):
 		return "no_right", fmt.Sprintf("the key's policy may not send to %s: give it the right Send, or use another policy's key", c.entity)
 	case has("signature"):
-		return unauthorized, fmt.Sprintf("the key is none of its policy in the namespace %s, it may have been regenerated: copy the present one into the endpoint", c.Host)
+		return unauthorized, fmt.Sprintf("the namespace %s refuses the key, it may have been regenerated: copy the present one into the endpoint", c.Host)
 	default:
 		return unauthorized, fmt.Sprintf("the namespace %s refuses the key: check the policy's name and key in the endpoint", c.Host)
 	}

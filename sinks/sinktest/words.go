@@ -75,12 +75,12 @@ func sentences() []sentence {
 		},
 		{
 			name: "both keys refused", fault: emulator.Fault{RejectKey: "both"},
-			amqp: `unauthorized: both keys are refused: (primary: )?the key is none of its policy in the namespace HOST, it may have been regenerated: copy the present one into the endpoint \(401 Unauthorized: .*\)`,
+			amqp: `unauthorized: both keys are refused: (primary: )?the namespace HOST refuses the key, it may have been regenerated: copy the present one into the endpoint \(401 Unauthorized: .*\)`,
 			grid: `unauthorized: both keys are refused: (primary: )?the topic HOST refuses the key, it may have been regenerated: copy the present one into the endpoint \(HTTP 401 Unauthorized: .*\)`,
 		},
 		{
 			name: "no right to send", fault: emulator.Fault{RejectKey: "both"}, warm: true,
-			amqp: `unauthorized: both keys are refused: (primary: )?(the key's policy may not send to ENTITY: give it the right Send, or use another policy's key \(amqp:unauthorized-access: .*|the key is none of its policy.*)`,
+			amqp: `unauthorized: both keys are refused: (primary: )?(the key's policy may not send to ENTITY: give it the right Send, or use another policy's key \(amqp:unauthorized-access: .*|the namespace HOST refuses the key, .*)`,
 		},
 		{
 			name: "expired token", fault: emulator.Fault{Refuse: "amqp:unauthorized-access", Description: "ExpiredToken: The token is expired. Expiration time: …"},
