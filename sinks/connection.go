@@ -256,7 +256,7 @@ func (c *connection) switchFrom(key Key, refusal *Error) {
 	if c.current == key {
 		c.current = 1 - key
 		r := refusal.of(turnOtherKey, "key refused, using the other one", zap.Stringer("refused", key), zap.Stringer("using", c.current))
-		r.host, r.endpoint, r.log = c.endpoint.Host(), c.endpoint.ID, c.log.Load()
+		r.host, r.endpoint, r.path, r.log = c.endpoint.Host(), c.endpoint.ID, c.endpoint.Path, c.log.Load()
 		c.outages.say(r)
 	}
 }

@@ -51,7 +51,7 @@ type delivery struct {
 
 // say writes what befell the endpoint, by itself or with others of its host.
 func (d *delivery) say(r report) {
-	r.host, r.endpoint, r.log = d.conn.endpoint.Host(), d.conn.endpoint.ID, d.log.Load()
+	r.host, r.endpoint, r.path, r.log = d.conn.endpoint.Host(), d.conn.endpoint.ID, d.conn.endpoint.Path, d.log.Load()
 	d.options.Outages.say(r)
 }
 

@@ -2,8 +2,10 @@ package sinks
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -85,6 +87,7 @@ type report struct {
 	turn        turn
 	host, cause string
 	endpoint    string // its id
+	path        string
 	what        string
 	log         *zap.Logger // which names the endpoint
 	fields      []zap.Field
@@ -114,6 +117,22 @@ func (l *lost) fields() (fields []zap.Field) {
 		return nil
 	}
 	return []zap.Field{zap.Dict("dropped", fields...)}
+}
+
+// key returns what reports of one cause have in common. A cause that nobody has a
+// word for is the service's text: two of one host's endpoints differ in the name of
+// their entity, and in numbers and ids.
+func (r *report) key() outageKey {
+	cause := r.cause
+	if strings.ContainsRune(cause, ' ') {
+		cause = strings.Map(func(c rune) rune {
+			if c < utf8.RuneSelf && varies(byte(c)) {
+				return -1
+			}
+			return c
+		}, strings.ReplaceAll(cause, r.path, ""))
+	}
+	return outageKey{r.turn, cause}
 }
 
 // write writes the report's own line.
@@ -151,7 +170,7 @@ func (o *Outages) gather(r report) bool {
 	if r.turn == turnReady {
 		o.forget(r.host, r.endpoint)
 	}
-	now, key := time.Now(), outageKey{r.turn, r.cause}
+	now, key := time.Now(), r.key()
 	known := o.hosts[r.host][key]
 	if known == nil {
 		known = &gathered{said: map[string]struct{}{r.endpoint: {}}, next: now.Add(outageWindow), pause: outageWindow}

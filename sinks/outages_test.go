@@ -258,6 +258,15 @@ func TestOutagesApart(t *testing.T) {
 		expect("nothing new at once")
 		expect("nothing new, later", "a")
 
+		unknown := func(entity, text string) {
+			o.say(report{turn: turnBackOff, host: "j", endpoint: entity, path: entity, cause: text, what: entity, log: zap.New(core), err: errors.New(text)})
+		}
+		unknown("twins-1", `internal trouble of "twins-1" (tracking id 4f2d-1)`)
+		unknown("alerts", `internal trouble of "alerts" (tracking id 99ab-7)`)
+		unknown("rooms", `internal trouble of "rooms" (tracking id 0000-0)`)
+		unknown("other", `another trouble of "other" (tracking id 0000-0)`)
+		expect("a cause without a word", "twins-1", "other", together[turnBackOff])
+
 		for i := range 2 * maxOutages {
 			failed(fmt.Sprint("x", i), fmt.Sprint("host ", i), "?")
 		}

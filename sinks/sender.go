@@ -94,7 +94,7 @@ func (s *Sender) connect(endpoint endpoints.Endpoint) *connection {
 // say writes what befell the endpoint, by itself or with others of its host.
 func (s *Sender) say(r report) {
 	s.mu.Lock()
-	r.host, r.endpoint, r.log = s.host, s.endpoint.ID, s.named.Load()
+	r.host, r.endpoint, r.path, r.log = s.host, s.endpoint.ID, s.endpoint.Path, s.named.Load()
 	s.mu.Unlock()
 	s.options.Outages.say(r)
 }
