@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -216,7 +217,9 @@ func repeated(n int, record func() *kgo.Record) []*kgo.Record {
 // produceBatch produces records to partition 0 as one batch.
 func produceBatch(t *testing.T, k *kfake.Cluster, codec kgo.CompressionCodec, records []*kgo.Record) {
 	t.Helper()
-	client := newClient(t, k, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec),
+	buffered := &partitioned{}
+	buffered.Add(len(records))
+	client := newClient(t, k, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(codec), kgo.WithHooks(buffered),
 		kgo.ProducerBatchMaxBytes(64<<20), kgo.BrokerMaxWriteBytes(100<<20), kgo.ManualFlushing(), kgo.MaxBufferedRecords(len(records)))
 	for _, r := range records {
 		client.Produce(t.Context(), r, func(_ *kgo.Record, err error) {
@@ -225,10 +228,17 @@ func produceBatch(t *testing.T, k *kfake.Cluster, codec kgo.CompressionCodec, re
 			}
 		})
 	}
+	buffered.Wait() // a flush sends what there is of a batch while the rest of it comes
 	if err := client.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
+
+// partitioned waits until so many records are in their partition's buffer.
+type partitioned struct{ sync.WaitGroup }
+
+// OnProduceRecordPartitioned implements kgo.HookProduceRecordPartitioned.
+func (p *partitioned) OnProduceRecordPartitioned(*kgo.Record, int32) { p.Done() }
 
 // badlyPacked is a compressor whose batches nobody can unpack.
 type badlyPacked struct{}
