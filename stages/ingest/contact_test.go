@@ -146,9 +146,8 @@ func TestSilentBroker(t *testing.T) {
 		answered("while polling waits")
 
 		network.Begin()
-		h.contact.patience = 100 * time.Millisecond
 		eventually.Holds(t, "nobody answers", func() bool { return len(h.NotReady()) > 0 })
-		if st := h.Status(); !strings.Contains(h.NotReady()[0], "no Kafka broker has answered for ") || st.Lag != nil || st.Silence < h.contact.patience {
+		if st := h.Status(); !strings.Contains(h.NotReady()[0], "no Kafka broker has answered for ") || st.Lag != nil || st.Silence < cfg.SessionTimeout {
 			t.Errorf("%q, status %+v", h.NotReady(), st)
 		}
 	})
