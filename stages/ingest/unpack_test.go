@@ -48,23 +48,35 @@ func TestMemory(t *testing.T) {
 		"events, headers": {1000, 100, 1000},
 	} {
 		batch := packed(tt.records, tt.value, tt.headers)
-		before := heap()
-		client := kmsg.RecordBatch{
-			NumRecords: int32(tt.records), Magic: 2, Records: batch, LastOffsetDelta: int32(tt.records) - 1,
+		// What other tests leave may be freed meanwhile: then once more.
+		for try := 0; ; try++ {
+			held, got := heldBy(t, batch, tt.records), memory(batch)
+			if got >= held*3/4 && got <= 3*held/2+1<<16 {
+				break
+			}
+			if try == 10 {
+				t.Errorf("%s: it takes %d, and is said to take %d", name, held, got)
+				break
+			}
 		}
-		wire := client.AppendTo(nil)
-		binary.BigEndian.PutUint32(wire[8:], uint32(len(wire)-12))
-		fp, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{DisableCRCValidation: true, Topic: topic},
-			&kmsg.FetchResponseTopicPartition{RecordBatches: wire}, kgo.DefaultDecompressor(), nil)
-		held := heap() - before
-		if fp.Err != nil || len(fp.Records) != tt.records {
-			t.Fatalf("%s: the client reads %d records of %d: %v", name, len(fp.Records), tt.records, fp.Err)
-		}
-		if got := memory(batch); got < held*3/4 || got > 3*held/2+1<<16 {
-			t.Errorf("%s: it takes %d, and is said to take %d", name, held, got)
-		}
-		runtime.KeepAlive(fp)
 	}
+}
+
+// heldBy returns what the client holds of a batch.
+func heldBy(t *testing.T, batch []byte, records int) (bytes int64) {
+	t.Helper()
+	before := heap()
+	client := kmsg.RecordBatch{NumRecords: int32(records), Magic: 2, Records: batch, LastOffsetDelta: int32(records) - 1}
+	wire := client.AppendTo(nil)
+	binary.BigEndian.PutUint32(wire[8:], uint32(len(wire)-12))
+	fp, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{DisableCRCValidation: true, Topic: topic},
+		&kmsg.FetchResponseTopicPartition{RecordBatches: wire}, kgo.DefaultDecompressor(), nil)
+	bytes = heap() - before
+	if fp.Err != nil || len(fp.Records) != records {
+		t.Fatalf("the client reads %d records of %d: %v", len(fp.Records), records, fp.Err)
+	}
+	runtime.KeepAlive(fp)
+	return bytes
 }
 
 func heap() int64 {
