@@ -10,7 +10,7 @@ import (
 var (
 	errShort = errors.New("amqp: truncated value")
 	errDepth = errors.New("amqp: value nested too deeply")
-	errKey   = errors.New("amqp: binary or a compound value as the key of a map")
+	errKey   = errors.New("amqp: a map with a key of binary or of several values, or without its last value")
 )
 
 // maxDepth bounds the nesting of decoded values, and with it the stack.
@@ -280,6 +280,9 @@ func (d *decoder) check(depth int) {
 	case kind == 0xc || kind == 0xd: // a list or a map
 		in, n := d.compound(c)
 		isMap := c == 0xc1 || c == 0xd1
+		if isMap && n%2 != 0 { // go-amqp would read on behind the map
+			in.fail(errKey)
+		}
 		for i := 0; i < n && in.err == nil; i++ {
 			if isMap && i%2 == 0 && len(in.b) > 0 && !isKey(in.b[0]) {
 				in.fail(errKey)

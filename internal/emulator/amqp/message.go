@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"errors"
+	"fmt"
 
 	goamqp "github.com/Azure/go-amqp"
 )
@@ -107,10 +108,11 @@ func Annotation(encoded []byte, name string) string {
 	return ""
 }
 
-// DecodeMessage decodes a message with go-amqp, which trusts it: a value nested too
-// deeply would overflow the stack, and binary for the key of a map panics. Each
-// ends the process.
-func DecodeMessage(encoded []byte) (*goamqp.Message, error) {
+// DecodeMessage decodes a message with go-amqp, which trusts it. A value nested too
+// deeply would overflow the stack, which ends the process; and what can't be the key of
+// a map of Go's panics. Both are looked for before, and what is missed of the second
+// is an error, too: go-amqp keeps nothing of a message that it did not decode.
+func DecodeMessage(encoded []byte) (m *goamqp.Message, err error) {
 	d := decoder{b: encoded}
 	for len(d.b) > 0 {
 		d.check(0)
@@ -118,6 +120,11 @@ func DecodeMessage(encoded []byte) (*goamqp.Message, error) {
 	if d.err != nil {
 		return nil, d.err
 	}
-	m := new(goamqp.Message)
+	defer func() {
+		if r := recover(); r != nil {
+			m, err = nil, fmt.Errorf("amqp: %v", r)
+		}
+	}()
+	m = new(goamqp.Message)
 	return m, m.UnmarshalBinary(encoded)
 }
