@@ -126,7 +126,7 @@ func (r *report) key() outageKey {
 	cause := r.cause
 	if strings.ContainsRune(cause, ' ') {
 		cause = strings.Map(func(c rune) rune {
-			if c < utf8.RuneSelf && varies(byte(c)) {
+			if c < utf8.RuneSelf && varies(byte(c)) { //nolint:gosec // it is one
 				return -1
 			}
 			return c
