@@ -116,13 +116,9 @@ type fleetEndpoint struct {
 	Routed, Delivered, Deferred     uint64
 	Pending                         int
 	Dropped                         map[string]uint64
-	StateSince                      *time.Time
 }
 
 func TestTroubles(t *testing.T) {
-	if testing.Short() {
-		t.Skip("three processes, for a minute")
-	}
 	var hubs []emulator.Hub
 	for _, tr := range append(slices.Clone(troubles), slow) {
 		if tr.at != "grid" {
