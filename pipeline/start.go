@@ -85,9 +85,7 @@ func (p *Pipeline) await(ctx context.Context) (*deadletter.Topic, error) {
 			log.Warn("waiting for Kafka: nothing is read until it is there",
 				zap.Duration("for", now.Sub(begun).Round(time.Second)), zap.Error(err))
 		}
-		select {
-		case <-time.After(connectInterval):
-		case <-ctx.Done():
+		if !kafka.Pause(ctx, connectInterval) {
 			return nil, ctx.Err()
 		}
 	}

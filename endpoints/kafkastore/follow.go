@@ -162,7 +162,7 @@ func (s *Store) follow(ctx context.Context, consumer *kgo.Client) {
 		if err := fetches.Err(); err != nil {
 			s.o.Logger.Error("following the endpoints topic: what is in force stays, and changes are not seen until this is over",
 				zap.String("topic", s.o.Topic), zap.Error(err))
-			pause(ctx, retryDelay)
+			kafka.Pause(ctx, retryDelay)
 		}
 	}
 }

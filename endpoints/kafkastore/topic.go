@@ -14,6 +14,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/zap"
+
+	"twinegress/internal/kafka"
 )
 
 // retryDelay is the pause after a request to the brokers failed.
@@ -83,21 +85,9 @@ func (s *Store) retry(ctx context.Context, doing string, f func(context.Context)
 			return err
 		}
 		s.o.Logger.Warn("the brokers can't say what the endpoints are: trying again", zap.Error(err))
-		if !pause(ctx, retryDelay) {
+		if !kafka.Pause(ctx, retryDelay) {
 			return err
 		}
-	}
-}
-
-// pause blocks for a time, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

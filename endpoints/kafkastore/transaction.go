@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/endpoints"
+	"twinegress/internal/kafka"
 )
 
 // attempt makes one attempt to write a batch, as the package comment describes. If
@@ -232,7 +233,7 @@ var errNotCommitted = errors.New("the transaction was aborted while it was said 
 // after it produces).
 func (s *Store) awaitPartition(ctx context.Context, producer *kgo.Client) {
 	for {
-		if leader, _, _ := producer.PartitionLeader(s.o.Topic, 0); leader >= 0 || !pause(ctx, time.Millisecond) {
+		if leader, _, _ := producer.PartitionLeader(s.o.Topic, 0); leader >= 0 || !kafka.Pause(ctx, time.Millisecond) {
 			return
 		}
 	}

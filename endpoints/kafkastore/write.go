@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/endpoints"
+	"twinegress/internal/kafka"
 )
 
 const (
@@ -105,7 +106,7 @@ func (s *Store) write(ctx context.Context, b *batch) bool {
 		if fenced(err) {
 			s.yield(ctx, time.Since(begun))
 		}
-		if !pause(ctx, rand.N(delay)) {
+		if !kafka.Pause(ctx, rand.N(delay)) {
 			return false
 		}
 	}

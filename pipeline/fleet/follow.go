@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
+	"twinegress/internal/kafka"
 	"twinegress/internal/untrusted"
 )
 
@@ -97,7 +98,7 @@ func (f *Fleet) follow(ctx context.Context) {
 					said = text
 					f.options.Log.Warn("the status topic can't be read: the other copies are as they were", zap.String("topic", f.options.Topic), zap.String("problem", text))
 				}
-				pause(ctx, time.Second)
+				kafka.Pause(ctx, time.Second)
 			}
 		})
 	}

@@ -69,7 +69,7 @@ func (f *Fleet) awaitTopic(ctx context.Context) bool {
 				zap.String("topic", f.options.Topic), zap.String("problem", problem))
 			said = problem
 		}
-		if !pause(ctx, topicInterval) {
+		if !kafka.Pause(ctx, topicInterval) {
 			return false
 		}
 	}
@@ -89,18 +89,6 @@ func (f *Fleet) mend(ctx context.Context) {
 	defer f.mu.Unlock()
 	for n := range f.buried {
 		f.buried[n] = true
-	}
-}
-
-// pause blocks for a time, and reports whether ctx is still alive.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
