@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"twinegress/internal/heaptest"
 )
 
 func TestMessageID(t *testing.T) {
@@ -266,7 +268,7 @@ func TestBytesCountsWhatIsHeld(t *testing.T) {
 		"one large record":     {records: 1, value: 10 << 20},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := heap()
+			before := heaptest.Bytes()
 			c := NewChunk("t", 0, tt.records, tt.records*(tt.value+tt.headers*len(tt.header[1])), func(*Chunk) {})
 			grown := int64(0)
 			c.Grew = func(bytes int64) { grown += bytes }
@@ -288,7 +290,7 @@ func TestBytesCountsWhatIsHeld(t *testing.T) {
 			read := c.Bytes()
 			c.Decoded()
 			value = nil
-			held := heap() - before
+			held := heaptest.Bytes() - before
 			if got := c.Bytes(); got < held/2 || got != read+grown || grown != c.Grown() {
 				t.Errorf("%d bytes are counted, %d of them after decoding; %d are held", got, grown, held)
 			}
@@ -310,7 +312,7 @@ func bytesAreCounted(t *rapid.T) {
 	key, value := rapid.IntRange(0, 1000).Draw(t, "key"), rapid.IntRange(0, 1000).Draw(t, "value")
 	headers := rapid.IntRange(0, 100).Draw(t, "headers")
 	name, content := rapid.IntRange(0, 300).Draw(t, "name"), rapid.IntRange(0, 300).Draw(t, "content")
-	before := heap()
+	before := heaptest.Bytes()
 	c := NewChunk("t", 0, records, records*(key+value+headers*content), func(*Chunk) {})
 	for i := range records {
 		c.Add(int64(i), 0, 0, make([]byte, key), make([]byte, value))
@@ -318,20 +320,12 @@ func bytesAreCounted(t *rapid.T) {
 			c.AddHeader(strings.Repeat("k", name), make([]byte, content))
 		}
 	}
-	held := heap() - before
+	held := heaptest.Bytes() - before
 	const others = 64 << 10 // what the test itself allocates
 	if got := c.Bytes(); got < (held-others)/2 {
 		t.Errorf("%d bytes are counted, %d are held", got, held)
 	}
 	runtime.KeepAlive(c)
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what pools held
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // A chunk that stands for offsets without records has one rejection, for the dead

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"twinegress/internal/event"
+	"twinegress/internal/heaptest"
 )
 
 // A letter that waits counts as what it takes, until its event's chunk is settled:
@@ -19,11 +20,11 @@ func TestLettersThatWaitCount(t *testing.T) {
 	before := ev.Chunk.Bytes()
 	topic := &Topic{queued: newQueue()}
 	topic.Put(ev, event.Rejected, "why", nil)
-	empty := heap()
+	empty := heaptest.Bytes()
 	for range letters - 1 {
 		topic.Put(ev, event.Rejected, "why", nil)
 	}
-	held := heap() - empty
+	held := heaptest.Bytes() - empty
 	counted := ev.Chunk.Bytes() - before
 	if counted < held || counted > held*3/2 || counted != grew || counted != ev.Chunk.Grown() {
 		t.Errorf("%d bytes are counted and %d told, %d are held", counted, grew, held)
@@ -33,14 +34,6 @@ func TestLettersThatWaitCount(t *testing.T) {
 		t.Error("settled before the caller's own count")
 	}
 	runtime.KeepAlive(topic)
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what pools held
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // Letters come out in their order, those too that are queued while others come out.

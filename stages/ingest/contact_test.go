@@ -96,18 +96,7 @@ func TestReadingIsRefused(t *testing.T) {
 			if allowed.Load() {
 				return nil, nil, false
 			}
-			response := r.ResponseKind().(*kmsg.FetchResponse)
-			for _, asked := range r.(*kmsg.FetchRequest).Topics {
-				refused := kmsg.NewFetchResponseTopic()
-				refused.Topic, refused.TopicID = asked.Topic, asked.TopicID
-				for _, p := range asked.Partitions {
-					partition := kmsg.NewFetchResponseTopicPartition()
-					partition.Partition, partition.ErrorCode = p.Partition, kerr.TopicAuthorizationFailed.Code
-					refused.Partitions = append(refused.Partitions, partition)
-				}
-				response.Topics = append(response.Topics, refused)
-			}
-			return response, nil, true
+			return failedFetch(r.(*kmsg.FetchRequest), kerr.TopicAuthorizationFailed), nil, true
 		})
 		h := consume(t, cfg, true)
 		eventually.Holds(t, "reading is refused", func() bool {

@@ -29,19 +29,24 @@ func outOfRangeOnce(k *kfake.Cluster) {
 			k.KeepControl()
 			return nil, nil, false
 		}
-		answer := fetch.ResponseKind().(*kmsg.FetchResponse)
-		for _, of := range fetch.Topics {
-			t := kmsg.NewFetchResponseTopic()
-			t.Topic, t.TopicID = of.Topic, of.TopicID
-			for _, p := range of.Partitions {
-				wrong := kmsg.NewFetchResponseTopicPartition()
-				wrong.Partition, wrong.ErrorCode = p.Partition, kerr.OffsetOutOfRange.Code
-				t.Partitions = append(t.Partitions, wrong)
-			}
-			answer.Topics = append(answer.Topics, t)
-		}
-		return answer, nil, true
+		return failedFetch(fetch, kerr.OffsetOutOfRange), nil, true
 	})
+}
+
+// failedFetch is the answer to a fetch of which each partition fails.
+func failedFetch(fetch *kmsg.FetchRequest, why *kerr.Error) kmsg.Response {
+	answer := fetch.ResponseKind().(*kmsg.FetchResponse)
+	for _, of := range fetch.Topics {
+		t := kmsg.NewFetchResponseTopic()
+		t.Topic, t.TopicID = of.Topic, of.TopicID
+		for _, p := range of.Partitions {
+			failed := kmsg.NewFetchResponseTopicPartition()
+			failed.Partition, failed.ErrorCode = p.Partition, why.Code
+			t.Partitions = append(t.Partitions, failed)
+		}
+		answer.Topics = append(answer.Topics, t)
+	}
+	return answer
 }
 
 // Where reading goes on when the brokers say that they don't have the next offset.

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"twinegress/internal/eventually"
+	"twinegress/internal/heaptest"
 )
 
 // packedRecord appends a record as it is in a batch.
@@ -65,26 +66,18 @@ func TestMemory(t *testing.T) {
 // heldBy returns what the client holds of a batch.
 func heldBy(t *testing.T, batch []byte, records int) (bytes int64) {
 	t.Helper()
-	before := heap()
+	before := heaptest.Bytes()
 	client := kmsg.RecordBatch{NumRecords: int32(records), Magic: 2, Records: batch, LastOffsetDelta: int32(records) - 1}
 	wire := client.AppendTo(nil)
 	binary.BigEndian.PutUint32(wire[8:], uint32(len(wire)-12))
 	fp, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{DisableCRCValidation: true, Topic: topic},
 		&kmsg.FetchResponseTopicPartition{RecordBatches: wire}, kgo.DefaultDecompressor(), nil)
-	bytes = heap() - before
+	bytes = heaptest.Bytes() - before
 	if fp.Err != nil || len(fp.Records) != records {
 		t.Fatalf("the client reads %d records of %d: %v", len(fp.Records), records, fp.Err)
 	}
 	runtime.KeepAlive(fp)
 	return bytes
-}
-
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what pools held
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // What isn't a batch is measured without a panic, and as no less than its bytes.
