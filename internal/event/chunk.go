@@ -46,6 +46,18 @@ type Rejection struct {
 	Detail string
 }
 
+// Ownership is one ownership of a partition by this copy: from its assignment until
+// it is revoked or lost. A partition that comes back has a new one, so that nothing of
+// before is taken for the new one's.
+type Ownership struct {
+	Topic     string
+	Partition int32
+	// Dispatched is the offset behind the last one that the dispatcher has begun to
+	// hand out. It is set before the first sender gets an event of that chunk: whoever
+	// reads a lower offset knows that no sender has seen what is behind it.
+	Dispatched atomic.Int64
+}
+
 // Chunk is a run of consecutive records of one Kafka partition that travel
 // together. It owns every byte of them: ingest copies the records in, since a
 // record that is kept pins the whole fetch that it came in, and frees the chunk
@@ -56,9 +68,13 @@ type Rejection struct {
 // many fields are one allocation that is reused, for records, events and the
 // bytes of both.
 type Chunk struct {
-	Topic       string
-	Partition   int32
-	Lane        int    // the number of its lane at each endpoint
+	Topic     string
+	Partition int32
+	Lane      int // the number of its lane at each endpoint
+	Owned     *Ownership
+	// Reading is 0 for what all endpoints read together. Else the chunk is of one
+	// endpoint that is behind, and this is the number of its reading.
+	Reading     uint64
 	Seq         uint64 // its number among its partition's chunks, for the tracker
 	First, Last int64  // offsets
 	Epoch       int32  // leader epoch of the last record
