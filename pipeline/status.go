@@ -62,7 +62,7 @@ type EndpointStatus struct {
 	Host                 string            `json:"host"`
 	Path                 string            `json:"path"`
 	EventTypes           []string          `json:"eventTypes"`
-	State                sinks.State       `json:"state" enum:"provisioning,ready,degraded,throttled,backing_off,probing,stopped,deleting"`
+	State                sinks.State       `json:"state" enum:"provisioning,ready,degraded,throttled,backing_off,probing,behind,stopped,deleting"`
 	StateSince           time.Time         `json:"stateSince"`
 	Reason               string            `json:"reason" doc:"what is wrong now, in one word; empty if nothing is"`
 	Routed               uint64            `json:"routed"`
@@ -102,7 +102,7 @@ var (
 	inputReasons   = []event.Reason{event.Undecodable, event.UnknownType}
 	outcomeReasons = []event.Reason{
 		event.Backoff, event.Unreachable, event.Unauthorized, event.Throttled,
-		event.Rejected, event.TooLarge, event.Overflow, event.Removed,
+		event.Rejected, event.TooLarge, event.Overflow, event.Removed, event.Stopped, event.Expired,
 	}
 )
 

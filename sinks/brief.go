@@ -9,13 +9,14 @@ import (
 
 // Brief is a Snapshot without histograms and counts by event type: what a walk over
 // ten thousand endpoints every few seconds can afford. At any moment
-// Routed == Delivered + sum(Dropped) + Pending.
+// Routed == Delivered + sum(Dropped) + Deferred + Pending.
 type Brief struct {
 	Endpoint  endpoints.Endpoint
 	Host      string
 	Routed    uint64
 	Delivered uint64
 	Dropped   [event.NumReasons]uint64
+	Deferred  uint64
 	Pending   int
 	Windows   Windows
 	Health
@@ -32,7 +33,7 @@ func (s *Sender) Brief(b *Brief, now time.Time) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		c := &l.counts
-		b.Routed, b.Delivered, b.Dropped, b.Pending = c.Routed, c.Delivered, c.Dropped, c.Pending
+		b.Routed, b.Delivered, b.Dropped, b.Deferred, b.Pending = c.Routed, c.Delivered, c.Dropped, c.Deferred, c.Pending
 		b.Windows, health = l.windows.of(now.Sub(l.made), c), l.healthLocked(now)
 	}()
 	b.Health = s.complete(health, now)

@@ -19,12 +19,13 @@ const (
 	StateThrottled    State = "throttled"
 	StateBackingOff   State = "backing_off"
 	StateProbing      State = "probing"
-	StateStopped      State = "stopped"
+	StateBehind       State = "behind"  // it works, and catches up from Kafka
+	StateStopped      State = "stopped" // paused (enabled: false), or the process stops
 	StateDeleting     State = "deleting"
 )
 
 // States are all of them.
-var States = []State{StateProvisioning, StateReady, StateDegraded, StateThrottled, StateBackingOff, StateProbing, StateStopped, StateDeleting}
+var States = []State{StateProvisioning, StateReady, StateDegraded, StateThrottled, StateBackingOff, StateProbing, StateBehind, StateStopped, StateDeleting}
 
 // ReasonSlow is the Reason of an endpoint that holds back while nothing else is wrong.
 const ReasonSlow = "slow"

@@ -11,13 +11,14 @@ import (
 
 // Counts are per event, since the sender was made. At any moment
 //
-//	Routed == Delivered + sum(Dropped) + Pending
+//	Routed == Delivered + sum(Dropped) + Deferred + Pending
 //
 // because the ledger changes both sides under one lock.
 type Counts struct {
 	Routed    uint64
 	Delivered uint64
 	Dropped   [event.NumReasons]uint64
+	Deferred  uint64 // left the shared reading for later: routed anew when they are caught up on
 	Pending   int
 
 	// DroppedTypes is Dropped once more, by event type.
@@ -71,6 +72,23 @@ type Health struct {
 	Past                 Past
 	HoldsBack            bool // the intake, or what may be committed, waits for it
 	OverShare            bool // its lanes keep half of all that may be in flight
+
+	BehindSince  time.Time // when it left the shared reading; zero: live everywhere
+	BehindReason string    // why it left, in one word
+	Positions    []PositionStatus
+	CaughtUp     uint64 // events that it got from its positions, since the sender was made
+	Left         uint64 // times that it left the shared reading
+}
+
+// PositionStatus is an endpoint's position in one partition.
+type PositionStatus struct {
+	Topic      string
+	Partition  int32
+	Cursor     int64     // all before it have their outcome
+	Given      int64     // all before it were given to the endpoint
+	Dispatched int64     // where the shared reading is
+	OldestAt   time.Time // when the next event to read was appended; zero: not known
+	Since      time.Time // when it left here
 }
 
 // Past is what was ever so since the sender was made.

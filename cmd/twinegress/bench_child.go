@@ -151,7 +151,7 @@ func (o *outcomes) reply(p *pipeline.Pipeline) bench.RunReply {
 		for _, n := range c.BatchEvents {
 			r.Batches += int64(n)
 		}
-		r.Balanced = r.Balanced && c.Routed == c.Delivered+c.DroppedTotal()+uint64(c.Pending)
+		r.Balanced = r.Balanced && c.Routed == c.Delivered+c.DroppedTotal()+c.Deferred+uint64(c.Pending)
 	}
 	return r
 }

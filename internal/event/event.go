@@ -72,6 +72,8 @@ const (
 	TooLarge
 	Overflow
 	Removed
+	Stopped // the endpoint is paused, and catches up on nothing
+	Expired // Kafka no longer had it when the endpoint's turn came
 
 	NumReasons
 )
@@ -87,6 +89,8 @@ var reasonNames = [NumReasons]string{
 	TooLarge:     "too_large",
 	Overflow:     "overflow",
 	Removed:      "removed",
+	Stopped:      "stopped",
+	Expired:      "expired",
 }
 
 func (r Reason) String() string { return reasonNames[r] }

@@ -48,8 +48,9 @@ var (
 	states = []sinks.State{
 		sinks.StateProvisioning, sinks.StateReady, sinks.StateDegraded, sinks.StateThrottled,
 		sinks.StateBackingOff, sinks.StateProbing, sinks.StateStopped, sinks.StateDeleting,
+		sinks.StateBehind,
 	}
-	reasons = []string{"backoff", "unreachable", "unauthorized", "throttled", "rejected", "too_large", "overflow", "removed"}
+	reasons = []string{"backoff", "unreachable", "unauthorized", "throttled", "rejected", "too_large", "overflow", "removed", "stopped", "expired"}
 )
 
 // stateUnknown is the state of an endpoint on a copy of a later version.
@@ -348,10 +349,13 @@ const lastTime = 253_402_300_799_000
 // seconds returns a duration as the API shows it.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*10) / 10 }
 
-// The worst states come first: what shows an endpoint's state over all copies.
+// The worst states come first: what shows an endpoint's state over all copies. Behind
+// is after all in which something is wrong with the service, also if that is only that
+// it is slow: it is how an endpoint that works gets what it has missed. That another
+// copy's part of it is behind is seen from its backlog, whatever the state.
 var badness = []sinks.State{
 	sinks.StateBackingOff, sinks.StateProbing, sinks.StateDegraded, sinks.StateThrottled, stateUnknown,
-	sinks.StateStopped, sinks.StateDeleting, sinks.StateProvisioning, sinks.StateReady,
+	sinks.StateBehind, sinks.StateStopped, sinks.StateDeleting, sinks.StateProvisioning, sinks.StateReady,
 }
 
 // compareStates is negative if a is worse than b.
