@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,16 +20,19 @@ const maxEventTypes = 64
 
 // Decode decodes the body of a POST, or of a PUT that replaces stored, and returns
 // an endpoint that is canonical and valid, or everything that is wrong as
-// ValidationErrors. Read-only fields in the body are ignored; the id is that of
-// stored, and a masked key, as a GET returns it, means the key of stored.
+// ValidationErrors. Read-only fields in the body are ignored; the id and the seek are
+// those of stored, and a masked key, as a GET returns it, means the key of stored.
 func Decode(body []byte, stored Endpoint, o Options) (Endpoint, error) {
 	if err := checkSyntax(body); err != nil {
 		return Endpoint{}, err
 	}
 	e, known := decodeObject(body, false)
+	e.SeekTo, e.SeekAt = stored.SeekTo, stored.SeekAt
+	e.StartAt = cmp.Or(e.StartAt, stored.StartAt)
 	e = e.canonical()
 	e.ID = stored.ID
 	e.unmask(stored, &known)
+	e.checkStart(stored, &known)
 	if err := known.merge(e.violations(o)).err(); err != nil {
 		return Endpoint{}, err
 	}
@@ -151,6 +155,12 @@ func (f *field) decode(e *Endpoint, raw json.RawMessage) error {
 			return errors.New("has a character in it that can't be read, U+FFFD")
 		}
 		f.of(e).SetString(s)
+	case reflect.Pointer:
+		var b bool
+		if json.Unmarshal(raw, &b) != nil {
+			return errors.New("must be true or false")
+		}
+		f.of(e).Set(reflect.ValueOf(&b))
 	case reflect.Slice:
 		var types []*string // a null among them would otherwise pass as ""
 		if json.Unmarshal(raw, &types) != nil {

@@ -33,8 +33,8 @@ func (e Endpoint) MarshalJSON() ([]byte, error) { return json.Marshal(e.Document
 // leaves secrets as they are. See package secrets.
 type SecretFunc func(s, boundTo string) (string, error)
 
-// Encode returns one endpoint as a store keeps it: a POST body with its id and
-// its time, the secrets encrypted by seal.
+// Encode returns one endpoint as a store keeps it: a POST body without defaults, but
+// with its id and its time, the secrets encrypted by seal.
 func Encode(e Endpoint, seal SecretFunc) ([]byte, error) {
 	d, err := sealed(e, seal)
 	if err != nil {
@@ -53,7 +53,7 @@ const MaxSetBytes = 64 << 20
 func EncodeSet(set []Endpoint, seal SecretFunc) ([]byte, error) {
 	docs := make([]Document, len(set))
 	for i, e := range set {
-		d, err := sealed(e.withoutDefaults(), seal)
+		d, err := sealed(e, seal)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +75,7 @@ func EncodeSet(set []Endpoint, seal SecretFunc) ([]byte, error) {
 }
 
 func sealed(e Endpoint, seal SecretFunc) (_ Document, err error) {
-	shown := e
+	shown := e.withoutDefaults()
 	shown.LastUpdated = e.LastUpdated.UTC()
 	if seal != nil {
 		boundTo := e.boundTo()

@@ -39,6 +39,18 @@ const (
 	OverflowDrop Overflow = "drop"
 )
 
+// Recovery says what becomes of the events that an endpoint can't take when they
+// come: while it backs off, is paused, or is slower than its events.
+type Recovery string
+
+const (
+	// RecoveryDrop drops the events of a back-off and a pause, as the v1 service
+	// did, and leaves those of a slow endpoint to its Overflow. The default.
+	RecoveryDrop Recovery = "drop"
+	// RecoveryCatchUp reads them from Kafka again once the endpoint can take them.
+	RecoveryCatchUp Recovery = "catchUp"
+)
+
 // Authentication says how a sender authenticates at an endpoint's service.
 type Authentication string
 
@@ -57,7 +69,7 @@ const (
 // are the user's own, in the clear; everything that prints an Endpoint masks
 // them.
 //
-// A field is declared here, and compared in sameTexts: decoding, encoding,
+// A field is declared here, and compared in sameOthers: decoding, encoding,
 // defaults, masking, encryption, the ETag, [Diff] and the API's resource follow
 // from the tags. Further rules about values are in validate.go.
 //
@@ -68,6 +80,10 @@ const (
 //     where it is stored.
 //   - endpoint:"routing": selects events, or says how they are queued. A change of
 //     any other field needs a new connection.
+//   - endpoint:"sparse": left out of the ETag while it is the default. A field that
+//     is new in a version has it, or else every ETag changed with the upgrade of a
+//     copy. (Stores leave out every default: a version that doesn't know a field
+//     reads what they wrote until somebody uses it.)
 type Endpoint struct {
 	// ID is a UUID in its canonical form. It labels metrics and dead letters
 	// and must therefore survive restarts: see Prepare.
@@ -92,7 +108,19 @@ type Endpoint struct {
 	Overflow       Overflow       `json:"overflow,omitempty" endpoint:"routing" enum:"block,drop" default:"block" doc:"What happens when the endpoint is slower than its events: everything waits, or its events are dropped"`
 	// Filter is the source of an expression that an event must satisfy besides
 	// its type. Empty: there is none.
-	Filter string `json:"filter,omitempty" endpoint:"routing" doc:"What an event must satisfy besides its type, such as: type = 'SensorChange' AND AS_NUMBER($body.Value) > 25"`
+	Filter   string   `json:"filter,omitempty" endpoint:"routing" doc:"What an event must satisfy besides its type, such as: type = 'SensorChange' AND AS_NUMBER($body.Value) > 25"`
+	Recovery Recovery `json:"recovery,omitempty" endpoint:"routing,sparse" enum:"drop,catchUp" default:"drop" doc:"What becomes of events that the endpoint can't take, in a back-off for instance: they are dropped, or read from Kafka again once it can. With catchUp, overflow has no effect"`
+	// Enabled is a pointer so that an endpoint which doesn't mention it is enabled:
+	// see Disabled. It is never nil in a set of a Store.
+	Enabled *bool `json:"enabled,omitempty" endpoint:"routing,sparse" default:"true" doc:"false pauses the endpoint. With recovery catchUp it goes on where it was, with drop its events are dropped meanwhile"`
+	// StartAt is where the endpoint started when it was created: StartNow, Earliest
+	// or a time.
+	StartAt string `json:"startAt,omitempty" endpoint:"routing,sparse" default:"now" doc:"Where a new endpoint starts: now, earliest (everything that Kafka still has), or a time such as 2026-01-31T08:00:00Z. It can't be changed afterwards: a seek moves an endpoint"`
+	// SeekTo and SeekAt are the last seek that was ordered: where it leads to, which is
+	// Earliest, Latest, Cancel or a time, and when it was ordered. Together they
+	// identify it: who owns a partition applies each seek once there.
+	SeekTo string `json:"seekTo,omitempty" readOnly:"true" endpoint:"routing,sparse" doc:"Where the last seek leads to: earliest, latest, cancel or a time"`
+	SeekAt string `json:"seekAt,omitempty" readOnly:"true" endpoint:"routing,sparse" doc:"When that seek was ordered"`
 	// LastUpdated is when the endpoint came to be as it is, in UTC. It is no
 	// part of the endpoint's identity, and its store's alone to set.
 	LastUpdated time.Time `json:"lastUpdatedUtc" readOnly:"true"`
@@ -149,9 +177,15 @@ func (e Endpoint) String() string {
 	return fmt.Sprintf("%s %s %s/%s %s", e.Type, name, e.Host(), e.Path, strings.Join(e.EventTypes, ","))
 }
 
+// Disabled reports whether the endpoint is paused: enabled is false.
+func (e Endpoint) Disabled() bool { return e.Enabled != nil && !*e.Enabled }
+
 // Clone returns a copy that shares nothing with e.
 func (e Endpoint) Clone() Endpoint {
 	e.EventTypes = slices.Clone(e.EventTypes)
+	if e.Enabled != nil {
+		e.Enabled = new(*e.Enabled)
+	}
 	return e
 }
 

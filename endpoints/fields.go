@@ -1,17 +1,20 @@
 package endpoints
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
 
 // field describes one of Endpoint's fields, by its tags: see there. Its kind is
-// String for a text, Slice for the event types, or Struct for the time.
+// String for a text, Slice for the event types, Pointer for a bool, or Struct for
+// the time.
 type field struct {
 	name     string // its key in JSON
 	index    int    // in the struct
@@ -21,6 +24,7 @@ type field struct {
 	readOnly bool
 	secret   bool
 	routing  bool
+	sparse   bool
 }
 
 var (
@@ -42,16 +46,21 @@ func describe(t reflect.Type) []field {
 		if enum := sf.Tag.Get("enum"); enum != "" {
 			f.allowed = strings.Split(enum, ",")
 		}
-		switch use := sf.Tag.Get("endpoint"); use {
-		case "":
-		case "secret":
-			f.secret = true
-		case "routing":
-			f.routing = true
-		default:
-			panic("BUG: " + sf.Name + " is tagged " + use)
+		for use := range strings.SplitSeq(sf.Tag.Get("endpoint"), ",") {
+			switch use {
+			case "":
+			case "secret":
+				f.secret = true
+			case "routing":
+				f.routing = true
+			case "sparse":
+				f.sparse = true
+			default:
+				panic("BUG: " + sf.Name + " is tagged " + use)
+			}
 		}
-		if f.name == "" || f.kind != reflect.String && sf.Name != "EventTypes" && sf.Name != "LastUpdated" {
+		known := f.kind == reflect.String || sf.Type == reflect.TypeFor[*bool]() || sf.Name == "EventTypes" || sf.Name == "LastUpdated"
+		if f.name == "" || !known {
 			panic("BUG: " + sf.Name + " has no JSON key, or is of a type that nobody compares, decodes and hashes")
 		}
 		all[i] = f
@@ -71,6 +80,19 @@ func fieldNamed(key string) *field {
 
 func (f *field) of(e *Endpoint) reflect.Value { return reflect.ValueOf(e).Elem().Field(f.index) }
 
+// text returns the value of a text or a bool as a text. A bool that isn't set is the
+// default.
+func (f *field) text(e *Endpoint) string {
+	v := f.of(e)
+	switch {
+	case f.kind == reflect.String:
+		return v.String()
+	case v.IsNil():
+		return f.absent
+	}
+	return strconv.FormatBool(v.Elem().Bool())
+}
+
 // Changes are the differences between two versions of an endpoint.
 type Changes struct {
 	// Fields are the keys of the fields that differ, in their usual order.
@@ -82,13 +104,12 @@ type Changes struct {
 // Diff compares two versions of an endpoint, but for LastUpdated.
 func Diff(before, after Endpoint) Changes {
 	c := Changes{Fields: []string{}}
-	b, a := reflect.ValueOf(&before).Elem(), reflect.ValueOf(&after).Elem()
 	for i := range fields {
 		f := &fields[i]
 		same := true
 		switch f.kind {
-		case reflect.String:
-			same = b.Field(f.index).String() == a.Field(f.index).String()
+		case reflect.String, reflect.Pointer:
+			same = f.text(&before) == f.text(&after)
 		case reflect.Slice:
 			same = slices.Equal(before.EventTypes, after.EventTypes)
 		}
@@ -111,21 +132,23 @@ func (e Endpoint) Equal(o Endpoint) bool {
 			return false
 		}
 	}
-	return sameTexts(&e, &o)
+	return sameOthers(&e, &o)
 }
 
 // identical is Equal, and the order of the event types is the same too.
 func identical(e, o *Endpoint) bool {
-	return slices.Equal(e.EventTypes, o.EventTypes) && sameTexts(e, o)
+	return slices.Equal(e.EventTypes, o.EventTypes) && sameOthers(e, o)
 }
 
-// sameTexts compares all texts by name, not by index: a change of a set compares
-// thousands of endpoints. TestEveryField fails for one that is missing here.
-func sameTexts(a, b *Endpoint) bool {
+// sameOthers compares all other fields by name, not by index: a change of a set
+// compares thousands of endpoints. TestEveryField fails for one that is missing here.
+func sameOthers(a, b *Endpoint) bool {
 	return a.ID == b.ID && a.Name == b.Name && a.Type == b.Type &&
 		a.ConnectionString == b.ConnectionString && a.SecondaryConnectionString == b.SecondaryConnectionString &&
 		a.Path == b.Path && a.Authentication == b.Authentication && a.Body == b.Body &&
-		a.Ordering == b.Ordering && a.Overflow == b.Overflow && a.Filter == b.Filter
+		a.Ordering == b.Ordering && a.Overflow == b.Overflow && a.Filter == b.Filter &&
+		a.Recovery == b.Recovery && a.Disabled() == b.Disabled() &&
+		a.StartAt == b.StartAt && a.SeekTo == b.SeekTo && a.SeekAt == b.SeekAt
 }
 
 // ETag returns a strong entity tag, with its quotes: it changes with everything
@@ -142,10 +165,18 @@ func (e Endpoint) ETag() string {
 		_, _ = fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
 	for i := range texts {
-		add(texts[i].of(&e).String())
+		if !texts[i].sparse {
+			add(texts[i].text(&e))
+		}
 	}
 	for _, t := range e.EventTypes {
 		add(t)
+	}
+	for i := range fields {
+		if f := &fields[i]; f.sparse && f.text(&e) != f.absent {
+			add(f.name)
+			add(f.text(&e))
+		}
 	}
 	return `"` + hex.EncodeToString(h.Sum(nil)[:16]) + `"`
 }
@@ -168,7 +199,7 @@ func (e Endpoint) canonical() Endpoint {
 		case f.allowed == nil:
 			// White space around a value is never part of it: a pasted value, or a
 			// secret file's final newline.
-			s = strings.TrimSpace(s)
+			s = cmp.Or(strings.TrimSpace(s), f.absent)
 		case s == "":
 			s = f.absent
 		default:
@@ -180,14 +211,23 @@ func (e Endpoint) canonical() Endpoint {
 		e.ConnectionString, e.SecondaryConnectionString = tidy(e.ConnectionString), tidy(e.SecondaryConnectionString)
 	}
 	e.ID, e.Filter = strings.ToLower(e.ID), filter
+	if e.Enabled == nil {
+		e.Enabled = new(true)
+	}
+	e.StartAt = canonicalPosition(e.StartAt, startWords)
+	e.SeekTo, e.SeekAt = canonicalPosition(e.SeekTo, seekWords), canonicalPosition(e.SeekAt, nil)
 	return e
 }
 
-// withoutDefaults returns e with "" in place of each default, which JSON omits.
+// withoutDefaults returns e with the zero value in place of each default, which JSON
+// omits, and without the seek that follows from StartAt: see orderStart.
 func (e Endpoint) withoutDefaults() Endpoint {
-	for i := range texts {
-		if v := texts[i].of(&e); texts[i].absent != "" && v.String() == texts[i].absent {
-			v.SetString("")
+	if e.SeekAt == "" && e.SeekTo == e.StartAt {
+		e.SeekTo = ""
+	}
+	for i := range fields {
+		if f := &fields[i]; f.absent != "" && f.text(&e) == f.absent {
+			f.of(&e).SetZero()
 		}
 	}
 	return e

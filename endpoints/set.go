@@ -53,6 +53,9 @@ func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, e
 	if err := all.err(); err != nil {
 		return nil, err
 	}
+	for i := range out {
+		out[i].orderStart("")
+	}
 	return out, nil
 }
 

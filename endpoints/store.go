@@ -84,7 +84,10 @@ func Revise(before, after []Endpoint, o Options, now time.Time) ([]Endpoint, err
 			all.append(v)
 		}
 		e.LastUpdated = now.UTC()
-		if old := was[e.ID]; old != nil && e.Equal(*old) {
+		switch old := was[e.ID]; {
+		case old == nil:
+			e.orderStart(now.UTC().Format(time.RFC3339Nano))
+		case e.Equal(*old):
 			e.LastUpdated = old.LastUpdated
 		}
 		next[i] = e

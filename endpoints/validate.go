@@ -54,6 +54,7 @@ func (e Endpoint) violations(o Options) ValidationErrors {
 	}
 	e.checkEventTypes(&v)
 	e.checkFilter(&v)
+	e.checkPositions(&v)
 	e.checkPath(&v)
 	if e.Authentication == AuthenticationIdentity {
 		e.checkIdentityHost(&v, o)

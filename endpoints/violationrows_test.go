@@ -10,7 +10,7 @@ import (
 // violations are all that can be wrong with an endpoint: TestEveryRuleIsTried
 // finds the rule that has none.
 func violations() []violation {
-	return slices.Concat(fieldViolations, eventTypeViolations, pathViolations, keyViolations, connectionViolations(), placeViolations,
+	return slices.Concat(fieldViolations, eventTypeViolations, positionViolations, pathViolations, keyViolations, connectionViolations(), placeViolations,
 		identityViolations, documentViolations, conflicts)
 }
 
@@ -52,6 +52,18 @@ var eventTypeViolations = []violation{
 	one("DeviceMessage to Service Bus", device, fields{"type": "ServiceBus"}, "eventTypes: DeviceMessage is only possible with type EventHub"),
 	one("DeviceMessage to Event Grid", grid, fields{"eventTypes": []string{"DeviceMessage"}}, "eventTypes: DeviceMessage is only possible with type EventHub"),
 	one("DeviceMessage beside another", device, fields{"eventTypes": []string{"DeviceMessage", "UdfCustom"}}, "eventTypes: DeviceMessage must be alone"),
+}
+
+var positionViolations = []violation{
+	one("unknown recovery", hub, fields{"recovery": "later"}, "recovery: allowed are drop, catchUp"),
+	one("enabled as a text", bus, fields{"enabled": "true"}, "enabled: must be true or false"),
+	one("enabled as a number", grid, fields{"enabled": 1}, "enabled: must be true or false"),
+	one("start at no time", grid, fields{"startAt": "yesterday"}, "startAt: must be now, earliest, or a time since 1970"),
+	one("start at a seek's word", hub, fields{"startAt": "latest"}, "startAt: must be now, earliest, or a time since 1970"),
+	one("start before 1970", hub, fields{"startAt": "1969-12-31T23:59:59Z"}, "startAt: must be now, earliest, or a time since 1970"),
+	one("start at a time without a zone", hub, fields{"startAt": "2026-01-31T08:00:00"}, "startAt: with its zone"),
+	one("start in the future, or elsewhere than it did", hub, fields{"startAt": "9999-01-31T08:00:00Z"}, "startAt: "),
+	one("start as a number", bus, fields{"startAt": 7}, "startAt: must be a string"),
 }
 
 var pathViolations = []violation{

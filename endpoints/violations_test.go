@@ -142,10 +142,12 @@ func TestViolations(t *testing.T) {
 				"identityHub": identityHub, "identityDevice": identityDevice, "identityBus": identityBus, "identityGrid": identityGrid,
 				"optional fields": hub.with(fields{
 					"name": "n", "body": "Data", "ordering": "NONE", "overflow": "drop", "authentication": "KeyBased",
+					"recovery": "CATCHUP", "enabled": false, "startAt": " Now ",
 					"filter": "$body.x > 1", "secondaryConnectionString": json.RawMessage("null"),
 				}),
 				"read-only fields, whatever they hold": hub.with(fields{
 					"id": 7, "lastUpdatedUtc": "2020-01-01T00:00:00Z", "status": "Ready", "properties": fields{"a": "b"},
+					"seekTo": "nowhere", "seekAt": 5,
 				}),
 				"pascal case": hub.with(fields{"type": nil, "Type": "eventhub", "path": nil, "Path": "new"}),
 			} {

@@ -62,7 +62,9 @@ type Options struct {
 	Pipeline Pipeline
 	Fleet    Fleet
 	Letters  DeadLetters
-	Log      *zap.Logger
+	// Positions may be nil: then no endpoint can be sought.
+	Positions Positions
+	Log       *zap.Logger
 }
 
 // The values of an endpoint's status.

@@ -25,6 +25,7 @@ type operation struct {
 	conditional  bool // takes If-Match
 	events       bool // needs the right to see them
 	query        string
+	sends        string // a body that is no endpoint
 }
 
 var contract = []operation{
@@ -35,6 +36,8 @@ var contract = []operation{
 	{id: "updateEndpoint", method: "PUT", path: Base + "/endpoints/" + hubID, ok: 204, body: true, write: true, byID: true, conditional: true},
 	{id: "deleteEndpoint", method: "DELETE", path: Base + "/endpoints/" + hubID, ok: 204, write: true, byID: true, conditional: true},
 	{id: "retryEndpoint", method: "POST", path: Base + "/endpoints/" + hubID + "/retry", ok: 200, write: true, byID: true},
+	{id: "seekEndpoint", method: "POST", path: Base + "/endpoints/" + hubID + "/seek", ok: 202, write: true, byID: true, sends: `{"to":"earliest"}`},
+	{id: "seekEndpoint", method: "POST", path: Base + "/endpoints/" + hubID + "/seek", ok: 200, write: true, byID: true, sends: `{"to":"earliest"}`, query: "?dryRun=true"},
 	{id: "getStatus", method: "GET", path: Base + "/status", ok: 200},
 	{id: "getFleet", method: "GET", path: Base + "/fleet", ok: 200},
 	{id: "getEndpointLog", method: "GET", path: Base + "/endpoints/" + hubID + "/log", ok: 200, byID: true},
@@ -47,7 +50,7 @@ var contract = []operation{
 
 // call is the operation's request that succeeds.
 func (o operation) call() call {
-	c := call{method: o.method, path: o.path}
+	c := call{method: o.method, path: o.path, body: o.sends}
 	if o.body {
 		c.body = newHub
 	}
@@ -61,7 +64,7 @@ func (o operation) call() call {
 func TestContract(t *testing.T) {
 	documented := documentedStatuses(t)
 	for _, op := range contract {
-		t.Run(op.method+" "+strings.ReplaceAll(op.path, "/", "_"), func(t *testing.T) {
+		t.Run(op.method+" "+strings.ReplaceAll(op.path+op.query, "/", "_"), func(t *testing.T) {
 			// run sends one request to an API of its own.
 			run := func(name string, change func(*env, *call), want int, and ...func(*testing.T, *httptest.ResponseRecorder)) {
 				t.Run(name, func(t *testing.T) {
@@ -239,6 +242,7 @@ func TestNoOperation(t *testing.T) {
 		{"DELETE", Base + "/endpoints", "", 405, "GET, POST, HEAD"},
 		{"PUT", Base + "/endpoints", "", 405, "GET, POST, HEAD"},
 		{"GET", Base + "/endpoints/" + hubID + "/retry", "", 405, "POST"},
+		{"GET", Base + "/endpoints/" + hubID + "/seek", "", 405, "POST"},
 		{"POST", Base + "/status", "", 405, "GET, HEAD"},
 		{"POST", Base + "/status", reader, 403, ""},
 		{"GET", "/openapi.json", "-", 401, ""},

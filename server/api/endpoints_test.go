@@ -44,6 +44,7 @@ func TestCreateGetUpdateDelete(t *testing.T) {
 		"id": id, "type": "EventHub", "eventTypes": []any{"TopologyOperation"}, "path": "other",
 		"connectionString": strings.Replace(storetest.Conn1, storetest.Key1, "***", 1),
 		"authentication":   "keyBased", "body": "envelope", "ordering": "partition", "overflow": "block",
+		"recovery": "drop", "enabled": true, "startAt": "now",
 		"status": "Provisioning", "properties": map[string]any{},
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -130,6 +131,18 @@ func TestStatusOfEndpoint(t *testing.T) {
 	want = map[string]string{"state": "degraded", "reason": "unreachable", "lastError": "detached (partition 2)", "backOffUntil": "2026-01-31T07:00:00Z"}
 	if one := decode[Endpoint](t, w); one.Status != "Ready" || fmt.Sprint(one.Properties) != fmt.Sprint(want) {
 		t.Errorf("%+v", one)
+	}
+	e := r.stored(hubID)
+	e.Enabled = new(false)
+	for state, want := range map[sinks.State]string{sinks.StateBackingOff: StatusStopped, sinks.StateReady: StatusStopped, sinks.StateDeleting: StatusDeleting} {
+		r.state.Store(&sinks.Health{State: state})
+		if shown, _ := (&operations{r.options}).resource(e); shown.Status != want {
+			t.Errorf("not enabled, %s: %s, want %s", state, shown.Status, want)
+		}
+	}
+	e.ID = noID // doesn't run
+	if shown, _ := (&operations{r.options}).resource(e); shown.Status != StatusStopped {
+		t.Errorf("not enabled, not running: %s", shown.Status)
 	}
 	if w := get(map[string]string{"If-None-Match": "*"}); w.Code != 304 {
 		t.Errorf("any: %d", w.Code)

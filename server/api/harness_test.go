@@ -61,7 +61,12 @@ type env struct {
 	taps    []*sinks.Tap  // of it, that were begun
 	options Options
 
-	asked      []string // of dead letters
+	backlog   int64
+	seeking   bool
+	preview   Preview
+	noPreview error
+
+	asked      []string // of dead letters, and of positions
 	unreadable error
 	reading    chan context.Context
 }
@@ -86,11 +91,12 @@ func newEnv(t testing.TB, change ...func(*Options)) *env {
 			},
 			RateLimit: 1000,
 		},
-		Store:    store,
-		Pipeline: r,
-		Letters:  r,
-		Fleet:    r,
-		Log:      zap.New(core),
+		Store:     store,
+		Pipeline:  r,
+		Letters:   r,
+		Fleet:     r,
+		Positions: r,
+		Log:       zap.New(core),
 	}
 	for _, c := range change {
 		c(&r.options)
@@ -183,6 +189,15 @@ func (r *env) Show(ctx context.Context, partition int32, offset int64, most int,
 	value := strings.Repeat("v", most)
 	return &letters.Whole{Letter: letters.Letter{Offset: 7}, Content: letters.Content{Value: &value, ValueCut: true}}, r.unreadable
 }
+
+// Preview and Backlog make the env its own Positions.
+
+func (r *env) Preview(_ context.Context, to string) (Preview, error) {
+	r.asked = append(r.asked, to)
+	return r.preview, r.noPreview
+}
+
+func (r *env) Backlog(id string) (int64, bool) { return r.backlog, r.seeking && id == hubID }
 
 // call is one request; what isn't said is as a client does it right.
 type call struct {

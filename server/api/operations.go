@@ -114,9 +114,9 @@ func registerEndpoints(api huma.API, options Options) {
 		Description:   "Events flow to it at once. The reply is its id, as a JSON string. `POST /endpoints`, without the base path, does the same.",
 		DefaultStatus: http.StatusCreated, Errors: writes,
 	}
-	registerWithBody(api, create, o.create)
+	registerWithBody(api, create, bodyOf[Endpoint](examples()), o.create)
 	create.OperationID, create.Path, create.Hidden = "createEndpointAlias", "/endpoints", true
-	registerWithBody(api, create, o.create)
+	registerWithBody(api, create, bodyOf[Endpoint](examples()), o.create)
 
 	huma.Register(api, huma.Operation{
 		OperationID: "listEndpoints", Method: http.MethodGet, Path: Base + "/endpoints", Tags: tags,
@@ -134,7 +134,7 @@ func registerEndpoints(api huma.API, options Options) {
 		Description: "Takes effect at once, on events that are queued already, too; new keys end a back-off. " +
 			"A masked key (`SharedAccessKey=***`, or `***` with EventGrid) keeps the stored one, at the same host only. An unknown id is a 404.",
 		DefaultStatus: http.StatusNoContent, Errors: append([]int{404, 412}, writes...),
-	}, o.update)
+	}, bodyOf[Endpoint](examples()), o.update)
 	huma.Register(api, huma.Operation{
 		OperationID: "deleteEndpoint", Method: http.MethodDelete, Path: Base + "/endpoints/{id}", Tags: tags,
 		Summary:       "Delete an endpoint",
@@ -147,19 +147,30 @@ func registerEndpoints(api huma.API, options Options) {
 		Description:   "The next events go out at once, on every copy. Nothing changes for an endpoint that isn't backing off.",
 		DefaultStatus: http.StatusOK, Errors: append([]int{404}, reads...),
 	}, o.retry)
+	o.registerSeek(api)
 }
 
 var tags = []string{"endpoints"}
 
-// registerWithBody registers an operation whose body is an endpoint. huma documents
-// the body and passes its bytes on.
-func registerWithBody[I, O any](api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+// body is what a body of an operation looks like.
+type body struct {
+	is       reflect.Type
+	examples map[string]*huma.Example
+}
+
+func bodyOf[T any](examples map[string]*huma.Example) body {
+	return body{reflect.TypeFor[T](), examples}
+}
+
+// registerWithBody registers an operation with a body. huma documents the body and
+// passes its bytes on.
+func registerWithBody[I, O any](api huma.API, op huma.Operation, b body, handle func(context.Context, *I) (*O, error)) {
 	op.MaxBodyBytes, op.SkipValidateBody = maxBody+1, true
 	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{}}
 	huma.Register(api, op, handle)
 	content := op.RequestBody.Content["application/json"]
-	content.Schema = api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Endpoint](), true, "")
-	content.Examples = examples()
+	content.Schema = api.OpenAPI().Components.Schemas.Schema(b.is, true, "")
+	content.Examples = b.examples
 }
 
 // examples returns the documented bodies, one for each kind of endpoint.

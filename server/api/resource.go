@@ -20,13 +20,13 @@ type Endpoint struct {
 
 // Report is the state of an endpoint, in the resource.
 type Report struct {
-	Status     string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off"`
+	Status     string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off, Stopped while enabled is false"`
 	Properties map[string]string `json:"properties" readOnly:"true" doc:"While something is wrong: reason, lastError, backOffUntil; state, degraded or throttled, if events get through all the same; key, if it is the secondary"`
 }
 
 // resource returns an endpoint with its keys masked, and its state now.
 func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
-	now := o.state(e.ID)
+	now := o.state(e)
 	r := Endpoint{e.Document(), Report{Status: now.status, Properties: map[string]string{}}}
 	if now.State == sinks.StateDegraded || now.State == sinks.StateThrottled {
 		r.Properties["state"] = string(now.State) // v1 has no word for it
@@ -55,24 +55,32 @@ type state struct {
 	sinks.Health
 }
 
-func (o *operations) state(id string) state {
-	health, ok := o.Pipeline.Health(id)
-	if !ok {
-		return state{status: StatusProvisioning} // stored, and not yet running
+func (o *operations) state(e endpoints.Endpoint) state {
+	health, ok := o.Pipeline.Health(e.ID)
+	s := state{StatusProvisioning, health} // stored, and not yet running
+	if ok {
+		s.status = statusOf(health.State)
 	}
-	s := state{StatusReady, health}
-	switch health.State {
-	case sinks.StateProvisioning:
-		s.status = StatusProvisioning
-	case sinks.StateBackingOff, sinks.StateProbing:
-		s.status = StatusFailed
-	case sinks.StateStopped:
+	if e.Disabled() && s.status != StatusDeleting {
 		s.status = StatusStopped
-	case sinks.StateDeleting:
-		s.status = StatusDeleting
-	case sinks.StateReady, sinks.StateDegraded, sinks.StateThrottled: // events get through
 	}
 	return s
+}
+
+// statusOf returns v1's word for a state.
+func statusOf(s sinks.State) string {
+	switch s {
+	case sinks.StateProvisioning:
+		return StatusProvisioning
+	case sinks.StateBackingOff, sinks.StateProbing:
+		return StatusFailed
+	case sinks.StateStopped:
+		return StatusStopped
+	case sinks.StateDeleting:
+		return StatusDeleting
+	case sinks.StateReady, sinks.StateDegraded, sinks.StateThrottled: // events get through
+	}
+	return StatusReady
 }
 
 // etag returns the entity tag of a GET. It has two parts: the configuration and the
