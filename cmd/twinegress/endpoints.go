@@ -44,7 +44,8 @@ func endpointsCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.add(cmd.PersistentFlags())
-	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(), c.retryCommand(), c.logCommand())
+	cmd.AddCommand(c.listCommand(), c.getCommand(), c.createCommand(), c.updateCommand(), c.deleteCommand(),
+		c.enableCommand(true), c.enableCommand(false), c.retryCommand(), c.seekCommand(), c.logCommand())
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,10 @@ func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
 		{"body", string(e.Body)},
 		{"ordering", string(e.Ordering)},
 		{"overflow", string(e.Overflow)},
+		{"recovery", string(e.Recovery)},
+		{"enabled", enabledText(e)},
+		{"started at", positionText(e.StartAt)},
+		{"last seek", seekText(e)},
 		{"changed", clockTime(e.LastUpdated)},
 		{"status", statusText(e)},
 		{"last error", e.Properties["lastError"]},
@@ -53,6 +58,31 @@ func printEndpoint(w io.Writer, e api.Endpoint, etag string) error {
 		}
 	}
 	return t.Flush()
+}
+
+// enabledText returns "" for an endpoint of a server that doesn't know the field.
+func enabledText(e api.Endpoint) string {
+	if e.Enabled == nil {
+		return ""
+	}
+	return strconv.FormatBool(*e.Enabled)
+}
+
+// seekText returns where the last seek led to, and when it was ordered.
+func seekText(e api.Endpoint) string {
+	if e.SeekTo == "" || e.SeekAt == "" {
+		return positionText(e.SeekTo)
+	}
+	return "to " + positionText(e.SeekTo) + ", ordered " + positionText(e.SeekAt)
+}
+
+// positionText formats where an endpoint starts or is sought to: a word, or a time.
+func positionText(s string) string {
+	at, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return s
+	}
+	return clockTime(at)
 }
 
 // clockTime formats a time of day with its zone, and with its date if that is not
