@@ -73,6 +73,7 @@ func DecodeStored(data []byte, open SecretFunc, o Options) (Endpoint, error) {
 	if err := known.merge(e.violations(o)).err(); err != nil {
 		return Endpoint{}, err
 	}
+	e.orderStart("")
 	return e, nil
 }
 

@@ -24,6 +24,11 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(good.body(f)))
 		f.Add([]byte("[" + good.body(f) + "," + good.body(f) + "]"))
 	}
+	positions := hub.with(fields{"recovery": "catchUp", "enabled": false, "startAt": "earliest"})
+	for _, more := range []fields{{}, {"seekTo": "earliest"}, {"seekTo": "cancel", "seekAt": "2026-01-31T08:00:00+01:00"}, {"startAt": "9999-12-31T23:59:59-01:00"}} {
+		f.Add([]byte(positions.with(more).body(f)))
+		f.Add([]byte("[" + positions.with(more).body(f) + "]"))
+	}
 	const masked = namespace + ";SharedAccessKeyName=send;SharedAccessKey=***"
 	f.Add([]byte(hub.with(fields{"connectionString": masked, "secondaryConnectionString": "***"}).body(f)))
 	f.Add([]byte(hub.with(fields{"connectionString": " Endpoint = sb://evil ; " + masked}).body(f)))

@@ -21,7 +21,7 @@ var (
 // canonicalPosition returns the canonical spelling of a word, a time in UTC, or
 // anything else as it is.
 func canonicalPosition(s string, words []string) string {
-	if s = fold(s, words); slices.Contains(words, s) {
+	if s = fold(s, words); s == "" || slices.Contains(words, s) {
 		return s
 	}
 	if at, err := time.Parse(time.RFC3339Nano, s); err == nil {
@@ -35,8 +35,11 @@ func formatTime(at time.Time) string { return at.UTC().Format(time.RFC3339Nano) 
 // isPosition reports whether a canonical s is one of words, or a time that Kafka
 // knows: it counts from 1970.
 func isPosition(s string, words []string) bool {
+	if slices.Contains(words, s) {
+		return true
+	}
 	at, err := time.Parse(time.RFC3339Nano, s)
-	return slices.Contains(words, s) || err == nil && at.Unix() >= 0
+	return err == nil && at.Unix() >= 0
 }
 
 // checkPositions adds violations about where the endpoint starts and was sought to.

@@ -56,7 +56,7 @@ func TestStartOfNewEndpoint(t *testing.T) {
 	}
 }
 
-// The file is read anew at each start: what an entry's startAt orders is the same seek
+// The file and the records of a topic are read anew at each start: what an entry's startAt orders is the same seek
 // every time, until the startAt is another. A seek that was ordered is kept.
 func TestStartInTheFile(t *testing.T) {
 	read := func(entry fields) endpoints.Endpoint {
@@ -85,6 +85,11 @@ func TestStartInTheFile(t *testing.T) {
 	if e := read(named.with(fields{"startAt": "2026-01-31T08:00:00Z"})); e.SeekTo != "2026-01-31T08:00:00Z" {
 		t.Errorf("%+v", endpoints.Document(e))
 	}
+	record, err := endpoints.Encode(e, nil)
+	storetest.Must(t, err)
+	if again, err := endpoints.DecodeStored(record, nil, endpoints.Options{}); err != nil || !again.Equal(e) {
+		t.Errorf("read again from %s: %v, %+v", record, err, endpoints.Document(again))
+	}
 	sought := e.Seek(endpoints.Latest, time.Unix(1e9, 0))
 	text, err = endpoints.EncodeSet([]endpoints.Endpoint{sought}, nil)
 	storetest.Must(t, err)
@@ -110,6 +115,9 @@ func TestParseSeek(t *testing.T) {
 	} {
 		if got, err := endpoints.ParseSeek(s, now); got != want || err != nil {
 			t.Errorf("%s: %q, %v, want %q", s, got, err, want)
+		}
+		if got, err := endpoints.ParseSeek(want, now); got != want || err != nil {
+			t.Errorf("%s: %q once more, %v", want, got, err)
 		}
 	}
 	for s, want := range map[string]string{
