@@ -227,6 +227,9 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job, routes *routes) {
 		p.counts.sample.add(ev, routes.table.Takes(ev.Type), time.Now())
 	}
 
+	if c.Owned != nil {
+		c.Owned.Dispatched.Store(c.Last + 1)
+	}
 	err := j.fanout.Enqueue(p.enqueueCtx, c, routes.senders)
 	for i := range c.Rejected {
 		p.counts.rejected[c.Rejected[i].Reason].Add(1)

@@ -77,6 +77,8 @@ type condition struct {
 	key          *entry      // while the primary is refused and the secondary works
 
 	slow       *entry // while others wait for it
+	behind     *entry // while it has left the shared reading
+	paused     bool   // not enabled
 	backOffErr string // of the last back-off of the whole
 	backOffFor event.Reason
 	off        *outage // from the first failure to the first success, over all probes
@@ -123,7 +125,7 @@ func (l *ledger) stateLocked(backoff State) State {
 	switch {
 	case c.lifecycle == deleting:
 		return StateDeleting
-	case c.lifecycle == stopped:
+	case c.lifecycle == stopped, c.paused:
 		return StateStopped
 	case backoff != "":
 		return backoff
@@ -133,6 +135,8 @@ func (l *ledger) stateLocked(backoff State) State {
 		return StateProvisioning
 	case c.refuses != nil:
 		return StateDegraded
+	case c.behind != nil:
+		return StateBehind
 	}
 	return StateReady
 }
@@ -299,6 +303,39 @@ func (l *ledger) holdsBack(holds bool, now time.Time) {
 		return
 	}
 	l.condition.slow = l.begin(WhatHoldsBack, 0, "", now)
+}
+
+// fallsBehind records that the endpoint has left the shared reading, and caughtUp that
+// it has joined it again, after so many events.
+func (l *ledger) fallsBehind(why string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.condition.behind = l.begin(WhatBehind, 0, why, now)
+	l.note(now)
+}
+
+func (l *ledger) caughtUp(events uint64, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.condition.behind.end(now)
+	l.condition.behind.events += events
+	l.condition.behind = nil
+	l.note(now)
+}
+
+// pause records whether the endpoint is enabled.
+func (l *ledger) pause(paused bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if paused == l.condition.paused {
+		return
+	}
+	l.condition.paused = paused
+	what := WhatPaused
+	if !paused {
+		what = WhatResumed
+	}
+	l.record(what, 0, "", time.Now())
 }
 
 // restart closes the breaker and forgets what was wrong: the endpoint was

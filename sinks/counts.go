@@ -80,17 +80,6 @@ type Health struct {
 	Left         uint64 // times that it left the shared reading
 }
 
-// PositionStatus is an endpoint's position in one partition.
-type PositionStatus struct {
-	Topic      string
-	Partition  int32
-	Cursor     int64     // all before it have their outcome
-	Given      int64     // all before it were given to the endpoint
-	Dispatched int64     // where the shared reading is
-	OldestAt   time.Time // when the next event to read was appended; zero: not known
-	Since      time.Time // when it left here
-}
-
 // Past is what was ever so since the sender was made.
 type Past struct {
 	Throttled bool

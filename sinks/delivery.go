@@ -47,6 +47,8 @@ type delivery struct {
 	options *Options
 	ledger  *ledger
 	log     *atomic.Pointer[zap.Logger] // the sender's named
+	// catchesUp reports whether the endpoint's events are kept in Kafka for it.
+	catchesUp func() bool
 }
 
 // say writes what befell the endpoint, by itself or with others of its host.
@@ -233,9 +235,14 @@ func (d *delivery) backOff(permit permit, err *Error) {
 	}
 	switch {
 	case !opened:
+	case part != nil && d.catchesUp():
+		d.say(err.of(turnPartBackOff, "part of the endpoint backs off: it catches up on the events of this partition once it works",
+			zap.Int("hubPartition", part.index), zap.Int("hubPartitions", part.of), zap.Time("until", until)))
 	case part != nil:
 		d.say(err.of(turnPartBackOff, "part of the endpoint backs off: the events of this partition are dropped until it is tried again",
 			zap.Int("hubPartition", part.index), zap.Int("hubPartitions", part.of), zap.Time("until", until)))
+	case d.catchesUp():
+		d.say(err.of(turnBackOff, "endpoint backs off: it catches up on its events once it works", zap.Time("until", until)))
 	default:
 		d.say(err.of(turnBackOff, "endpoint backs off: its events are dropped until it is tried again", zap.Time("until", until)))
 	}
@@ -278,7 +285,7 @@ func bisect(next guardedSend, o *outcomes) func(ctx context.Context, batch []*ev
 				suspects = 0
 			default: // it backs off: the endpoint, or the part that left begins with
 				left = left[:ofPart(left, err.Parts)]
-				o.drop(left, err.Reason, err.Err.Error())
+				o.fail(left, err.Reason, err.Err.Error())
 				return done + len(left)
 			}
 		}

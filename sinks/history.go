@@ -22,6 +22,9 @@ const (
 	WhatHoldsBack  = "holds_back"
 	WhatChanged    = "changed"
 	WhatRetried    = "retried"
+	WhatBehind     = "behind" // until it had caught up; the events are those that it caught up on
+	WhatPaused     = "paused"
+	WhatResumed    = "resumed"
 	WhatDeleting   = "deleting"
 	WhatStopped    = "stopped"
 )

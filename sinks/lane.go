@@ -34,6 +34,7 @@ type lane struct {
 	// all events of other endpoints, for the sake of one.
 	chunks   map[*event.Chunk]waiting
 	inFlight int64     // bytes of these chunks
+	made     time.Time // what their times count from
 	since    time.Time // when pushed was last empty
 
 	wake  chan struct{} // there are events, or enough for a batch
@@ -47,11 +48,12 @@ type lane struct {
 // waiting is what of a chunk has no outcome.
 type waiting struct {
 	events int
-	since  time.Time
+	bytes  int64         // of the chunk as it was then: it may grow
+	since  time.Duration // after the lane was made
 }
 
 func newLane(q *queue) *lane {
-	return &lane{queue: q, chunks: make(map[*event.Chunk]waiting), wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+	return &lane{queue: q, made: time.Now(), chunks: make(map[*event.Chunk]waiting), wake: make(chan struct{}, 1), space: make(chan struct{}, 1)}
 }
 
 func signal(c chan struct{}) {
@@ -91,32 +93,66 @@ func (l *lane) idle() bool {
 func (l *lane) oldest(now time.Time) (waits time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, w := range l.chunks {
-		waits = max(waits, now.Sub(w.since))
+	at := now.Sub(l.made)
+	for c, w := range l.chunks {
+		if c.Reading == 0 { // nobody waits for what an endpoint reads by itself
+			waits = max(waits, at-w.since)
+		}
 	}
 	return waits
 }
 
+// has reports whether events of an ownership have no outcome.
+func (l *lane) has(o *event.Ownership) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.chunks {
+		if c.Owned == o {
+			return true
+		}
+	}
+	return false
+}
+
+// roomy reports whether the lane is at most half full.
+func (l *lane) roomy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.count <= laneBatches*l.queue.maxEvents/2 && l.bytes <= laneBytes/2
+}
+
 // push is queue.push for this lane.
 func (l *lane) push(ctx context.Context, c *event.Chunk, run []*event.Event, now time.Time, wait bool) bool {
-	bytes := bytesOf(run)
-	l.mu.Lock()
-	for l.full() || !wait && l.aboveShare(c) {
-		l.mu.Unlock()
-		if !wait {
-			return false
-		}
-		l.queue.blocking.Store(true)
-		select {
-		case <-l.space:
-		case <-ctx.Done():
-			l.queue.blocking.Store(false)
+	for !l.tryPush(c, run, now, !wait) {
+		if !wait || !l.awaitSpace(ctx) {
 			return false
 		}
 		now = time.Now()
-		l.mu.Lock()
 	}
-	l.queue.blocking.Store(false)
+	return true
+}
+
+// awaitSpace blocks until there may be room; it returns false when ctx ends first.
+func (l *lane) awaitSpace(ctx context.Context) bool {
+	l.queue.blocking.Store(true)
+	defer l.queue.blocking.Store(false)
+	select {
+	case <-l.space:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// tryPush appends a run, unless the lane is full; or, if inShare is set, would keep
+// more than its share in flight.
+func (l *lane) tryPush(c *event.Chunk, run []*event.Event, now time.Time, inShare bool) bool {
+	bytes := bytesOf(run)
+	l.mu.Lock()
+	if l.full() || inShare && l.aboveShare(c) {
+		l.mu.Unlock()
+		return false
+	}
 	wasEmpty, wasEnough := l.count == 0, l.enough()
 	if len(l.pushed) == 0 {
 		l.since = now
@@ -124,9 +160,10 @@ func (l *lane) push(ctx context.Context, c *event.Chunk, run []*event.Event, now
 	l.pushed = append(l.pushed, run...)
 	l.count += len(run)
 	l.bytes += bytes
-	l.chunks[c] = waiting{len(run), now}
-	l.inFlight += c.Bytes()
-	l.queue.inFlight.Add(c.Bytes())
+	kept := c.Bytes()
+	l.chunks[c] = waiting{len(run), kept, now.Sub(l.made)}
+	l.inFlight += kept
+	l.queue.inFlight.Add(kept)
 	wake := wasEmpty || !wasEnough && l.enough()
 	l.mu.Unlock()
 	if wake {
@@ -247,8 +284,8 @@ func (l *lane) release(c *event.Chunk, n int) {
 		l.chunks[c] = left
 	default:
 		delete(l.chunks, c)
-		l.inFlight -= c.Bytes()
-		l.queue.inFlight.Add(-c.Bytes())
+		l.inFlight -= left.bytes
+		l.queue.inFlight.Add(-left.bytes)
 	}
 }
 

@@ -67,6 +67,9 @@ func (l *ledger) delivered(events []*event.Event) {
 	l.counts.Pending -= len(events)
 	l.lastDelivered = now
 	for _, ev := range events {
+		if ev.Chunk.Reading > 0 {
+			continue // how old it is says how long the endpoint was away, and not how fast this is
+		}
 		l.counts.Latency.Observe(time.Duration(ms-ev.Record.Timestamp) * time.Millisecond)
 	}
 }
@@ -100,6 +103,27 @@ func (l *ledger) dropped(events []*event.Event, reason event.Reason, detail stri
 		return cause
 	}
 	return l.condition.backOffErr
+}
+
+// deferred counts events that the endpoint catches up on later, when they are routed
+// anew.
+func (l *ledger) deferred(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts.Deferred += uint64(n)
+	l.counts.Pending -= n
+}
+
+// expired counts offsets that Kafka had no more when the endpoint was to catch up on
+// them: nobody knows what they were.
+func (l *ledger) expired(offsets int64) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.windows.roll(now.Sub(l.made), &l.counts)
+	l.counts.Routed += uint64(offsets)
+	l.counts.Dropped[event.Expired] += uint64(offsets)
+	l.counts.DroppedTypes[event.Unknown][event.Expired] += uint64(offsets)
 }
 
 func (l *ledger) dropLocked(events []*event.Event, reason event.Reason, now time.Time) {

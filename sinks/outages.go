@@ -50,6 +50,8 @@ const (
 	turnOtherKey
 	turnThrottled
 	turnRefuses
+	turnLeft
+	turnCaughtUp
 )
 
 // together is what is said of several endpoints, by turn.
@@ -61,6 +63,8 @@ var together = [...]string{
 	turnOtherKey:    "more endpoints of the host use their other key, for the same cause",
 	turnThrottled:   "more endpoints of the host are throttled",
 	turnRefuses:     "more endpoints of the host refuse one event after the other",
+	turnLeft:        "more endpoints of the host fall behind",
+	turnCaughtUp:    "more endpoints of the host have caught up",
 }
 
 type outageKey struct {

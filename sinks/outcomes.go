@@ -27,6 +27,7 @@ type outcomes struct {
 	keepDropped bool                      // see Options
 	ledger      *ledger
 	queue       *queue
+	positions   *positions
 	deadLetters DeadLetters
 	say         func(report)
 	taps        taps // they see events before they are settled
@@ -57,6 +58,33 @@ func (o *outcomes) deliver(events []*event.Event) {
 	}
 	o.ledger.delivered(events)
 	o.taps.observe(events, "", "")
+	o.settle(events)
+}
+
+// fail is for events that their sender gives up for now, for no fault of their own:
+// they are dropped, or the endpoint leaves their partition and catches up on them.
+func (o *outcomes) fail(events []*event.Event, reason event.Reason, detail string) {
+	if !o.positions.tracked.Load() {
+		o.drop(events, reason, detail)
+		return
+	}
+	for len(events) > 0 {
+		n := 1
+		for n < len(events) && events[n].Chunk == events[0].Chunk {
+			n++
+		}
+		if o.positions.defers(events[:n]) {
+			o.later(events[:n])
+		} else {
+			o.drop(events[:n], reason, detail)
+		}
+		events = events[n:]
+	}
+}
+
+// later is for events that the endpoint catches up on.
+func (o *outcomes) later(events []*event.Event) {
+	o.ledger.deferred(len(events))
 	o.settle(events)
 }
 
@@ -101,7 +129,10 @@ func (o *outcomes) settle(events []*event.Event) {
 
 // keep leaves the settling to the dead letters.
 func (o *outcomes) keep(events []*event.Event, reason event.Reason, detail string) {
-	byChunk(events, o.queue.release)
+	byChunk(events, func(c *event.Chunk, n int) {
+		c.Lettered = c.Lettered || c.Reading > 0
+		o.queue.release(c, n)
+	})
 	to := o.recipient.Load()
 	for _, ev := range events {
 		o.deadLetters.Put(ev, reason, detail, to)

@@ -19,7 +19,7 @@ type queue struct {
 	// outcome. The others stay in front of their lane.
 	deliver func(ctx context.Context, batch []*event.Event) (done int)
 
-	lanes    [event.Lanes]atomic.Pointer[lane] // set by the dispatcher; nil until the lane's first event
+	lanes    [event.Lanes]atomic.Pointer[lane] // nil until the lane's first event
 	running  sync.WaitGroup                    // the lanes' goroutines
 	ctx      context.Context                   // of the lanes and their sends: ends when close can't wait any longer
 	cancel   context.CancelFunc
@@ -39,14 +39,30 @@ func (q *queue) init(o Options, deliver func(context.Context, []*event.Event) in
 // false, and has appended nothing, if ctx ends first; or, if wait is false, at
 // once, also where the lane would keep more than its share in flight.
 func (q *queue) push(ctx context.Context, c *event.Chunk, run []*event.Event, now time.Time, wait bool) bool {
-	l := q.lanes[c.Lane].Load()
+	return q.lane(c.Lane).push(ctx, c, run, now, wait)
+}
+
+// lane returns a lane, which it makes if need be: most of thousands of endpoints see
+// few partitions, or nothing for long. Of the dispatcher and of who reads for the
+// endpoint only one may call it at a time.
+func (q *queue) lane(number int) *lane {
+	l := q.lanes[number].Load()
 	if l == nil {
-		// Most of thousands of endpoints see few partitions, or nothing for long.
 		l = newLane(q)
-		q.lanes[c.Lane].Store(l)
+		q.lanes[number].Store(l)
 		q.running.Go(func() { l.run(q.ctx) })
 	}
-	return l.push(ctx, c, run, now, wait)
+	return l
+}
+
+// has reports whether events of an ownership are in a lane.
+func (q *queue) has(o *event.Ownership) bool {
+	for i := range q.lanes {
+		if l := q.lanes[i].Load(); l != nil && l.has(o) {
+			return true
+		}
+	}
+	return false
 }
 
 // pushBehind is push without waiting, for a run that must stay behind what its

@@ -38,6 +38,8 @@ type Options struct {
 	Outages *Outages
 	// Shortages, if set, are when no connection could be made.
 	Shortages *Shortages
+	// Behind, if set, lets endpoints leave the shared reading.
+	Behind *Behind
 	// History, if set, bounds what the logs of all endpoints take.
 	History *HistoryBytes
 }
@@ -46,13 +48,14 @@ type Options struct {
 // and the connections, and gives every event that it takes exactly one outcome,
 // unless it is stopped first.
 type Sender struct {
-	options  Options
-	open     Open
-	log      *zap.Logger
-	named    atomic.Pointer[zap.Logger] // log with the endpoint as it is called now
-	queue    queue
-	ledger   ledger
-	outcomes outcomes
+	options   Options
+	open      Open
+	log       *zap.Logger
+	named     atomic.Pointer[zap.Logger] // log with the endpoint as it is called now
+	queue     queue
+	ledger    ledger
+	outcomes  outcomes
+	positions positions
 
 	mu       sync.Mutex // taken before the ledger's
 	endpoint endpoints.Endpoint
@@ -70,15 +73,18 @@ func NewSender(endpoint endpoints.Endpoint, options Options, open Open, deadLett
 	// Lazily: most of thousands of endpoints have nothing to say for long.
 	s := &Sender{options: options, open: open, log: log, endpoint: endpoint}
 	s.named.Store(log.WithLazy(endpoint.LogName()))
-	s.queue.init(options, bisect(s.send, &s.outcomes))
+	s.positions.init(s, options.Behind)
+	s.queue.init(options, s.positions.screen(bisect(s.send, &s.outcomes)))
 	s.ledger.init(time.Now(), options.History, func() *breaker.Breaker {
 		return breaker.New(options.BackoffInitial, options.BackoffMax, rand.Float64)
 	})
 	o := &s.outcomes
 	o.keepDropped, o.ledger, o.queue, o.deadLetters, o.say = options.KeepDropped, &s.ledger, &s.queue, deadLetters, s.say
+	o.positions = &s.positions
 	o.recipient.Store(NewRecipient(endpoint))
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
 	s.current = s.connect(endpoint)
+	s.positions.follow(&endpoint)
 	return s
 }
 
@@ -86,7 +92,7 @@ func (s *Sender) connect(endpoint endpoints.Endpoint) *connection {
 	s.host = endpoint.Host()
 	conn := newConnection(endpoint, s.open, &s.ledger, &s.named)
 	conn.outages = s.options.Outages
-	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: &s.named}
+	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: &s.named, catchesUp: s.positions.catchUp.Load}
 	conn.send = d.compose()
 	return conn
 }
@@ -119,6 +125,9 @@ func (s *Sender) Endpoint() endpoints.Endpoint {
 // cause: the run stays pending, and the chunk unsettled. Only the dispatcher
 // may call it.
 func (s *Sender) Enqueue(ctx context.Context, c *event.Chunk, run []*event.Event) error {
+	if s.positions.tracked.Load() {
+		return s.enqueueTracked(ctx, c, run)
+	}
 	c.Hold(len(run))
 	now := time.Now()
 	s.ledger.routed(len(run), now)
@@ -157,6 +166,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	s.named.Store(s.log.WithLazy(endpoint.LogName()))
 	s.outcomes.recipient.Store(NewRecipient(endpoint))
 	s.dropsOverflow.Store(endpoint.Overflow == endpoints.OverflowDrop)
+	s.positions.follow(&endpoint)
 	if !endpoints.Diff(before, endpoint).Reconnect {
 		return nil
 	}
@@ -166,6 +176,7 @@ func (s *Sender) Update(endpoint endpoints.Endpoint) (closeOld func(context.Cont
 	// closed, and one whose send on the old one fails finds it replaced.
 	close(old.replaced)
 	s.ledger.restart(WhatChanged)
+	s.positions.wake()
 	return old.close
 }
 
@@ -181,6 +192,7 @@ func (s *Sender) Retry() {
 	s.current.renew()
 	s.current.primaryRefused.Store(false)
 	s.ledger.restart(WhatRetried)
+	s.positions.wake()
 }
 
 // Remove drains the sender of a deleted endpoint: what isn't delivered when
@@ -189,6 +201,7 @@ func (s *Sender) Remove(ctx context.Context) error {
 	s.ledger.enter(deleting)
 	s.queue.close(ctx)
 	s.ledger.enter(stopped)
+	s.positions.close()
 	s.queue.rest(func(events []*event.Event) {
 		s.outcomes.drop(events, event.Removed, "the endpoint was removed")
 	})
@@ -283,5 +296,6 @@ func (s *Sender) complete(h Health, now time.Time) Health {
 	// Before that is so, too: alerts take the share of time from a series' first point.
 	s.heldBack = s.heldBack || h.HoldsBack || h.OverShare || h.OldestPending > time.Second
 	h.Past.HeldBack = s.heldBack
+	s.positions.report(&h)
 	return h
 }

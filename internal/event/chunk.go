@@ -74,10 +74,14 @@ type Chunk struct {
 	Owned     *Ownership
 	// Reading is 0 for what all endpoints read together. Else the chunk is of one
 	// endpoint that is behind, and this is the number of its reading.
-	Reading     uint64
-	Seq         uint64 // its number among its partition's chunks, for the tracker
-	First, Last int64  // offsets
-	Epoch       int32  // leader epoch of the last record
+	Reading uint64
+	// Lettered says that an event of a chunk of one endpoint is on its way to the dead
+	// letters, and Incomplete that one has no outcome and is read again.
+	Lettered, Incomplete bool
+	of                   *Chunk // whose records the events are of
+	Seq                  uint64 // its number among its partition's chunks, for the tracker
+	First, Last          int64  // offsets
+	Epoch                int32  // leader epoch of the last record
 
 	Records  []Record
 	Events   []Event     // set by decode; in order of offset and index
@@ -133,6 +137,28 @@ func NewChunk(topic string, partition int32, records, bytes int, settled func(*C
 	}
 	c.pending.Store(1)
 	return c
+}
+
+// Part returns a chunk with copies of some of c's events, which are still c's records:
+// c is held until it is settled. Its settled function is called before c's count is.
+func (c *Chunk) Part(events []*Event, settled func(*Chunk)) *Chunk {
+	c.Hold(1)
+	part := NewChunk(c.Topic, c.Partition, 0, 0, settled)
+	part.Owned, part.Lane, part.Epoch, part.Grew, part.of = c.Owned, c.Lane, c.Epoch, c.Grow, c
+	part.First, part.Last = events[0].Record.Offset, events[len(events)-1].Record.Offset
+	for _, ev := range events {
+		copied := *ev
+		copied.Chunk = part
+		part.Events = append(part.Events, copied)
+	}
+	return part
+}
+
+// FreePart returns a part to the pool, and its count to the chunk that it is of.
+func (c *Chunk) FreePart() {
+	of := c.of
+	c.Free()
+	of.Settle(1)
 }
 
 // Add copies a record into the chunk.
