@@ -380,6 +380,7 @@ func positionsLoseNothing(t *testing.T, seed uint64) {
 			t.Errorf("it is still behind: %+v, dispatched %d", pos, o.Dispatched.Load())
 		}
 	}
+	l.end()
 	for i := range w.seen {
 		if c := w.committed[i]; c.mark != w.topic[i] || len(c.list) > 0 {
 			t.Errorf("partition %d is committed to %+v", i, c)
@@ -393,7 +394,6 @@ func positionsLoseNothing(t *testing.T, seed uint64) {
 	if len(w.reordered) > 0 {
 		t.Errorf("reordered: %v", w.reordered)
 	}
-	l.end()
 }
 
 func check(t *testing.T, s *Sender) {
