@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"twinegress/internal/event"
+	"twinegress/internal/watermark"
 )
 
 // maxWindow bounds the chunks behind an unresolved one. At the bound the
@@ -106,7 +107,7 @@ type partition struct {
 	inFlight int           // chunks that are dispatched and not settled
 	idle     chan struct{} // closed when draining and inFlight is 0
 
-	watermark watermark
+	watermark watermark.Watermark
 	// start is the first commit of a partition of which nothing is committed,
 	// while nothing was read; a negative offset is none.
 	start kgo.EpochOffset
@@ -124,7 +125,7 @@ type partition struct {
 func newPartition(id topicPartition, lane *assignment, c consumer) *partition {
 	p := &partition{
 		topicPartition: id, consumer: c, lane: lane, limit: math.MaxInt64,
-		state: unknown, idle: make(chan struct{}), watermark: watermark{offset: -1},
+		state: unknown, idle: make(chan struct{}), watermark: watermark.At(-1),
 		start: kgo.EpochOffset{Offset: -1},
 	}
 	p.settled, p.grew = p.settle, p.grow
@@ -152,8 +153,8 @@ func (p *partition) track(c *event.Chunk, end int64) (paused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.polled(c.First, end)
-	c.Seq = p.watermark.track(c.Last, c.Epoch)
-	if p.paused || p.state != active || len(p.watermark.window) < maxWindow {
+	c.Seq = p.watermark.Track(c.Last, c.Epoch)
+	if p.paused || p.state != active || p.watermark.Tracked() < maxWindow {
 		return false
 	}
 	p.paused = true
@@ -168,7 +169,7 @@ func (p *partition) skip(offset int64, epoch int32, end int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.polled(offset, end)
-	if p.watermark.skip(offset, epoch) {
+	if p.watermark.Skip(offset, epoch) {
 		p.mark(epoch)
 	}
 }
@@ -178,7 +179,7 @@ func (p *partition) skip(offset int64, epoch int32, end int64) {
 func (p *partition) polled(first, end int64) {
 	if p.state < active {
 		p.state = active
-		p.watermark.offset = first
+		p.watermark.SetOffset(first)
 	}
 	p.end = max(p.end, end)
 }
@@ -186,7 +187,7 @@ func (p *partition) polled(first, end int64) {
 // mark marks the watermark, unless the partition is released. The caller holds mu.
 func (p *partition) mark(epoch int32) {
 	if p.state != released {
-		p.consumer.mark(p.topicPartition, epoch, p.watermark.offset)
+		p.consumer.mark(p.topicPartition, epoch, p.watermark.Offset())
 	}
 }
 
@@ -224,9 +225,9 @@ func (p *partition) settle(c *event.Chunk) {
 	if p.state == draining && p.inFlight == 0 {
 		close(p.idle)
 	}
-	if epoch, moved := p.watermark.resolve(c.Seq); moved {
+	if epoch, moved := p.watermark.Resolve(c.Seq); moved {
 		p.mark(epoch)
-		if p.paused && p.state == active && len(p.watermark.window) <= maxWindow/2 {
+		if p.paused && p.state == active && p.watermark.Tracked() <= maxWindow/2 {
 			p.paused = false
 			p.resume()
 		}
@@ -300,8 +301,8 @@ func (p *partition) setCommitted(offset int64) {
 		return
 	}
 	p.state = positioned
-	if p.watermark.offset < 0 && offset >= 0 {
-		p.watermark.offset = offset
+	if p.watermark.Offset() < 0 && offset >= 0 {
+		p.watermark.SetOffset(offset)
 	}
 }
 
@@ -310,7 +311,7 @@ func (p *partition) setCommitted(offset int64) {
 func (p *partition) uncommitted() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.state == positioned && p.watermark.offset < 0
+	return p.state == positioned && p.watermark.Offset() < 0
 }
 
 // setStart sets where a partition starts of which the group has committed
@@ -318,8 +319,9 @@ func (p *partition) uncommitted() bool {
 func (p *partition) setStart(start kgo.EpochOffset) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state == positioned && p.watermark.offset < 0 {
-		p.start, p.watermark.offset = start, start.Offset
+	if p.state == positioned && p.watermark.Offset() < 0 {
+		p.start = start
+		p.watermark.SetOffset(start.Offset)
 	}
 }
 
@@ -347,10 +349,10 @@ func (p *partition) setEnd(end int64) {
 func (p *partition) lag() (n int64, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.watermark.offset < 0 {
+	if p.watermark.Offset() < 0 {
 		return 0, time.Time{}
 	}
-	return max(p.end-p.watermark.offset, 0), p.endAt
+	return max(p.end-p.watermark.Offset(), 0), p.endAt
 }
 
 // waits reports whether fetching has stopped until more of what was read has its
@@ -369,5 +371,5 @@ func (p *partition) resolved() int64 {
 	if p.state != active {
 		return 0
 	}
-	return p.watermark.offset
+	return p.watermark.Offset()
 }

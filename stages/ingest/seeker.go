@@ -239,7 +239,7 @@ func (p *partition) blockedBy() (what obstacle, at kgo.EpochOffset, resolved boo
 	if p.state >= draining {
 		return none, kgo.EpochOffset{}, false
 	}
-	return p.obstacle, kgo.EpochOffset{Epoch: p.epoch, Offset: p.next()}, len(p.watermark.window) == 0
+	return p.obstacle, kgo.EpochOffset{Epoch: p.epoch, Offset: p.watermark.Next()}, p.watermark.Tracked() == 0
 }
 
 // unblock makes reading go on at an offset, which nothing in flight is behind.
@@ -247,19 +247,10 @@ func (p *partition) unblock(at int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.obstacle = none
-	if at >= 0 && p.watermark.offset >= 0 {
-		p.watermark.offset = at
+	if at >= 0 && p.watermark.Offset() >= 0 {
+		p.watermark.SetOffset(at)
 	}
 	if p.start.Offset >= 0 {
 		p.start = kgo.EpochOffset{Epoch: -1, Offset: at}
 	}
-}
-
-// next returns the offset behind what was read; -1 if that is not known. The caller
-// holds mu.
-func (p *partition) next() int64 {
-	if n := len(p.watermark.window); n > 0 {
-		return p.watermark.window[n-1].last + 1
-	}
-	return p.watermark.offset
 }
