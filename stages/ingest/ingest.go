@@ -76,7 +76,7 @@ func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []
 }
 
 func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, hooks []kgo.Hook, log *zap.Logger) (*Source, error) {
-	unpacker, err := newUnpacker(int64(c.Limits.BatchBytes))
+	unpacker, err := newUnpacker(int64(c.Limits.BatchBytes), unpackedBytes)
 	if err != nil {
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}
@@ -90,7 +90,7 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 	held, brokers := new(valve), newContact(c.SessionTimeout)
 	bytes, gate, queue := newBudget(int64(c.MaxInFlightBytes)), newPollGate(), newScheduler()
 	partitions := &partitionSet{
-		member: m, scheduler: queue, gate: gate, ends: ends, owned: make(map[topicPartition]*partition),
+		member: m, scheduler: queue, gate: gate, ends: ends, owned: make(map[topicPartition]*partition), lent: make(map[*event.Ownership]loan),
 		consumer: parts{m, bytes, queue}, joined: func() {
 			if out := brokers.joined(); out > 0 {
 				log.Info("member of the consumer group again", zap.String("group", c.Group), zap.Duration("off", out))
@@ -124,7 +124,7 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 	if c.Start == config.StartLatest {
 		opts = append(opts, kgo.AdjustFetchOffsetsFn(o.startLatest))
 	}
-	opts = append(opts, newFetchSize().options()...)
+	opts = append(opts, newFetchSize(unpackedBytes).options()...)
 	opts = append(opts, connect...)
 	if _, err = kgo.NewClient(append(opts, kgo.WithHooks(hooks...), dial)...); err != nil {
 		abandon()

@@ -85,6 +85,7 @@ type consumer interface {
 // to decide about all of them: tracking, ownership, offsets, pausing.
 type partition struct {
 	topicPartition
+	owned    *event.Ownership // what chunks know of it
 	consumer consumer
 	limit    int64              // this offset and those behind it are not read
 	settled  func(*event.Chunk) // settle, bound once
@@ -124,7 +125,7 @@ type partition struct {
 
 func newPartition(id topicPartition, lane *assignment, c consumer) *partition {
 	p := &partition{
-		topicPartition: id, consumer: c, lane: lane, limit: math.MaxInt64,
+		topicPartition: id, owned: &event.Ownership{Topic: id.topic, Partition: id.number}, consumer: c, lane: lane, limit: math.MaxInt64,
 		state: unknown, idle: make(chan struct{}), watermark: watermark.At(-1),
 		start: kgo.EpochOffset{Offset: -1},
 	}
@@ -191,12 +192,13 @@ func (p *partition) mark(epoch int32) {
 	}
 }
 
-// dispatch reports whether a tracked chunk may be dispatched: not once the
-// partition is revoked or lost, when the chunk is its next owner's to send.
+// dispatch reports whether a tracked chunk may be dispatched, which counts it as in
+// flight: not once the partition is revoked or lost, when the chunk is its next
+// owner's to send.
 func (p *partition) dispatch() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state != active {
+	if p.state >= draining {
 		return false
 	}
 	p.inFlight++
@@ -204,7 +206,8 @@ func (p *partition) dispatch() bool {
 	return true
 }
 
-// withdraw takes a dispatch back: nobody took the chunk.
+// withdraw takes a dispatch back: nobody took the chunk, or it isn't one of what is
+// tracked here.
 func (p *partition) withdraw() {
 	p.mu.Lock()
 	p.inFlight--

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
+
+	"twinegress/internal/event"
 )
 
 // drainTimeout bounds the wait for outcomes when partitions are revoked: well
@@ -48,6 +50,8 @@ type partitionSet struct {
 	mu    sync.Mutex
 	owned map[topicPartition]*partition
 	gone  []*partition // not owned any more; some have bytes in flight still
+	// lent are the lanes that are taken; some are of ownerships that have ended.
+	lent map[*event.Ownership]loan
 }
 
 // assigned makes a partition of each that is assigned to this copy.

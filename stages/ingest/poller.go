@@ -127,7 +127,7 @@ func (r *poller) skipBatch(p *partition, batch *kgo.ErrDecompressTooLarge) {
 		zap.String("topic", p.topic), zap.Int32("partition", p.number),
 		zap.Int64("first", first), zap.Int64("last", last), zap.Stringer("limit", limit))
 	c := event.NewChunk(p.topic, p.number, 0, 0, p.settled)
-	c.Grew = p.grew
+	c.Owned, c.Grew = p.owned, p.grew
 	c.Skip(first, last, time.Now().UnixMilli(), batch.Epoch, event.Undecodable, fmt.Sprintf(
 		"offsets %d to %d are not read: their batch takes more memory than ingest.limits.batchBytes (%v) allows, or can't be unpacked", first, last, limit))
 	p.track(c, last+1)
@@ -155,16 +155,8 @@ func (r *poller) cut(fetched kgo.FetchTopicPartition) {
 			records = records[1:]
 			continue
 		}
-		n, bytes := measure(records)
-		c := event.NewChunk(fetched.Topic, fetched.Partition, n, bytes, p.settled)
+		c, n := cutChunk(p.owned, records, p.settled)
 		c.Grew = p.grew
-		for _, record := range records[:n] {
-			c.Add(record.Offset, record.Timestamp.UnixMilli(), record.LeaderEpoch, record.Key, record.Value)
-			for _, h := range record.Headers {
-				c.AddHeader(h.Key, h.Value)
-			}
-			record.Recycle() // copied; the client may have its memory back
-		}
 		records = records[n:]
 		if p.track(c, fetched.HighWatermark) {
 			r.member.log.Warn("partition paused: its oldest chunk is stuck while newer ones went through",
@@ -175,6 +167,22 @@ func (r *poller) cut(fetched kgo.FetchTopicPartition) {
 		r.scheduler.push(p, c)
 	}
 	r.scheduler.wake()
+}
+
+// cutChunk makes a chunk of the first records, of which there must be one that is no
+// control record, and returns of how many.
+func cutChunk(o *event.Ownership, records []*kgo.Record, settled func(*event.Chunk)) (c *event.Chunk, n int) {
+	n, bytes := measure(records)
+	c = event.NewChunk(o.Topic, o.Partition, n, bytes, settled)
+	c.Owned = o
+	for _, record := range records[:n] {
+		c.Add(record.Offset, record.Timestamp.UnixMilli(), record.LeaderEpoch, record.Key, record.Value)
+		for _, h := range record.Headers {
+			c.AddHeader(h.Key, h.Value)
+		}
+		record.Recycle() // copied; the client may have its memory back
+	}
+	return c, n
 }
 
 // measure returns how many of the records make up the next chunk, at least one,

@@ -97,6 +97,13 @@ func (s *scheduler) pop() (*partition, *event.Chunk) {
 	return nil, nil
 }
 
+// laneOf returns the lane of a partition of which something is in flight.
+func (s *scheduler) laneOf(p *partition) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.lane.lane
+}
+
 // busy reports whether chunks wait to be dispatched that aren't held back.
 func (s *scheduler) busy() bool {
 	s.mu.Lock()
