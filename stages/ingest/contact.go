@@ -40,9 +40,10 @@ type contact struct {
 	refusal string
 	noTopic string // an ingest topic that doesn't exist
 	reading failure
+	commits failure
 }
 
-// failure is of reading, which is tried again and again.
+// failure is of reading or committing, which is tried again and again.
 type failure struct {
 	since, last time.Time
 	text        string
@@ -95,17 +96,34 @@ func (c *contact) missingTopic(name string) {
 func (c *contact) failed(topic string, err error, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := &c.reading
-	if now.Sub(r.last) > failingPause {
-		r.since = now
-	}
-	r.last, r.text = now, fmt.Sprintf("the ingest topic %s: %s", topic, untrusted.Text(err.Error()))
+	c.reading.again(fmt.Sprintf("of the ingest topic %s: %s", topic, untrusted.Text(err.Error())), now)
 }
 
-// sentence says that reading fails; "" if it doesn't, or not for long.
-func (f *failure) sentence(now time.Time) string {
+// commitFailed is called with each error of a commit.
+func (c *contact) commitFailed(err error, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.commits.again("so that a restart repeats what came since: "+untrusted.Text(err.Error()), now)
+}
+
+// commitSucceeded is called when a commit has no error.
+func (c *contact) commitSucceeded() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.commits = failure{}
+}
+
+func (f *failure) again(text string, now time.Time) {
+	if now.Sub(f.last) > failingPause {
+		f.since = now
+	}
+	f.last, f.text = now, text
+}
+
+// sentence says what fails; "" if it doesn't, or not for long.
+func (f *failure) sentence(what string, now time.Time) string {
 	if lasts := now.Sub(f.since); lasts >= failingPatience && now.Sub(f.last) <= failingPause {
-		return fmt.Sprintf("reading fails for %v, of %s", lasts.Round(time.Second), f.text)
+		return fmt.Sprintf("%s fails for %v, %s", what, lasts.Round(time.Second), f.text)
 	}
 	return ""
 }
@@ -152,8 +170,11 @@ func (c *contact) missing(group string) (missing []string) {
 	case c.noTopic != "":
 		return append(missing, fmt.Sprintf("the ingest topic %s does not exist", c.noTopic))
 	case c.isMember.Load():
-		if fails := c.reading.sentence(time.Now()); fails != "" {
-			missing = append(missing, fails)
+		now := time.Now()
+		for _, fails := range []string{c.reading.sentence("reading", now), c.commits.sentence("committing", now)} {
+			if fails != "" {
+				missing = append(missing, fails)
+			}
 		}
 		return missing
 	case c.refused.IsZero():

@@ -88,7 +88,7 @@ func (noHook) OnNewClient(*kgo.Client) {}
 
 func newSourceOf(t testing.TB, c config.Ingest, log *zap.Logger, opts ...kgo.Opt) *Source {
 	t.Helper()
-	source, err := New(c, append(opts, kgo.SeedBrokers(c.Brokers...)), noHook{}, log)
+	source, err := New(c, nil, append(opts, kgo.SeedBrokers(c.Brokers...)), noHook{}, log)
 	if err != nil {
 		t.Fatal(err)
 	}

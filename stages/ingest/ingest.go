@@ -8,13 +8,13 @@
 //	            returns the next one, with its lane      goroutine 2: Run
 //	Run         emits it to the pipeline
 //	partition   settles it, in any order                 the goroutine of its last outcome
-//	watermark   moves over settled chunks, and is marked
-//	member      commits marks                            the client's
+//	            moves the watermark over settled chunks, and marks it
+//	committer   commits marks                            goroutine 5
 //
 // The queue is bounded in bytes in flight: over the limit polling waits, while
 // heartbeats and rebalances go on; so it does while the valve is closed. Goroutine 3 asks the brokers at intervals
 // where partitions end (offsets); goroutine 4 moves the client past what can't be
-// read (seeker). These four end before Run returns.
+// read (seeker). These five end before Run returns.
 //
 // Rebalances take place beside them, on the client's goroutines: partitions
 // that stay are polled and sent while others are drained (partitionSet).
@@ -42,6 +42,7 @@ type Source struct {
 	abandon    context.CancelFunc // ends what the client waits for
 	budget     *budget
 	partitions *partitionSet
+	committer  *committer
 	offsets    *offsets
 	poller     *poller
 	seeker     *seeker
@@ -59,23 +60,23 @@ type parts struct {
 }
 
 // New returns a consumer that reads for ever. connect are the options for the
-// brokers; hook sees the client's traffic. The consumer joins the group at
-// once, and reads when Run does.
-func New(c config.Ingest, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*Source, error) {
+// brokers; hook sees the client's traffic. positions are told of each ownership, nil
+// keeps none. The consumer joins the group at once, and reads when Run does.
+func New(c config.Ingest, positions Positions, connect []kgo.Opt, hook kgo.Hook, log *zap.Logger) (*Source, error) {
 	start := kgo.NewOffset().AtStart()
 	if c.Start == config.StartLatest {
 		start = kgo.NewOffset().AtEnd()
 	}
-	return newSource(c, start, nil, connect, []kgo.Hook{hook}, log)
+	return newSource(c, positions, start, nil, connect, []kgo.Hook{hook}, log)
 }
 
 // NewBounded returns a consumer of what lies before ends, and of no partition
 // that ends lacks; nil ends bound nothing. start is where a new group begins.
 func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, log *zap.Logger) (*Source, error) {
-	return newSource(c, start, ends, connect, nil, log)
+	return newSource(c, nil, start, ends, connect, nil, log)
 }
 
-func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, hooks []kgo.Hook, log *zap.Logger) (*Source, error) {
+func newSource(c config.Ingest, positions Positions, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, hooks []kgo.Hook, log *zap.Logger) (*Source, error) {
 	unpacker, err := newUnpacker(int64(c.Limits.BatchBytes), unpackedBytes)
 	if err != nil {
 		return nil, fmt.Errorf("kafka consumer: %w", err)
@@ -90,13 +91,18 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 	held, brokers := new(valve), newContact(c.SessionTimeout)
 	bytes, gate, queue := newBudget(int64(c.MaxInFlightBytes)), newPollGate(), newScheduler()
 	partitions := &partitionSet{
-		member: m, scheduler: queue, gate: gate, ends: ends, owned: make(map[topicPartition]*partition), lent: make(map[*event.Ownership]loan),
+		member: m, scheduler: queue, gate: gate, ends: ends, restorer: &restorer{positions: positions, log: log}, owned: make(map[topicPartition]*partition), lent: make(map[*event.Ownership]loan),
 		consumer: parts{m, bytes, queue}, joined: func() {
 			if out := brokers.joined(); out > 0 {
 				log.Info("member of the consumer group again", zap.String("group", c.Group), zap.Duration("off", out))
 			}
 		},
 	}
+	commits := &committer{
+		member: m, partitions: partitions, positions: positions, errors: commitErrors{log: log, contact: brokers},
+		one: make(chan struct{}, 1),
+	}
+	partitions.committer = commits
 	o := &offsets{member: m, partitions: partitions, contact: brokers, due: make(chan struct{}, 1)}
 	seek := &seeker{
 		member: m, partitions: partitions, gate: gate, budget: bytes, valve: held,
@@ -108,7 +114,7 @@ func newSource(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []k
 	}
 	poll.errors = newFetchErrors(fatal, brokers, poll.obstacle, log)
 	s := &Source{
-		member: m, abandon: abandon, budget: bytes, partitions: partitions, offsets: o,
+		member: m, abandon: abandon, budget: bytes, partitions: partitions, committer: commits, offsets: o,
 		poller: poll, seeker: seek, scheduler: queue, valve: held, contact: brokers, fatal: fatal,
 	}
 	opts := append(groupOptions(c, start),
@@ -148,6 +154,7 @@ func (s *Source) Run(ctx context.Context, emit func(*event.Chunk) bool) error {
 	beside.Go(func() { s.poller.run(ctx) })
 	beside.Go(func() { s.offsets.run(ctx) })
 	beside.Go(func() { s.seeker.run(ctx) })
+	beside.Go(func() { s.committer.run(ctx) })
 	beside.Go(func() {
 		select {
 		case err := <-s.fatal:
@@ -189,16 +196,23 @@ func (s *Source) dispatch(ctx context.Context, p *partition, c *event.Chunk, emi
 func (s *Source) Close(ctx context.Context) error {
 	defer s.abandon()
 	defer context.AfterFunc(ctx, s.abandon)()
-	s.partitions.releaseAll()
 	m := s.member
-	err := m.client.CommitMarkedOffsets(ctx)
+	owned := s.partitions.releaseAll()
+	for _, p := range owned {
+		s.partitions.restorer.revoked(p)
+	}
+	err := s.committer.commit(ctx, owned)
 	if err != nil {
 		err = fmt.Errorf("the last commit failed, so the next start repeats some events: %w", err)
+	}
+	for _, p := range owned {
+		s.partitions.restorer.finish(p)
 	}
 	if m.config.Protocol == config.ProtocolConsumer && m.config.InstanceID != "" {
 		m.leaveTemporarily(ctx)
 	}
 	m.client.Close()
+	_ = s.partitions.restorer.wait(ctx) // its error is ctx's
 	if ctx.Err() != nil {
 		err = errors.Join(err, errors.New("leaving the consumer group took too long; its session time-out ends it"))
 	}
@@ -218,6 +232,7 @@ type Status struct {
 	Held       bool    // see Source.Hold
 	Partitions []int32 // owned now, over all topics
 	Stalled    []int32 // those of them that are not read on until more has its outcome
+	Waiting    []int32 // those that are not read yet, until it is known who is behind in them
 	Skipped    int64   // batches that are passed over, since start
 	InFlight   int64   // bytes of events without an outcome
 }
@@ -226,7 +241,7 @@ type Status struct {
 func (s *Source) Status() Status {
 	st := Status{
 		Records: s.poller.records.Load(), Skipped: s.poller.skipped.Load(), InFlight: s.budget.bytes.Load(),
-		Partitions: []int32{}, Stalled: []int32{},
+		Partitions: []int32{}, Stalled: []int32{}, Waiting: []int32{},
 		Member: s.contact.isMember.Load(), HeardAt: s.contact.heardAt(), Held: s.valve.closed(),
 	}
 	var silent bool
@@ -237,6 +252,9 @@ func (s *Source) Status() Status {
 		st.Partitions = append(st.Partitions, p.number)
 		if p.waits() {
 			st.Stalled = append(st.Stalled, p.number)
+		}
+		if p.isRestoring() {
+			st.Waiting = append(st.Waiting, p.number)
 		}
 		n, at := p.lag()
 		lag += n
@@ -250,6 +268,7 @@ func (s *Source) Status() Status {
 	}
 	slices.Sort(st.Partitions)
 	slices.Sort(st.Stalled)
+	slices.Sort(st.Waiting)
 	return st
 }
 

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -14,7 +15,6 @@ import (
 )
 
 const (
-	commitInterval    = time.Second
 	heartbeatInterval = 3 * time.Second // Kafka's default
 	// metadataAge is how soon added partitions are noticed with the classic
 	// protocol, where that is the members' business; Kafka's default is five minutes.
@@ -40,8 +40,11 @@ func groupOptions(c config.Ingest, start kgo.Offset) []kgo.Opt {
 		// Offsets that have no event: the watermark must get past them, or the
 		// lag of a topic that is written in transactions would never be 0.
 		kgo.KeepControlRecords(),
+		// The client commits nothing by itself (committer does). It isn't told so with
+		// kgo.DisableAutoCommit, since it moves only partitions of which it knows an
+		// offset, and without that option seeker can mark one.
 		kgo.AutoCommitMarks(),
-		kgo.AutoCommitInterval(commitInterval),
+		kgo.AutoCommitInterval(math.MaxInt64),
 	}
 	if c.Protocol == config.ProtocolConsumer {
 		// The brokers assign; the balancer named here only says in which way.
@@ -67,25 +70,12 @@ type member struct {
 // group on its own, without waiting for a poll.
 func (m *member) OnNewClient(client *kgo.Client) { m.client = client }
 
-func (m *member) mark(of topicPartition, epoch int32, offset int64) {
-	m.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{
-		of.topic: {of.number: {Epoch: epoch, Offset: offset}},
-	})
-}
-
 func (m *member) pause(of topicPartition) {
 	m.client.PauseFetchPartitions(map[string][]int32{of.topic: {of.number}})
 }
 
 func (m *member) resume(of topicPartition) {
 	m.client.ResumeFetchPartitions(map[string][]int32{of.topic: {of.number}})
-}
-
-// commit commits what is marked. It blocks no longer than ctx lasts, which the
-// client does: for the commit before this one, if a broker doesn't answer it. A
-// late one is of the group's generation before, and does no harm.
-func (m *member) commit(ctx context.Context) error {
-	return await(ctx, func() error { return m.client.CommitMarkedOffsets(ctx) })
 }
 
 // await calls f, which asks the brokers, and returns its error, or ctx's if that

@@ -53,7 +53,7 @@ func (o *offsets) run(ctx context.Context) {
 	}
 }
 
-// refresh updates ends and missing starts, and marks starts.
+// refresh updates ends and missing starts.
 func (o *offsets) refresh(ctx context.Context, admin *kadm.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, offsetsInterval)
 	defer cancel()
@@ -80,7 +80,6 @@ func (o *offsets) refresh(ctx context.Context, admin *kadm.Client) error {
 		if start, ok := starts.Lookup(p.topic, p.number); ok && start.Err == nil {
 			p.setStart(kgo.EpochOffset{Epoch: -1, Offset: start.Offset})
 		}
-		p.markStart()
 	}
 	return failed
 }
@@ -109,7 +108,12 @@ func (o *offsets) fetched(_ context.Context, _ *kgo.Client, answer *kmsg.OffsetF
 		for _, topic := range group.Topics {
 			for _, committed := range topic.Partitions {
 				if p := o.partitions.get(topicPartition{topic.Topic, committed.Partition}); p != nil && committed.ErrorCode == 0 {
-					p.setCommitted(committed.Offset)
+					c := commitment{mark: kgo.EpochOffset{Epoch: committed.LeaderEpoch, Offset: committed.Offset}}
+					if committed.Metadata != nil {
+						c.metadata = *committed.Metadata
+					}
+					p.setCommitted(c)
+					o.partitions.restorer.begin(p, c)
 				}
 			}
 		}

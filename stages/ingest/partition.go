@@ -29,10 +29,13 @@ const maxWindow = 16 << 10
 //	               ▼          │
 //	           positioned ────┤
 //	               │ polled   │
-//	               ▼          ├─ revoked ──────► draining
-//	             active ──────┤                     │ nothing in flight, or timeout
-//	                          │                     ▼
-//	                          └─ lost, closed ─► released
+//	               ▼          ├─ revoked ──► draining
+//	             active ──────┤                 │ nothing in flight, or timeout
+//	                          │                 ▼
+//	                          ├─ closed ───► released
+//	                          │                 │ committed, or timeout
+//	                          │                 ▼
+//	                          └─ lost ─────►  ended
 //
 // answered: the group has returned what it has committed. polled: a poll has
 // returned records. No state is entered twice: a partition that comes back is a
@@ -50,9 +53,12 @@ const (
 	active
 	// draining: nothing more is dispatched; chunks in flight are still marked.
 	draining
-	// released: nothing is marked, since it would be committed over the next
-	// owner's marks. A late outcome frees memory only.
+	// released: nothing is marked; what was marked is committed once more. A late
+	// outcome frees memory only.
 	released
+	// ended: nothing is committed, since that would be over the next owner's commits:
+	// the brokers don't check who owns what.
+	ended
 )
 
 // topicPartition identifies a partition.
@@ -64,10 +70,8 @@ type topicPartition struct {
 // consumer is what a partition needs of the consumer. Tests check it against a
 // model, which is the second implementation.
 type consumer interface {
-	// mark sets what is committed next. It is called with the partition's lock
-	// held, and must not call back.
-	mark(of topicPartition, epoch int32, offset int64)
-	// pause and resume stop and start fetching; the same holds.
+	// pause and resume stop and start fetching. They are called with the partition's
+	// lock held, and must not call back.
 	pause(of topicPartition)
 	resume(of topicPartition)
 	// acquire, grow and release count bytes in flight, and what decoding adds.
@@ -109,10 +113,18 @@ type partition struct {
 	idle     chan struct{} // closed when draining and inFlight is 0
 
 	watermark watermark.Watermark
-	// start is the first commit of a partition of which nothing is committed,
-	// while nothing was read; a negative offset is none.
-	start kgo.EpochOffset
-	end   int64 // the highest high watermark seen
+	// marked is what is to be committed; a negative offset is nothing yet. It is the
+	// watermark until the partition is released.
+	marked kgo.EpochOffset
+	// committed is what the group has, as far as this copy knows.
+	committed commitment
+	// restored: Positions know what there is. Before that nothing is read or committed.
+	// restoring is closed when they are no longer asked; ctx ends that.
+	restored  bool
+	restoring chan struct{}
+	ctx       context.Context
+	cancel    context.CancelFunc
+	end       int64 // the highest high watermark seen
 	// endAt is when the brokers were asked for it last. Polls say it, too; but what
 	// they don't bring is not known to be nothing.
 	endAt time.Time
@@ -127,8 +139,9 @@ func newPartition(id topicPartition, lane *assignment, c consumer) *partition {
 	p := &partition{
 		topicPartition: id, owned: &event.Ownership{Topic: id.topic, Partition: id.number}, consumer: c, lane: lane, limit: math.MaxInt64,
 		state: unknown, idle: make(chan struct{}), watermark: watermark.At(-1),
-		start: kgo.EpochOffset{Offset: -1},
+		marked: nothing, committed: commitment{mark: nothing}, restored: true,
 	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.settled, p.grew = p.settle, p.grow
 	return p
 }
@@ -187,8 +200,8 @@ func (p *partition) polled(first, end int64) {
 
 // mark marks the watermark, unless the partition is released. The caller holds mu.
 func (p *partition) mark(epoch int32) {
-	if p.state != released {
-		p.consumer.mark(p.topicPartition, epoch, p.watermark.Offset())
+	if p.state < released {
+		p.marked = kgo.EpochOffset{Epoch: epoch, Offset: p.watermark.Offset()}
 	}
 }
 
@@ -273,6 +286,7 @@ func (p *partition) free(c *event.Chunk) {
 // drain ends the ownership in order: nothing more is dispatched, chunks in
 // flight may settle until ctx ends, and after that nothing is marked.
 func (p *partition) drain(ctx context.Context) {
+	p.cancel()
 	p.mu.Lock()
 	if p.state < draining {
 		p.state = draining
@@ -288,24 +302,25 @@ func (p *partition) drain(ctx context.Context) {
 	p.release()
 }
 
-// release ends the ownership at once: the partition is another copy's already.
+// release makes what is marked by now the last that is committed.
 func (p *partition) release() {
+	p.cancel()
 	p.mu.Lock()
-	p.state = released
+	p.state = max(p.state, released)
 	p.mu.Unlock()
 }
 
-// setCommitted sets the offset that the group has committed; a negative one
-// means none.
-func (p *partition) setCommitted(offset int64) {
+// setCommitted sets what the group has committed; a negative offset means nothing.
+func (p *partition) setCommitted(c commitment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state > positioned {
 		return
 	}
 	p.state = positioned
-	if p.watermark.Offset() < 0 && offset >= 0 {
-		p.watermark.SetOffset(offset)
+	if p.watermark.Offset() < 0 && c.mark.Offset >= 0 {
+		p.watermark.SetOffset(c.mark.Offset)
+		p.marked, p.committed = c.mark, c
 	}
 }
 
@@ -318,25 +333,15 @@ func (p *partition) uncommitted() bool {
 }
 
 // setStart sets where a partition starts of which the group has committed
-// nothing. That becomes the first commit (markStart).
+// nothing. That is the first commit: lag that is measured from outside, as
+// autoscalers do, needs an offset; and it makes a group known that has not read
+// anything.
 func (p *partition) setStart(start kgo.EpochOffset) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.state == positioned && p.watermark.Offset() < 0 {
-		p.start = start
 		p.watermark.SetOffset(start.Offset)
-	}
-}
-
-// markStart marks the start, if one is set. Lag that is measured from outside,
-// as autoscalers do, needs an offset; and it makes a group known that has not
-// read anything. The client forgets a mark that comes before it has begun to
-// fetch, so it is repeated.
-func (p *partition) markStart() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.state == positioned && p.start.Offset >= 0 {
-		p.consumer.mark(p.topicPartition, p.start.Epoch, p.start.Offset)
+		p.mark(start.Epoch)
 	}
 }
 

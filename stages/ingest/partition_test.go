@@ -44,16 +44,19 @@ func newModel(t testing.TB) *model {
 	return m
 }
 
-// mark checks that the mark is the contiguous prefix, never goes back, and
+// check checks that the mark is the contiguous prefix, never goes back, and
 // never comes after the end.
-func (m *model) mark(of topicPartition, epoch int32, offset int64) {
+func (m *model) check() {
 	m.t.Helper()
+	m.partition.mu.Lock()
+	offset, epoch := max(0, m.partition.marked.Offset), m.partition.marked.Epoch
+	m.partition.mu.Unlock()
 	switch {
-	case of != m.partition.topicPartition:
-		m.t.Fatalf("marked %v", of)
+	case offset == m.marked:
+		return
 	case m.over:
 		m.t.Fatalf("marked %d after the partition was released", offset)
-	case offset <= m.marked:
+	case offset < m.marked:
 		m.t.Fatalf("marked %d after %d", offset, m.marked)
 	case offset != m.watermark():
 		m.t.Fatalf("marked %d, want %d", offset, m.watermark())
@@ -139,6 +142,7 @@ func (m *model) expectMark(f func()) {
 	m.t.Helper()
 	marks, want := m.marks, !m.over && m.watermark() > m.marked
 	f()
+	m.check()
 	if (m.marks > marks) != want {
 		m.t.Fatalf("marked %d times, want a mark: %v", m.marks-marks, want)
 	}
@@ -245,12 +249,12 @@ func TestDrain(t *testing.T) {
 				m.dispatch(a)
 				begun := time.Now()
 				var took time.Duration
+				var over bool
 				go func() {
 					ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 					defer cancel()
 					m.partition.drain(ctx)
-					took = time.Since(begun)
-					m.over = true
+					took, over = time.Since(begun), true
 				}()
 				synctest.Wait()
 				if m.partition.dispatch() {
@@ -260,6 +264,7 @@ func TestDrain(t *testing.T) {
 				if test.resolved > 0 {
 					time.Sleep(test.resolved)
 					synctest.Wait()
+					m.over = over
 					m.resolve(a)
 				}
 				time.Sleep(10 * time.Second)
@@ -281,7 +286,7 @@ func TestDrain(t *testing.T) {
 // its records, in any order: the lag, what is marked, and what is resolved.
 func TestPosition(t *testing.T) {
 	committed := func(offset int64) func(*partition) {
-		return func(p *partition) { p.setCommitted(offset) }
+		return func(p *partition) { p.setCommitted(commitment{mark: kgo.EpochOffset{Offset: offset}}) }
 	}
 	start := func(p *partition) { p.setStart(kgo.EpochOffset{Epoch: 5, Offset: 40}) }
 	end := func(p *partition) { p.setEnd(100) }
@@ -303,33 +308,32 @@ func TestPosition(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			marks := &marks{offset: -1}
-			p := newPartition(topicPartition{"twins", 3}, new(assignment), marks)
+			p := newPartition(topicPartition{"twins", 3}, new(assignment), new(model))
 			for _, step := range test.steps {
 				step(p)
 			}
-			p.markStart()
 			lag, _ := p.lag()
-			if lag != test.lag || marks.offset != test.mark || p.resolved() != test.resolve || p.uncommitted() != test.uncommitted {
-				t.Errorf("lag %d, marked %d, resolved %d, uncommitted %v, want %+v", lag, marks.offset, p.resolved(), p.uncommitted(), test)
+			mark, is := p.toCommit()
+			if !is || !p.changed(commitment{mark: mark}) {
+				mark.Offset = -1
 			}
+			if lag != test.lag || mark.Offset != test.mark || p.resolved() != test.resolve || p.uncommitted() != test.uncommitted {
+				t.Errorf("lag %d, to be committed %d, resolved %d, uncommitted %v, want %+v", lag, mark.Offset, p.resolved(), p.uncommitted(), test)
+			}
+			before := p.marked
 			p.release()
-			marks.offset = -1
-			p.markStart()
-			if marks.offset >= 0 {
-				t.Errorf("marked %d after it was released", marks.offset)
+			start(p)
+			p.skip(200, 0, 201)
+			if p.marked != before {
+				t.Errorf("marked %v after it was released", p.marked)
+			}
+			p.finish()
+			if mark, is := p.toCommit(); is || p.committing() {
+				t.Errorf("%v is committed after the end", mark)
 			}
 		})
 	}
 }
-
-// marks is a consumer that keeps the last mark.
-type marks struct {
-	model
-	offset int64
-}
-
-func (m *marks) mark(_ topicPartition, _ int32, offset int64) { m.offset = offset }
 
 // What lies beyond the limit is cut off, and fetching stops there.
 func TestLimit(t *testing.T) {

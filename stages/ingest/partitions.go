@@ -42,6 +42,8 @@ const drainTimeout = 10 * time.Second
 type partitionSet struct {
 	member    *member
 	consumer  consumer
+	committer *committer
+	restorer  *restorer
 	scheduler *scheduler
 	gate      *pollGate
 	joined    func()       // called at each assignment, also of nothing
@@ -62,11 +64,15 @@ func (s *partitionSet) assigned(_ context.Context, client *kgo.Client, added map
 	}
 	s.gate.betweenPolls(func() {
 		for _, p := range s.remove(added) {
-			p.release() // a topic that was made anew: the offsets of the old one mean nothing
+			s.restorer.finish(p) // a topic that was made anew: the offsets of the old one mean nothing
 		}
 		s.add(added)
 	})
-	client.ResumeFetchPartitions(added) // an earlier ownership may have ended in a pause
+	if s.restorer.positions != nil { // the client begins to fetch when it knows what is committed
+		client.PauseFetchPartitions(added)
+	} else {
+		client.ResumeFetchPartitions(added) // an earlier ownership may have ended in a pause
+	}
 	s.member.log.Info("partitions assigned", zap.Stringer("partitions", partitionNames(added)))
 }
 
@@ -76,12 +82,19 @@ func (s *partitionSet) revoked(ctx context.Context, _ *kgo.Client, removed map[s
 	ctx, cancel := context.WithTimeout(ctx, min(drainTimeout, s.member.config.RebalanceTimeout/2))
 	defer cancel()
 	var drains sync.WaitGroup
-	for _, p := range s.remove(removed) {
+	owned := s.remove(removed)
+	for _, p := range owned {
+		s.restorer.revoked(p)
 		drains.Go(func() { p.drain(ctx) })
 	}
 	drains.Wait()
-	if err := s.member.commit(ctx); err != nil && len(removed) > 0 {
+	// What stays is committed at the next interval: the less there is to say, the sooner
+	// the partitions are another copy's.
+	if err := s.committer.commit(ctx, owned); err != nil {
 		s.member.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
+	}
+	for _, p := range owned {
+		s.restorer.finish(p)
 	}
 	if len(removed) > 0 {
 		s.member.log.Info("partitions revoked", zap.Stringer("partitions", partitionNames(removed)))
@@ -92,7 +105,7 @@ func (s *partitionSet) revoked(ctx context.Context, _ *kgo.Client, removed map[s
 // client's: once it has ended, Close has released them, and nothing was lost.
 func (s *partitionSet) lost(ctx context.Context, _ *kgo.Client, removed map[string][]int32) {
 	for _, p := range s.remove(removed) {
-		p.release()
+		s.restorer.finish(p)
 	}
 	if len(removed) > 0 && ctx.Err() == nil {
 		s.member.log.Warn("partitions lost: without contact to the group they may be another copy's by now", zap.Stringer("partitions", partitionNames(removed)))
@@ -111,6 +124,7 @@ func (s *partitionSet) add(added map[string][]int32) {
 	lanes := s.scheduler.assign(ids, s.owned)
 	for i, id := range ids {
 		p := newPartition(id, lanes[i], s.consumer)
+		p.restored = s.restorer.positions == nil
 		if s.ends != nil {
 			p.limit = s.ends[id.topic][id.number].At // 0 for a partition that came later
 		}
@@ -139,14 +153,17 @@ func (s *partitionSet) remove(removed map[string][]int32) (owned []*partition) {
 }
 
 // releaseAll makes leaving the group quick: what has no outcome by now gets
-// none, so that revoked has nothing to wait for.
-func (s *partitionSet) releaseAll() {
+// none, so that revoked has nothing to wait for. It returns what was owned, to be
+// committed.
+func (s *partitionSet) releaseAll() []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.owned {
+	owned := slices.Collect(maps.Values(s.owned))
+	for _, p := range owned {
 		p.release()
 	}
 	clear(s.owned)
+	return owned
 }
 
 // get returns a partition, or nil if it isn't owned.

@@ -20,12 +20,16 @@ type Positions interface {
 	// an error the partition isn't committed this time. It isn't called before Assigned
 	// has returned nil; it may still run when Released is called.
 	Metadata(ctx context.Context, o *event.Ownership) (string, error)
+	// TooLong is called when the brokers refuse metadata for its length
+	// (offset.metadata.max.bytes): nothing of the partition is committed until Metadata
+	// returns a shorter one. It must not block.
+	TooLong(o *event.Ownership, metadata string)
 	// Revoked is called when the ownership is to end in order: nothing more may be read
 	// for positions in it; what is in flight may settle, and is committed. It must not
 	// block.
 	Revoked(o *event.Ownership)
-	// Released is called once, when the ownership has ended and Assigned has returned.
-	// It must not block.
+	// Released is called once, when the ownership has ended and Assigned has returned, if
+	// it was ever called. It must not block.
 	Released(o *event.Ownership)
 }
 

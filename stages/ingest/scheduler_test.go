@@ -131,7 +131,7 @@ func TestLanesAreKept(t *testing.T) {
 
 // waker is a consumer that wakes a scheduler.
 type waker struct {
-	marks
+	model
 	*scheduler
 }
 

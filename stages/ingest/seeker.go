@@ -30,7 +30,7 @@ const (
 )
 
 // seeker moves the client past an obstacle. It waits until all that was read of
-// the partition is resolved: the client takes what it is moved to as committed.
+// the partition is resolved: the watermark goes where the client does.
 type seeker struct {
 	member     *member
 	partitions *partitionSet
@@ -87,12 +87,12 @@ func (s *seeker) seek(ctx context.Context, admin *kadm.Client) error {
 		what, at, resolved := p.blockedBy()
 		switch {
 		case what == none && s.suspected(p, at.Offset):
-			left = !resolved || !s.move(ctx, p, what, at, kgo.EpochOffset{Epoch: -1, Offset: at.Offset}) || left
+			left = !resolved || !s.move(p, what, at, kgo.EpochOffset{Epoch: -1, Offset: at.Offset}) || left
 		case what == none:
 		case !resolved:
 			left = true
 		case what == tooLarge:
-			left = !s.move(ctx, p, what, at, at) || left // its dead letter is stored
+			left = !s.move(p, what, at, at) || left // its dead letter is stored
 		case what == outOfRange:
 			left = !s.enter(ctx, admin, p, at) || left
 		}
@@ -188,18 +188,14 @@ func (s *seeker) enter(ctx context.Context, admin *kadm.Client, p *partition, at
 		s.member.log.Error("the next offset is behind the end of the partition, which has lost events or was made anew: reading goes on at its end, and what is before it is not read",
 			fields...)
 	}
-	return s.move(ctx, p, outOfRange, at, to)
+	return s.move(p, outOfRange, at, to)
 }
 
 // move moves the client, between two polls, unless the partition is another copy's
-// by now. What is marked is committed first: the client takes what it is moved to
-// for committed. That takes a while, so the partition may be read on by then: what
-// it was blocked by, and at, must still be so, or the events between would come
-// again, behind those after them.
-func (s *seeker) move(ctx context.Context, p *partition, by obstacle, at, to kgo.EpochOffset) (moved bool) {
-	if err := s.member.commit(ctx); err != nil {
-		return false
-	}
+// by now. It may have been read on since it was looked at: what it was blocked by,
+// and at, must still be so, or the events between would come again, behind those
+// after them.
+func (s *seeker) move(p *partition, by obstacle, at, to kgo.EpochOffset) (moved bool) {
 	moved = true
 	s.gate.betweenPolls(func() {
 		if s.partitions.get(p.topicPartition) != p {
@@ -212,6 +208,9 @@ func (s *seeker) move(ctx context.Context, p *partition, by obstacle, at, to kgo
 		set := func(to kgo.EpochOffset) {
 			s.member.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.number: to}})
 		}
+		// Of a partition of which nothing is committed, and nothing read, the client knows
+		// no offset, and would not move it.
+		s.member.client.MarkCommitOffsets(map[string]map[int32]kgo.EpochOffset{p.topic: {p.number: to}})
 		if to.Epoch < 0 { // the client does nothing if it was moved to the very same before
 			set(kgo.EpochOffset{Epoch: 0, Offset: to.Offset})
 		}
@@ -247,10 +246,8 @@ func (p *partition) unblock(at int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.obstacle = none
-	if at >= 0 && p.watermark.Offset() >= 0 {
+	if was := p.watermark.Offset(); at >= 0 && was >= 0 && was != at {
 		p.watermark.SetOffset(at)
-	}
-	if p.start.Offset >= 0 {
-		p.start = kgo.EpochOffset{Epoch: -1, Offset: at}
+		p.mark(-1)
 	}
 }

@@ -295,8 +295,7 @@ func TestErrorThatIsThrownAway(t *testing.T) {
 	}
 }
 
-// A partition that is read on while what is marked is being committed is not moved
-// back: what was read since would come twice, and behind what is after it.
+// A partition that was read on since it was looked at is not moved back: what was read since would come twice, and behind what is after it.
 func TestReadOnBeforeItIsMoved(t *testing.T) {
 	t.Parallel()
 	k := broker(t, 1)
@@ -314,7 +313,7 @@ func TestReadOnBeforeItIsMoved(t *testing.T) {
 	}
 	produce(t, k, 1, 10, 10)
 	eventually.Holds(t, "the second are resolved", settled(20))
-	if h.seeker.move(t.Context(), p, by, at, at) {
+	if h.seeker.move(p, by, at, at) {
 		t.Error("it is moved back")
 	}
 	produce(t, k, 1, 1, 10)
@@ -329,7 +328,7 @@ func TestReadOnBeforeItIsMoved(t *testing.T) {
 }
 
 // The client may wait for its fetches while it holds what a partition waits for, with
-// its lock held, to mark: what the client calls from a fetch must not wait for either.
+// its lock held, to pause: what the client calls from a fetch must not wait for either.
 func TestFetchWaitsForNoPartition(t *testing.T) {
 	t.Parallel()
 	k := broker(t, 1)

@@ -110,7 +110,7 @@ func newPipeline(o Options, registry metrics, loaded func()) (_ *pipeline.Pipeli
 			return deadletter.Open(ctx, cfg.DeadLetter.Topic, cfg.Ingest.Topics, connect, o.Log)
 		},
 		OpenSource: func() (*ingest.Source, error) {
-			return ingest.New(cfg.Ingest, connect, kafkaMetrics, o.Log)
+			return ingest.New(cfg.Ingest, nil, connect, kafkaMetrics, o.Log)
 		},
 		Endpoints:        o.Store,
 		Loaded:           loaded,
