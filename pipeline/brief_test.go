@@ -21,7 +21,7 @@ func BenchmarkBriefs(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n, last := 0, ""
-		p.Briefs(func(brief *sinks.Brief) {
+		p.Briefs(func(brief *sinks.Brief, _ CatchUp) {
 			n++
 			if id := brief.Endpoint.ID; id <= last {
 				b.Fatalf("%s comes after %s", id, last)

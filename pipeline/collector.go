@@ -31,6 +31,7 @@ var (
 	descRejected = desc("events_rejected_total", "Records or array elements set aside in the dead-letter topic before routing.", "reason")
 	descWaiting  = desc("dead_letters_waiting", "Dead letters that are not stored yet; their partitions can't commit past them.")
 	descCut      = desc("dead_letters_cut_total", "Dead letters that are stored in part only, since the topic refuses the whole.")
+	descRetained = desc("ingest_retention_seconds", "How long Kafka keeps an event, by the topic's retention.ms; no series while that is not known, or where there is no end.", "topic")
 	descGivenUp  = desc("dead_letters_given_up_total", "Dead letters that can't be stored in any form, by why: what they were for is lost.", "reason")
 
 	descBuild     = desc("build_info", "1: what runs.", "version", "goversion")
@@ -43,7 +44,18 @@ var (
 	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint, or the first of its partitions that back off, is tried again; no series unless one backs off.", "endpoint")
 	descHoldsBack = desc("endpoint_holds_back", "1 while others wait for the endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or what may be committed, for an event that has waited here for 5 s. No series before the first time.", "endpoint")
 	descOldest    = desc("endpoint_oldest_pending_seconds", "For how long the oldest event waits for its outcome; only where that is over a second.", "endpoint")
+	descBacklog   = desc("endpoint_backlog_offsets", "Offsets from the endpoint's positions to the shared reading; 0 while it is not behind. No series before it was for the first time.", "endpoint")
+	descOldestOf  = desc("endpoint_backlog_age_seconds", "Time since the next event that the endpoint gets from its positions was put into Kafka; no series while that is not known, or it is not behind.", "endpoint")
+	descDeferred  = desc("endpoint_deferred_events_total", "Events that left the shared reading for later, with the endpoint; when they are caught up on they are routed anew. No series before the first.", "endpoint")
+	descCaughtUp  = desc("endpoint_caught_up_events_total", "Events that the endpoint got from its positions. No series before the first.", "endpoint")
+	descLeft      = desc("endpoint_positions_left_total", "Times that the endpoint left the shared reading of a partition. No series before the first.", "endpoint")
 	descSend      = desc("endpoint_send_seconds", "Time the sends took, failed ones included, and how many there were; quantiles are by type only. No series while the endpoint backs off or is throttled: there is next to nothing to measure then.", "endpoint")
+
+	descCatchUpRecords  = desc("catchup_records_total", "Kafka records read for endpoints that are behind.")
+	descCatchUpInFlight = desc("catchup_in_flight_bytes", "Bytes of events without an outcome that were read for endpoints that are behind; they are part of twinegress_ingest_in_flight_bytes.")
+	descCatchUpWaits    = desc("catchup_waiting", "1 while reading for endpoints that are behind waits for the shared reading, which comes first.")
+	descPositionsFail   = desc("positions_store_failures_total", "Lists of who is behind that could not be stored: their partitions are not committed until they are.")
+	descPositionsLost   = desc("positions_lost_total", "Partitions of which it was not known any more who is behind, and from where: what was behind there may have missed events.")
 
 	descLatency     = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
 	descDropped     = desc("dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint_type", "event_type", "reason")
@@ -58,7 +70,9 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe is prometheus.Collector's.
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descRecords, descLag, descReady, descMember, descSilence, descHeld, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descWaiting, descCut, descGivenUp,
+		descRecords, descLag, descReady, descMember, descSilence, descHeld, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descRetained, descWaiting, descCut, descGivenUp,
+		descCatchUpRecords, descCatchUpInFlight, descCatchUpWaits, descPositionsFail, descPositionsLost,
+		descBacklog, descOldestOf, descDeferred, descCaughtUp, descLeft,
 		descBuild, descInfo, descKey, descOldest, descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
 		ch <- d
@@ -100,6 +114,7 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 		counter(descGivenUp, float64(letters.GivenUp[r]), r.String())
 	}
 
+	p.collectCatchUp(counter, gauge)
 	gauge(descBuild, 1, p.options.Version, runtime.Version())
 	byType := p.each(func(snap *sinks.Snapshot) { collectEndpoint(ch, snap) })
 	for typ, t := range byType {
@@ -147,17 +162,53 @@ func collectEndpoint(ch chan<- prometheus.Metric, snap *sinks.Snapshot) {
 	if c.Sends.Count() > 0 && (snap.State == sinks.StateReady || snap.State == sinks.StateDegraded) {
 		ch <- prometheus.MustNewConstSummary(descSend, c.Sends.Count(), c.Sends.Sum().Seconds(), nil, id)
 	}
+	collectBacklog(metric, snap)
 	if c.Routed == 0 {
 		return
 	}
 	metric(descRouted, prometheus.CounterValue, float64(c.Routed), id)
 	metric(descOutcomes, prometheus.CounterValue, float64(c.Delivered), id, "delivered", "")
 	metric(descPending, prometheus.GaugeValue, float64(c.Pending), id)
+	if c.Deferred > 0 {
+		metric(descDeferred, prometheus.CounterValue, float64(c.Deferred), id)
+	}
 	for _, r := range outcomeReasons {
 		if n := c.Dropped[r]; n > 0 {
 			metric(descOutcomes, prometheus.CounterValue, float64(n), id, "dropped", r.String())
 		}
 	}
+}
+
+// collectCatchUp has what reads for endpoints that are behind, all of them together.
+func (p *Pipeline) collectCatchUp(counter, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	if p.options.Retention != nil {
+		for topic, d := range p.options.Retention() {
+			gauge(descRetained, d.Seconds(), topic)
+		}
+	}
+	reader, positions := p.catchUp(), p.positions()
+	counter(descCatchUpRecords, float64(reader.Records))
+	gauge(descCatchUpInFlight, float64(reader.InFlight))
+	gauge(descCatchUpWaits, oneIf(reader.Waits))
+	counter(descPositionsFail, float64(positions.StoreFailures))
+	counter(descPositionsLost, float64(positions.Lost))
+}
+
+// collectBacklog has nothing of an endpoint that was never behind.
+func collectBacklog(metric func(*prometheus.Desc, prometheus.ValueType, float64, ...string), snap *sinks.Snapshot) {
+	id, behind := snap.Endpoint.ID, !snap.BehindSince.IsZero()
+	if !behind && snap.Left == 0 {
+		return
+	}
+	backlog, oldest := backlogOf(&snap.Health)
+	metric(descBacklog, prometheus.GaugeValue, float64(backlog), id)
+	if behind && !oldest.IsZero() {
+		metric(descOldestOf, prometheus.GaugeValue, max(0, time.Since(oldest)).Seconds(), id)
+	}
+	if snap.CaughtUp > 0 {
+		metric(descCaughtUp, prometheus.CounterValue, float64(snap.CaughtUp), id)
+	}
+	metric(descLeft, prometheus.CounterValue, float64(snap.Left), id)
 }
 
 // longestLabel is more than names and hosts have that people chose.

@@ -59,14 +59,17 @@ func busy(i int) sinks.Snapshot {
 
 // Ten thousand endpoints can be scraped, also while all are in trouble.
 func TestMetricsOfManyEndpoints(t *testing.T) {
-	for title, snapshot := range map[string]func(int) sinks.Snapshot{"busy": busy, "down": down, "throttled": throttled} {
+	for title, tt := range map[string]struct {
+		snapshot func(int) sinks.Snapshot
+		most     float64
+	}{"busy": {busy, 10e6}, "down": {down, 10e6}, "throttled": {throttled, 10e6}, "behind": {lagging, 12e6}} {
 		snaps := make([]sinks.Snapshot, 10_000)
 		for i := range snaps {
-			snaps[i] = snapshot(i)
+			snaps[i] = tt.snapshot(i)
 		}
 		n := float64(len(scrape(t, snaps)))
 		t.Logf("%.1f MB for %d endpoints, all %s", n/1e6, len(snaps), title)
-		if n >= 10e6 {
+		if n >= tt.most {
 			t.Error("that is too much")
 		}
 	}
@@ -86,6 +89,15 @@ func throttled(i int) sinks.Snapshot {
 	s.State, s.OldestPending, s.Past.HeldBack = sinks.StateThrottled, 7*time.Second, true
 	s.Counts.Dropped[event.Throttled] = 1234
 	s.Past.Throttled = true
+	return s
+}
+
+// lagging returns a snapshot of an endpoint that backs off, and is to catch up.
+func lagging(i int) sinks.Snapshot {
+	s := busy(i)
+	s.State, s.BackOffUntil = sinks.StateBackingOff, time.Now().Add(time.Minute)
+	s.Counts.Deferred, s.BehindSince, s.Left = 123_456_789, time.Now(), 12
+	s.Positions = []sinks.PositionStatus{{Dispatched: 123_456_789, OldestAt: time.Now().Add(-time.Hour)}}
 	return s
 }
 
@@ -113,18 +125,36 @@ func TestMetricsOfOneEndpoint(t *testing.T) {
 	if len(lines) != 2 {
 		t.Errorf("an endpoint that has seen nothing: %s", lines)
 	}
+	live := busy(1)
+	live.Counts.Deferred = 0
+	if body := scrape(t, []sinks.Snapshot{live}); strings.Contains(body, "behind") || strings.Contains(body, "backlog") || strings.Contains(body, "deferred") {
+		t.Errorf("series of a backlog, of an endpoint that never had one:\n%s", body)
+	}
 	odd := busy(10)
+	odd.Counts.Deferred, odd.Counts.Routed = 30, odd.Counts.Routed+30
+	odd.Health.BehindSince, odd.CaughtUp, odd.Left = time.Now(), 40, 2
+	odd.Positions = []sinks.PositionStatus{{Cursor: 7, Dispatched: 10}, {Cursor: 8, Dispatched: 12, OldestAt: time.Now().Add(-time.Hour)}}
 	odd.Endpoint.Name = "a \"name\"\n\xff" + strings.Repeat("x", 300)
 	odd.Past.Secondary, odd.Key, odd.HoldsBack, odd.Past.HeldBack, odd.OldestPending = true, sinks.Secondary, true, true, 7*time.Second
 	body := scrape(t, []sinks.Snapshot{odd})
 	for _, want := range []string{
 		`name="a \"name\"\n?xxx`, `twinegress_endpoint_key{endpoint="` + odd.Endpoint.ID + `",key="secondary"} 1`,
 		`twinegress_endpoint_holds_back{endpoint="` + odd.Endpoint.ID + `"} 1`, `twinegress_endpoint_oldest_pending_seconds{endpoint="` + odd.Endpoint.ID + `"} 7`,
-		`host="production-westeurope-01.servicebus.windows.net"`, `outcome="dropped",reason="rejected"} 9`, `send_seconds_sum{endpoint="` + odd.Endpoint.ID + `"} 3`,
+		`host="production-westeurope-01.servicebus.windows.net"`, `outcome="dropped",reason="rejected"} 9`,
+		`twinegress_endpoint_backlog_offsets{endpoint="` + odd.Endpoint.ID + `"} 7`,
+		`twinegress_endpoint_backlog_age_seconds{endpoint="` + odd.Endpoint.ID + `"} 3600`, `twinegress_endpoint_deferred_events_total{endpoint="` + odd.Endpoint.ID + `"} 30`,
+		`twinegress_endpoint_caught_up_events_total{endpoint="` + odd.Endpoint.ID + `"} 40`, `twinegress_endpoint_positions_left_total{endpoint="` + odd.Endpoint.ID + `"} 2`,
+		`send_seconds_sum{endpoint="` + odd.Endpoint.ID + `"} 3`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s in\n%s", want, body)
 		}
+	}
+	odd.BehindSince, odd.Positions = time.Time{}, nil
+	after := scrape(t, []sinks.Snapshot{odd})
+	if id := odd.Endpoint.ID; !strings.Contains(after, `twinegress_endpoint_backlog_offsets{endpoint="`+id+`"} 0`) ||
+		strings.Contains(after, "backlog_age") {
+		t.Errorf("one that is live again:\n%s", after)
 	}
 	if strings.Contains(body, strings.Repeat("x", 200)) || strings.Contains(body, `reason="backoff"`) {
 		t.Errorf("a label without a bound, or a series of what has not happened:\n%s", body)

@@ -46,6 +46,10 @@ type Options struct {
 	Loaded func()
 	// WaitForEndpoints is ingest.waitForEndpoints.
 	WaitForEndpoints bool
+	// What is shown of endpoints that are behind; each may be nil.
+	Retention func() map[string]time.Duration // of each ingest topic; without one: not known, or without end
+	CatchUp   func() CatchUpStatus            // of what reads for them
+	Positions func() PositionsStatus          // of who is behind, and from where
 
 	Open            map[endpoints.Type]sinks.Open
 	Render          sinks.Render // what those sinks send
@@ -72,6 +76,7 @@ type Pipeline struct {
 	workers  *stream.Stream
 	jobs     sync.Pool // of *job
 	counts   ingestCounts
+	paces    paces
 
 	stop       context.CancelCauseFunc // of Run
 	enqueueCtx context.Context         // ends when a stop can't wait for lanes and drains any longer

@@ -160,7 +160,7 @@ func (r *running) stopped() int64 {
 func balanced(t *testing.T, st Status) {
 	t.Helper()
 	for _, e := range st.Endpoints {
-		sum := e.Delivered + uint64(e.Pending)
+		sum := e.Delivered + e.Deferred + uint64(e.Pending)
 		for _, n := range e.Dropped {
 			sum += n
 		}

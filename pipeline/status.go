@@ -39,6 +39,15 @@ type IngestStatus struct {
 	Skipped    int64             `json:"skippedBatches" doc:"passed over since they take more memory than ingest.limits.batchBytes; the dead letters have their offsets"`
 	Letters    LetterStatus      `json:"deadLetters"`
 	Sample     []UnroutedEvent   `json:"unroutedSample" doc:"of unrouted the last few, oldest first"`
+	Retention  *float64          `json:"retentionSeconds" doc:"how long Kafka keeps an event, of the topic with the least; null: not known, or without end"`
+	Positions  PositionsStatus   `json:"positions"`
+}
+
+// PositionsStatus is how the positions of endpoints that are behind are kept.
+type PositionsStatus struct {
+	StoreFailures uint64 `json:"storeFailures" doc:"lists of who is behind that could not be stored: their partitions are not committed until they are"`
+	Lost          uint64 `json:"lost" doc:"partitions of which it was not known any more who is behind, and from where"`
+	LastError     string `json:"lastError" doc:"of the last one that failed; empty if the last was stored"`
 }
 
 // CaughtUp reports whether it is known that there is no lag.
@@ -54,7 +63,7 @@ type LetterStatus struct {
 }
 
 // EndpointStatus is one endpoint. At any moment
-// routed = delivered + the sum of dropped + pending. Its fields are the API's.
+// routed = delivered + the sum of dropped + deferred + pending. Its fields are the API's.
 type EndpointStatus struct {
 	ID                   string            `json:"id"`
 	Name                 string            `json:"name"`
@@ -68,6 +77,7 @@ type EndpointStatus struct {
 	Routed               uint64            `json:"routed"`
 	Delivered            uint64            `json:"delivered"`
 	Dropped              map[string]uint64 `json:"dropped"`
+	Deferred             uint64            `json:"deferred" doc:"left the shared reading for later; routed anew when they are caught up on"`
 	Pending              int               `json:"pending"`
 	OldestPending        float64           `json:"oldestPendingSeconds" doc:"for how long the oldest event waits for its outcome"`
 	LastDeliveredAt      *time.Time        `json:"lastDeliveredAt"`
@@ -79,6 +89,8 @@ type EndpointStatus struct {
 	LastErrorAt          *time.Time        `json:"lastErrorAt"`
 	FailingSince         *time.Time        `json:"failingSince" doc:"since when it backs off, over all tries, or refuses one event after the other, or holds back, or the primary key is refused"`
 	HoldsBack            bool              `json:"holdsBack" doc:"others wait for this endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or what may be committed, for an event that has waited here for 5 s"`
+
+	CatchUp
 }
 
 // Windows are counts of some time up to now. They are of when it happened, so the
@@ -109,7 +121,7 @@ var (
 // Status returns the state of this moment.
 func (p *Pipeline) Status() Status {
 	st := p.Self()
-	p.Briefs(func(b *sinks.Brief) { st.Endpoints = append(st.Endpoints, statusOf(b)) })
+	p.Briefs(func(b *sinks.Brief, c CatchUp) { st.Endpoints = append(st.Endpoints, statusOf(b, c)) })
 	drained := p.router.drained()
 	if len(drained) == 0 {
 		return st
@@ -146,6 +158,7 @@ func (p *Pipeline) Ingest() IngestStatus {
 		LagAt: known(source.LagAt), Member: source.Member, HeardAt: known(source.HeardAt), Waits: source.Held,
 		Stalled: source.Stalled, Skipped: source.Skipped,
 		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64), Letters: p.letterStatus(), Sample: p.counts.sample.get(),
+		Retention: p.retention(), Positions: p.positions(),
 	}
 	for t := range p.counts.events {
 		in.Events += p.counts.events[t].Load()
@@ -174,12 +187,12 @@ func (p *Pipeline) letterStatus() LetterStatus {
 	return l
 }
 
-func statusOf(snap *sinks.Brief) EndpointStatus {
+func statusOf(snap *sinks.Brief, c CatchUp) EndpointStatus {
 	e := EndpointStatus{
 		ID: snap.Endpoint.ID, Name: snap.Endpoint.Name,
 		Type: string(snap.Endpoint.Type), Host: snap.Host, Path: snap.Endpoint.Path,
 		EventTypes: snap.Endpoint.EventTypes, State: snap.State, StateSince: snap.Since.UTC(), Reason: snap.Reason,
-		Routed: snap.Routed, Delivered: snap.Delivered, Pending: snap.Pending,
+		Routed: snap.Routed, Delivered: snap.Delivered, Deferred: snap.Deferred, Pending: snap.Pending, CatchUp: c,
 		Dropped: make(map[string]uint64, len(outcomeReasons)),
 		Key:     snap.Key.String(), LastError: snap.LastError, HoldsBack: snap.HoldsBack,
 		OldestPending: snap.OldestPending.Seconds(), LastDeliveredAt: given(snap.LastDeliveredAt),

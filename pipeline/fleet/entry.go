@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"cmp"
 	"errors"
 	"math"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"twinegress/internal/event"
 	"twinegress/internal/untrusted"
+	"twinegress/pipeline"
 	"twinegress/sinks"
 )
 
@@ -36,6 +36,8 @@ type entry struct {
 	partitions    []int // that back off
 	secondary     bool
 	holdsBack     bool
+	deferred      uint64
+	catchUp       catchUp
 }
 
 // maxReasons is how many reasons a record may count: more than there are, for those
@@ -75,11 +77,19 @@ const (
 	fieldLastErrorAt
 	fieldFailingSince
 	fieldPartition
+	fieldDeferred
+	fieldBacklog
+	fieldBehindSince
+	fieldBehindReason
+	fieldOldestAt
+	fieldPace
+	fieldCaughtUpAt
 )
 
 const (
 	flagSecondary = 1 << iota
 	flagHoldsBack
+	flagFallsBehind
 )
 
 const (
@@ -94,7 +104,7 @@ const (
 
 // set sets the entry to what this copy says of an endpoint; false if that has no id of
 // the form that all have.
-func (e *entry) set(b *sinks.Brief) bool {
+func (e *entry) set(b *sinks.Brief, c *pipeline.CatchUp) bool {
 	id, err := uuid.Parse(b.Endpoint.ID)
 	w := &b.Windows
 	*e = entry{
@@ -108,7 +118,10 @@ func (e *entry) set(b *sinks.Brief) bool {
 		oldest: b.OldestPending.Milliseconds(), lastDelivered: millis(b.LastDeliveredAt), lastErrorAt: millis(b.LastErrorAt),
 		failingSince: millis(b.FailingSince), backOffUntil: millis(b.BackOffUntil),
 		partitions: b.PartitionsBackingOff[:min(len(b.PartitionsBackingOff), maxPartitions)],
-		secondary:  b.Key == sinks.Secondary, holdsBack: b.HoldsBack,
+		secondary:  b.Key == sinks.Secondary, holdsBack: b.HoldsBack, deferred: b.Deferred,
+	}
+	if c.BehindSince != nil {
+		e.catchUp.set(c)
 	}
 	if b.Reason != "" || b.State != sinks.StateReady {
 		e.lastError = b.LastError
@@ -139,7 +152,9 @@ func millis(t time.Time) int64 {
 	return max(0, t.UnixMilli())
 }
 
-// append adds the entry to a record.
+// append adds the entry to a record. Versions before positions take an entry only if
+// routed = delivered + dropped + pending: what was deferred is not among the routed of a
+// record, and has a field that they skip.
 func (e *entry) append(b []byte) []byte {
 	number := func(field protowire.Number, n uint64) {
 		if n > 0 {
@@ -148,7 +163,7 @@ func (e *entry) append(b []byte) []byte {
 	}
 	b = protowire.AppendBytes(protowire.AppendTag(b, fieldID, protowire.BytesType), e.id[:])
 	number(fieldState, uint64(slices.Index(states, e.state)+1))
-	number(fieldRouted, e.routed)
+	number(fieldRouted, e.routed-e.deferred)
 	number(fieldDelivered, e.delivered)
 	number(fieldPending, e.pending)
 	for i, n := range e.dropped {
@@ -164,7 +179,12 @@ func (e *entry) append(b []byte) []byte {
 	if e.holdsBack {
 		flags |= flagHoldsBack
 	}
+	if e.catchUp.falls {
+		flags |= flagFallsBehind
+	}
 	number(fieldFlags, flags)
+	number(fieldDeferred, e.deferred)
+	e.catchUp.numbers(number)
 	number(fieldSince, uint64(e.since))
 	number(fieldOldest, uint64(e.oldest))
 	number(fieldLastDelivered, uint64(e.lastDelivered))
@@ -187,6 +207,9 @@ func (e *entry) append(b []byte) []byte {
 	}
 	if e.reason != "" {
 		b = protowire.AppendString(protowire.AppendTag(b, fieldReason, protowire.BytesType), e.reason)
+	}
+	if e.catchUp.reason != "" {
+		b = protowire.AppendString(protowire.AppendTag(b, fieldBehindReason, protowire.BytesType), e.catchUp.reason)
 	}
 	if e.lastError != "" {
 		b = protowire.AppendString(protowire.AppendTag(b, fieldLastError, protowire.BytesType), untrusted.Short(e.lastError, maxErrorLength))
@@ -240,11 +263,15 @@ func (e *entry) read(b []byte) error {
 				e.id = [16]byte(value)
 			case fieldLastError:
 				e.lastError = untrusted.Short(string(value), maxErrorLength)
-			case fieldReason:
+			case fieldReason, fieldBehindReason:
 				if !legalWord.Match(value) {
 					return errMalformed
 				}
-				e.reason = string(value)
+				if field == fieldReason {
+					e.reason = string(value)
+				} else {
+					e.catchUp.reason = string(value)
+				}
 			case fieldWindows:
 				if !e.readWindows(value) {
 					return errMalformed
@@ -266,6 +293,7 @@ func (e *entry) read(b []byte) error {
 	if e.id == [16]byte{} || reason != 0 || e.routed != e.delivered+e.pending+dropped {
 		return errMalformed
 	}
+	e.routed += e.deferred
 	return nil
 }
 
@@ -294,7 +322,9 @@ func (e *entry) setNumber(field protowire.Number, value uint64) bool {
 	case fieldPending:
 		e.pending = value
 	case fieldFlags:
-		e.secondary, e.holdsBack = value&flagSecondary != 0, value&flagHoldsBack != 0
+		e.secondary, e.holdsBack, e.catchUp.falls = value&flagSecondary != 0, value&flagHoldsBack != 0, value&flagFallsBehind != 0
+	case fieldDeferred:
+		e.deferred = value
 	case fieldSince:
 		e.since = int64(value)
 	case fieldOldest:
@@ -312,6 +342,8 @@ func (e *entry) setNumber(field protowire.Number, value uint64) bool {
 			return false
 		}
 		e.partitions = append(e.partitions, int(value)-1)
+	default:
+		e.catchUp.setNumber(field, int64(value))
 	}
 	return true
 }
@@ -326,6 +358,9 @@ func (e *entry) urgent() uint64 {
 	}
 	if e.holdsBack {
 		h.add("holdsBack")
+	}
+	if e.catchUp.falls {
+		h.add("falls")
 	}
 	return uint64(h)
 }
@@ -348,17 +383,3 @@ const lastTime = 253_402_300_799_000
 
 // seconds returns a duration as the API shows it.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*10) / 10 }
-
-// The worst states come first: what shows an endpoint's state over all copies. Behind
-// is after all in which something is wrong with the service, also if that is only that
-// it is slow: it is how an endpoint that works gets what it has missed. That another
-// copy's part of it is behind is seen from its backlog, whatever the state.
-var badness = []sinks.State{
-	sinks.StateBackingOff, sinks.StateProbing, sinks.StateDegraded, sinks.StateThrottled, stateUnknown,
-	sinks.StateBehind, sinks.StateStopped, sinks.StateDeleting, sinks.StateProvisioning, sinks.StateReady,
-}
-
-// compareStates is negative if a is worse than b.
-func compareStates(a, b sinks.State) int {
-	return cmp.Compare(slices.Index(badness, a), slices.Index(badness, b))
-}

@@ -37,7 +37,7 @@ type Pipeline interface {
 	// Self returns the copy's status without its endpoints. Briefs calls f with each
 	// of these, in the order of their ids; what f gets is overwritten.
 	Self() pipeline.Status
-	Briefs(f func(*sinks.Brief))
+	Briefs(f func(*sinks.Brief, pipeline.CatchUp))
 	Retry(id string) (endpoints.Endpoint, bool)
 }
 
@@ -169,9 +169,9 @@ func (f *Fleet) report() *Report {
 	now := time.Now()
 	b := newBuilder(now)
 	set, n := newHash(), 0
-	f.options.Pipeline.Briefs(func(brief *sinks.Brief) {
+	f.options.Pipeline.Briefs(func(brief *sinks.Brief, c pipeline.CatchUp) {
 		var e entry
-		if e.set(brief) {
+		if e.set(brief, &c) {
 			b.addEntry(f.id, &e, &identity{brief.Endpoint, brief.Host, brief.LastError, e.lastErrorAt})
 		}
 		set.addEndpoint(&brief.Endpoint)

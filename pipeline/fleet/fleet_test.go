@@ -36,6 +36,7 @@ type fake struct {
 	started  time.Time
 	briefs   []sinks.Brief
 	retried  []string
+	catchUp  pipeline.CatchUp
 	frozen   chan struct{} // if not nil, Briefs blocks until it is closed
 }
 
@@ -45,7 +46,7 @@ func (p *fake) Self() pipeline.Status {
 	}
 }
 
-func (p *fake) Briefs(f func(*sinks.Brief)) {
+func (p *fake) Briefs(f func(*sinks.Brief, pipeline.CatchUp)) {
 	p.mu.Lock()
 	frozen, briefs := p.frozen, append([]sinks.Brief{}, p.briefs...)
 	p.mu.Unlock()
@@ -53,7 +54,7 @@ func (p *fake) Briefs(f func(*sinks.Brief)) {
 		<-frozen
 	}
 	for i := range briefs {
-		f(&briefs[i])
+		f(&briefs[i], p.catchUp)
 	}
 }
 

@@ -122,6 +122,7 @@ func readHead(b []byte) (head, error) {
 	if h.Endpoints < 0 || h.Endpoints > blocks*maxEntries || in.Records < 0 || in.Records > maxCount || in.Events > maxCount ||
 		in.Unrouted > maxCount || in.Skipped < 0 || in.Skipped > maxCount || in.Lag != nil && (*in.Lag < 0 || *in.Lag > maxCount) ||
 		in.Letters.Waiting < 0 || in.Letters.Waiting > maxCount || in.Letters.Cut > maxCount ||
+		in.Positions.StoreFailures > maxCount || in.Positions.Lost > maxCount || in.Retention != nil && !(*in.Retention >= 0 && *in.Retention <= maxCount) ||
 		len(in.Partitions) > maxParts || len(in.Stalled) > maxParts || len(h.NotReady) > maxWords || len(in.Sample) > maxWords {
 		return head{}, errMalformed
 	}
@@ -134,6 +135,7 @@ func readHead(b []byte) (head, error) {
 	}
 	h.Instance, h.Version = untrusted.Short(h.Instance, maxID), untrusted.Short(h.Version, maxID)
 	in.Letters.LastError = untrusted.Text(in.Letters.LastError)
+	in.Positions.LastError = untrusted.Text(in.Positions.LastError)
 	for i, sentence := range h.NotReady {
 		h.NotReady[i] = untrusted.Short(sentence, maxErrorLength)
 	}

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"twinegress/internal/untrusted"
+	"twinegress/pipeline"
 	"twinegress/sinks"
 )
 
@@ -154,9 +155,9 @@ func (w *writer) walk(now time.Time) {
 		w.blocks[n], w.urgent[n] = w.blocks[n][:0], 0
 	}
 	set, n := newHash(), 0
-	w.fleet.options.Pipeline.Briefs(func(b *sinks.Brief) {
+	w.fleet.options.Pipeline.Briefs(func(b *sinks.Brief, c pipeline.CatchUp) {
 		var e entry
-		if e.set(b) {
+		if e.set(b, &c) {
 			i := blockOf(e.id)
 			w.blocks[i], w.scratch = appendEntry(w.blocks[i], &e, w.scratch)
 			w.urgent[i] = w.urgent[i]*31 + e.urgent()

@@ -22,12 +22,13 @@ func full() entry {
 	e := entry{
 		id: [16]byte{1, 2, 3}, state: sinks.StateDegraded, since: 1, reason: "too_large", delivered: 3, pending: 4,
 		windows: [9]uint64{1, 2, 3, 4, 5, 6, 7, 8, 9}, oldest: 5, lastDelivered: 6, lastErrorAt: 7, lastError: "why",
-		failingSince: 8, backOffUntil: 9, partitions: []int{0, 31}, secondary: true, holdsBack: true,
+		failingSince: 8, backOffUntil: 9, partitions: []int{0, 31}, secondary: true, holdsBack: true, deferred: 1000,
+		catchUp: catchUp{backlog: 10, since: 11, reason: "backoff", oldestAt: 12, pace: 13, caughtUpAt: 14, falls: true},
 	}
 	for i := range e.dropped {
 		e.dropped[i] = uint64(i)
 	}
-	e.routed = 3 + 4 + 31*32/2
+	e.routed = 3 + 4 + 31*32/2 + 1000
 	return e
 }
 
@@ -95,7 +96,8 @@ func TestMalformedRecords(t *testing.T) {
 	}
 	in := full()
 	in.dropped, in.delivered, in.pending = [maxReasons]uint64{}, maxCount, 0
-	in.routed, in.windows[0], in.partitions = maxCount, maxCount, make([]int, maxPartitions)
+	in.deferred = maxCount
+	in.routed, in.windows[0], in.partitions = 2*maxCount, maxCount, make([]int, maxPartitions)
 	var e entry
 	if err := e.read(in.append(nil)); err != nil {
 		t.Errorf("at the limits: %v", err)
@@ -252,7 +254,7 @@ func FuzzBlock(f *testing.F) {
 			for _, d := range e.dropped {
 				dropped += d
 			}
-			if e.routed != e.delivered+e.pending+dropped || len(e.lastError) > 12*maxErrorLength {
+			if e.routed != e.delivered+e.pending+e.deferred+dropped || len(e.lastError) > 12*maxErrorLength {
 				t.Errorf("%+v", e)
 			}
 		})

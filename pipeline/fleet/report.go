@@ -58,6 +58,8 @@ type IngestSums struct {
 	Lag      *int64                `json:"lag" doc:"null while one of them doesn't know its own"`
 	Skipped  int64                 `json:"skippedBatches"`
 	Letters  pipeline.LetterStatus `json:"deadLetters"`
+	// Of the topic with the least, as far as a copy knows.
+	Retention *float64 `json:"retentionSeconds" doc:"how long Kafka keeps an event; null: not known, or without end"`
 }
 
 // EndpointSums is an endpoint over all live copies: counts are sums, and the state is
@@ -142,6 +144,9 @@ func (b *builder) addCopy(c Copy) {
 	for reason, n := range c.Ingest.Letters.GivenUp {
 		in.Letters.GivenUp[reason] += n
 	}
+	if kept := c.Ingest.Retention; kept != nil && (in.Retention == nil || *kept < *in.Retention) {
+		in.Retention = kept
+	}
 	if in.Lag == nil {
 		in.Lag = new(int64)
 	}
@@ -173,6 +178,8 @@ func (b *builder) addEntry(id string, e *entry, known *identity) {
 	s.routed += e.routed
 	s.delivered += e.delivered
 	s.pending += e.pending
+	s.deferred += e.deferred
+	s.catchUp.add(&e.catchUp)
 	for i, n := range e.dropped {
 		s.dropped[i] += n
 	}
@@ -231,7 +238,8 @@ func (s *sum) endpoint() EndpointSums {
 	if since := timeOf(s.since); since != nil {
 		e.StateSince = *since
 	}
-	e.Routed, e.Delivered, e.Pending, e.HoldsBack = s.routed, s.delivered, int(s.pending), s.holdsBack
+	e.Routed, e.Delivered, e.Deferred, e.Pending, e.HoldsBack = s.routed, s.delivered, s.deferred, int(s.pending), s.holdsBack
+	e.CatchUp = s.catchUp.shown()
 	e.BackOffUntil, e.FailingSince, e.LastDeliveredAt = timeOf(s.backOffUntil), timeOf(s.failingSince), timeOf(s.lastDelivered)
 	e.OldestPending = seconds(time.Duration(s.oldest) * time.Millisecond)
 	slices.Sort(s.partitions)

@@ -39,6 +39,7 @@ type cost struct {
 	dropped uint64 // in the last minute
 	waiting int
 	oldest  float64 // of those that wait, in seconds
+	offsets int64   // of a backlog
 }
 
 func (c cost) String() string {
@@ -47,12 +48,14 @@ func (c cost) String() string {
 		return fmt.Sprintf(": %d wait, the oldest for %.0f s", c.waiting, c.oldest)
 	case c.dropped > 0:
 		return fmt.Sprintf(" (%d in the last minute)", c.dropped)
+	case c.offsets > 0:
+		return fmt.Sprintf(" (%d offsets)", c.offsets)
 	}
 	return ""
 }
 
 func (c cost) plus(o cost) cost {
-	return cost{c.dropped + o.dropped, c.waiting + o.waiting, max(c.oldest, o.oldest)}
+	return cost{c.dropped + o.dropped, c.waiting + o.waiting, max(c.oldest, o.oldest), c.offsets + o.offsets}
 }
 
 // The values of a trouble's severity.
@@ -91,6 +94,7 @@ func troubles(r *Report) []Trouble {
 	var one []Trouble //nolint:prealloc // most endpoints have none
 	for i := range r.Endpoints {
 		one = append(one, aboutEndpoint(&r.Endpoints[i])...)
+		one = append(one, aboutBacklog(r, &r.Endpoints[i])...)
 	}
 	found = append(found, grouped(one)...)
 	slices.SortStableFunc(found, func(a, b Trouble) int { return cmp.Compare(a.Severity, b.Severity) }) // critical is before warning
@@ -166,6 +170,7 @@ func aboutCopies(r *Report) (found []Trouble) {
 			add(Warning, c, fmt.Sprintf("has given up %d dead letters since its start: %s", givenUp, cmp.Or(in.Letters.LastError, "they can't be stored in any form")),
 				"What they were for is lost: the log names the records", runbookDeadLetters)
 		}
+		aboutPositions(in, func(what, action, runbook string) { add(Warning, c, what, action, runbook) })
 		if in.Skipped > 0 {
 			add(Warning, c, fmt.Sprintf("has passed over %d batches since its start, which take too much memory", in.Skipped),
 				"Raise ingest.limits.batchBytes and read them again: the dead letters have their offsets", runbookKafka)
@@ -244,13 +249,16 @@ func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 		found = append(found, t)
 		return &found[len(found)-1]
 	}
-	lost := cost{dropped: e.Windows.Minute.Dropped}
+	lost, become := cost{dropped: e.Windows.Minute.Dropped}, "are dropped"
+	if e.BehindSince != nil {
+		become = "are kept in Kafka"
+	}
 	waits := cost{waiting: e.Pending, oldest: e.OldestPending}
 	switch {
 	case e.State == sinks.StateBackingOff || e.State == sinks.StateProbing:
-		say(Critical, "backs off, and its events are dropped", lost, because, action(e))
+		say(Critical, "backs off, and its events "+become, lost, because, action(e))
 	case e.State == sinks.StateDegraded && len(e.PartitionsBackingOff) > 0:
-		say(Critical, "backs off in a part, and that part's events are dropped", lost, because, action(e))
+		say(Critical, "backs off in a part, and that part's events "+become, lost, because, action(e))
 	case e.State == sinks.StateDegraded:
 		say(Critical, sinks.RefusesAll, lost, strings.Replace(because, ": "+sinks.RefusesAll, "", 1),
 			"Look at the dead letters, and at what the endpoint should take: its type, path, body and event types")
@@ -352,47 +360,4 @@ func together(all []Trouble, same []int) Trouble {
 	t.What = fmt.Sprintf("Each of %d endpoints at %s %s%s%s", len(same), t.subject.host, t.subject.what, sum, because)
 	slices.Sort(t.Copies)
 	return t
-}
-
-// nameOf returns the name of a copy: its instance, or its id where several have that.
-func (r *Report) nameOf(c *Copy) string {
-	for i := range r.Copies {
-		if o := &r.Copies[i]; o.Instance == c.Instance && o.ID != c.ID {
-			return c.ID
-		}
-	}
-	return c.Instance
-}
-
-// describe names an endpoint by all that a reader may know it by.
-func describe(e *EndpointSums) string {
-	where := e.Path
-	if host := e.Host; host != e.Path { // as Event Grid's is
-		where = strings.Trim(host+"/"+e.Path, "/")
-	}
-	where = strings.TrimSpace(e.Type + " " + where)
-	switch name := e.Name; {
-	case where == "":
-		return "An endpoint that this copy doesn't have (" + e.ID + ")"
-	case name != "":
-		return name + " (" + where + ")"
-	default:
-		return where
-	}
-}
-
-func numbers(list []int32) string {
-	text := strings.ReplaceAll(strings.Trim(fmt.Sprint(list[:min(len(list), 20)]), "[]"), " ", ", ")
-	if len(list) > 20 {
-		text += ", …"
-	}
-	return text
-}
-
-func sortedKeys(m map[string][]string) (keys []string) {
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }

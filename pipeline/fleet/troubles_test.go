@@ -171,6 +171,51 @@ func troubleCases() map[string]troubleCase {
 				r.Endpoints = append(r.Endpoints, e)
 			}
 		}, []string{"critical: Each of 3 endpoints at ns backs off, and its events are dropped: no host at ns"}},
+		"behind, and catches up": {one(func(e *EndpointSums) {
+			e.State, e.Backlog, e.BehindSince, e.CaughtUpAt = sinks.StateBehind, 12, new(time.Now()), new(time.Now())
+		}), nil},
+		"backs off, with positions": {one(func(e *EndpointSums) {
+			e.State, e.Backlog, e.BehindSince, e.FallsBehind, e.LastError = sinks.StateBackingOff, 12, new(time.Now()), true, "no such host"
+		}), []string{"critical: sensors (EventHub ns.example/hub) backs off, and its events are kept in Kafka: no such host"}},
+		"a part backs off, with positions": {one(func(e *EndpointSums) {
+			e.State, e.PartitionsBackingOff, e.BehindSince = sinks.StateDegraded, []int{2}, new(time.Now())
+		}), []string{"critical: sensors (EventHub ns.example/hub) backs off in a part, and that part's events are kept in Kafka"}},
+		"falls behind": {one(func(e *EndpointSums) {
+			e.State, e.Backlog, e.BehindSince, e.FallsBehind = sinks.StateBehind, 1234, new(time.Now()), true
+		}), []string{"warning: sensors (EventHub ns.example/hub) is behind, and does not catch up (1234 offsets)"}},
+		"is paused": {one(func(e *EndpointSums) {
+			e.State, e.Backlog, e.BehindSince = sinks.StateStopped, 1234, new(time.Now())
+		}), nil},
+		"half of the retention": {func(r *Report) {
+			r.Ingest.Retention = new(7 * 24 * 3600.)
+			e := &r.Endpoints[0]
+			e.State, e.Backlog, e.BehindSince, e.BacklogOldestAt = sinks.StateBehind, 5, new(r.At), new(r.At.Add(-84*time.Hour))
+		}, nil},
+		"more than half of the retention": {func(r *Report) {
+			r.Ingest.Retention = new(7 * 24 * 3600.)
+			e := &r.Endpoints[0] // also of one that is paused
+			e.State, e.Backlog, e.BehindSince, e.BacklogOldestAt = sinks.StateStopped, 5, new(r.At), new(r.At.Add(-84*time.Hour-time.Second))
+		}, []string{"warning: sensors (EventHub ns.example/hub) has events to get that Kafka has kept for more than half of its retention (5 offsets): the oldest is 4 days old, of 7 days"}},
+		"an unknown retention": {one(func(e *EndpointSums) {
+			e.State, e.Backlog, e.BehindSince, e.BacklogOldestAt = sinks.StateBehind, 5, new(time.Unix(0, 0)), new(time.Unix(0, 0))
+		}), nil},
+		"events expired": {one(func(e *EndpointSums) { e.Dropped = map[string]uint64{"expired": 20, "backoff": 3} }), []string{
+			"warning: sensors (EventHub ns.example/hub) has missed what Kafka no longer had when it was behind (20 offsets)",
+		}},
+		"positions can't be stored": {func(r *Report) {
+			r.Copies[0].Ingest.Positions = pipeline.PositionsStatus{StoreFailures: 3, LastError: "TOPIC_AUTHORIZATION_FAILED"}
+		}, []string{"warning: Copy a can't store who is behind, and does not commit what depends on it: TOPIC_AUTHORIZATION_FAILED"}},
+		"positions could not be stored": {func(r *Report) { r.Copies[0].Ingest.Positions.StoreFailures = 3 }, nil},
+		"positions are lost": {func(r *Report) { r.Copies[0].Ingest.Positions.Lost = 2 }, []string{
+			"warning: Copy a did not know any more who was behind in 2 partitions since its start: something else had committed to its group",
+		}},
+		"many fall behind": {func(r *Report) {
+			for i := range 3 {
+				e := EndpointSums{EndpointStatus: endpoint(i, sinks.StateBehind, 1), Copies: []string{"b-2"}}
+				e.Host, e.Path, e.Backlog, e.BehindSince, e.FallsBehind = "ns", fmt.Sprint("q", i), 10, new(r.At), true
+				r.Endpoints = append(r.Endpoints, e)
+			}
+		}, []string{"warning: Each of 3 endpoints at ns is behind, and does not catch up (30 offsets)"}},
 		"the worst first": {func(r *Report) {
 			r.Copies[0].Version = "v2"
 			r.Endpoints[0].State = sinks.StateBackingOff

@@ -20,7 +20,7 @@ func registerFleet(api huma.API, all Fleet) {
 		OperationID: "getFleet", Method: http.MethodGet, Path: Base + "/fleet", Tags: []string{"status"},
 		Summary: "State and counts of all copies",
 		Description: "As the copy that is asked knows it: what is wrong in words, the worst first; the copies, with the age of their last word; and each endpoint's sums and worst state. " +
-			"Sums are of the copies that are not stale, since each one's start. For each endpoint: routed = delivered + dropped + pending.",
+			"Sums are of the copies that are not stale, since each one's start. For each endpoint: routed = delivered + dropped + deferred + pending.",
 		Errors: []int{400, 401, 403, 429, 503},
 	}, func(_ context.Context, in *fleetQuery) (*struct{ Body *fleet.Report }, error) {
 		report := *all.Report() // which others have, too

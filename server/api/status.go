@@ -15,7 +15,7 @@ func registerStatus(api huma.API, o Options) {
 	huma.Register(api, huma.Operation{
 		OperationID: "getStatus", Method: http.MethodGet, Path: Base + "/status", Tags: []string{"status"},
 		Summary:     "State and counts of this copy",
-		Description: "Counts are since start. For each endpoint, at any moment: routed = delivered + dropped + pending.",
+		Description: "Counts are since start. For each endpoint, at any moment: routed = delivered + dropped + deferred + pending.",
 		Errors:      []int{401, 403, 429, 503},
 	}, func(context.Context, *struct{}) (*struct{ Body pipeline.Status }, error) {
 		return &struct{ Body pipeline.Status }{Body: running.Status()}, nil

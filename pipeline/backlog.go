@@ -1,0 +1,213 @@
+package pipeline
+
+import (
+	"sync"
+	"time"
+
+	"twinegress/sinks"
+)
+
+// CatchUp is how far an endpoint is behind what all read together, and how fast it
+// catches up. All of it is zero while it is live.
+type CatchUp struct {
+	Backlog          int64      `json:"backlog" doc:"offsets from its positions to where the shared reading is; 0: it is not behind"`
+	BehindSince      *time.Time `json:"behindSince" doc:"null: it is not behind in any partition"`
+	BehindReason     string     `json:"behindReason" doc:"why it left the shared reading, in one word"`
+	BacklogOldestAt  *time.Time `json:"backlogOldestAt" doc:"when the next event that it gets was put into Kafka; null: not known, or it is not behind"`
+	CatchUpPerSecond *float64   `json:"catchUpPerSecond" doc:"events that it gets from its positions in a second; null: not known, or it is not behind"`
+	CaughtUpAt       *time.Time `json:"caughtUpAt" doc:"when it will have caught up, at the pace of the last minute or two; null: not known, not behind, or its backlog doesn't become less"`
+	FallsBehind      bool       `json:"fallsBehind" doc:"its backlog has not become less for a minute or two, and it is not paused"`
+}
+
+const (
+	// paceWindow is over how long the pace of catching up is measured, at least.
+	paceWindow = time.Minute
+	// paceAfter is when something is known of it.
+	paceAfter = 5 * time.Second
+	// standsAfter is when an endpoint whose positions don't move is not read for any
+	// more: the pace of the time before says nothing of the next reading.
+	standsAfter = 10 * time.Second
+	// farthest is the latest end that is told.
+	farthest = 10 * 365 * 24 * time.Hour
+	// forgetPaceAfter is when the pace of an endpoint that nobody has asked about is
+	// forgotten: it was deleted.
+	forgetPaceAfter = 10 * time.Minute
+)
+
+// paces remembers how far endpoints were behind. Whoever asks measures: the copies'
+// status does every few seconds, so it takes no goroutine and nothing is stored of an
+// endpoint that is live.
+type paces struct {
+	mu    sync.Mutex
+	all   map[string]*pace // by endpoint
+	swept time.Time
+}
+
+// pace is one endpoint's. then is the beginning of the window, next that of the next one.
+type pace struct {
+	then, next observation
+	asked      time.Time
+	given      int64 // the sum of the positions' Given
+	movedAt    time.Time
+	moves      bool
+}
+
+// observation is how far an endpoint was behind at one time.
+type observation struct {
+	at       time.Time
+	caughtUp uint64
+	left     map[place]int64 // offsets
+}
+
+type place struct {
+	topic     string
+	partition int32
+}
+
+func observe(h *sinks.Health, now time.Time) observation {
+	o := observation{now, h.CaughtUp, make(map[place]int64, len(h.Positions))}
+	for i := range h.Positions {
+		p := &h.Positions[i]
+		o.left[place{p.Topic, p.Partition}] = left(p)
+	}
+	return o
+}
+
+// left is how many offsets there are from a position to the shared reading, which has
+// not begun yet where that is 0.
+func left(p *sinks.PositionStatus) int64 { return max(0, p.Dispatched-p.Cursor) }
+
+// backlogOf returns how many offsets the endpoint is behind in all, and when the oldest
+// event of those was appended; the zero time if that is not known.
+func backlogOf(h *sinks.Health) (offsets int64, oldest time.Time) {
+	for i := range h.Positions {
+		p := &h.Positions[i]
+		offsets += left(p)
+		if !p.OldestAt.IsZero() && (oldest.IsZero() || p.OldestAt.Before(oldest)) {
+			oldest = p.OldestAt
+		}
+	}
+	return offsets, oldest
+}
+
+// of returns how far an endpoint is behind.
+func (ps *paces) of(id string, h *sinks.Health, now time.Time) (c CatchUp) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if h.BehindSince.IsZero() {
+		delete(ps.all, id)
+		return c
+	}
+	given := int64(0)
+	for i := range h.Positions {
+		given += h.Positions[i].Given
+	}
+	backlog, oldest := backlogOf(h)
+	c.Backlog = backlog
+	c.BehindSince, c.BehindReason, c.BacklogOldestAt = known(h.BehindSince), h.BehindReason, known(oldest)
+	p := ps.pace(id, h, given, now)
+	passed := now.Sub(p.then.at)
+	if passed < paceAfter {
+		return c
+	}
+	perSecond := float64(h.CaughtUp-p.then.caughtUp) / passed.Seconds()
+	c.CatchUpPerSecond = &perSecond
+	less, compared := p.less(h)
+	if less > 0 {
+		if in := float64(c.Backlog) / float64(less) * passed.Seconds(); in < farthest.Seconds() {
+			c.CaughtUpAt = known(now.Add(time.Duration(in * float64(time.Second))))
+		}
+	}
+	c.FallsBehind = compared && less <= 0 && c.Backlog > 0 && passed >= paceWindow && h.State != sinks.StateStopped
+	return c
+}
+
+// less returns by how much the backlog has become less in the partitions in which the
+// endpoint was behind then, and is now; false if there is none. What has come to this
+// copy or left it meanwhile is no progress.
+func (p *pace) less(h *sinks.Health) (n int64, compared bool) {
+	for i := range h.Positions {
+		at := &h.Positions[i]
+		if before, ok := p.then.left[place{at.Topic, at.Partition}]; ok {
+			n += before - left(at)
+			compared = true
+		}
+	}
+	return n, compared
+}
+
+// pace returns an endpoint's, with this observation where one is due.
+func (ps *paces) pace(id string, h *sinks.Health, given int64, now time.Time) *pace {
+	p := ps.all[id]
+	if p == nil {
+		if ps.all == nil {
+			ps.all = make(map[string]*pace)
+		}
+		p = &pace{given: given}
+		ps.all[id] = p
+	}
+	p.asked = now
+	ps.sweep(now)
+	moved := given != p.given
+	switch {
+	case p.then.at.IsZero(), h.CaughtUp < p.then.caughtUp, moved && !p.moves:
+		// The first one, or the first since it is read for: a window that began in a
+		// back-off would show one that catches up as one that falls behind.
+		p.next = observe(h, now)
+		p.then = p.next
+	case now.Sub(p.next.at) >= paceWindow:
+		p.then, p.next = p.next, observe(h, now)
+	}
+	if moved {
+		p.given, p.moves, p.movedAt = given, true, now
+	} else if now.Sub(p.movedAt) >= standsAfter {
+		p.moves = false
+	}
+	return p
+}
+
+func (ps *paces) sweep(now time.Time) {
+	if now.Sub(ps.swept) < forgetPaceAfter {
+		return
+	}
+	ps.swept = now
+	for id, p := range ps.all {
+		if now.Sub(p.asked) >= forgetPaceAfter {
+			delete(ps.all, id)
+		}
+	}
+}
+
+// CatchUpStatus is what reads for endpoints that are behind.
+type CatchUpStatus struct {
+	Records  uint64 // read
+	InFlight int64  // bytes of events without an outcome
+	Waits    bool   // for the shared reading, which comes first
+}
+
+// retention returns how long Kafka keeps an event, in seconds; nil if that is not known.
+func (p *Pipeline) retention() (least *float64) {
+	if p.options.Retention == nil {
+		return nil
+	}
+	for _, d := range p.options.Retention() {
+		if s := d.Seconds(); least == nil || s < *least {
+			least = &s
+		}
+	}
+	return least
+}
+
+func (p *Pipeline) positions() PositionsStatus {
+	if p.options.Positions == nil {
+		return PositionsStatus{}
+	}
+	return p.options.Positions()
+}
+
+func (p *Pipeline) catchUp() CatchUpStatus {
+	if p.options.CatchUp == nil {
+		return CatchUpStatus{}
+	}
+	return p.options.CatchUp()
+}
