@@ -17,7 +17,7 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show how all copies and endpoints are doing: troubles first",
 		Long: "Asks one copy for what it knows of all of them: what is wrong and what to do, the copies, the endpoints, the worst\n" +
-			"first, and whether routed = delivered + dropped + pending.\n\n" +
+			"first, and whether routed = delivered + dropped + deferred + pending.\n\n" +
 			"Exit 0 if the status could be shown, whatever it is. With --check, exit 1 if there is any trouble, an endpoint or a\n" +
 			"copy that is not well.",
 		Example: "  twinegress status --server https://twinegress:8080 --token-file token\n" +

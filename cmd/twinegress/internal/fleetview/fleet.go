@@ -67,6 +67,7 @@ type Endpoint struct {
 	Routed          uint64            `json:"routed"`
 	Delivered       uint64            `json:"delivered"`
 	Dropped         map[string]uint64 `json:"dropped"`
+	Deferred        uint64            `json:"deferred"`
 	Pending         int64             `json:"pending"`
 	OldestPending   float64           `json:"oldestPendingSeconds"`
 	LastDeliveredAt *time.Time        `json:"lastDeliveredAt"`
@@ -76,6 +77,12 @@ type Endpoint struct {
 	LastError       string            `json:"lastError"`
 	HoldsBack       bool              `json:"holdsBack"`
 	States          map[string]int    `json:"states"`
+
+	Backlog         int64      `json:"backlog"`
+	BehindSince     *time.Time `json:"behindSince"`
+	BacklogOldestAt *time.Time `json:"backlogOldestAt"`
+	CaughtUpAt      *time.Time `json:"caughtUpAt"`
+	FallsBehind     bool       `json:"fallsBehind"`
 }
 
 // Window is what was counted in some time up to now.
@@ -117,7 +124,7 @@ func OfStatus(body []byte, now time.Time) (*Fleet, error) {
 		f.Troubles = append(f.Troubles, Trouble{Severity: critical, What: "it is not ready: " + strings.Join(one.NotReady, "; ")})
 	}
 	for i := range f.Endpoints {
-		if e := &f.Endpoints[i]; e.rank() < rank("provisioning") {
+		if e := &f.Endpoints[i]; e.rank() < rank("behind") || e.FallsBehind {
 			f.Troubles = append(f.Troubles, Trouble{
 				Severity: "warning", Endpoint: e.ID, Name: e.ShownName(), What: e.Type + " " + e.Path + " is " + e.State + ": " + e.LastError,
 			})
@@ -178,9 +185,9 @@ func (f *Fleet) up() (d time.Duration) {
 
 // sums are the counts over all endpoints.
 type sums struct {
-	routed, delivered, dropped uint64
-	pending                    int64
-	reasons                    map[string]uint64
+	routed, delivered, dropped, deferred uint64
+	pending                              int64
+	reasons                              map[string]uint64
 }
 
 func (f *Fleet) sums() sums {
@@ -190,6 +197,7 @@ func (f *Fleet) sums() sums {
 		s.routed += e.Routed
 		s.delivered += e.Delivered
 		s.dropped += e.dropped()
+		s.deferred += e.Deferred
 		s.pending += e.Pending
 		for reason, n := range e.Dropped {
 			s.reasons[reason] += n

@@ -27,9 +27,9 @@ func PrintList(w io.Writer, f *Fleet, by string, width int, wide bool) error {
 		return out.Flush()
 	}
 	all := term.NewTable(out)
-	all.Row("NAME", "STATE", "SINCE", "DELIV/S", "DROP 1M", "DROP 15M", "PENDING", "KEY", "ID", "TYPE", "HOST", "PATH", "EVENT TYPES", "LAST ERROR")
+	all.Row("NAME", "STATE", "SINCE", "DELIV/S", "DROP 1M", "DROP 15M", "PENDING", "BACKLOG", "KEY", "ID", "TYPE", "HOST", "PATH", "EVENT TYPES", "LAST ERROR")
 	for _, r := range rows {
-		all.Row(r.ShownName(), r.State, r.since(f.At), rate(r.rate), r.window("1m"), r.window("15m"), term.Short(r.Pending), r.Key,
+		all.Row(r.ShownName(), r.State, r.since(f.At), rate(r.rate), r.window("1m"), r.window("15m"), term.Short(r.Pending), r.backlog(), r.Key,
 			r.ID, r.Type, r.Host, r.Path, strings.Join(r.EventTypes, ","), r.LastError)
 	}
 	if err := all.Flush(); err != nil {

@@ -98,6 +98,9 @@ var columns = []term.Column{
 	{Title: "KEY", Width: -9},
 }
 
+// backlogColumn is there while one of the endpoints is behind.
+var backlogColumn = term.Column{Title: "BACKLOG", Width: 7}
+
 // minName is the width of the name's column at least.
 const minName = 8
 
@@ -106,22 +109,27 @@ type Table struct {
 	columns []term.Column
 	styles  term.Styles
 	now     time.Time
+	backlog bool
 }
 
 // NewTable returns a table for these rows. width is the terminal's; 0 is no terminal,
 // where no name is cut.
 func NewTable(rows []Row, width int, styles term.Styles, now time.Time) Table {
-	name := minName
+	name, of, backlog := minName, columns, false
 	for _, r := range rows {
+		backlog = backlog || r.BehindSince != nil
 		name = max(name, utf8.RuneCountInString(untrusted.Escape(r.ShownName())))
 	}
+	if backlog {
+		of = slices.Insert(slices.Clone(columns), len(columns)-1, backlogColumn)
+	}
 	if width > 0 {
-		for _, c := range columns {
+		for _, c := range of {
 			width -= 1 + max(c.Width, -c.Width)
 		}
 		name = min(name, max(minName, width))
 	}
-	return Table{slices.Concat([]term.Column{{Title: "NAME", Width: -name}}, columns), styles, now}
+	return Table{slices.Concat([]term.Column{{Title: "NAME", Width: -name}}, of), styles, now, backlog}
 }
 
 // Head returns the line of titles.
@@ -139,11 +147,14 @@ func (t Table) Line(r Row) term.Line {
 		untrusted.Escape(r.ShownName()), untrusted.Escape(r.State), r.since(t.now), rate(r.rate),
 		r.window("1m"), r.window("15m"), term.Short(r.Pending), cmp.Or(untrusted.Escape(r.Key), "-"),
 	}
+	if t.backlog {
+		cells = slices.Insert(cells, len(cells)-1, r.backlog())
+	}
 	return term.Cells(t.columns, cells, func(i int) term.Style {
 		switch {
 		case i == 1:
 			return t.style(r.State)
-		case i == 4 && r.Windows["1m"].Dropped > 0, i == 5 && r.Windows["15m"].Dropped > 0, i == 7 && r.Key == "secondary":
+		case i == 4 && r.Windows["1m"].Dropped > 0, i == 5 && r.Windows["15m"].Dropped > 0, i == len(cells)-1 && r.Key == "secondary", t.backlog && i == len(cells)-2 && r.FallsBehind:
 			return t.styles.Warn
 		}
 		return ""
@@ -166,6 +177,38 @@ func (r Row) window(name string) string {
 		return term.Short(w.Dropped)
 	}
 	return "-"
+}
+
+// backlog formats by how many offsets the endpoint is behind.
+func (r Row) backlog() string {
+	if r.BehindSince == nil {
+		return "-"
+	}
+	return term.Short(r.Backlog)
+}
+
+// behind says how far the endpoint is behind, and what becomes of that.
+func (r Row) behind(now time.Time) string {
+	if r.BehindSince == nil {
+		return ""
+	}
+	offsets := term.Grouped(r.Backlog) + " offsets"
+	if r.Backlog == 1 {
+		offsets = "1 offset"
+	}
+	switch {
+	case r.State != "behind" && r.State != "ready" && r.State != "throttled":
+		text := offsets + " behind, kept in Kafka"
+		if r.BacklogOldestAt != nil {
+			text += ", the oldest for " + term.Ago(now.Sub(*r.BacklogOldestAt))
+		}
+		return text
+	case r.FallsBehind:
+		return offsets + " behind, and it does not catch up"
+	case r.CaughtUpAt != nil:
+		return "catching up: " + offsets + ", about " + term.Ago(r.CaughtUpAt.Sub(now)) + " left"
+	}
+	return "catching up: " + offsets + ", how long it takes is not known yet"
 }
 
 func rate(perSecond *float64) string {
@@ -227,6 +270,9 @@ func (r Row) Remarks(now time.Time) (lines []string) {
 	}
 	if r.OldestPending >= 5 {
 		parts = append(parts, "its oldest event waits for "+term.Ago(time.Duration(r.OldestPending*float64(time.Second))))
+	}
+	if text := r.behind(now); text != "" {
+		parts = append(parts, text)
 	}
 	if len(parts) > 0 {
 		lines = append(lines, strings.Join(parts, "; "))

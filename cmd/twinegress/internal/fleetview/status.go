@@ -80,7 +80,7 @@ func (f *Fleet) Verdict() string {
 // wrong counts the endpoints with which something is wrong, and the copies that are not ready.
 func (f *Fleet) wrong() (broken, unready int) {
 	for i := range f.Endpoints {
-		if e := &f.Endpoints[i]; e.rank() < rank("behind") || e.Reason != "" {
+		if e := &f.Endpoints[i]; e.rank() < rank("behind") || e.Reason != "" || e.FallsBehind {
 			broken++
 		}
 	}
@@ -265,8 +265,11 @@ func (f *Fleet) printSums(b *strings.Builder) {
 	if reasons := counts(s.reasons); reasons != "" {
 		fmt.Fprintf(b, " (%s)", reasons)
 	}
+	if s.deferred > 0 {
+		fmt.Fprintf(b, " + deferred %s", term.Grouped(s.deferred))
+	}
 	fmt.Fprintf(b, " + pending %s\n", term.Grouped(s.pending))
-	if s.routed != s.delivered+s.dropped+uint64(max(s.pending, 0)) {
+	if s.routed != s.delivered+s.dropped+s.deferred+uint64(max(s.pending, 0)) {
 		b.WriteString("THE COUNTS DON'T ADD UP: that is a fault of twinegress, or of versions that differ between the copies\n")
 	}
 }
