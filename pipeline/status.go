@@ -71,6 +71,8 @@ type EndpointStatus struct {
 	Host                 string            `json:"host"`
 	Path                 string            `json:"path"`
 	EventTypes           []string          `json:"eventTypes"`
+	Recovery             string            `json:"recovery" doc:"drop or catchUp; empty if the endpoint is not known here"`
+	Enabled              *bool             `json:"enabled" doc:"false: it is paused; null if the endpoint is not known here"`
 	State                sinks.State       `json:"state" enum:"provisioning,ready,degraded,throttled,backing_off,probing,behind,stopped,deleting"`
 	StateSince           time.Time         `json:"stateSince"`
 	Reason               string            `json:"reason" doc:"what is wrong now, in one word; empty if nothing is"`
@@ -191,7 +193,7 @@ func statusOf(snap *sinks.Brief, c CatchUp) EndpointStatus {
 	e := EndpointStatus{
 		ID: snap.Endpoint.ID, Name: snap.Endpoint.Name,
 		Type: string(snap.Endpoint.Type), Host: snap.Host, Path: snap.Endpoint.Path,
-		EventTypes: snap.Endpoint.EventTypes, State: snap.State, StateSince: snap.Since.UTC(), Reason: snap.Reason,
+		EventTypes: snap.Endpoint.EventTypes, Recovery: RecoveryOf(&snap.Endpoint), Enabled: new(!snap.Endpoint.Disabled()), State: snap.State, StateSince: snap.Since.UTC(), Reason: snap.Reason,
 		Routed: snap.Routed, Delivered: snap.Delivered, Deferred: snap.Deferred, Pending: snap.Pending, CatchUp: c,
 		Dropped: make(map[string]uint64, len(outcomeReasons)),
 		Key:     snap.Key.String(), LastError: snap.LastError, HoldsBack: snap.HoldsBack,
@@ -204,6 +206,12 @@ func statusOf(snap *sinks.Brief, c CatchUp) EndpointStatus {
 		e.Dropped[r.String()] = snap.Dropped[r]
 	}
 	return e
+}
+
+// RecoveryOf returns what becomes of events that an endpoint can't take, the default as
+// well.
+func RecoveryOf(e *endpoints.Endpoint) string {
+	return string(cmp.Or(e.Recovery, endpoints.RecoveryDrop))
 }
 
 // given returns a time for JSON: nil if there is none.

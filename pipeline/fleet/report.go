@@ -231,6 +231,7 @@ func (s *sum) endpoint() EndpointSums {
 	e.State, e.Reason, e.LastError, e.LastErrorAt = s.state, s.reason, s.lastError, timeOf(s.lastErrorAt)
 	if k := s.known; k != nil {
 		e.Name, e.Type, e.Host, e.Path, e.EventTypes = k.endpoint.Name, string(k.endpoint.Type), k.host, k.endpoint.Path, k.endpoint.EventTypes
+		e.Recovery, e.Enabled = pipeline.RecoveryOf(&k.endpoint), new(!k.endpoint.Disabled())
 		if e.LastError == "" && s.lastErrorAt == k.lastErrorAt {
 			e.LastError = k.lastError
 		}

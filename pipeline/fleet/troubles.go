@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"twinegress/endpoints"
 	"twinegress/sinks"
 )
 
@@ -250,7 +251,7 @@ func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 		return &found[len(found)-1]
 	}
 	lost, become := cost{dropped: e.Windows.Minute.Dropped}, "are dropped"
-	if e.BehindSince != nil {
+	if e.BehindSince != nil || e.Recovery == string(endpoints.RecoveryCatchUp) {
 		become = "are kept in Kafka"
 	}
 	waits := cost{waiting: e.Pending, oldest: e.OldestPending}

@@ -117,6 +117,52 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// An endpoint that is behind says by how much and for how long; where that isn't known,
+// it says so.
+func TestBehind(t *testing.T) {
+	for _, tt := range []struct {
+		e    Endpoint
+		want string
+		well bool
+	}{
+		{Endpoint{State: "ready", Backlog: 5}, "", true},
+		{Endpoint{State: "behind", Backlog: 1_204_331, BehindSince: ago(time.Hour), CaughtUpAt: ago(-2 * time.Minute)}, "catching up: 1,204,331 offsets, about 2m left", true},
+		{Endpoint{State: "behind", Backlog: 1, BehindSince: ago(time.Second)}, "catching up: 1 offset, how long it takes is not known yet", true},
+		{Endpoint{State: "behind", Backlog: 20, BehindSince: ago(time.Hour), FallsBehind: true}, "20 offsets behind, and it does not catch up", false},
+		{Endpoint{State: "backing_off", Backlog: 20, BehindSince: ago(time.Hour), FallsBehind: true, BacklogOldestAt: ago(time.Hour)}, "20 offsets behind, kept in Kafka, the oldest for 1h", false},
+		{Endpoint{State: "stopped", Backlog: 20, BehindSince: ago(time.Hour)}, "20 offsets behind, kept in Kafka", true},
+	} {
+		f := &Fleet{At: noon, Endpoints: []Endpoint{tt.e}}
+		if got := strings.Join(Rows(f, "state")[0].Remarks(noon), "|"); got != tt.want || f.Well() != tt.well {
+			t.Errorf("%+v: %q, want %q; well: %v", tt.e, got, tt.want, f.Well())
+		}
+	}
+	f := three()
+	f.Endpoints[0].State, f.Endpoints[0].BehindSince, f.Endpoints[0].Backlog, f.Endpoints[0].Deferred, f.Endpoints[0].Routed = "behind", ago(time.Hour), 1_204_331, 7, 12
+	var b strings.Builder
+	if err := Print(&b, f, 80); err != nil {
+		t.Fatal(err)
+	}
+	out := b.String()
+	_, table, _ := strings.Cut(out, "\nNAME")
+	head, _, _ := strings.Cut(table, "\n")
+	fits(t, []string{"NAME" + head}, 80)
+	for _, want := range []string{
+		"PENDING BACKLOG KEY", "a hub wit… backing_off     1m       -       -        -       0       - primary\n", "0    1.2M primary\n  catching up: ",
+		"dropped 10 (backoff 9, unauthorized 1) + deferred 7 + pending 1\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "DON'T ADD UP") {
+		t.Errorf("the counts are right:\n%s", out)
+	}
+	if f, err := OfStatus([]byte(`{"ready":true,"endpoints":[{"id":"1","state":"behind","backlog":5},{"id":"2","state":"behind","fallsBehind":true}]}`), noon); err != nil || len(f.Troubles) != 1 {
+		t.Errorf("of a server without a fleet: %+v, %v", f.Troubles, err)
+	}
+}
+
 // A server without a fleet is a fleet of one copy.
 func TestOfStatus(t *testing.T) {
 	f, err := OfStatus([]byte(`{"version":"1","instance":"a","ingest":{"records":5,"lag":7},"endpoints":[
