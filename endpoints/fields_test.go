@@ -52,6 +52,9 @@ func TestEveryField(t *testing.T) {
 	for _, f := range fields {
 		t.Run(f.name, func(t *testing.T) {
 			e := other(t, f, base)
+			if c := e.Clone(); !reflect.DeepEqual(c, e) || c.Enabled == e.Enabled || &c.EventTypes[0] == &e.EventTypes[0] {
+				t.Errorf("a clone differs, or shares something: %#v", Document(c))
+			}
 			same := f.name == "lastUpdatedUtc"
 			changes := Diff(base, e)
 			if want := []string{f.name}; same != (len(changes.Fields) == 0) || !same && !slices.Equal(changes.Fields, want) {

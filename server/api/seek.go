@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -159,7 +161,9 @@ func seekTarget(body []byte, now time.Time) (string, error) {
 	var in SeekRequest
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
-	if dec.Decode(&in) != nil || dec.More() { // its error may quote the body
+	bad := dec.Decode(&in) != nil
+	if _, err := dec.Token(); bad || !errors.Is(err, io.EOF) { // dec.More takes a bracket too many for the end
+		// Without the decoder's error, which may quote the body.
 		return "", failure(http.StatusBadRequest, `the body must be {"to": …} in JSON, and nothing else`)
 	}
 	to, err := endpoints.ParseSeek(strings.TrimSpace(in.To), now)

@@ -170,6 +170,7 @@ func TestSeekRefused(t *testing.T) {
 		"no JSON":              {`{"to":`, "", 400, `the body must be {"to": …}`},
 		"a list":               {`["earliest"]`, "", 400, `the body must be {"to": …}`},
 		"two values":           {`{"to":"earliest"}{}`, "", 400, `the body must be {"to": …}`},
+		"a bracket too many":   {`{"to":"earliest"}}`, "", 400, `the body must be {"to": …}`},
 		"another field":        {`{"to":"earliest","dryRun":true}`, "", 400, `the body must be {"to": …}`},
 		"no to":                {`{}`, "", 400, "to must be earliest, latest, cancel, a time with its zone"},
 		"null":                 {`{"to":null}`, "", 400, "to must be earliest, latest, cancel, a time with its zone"},
