@@ -25,40 +25,6 @@ type Trouble struct {
 	subject cause // of an endpoint's trouble, for those that have the same
 }
 
-// cause is what is wrong with an endpoint, in the parts that are put together anew
-// where several endpoints have the same.
-type cause struct {
-	host    string
-	what    string
-	because string
-	group   string // because, without what differs between endpoints
-	cost    cost
-}
-
-// cost is what a trouble costs; 0 is not said.
-type cost struct {
-	dropped uint64 // in the last minute
-	waiting int
-	oldest  float64 // of those that wait, in seconds
-	offsets int64   // of a backlog
-}
-
-func (c cost) String() string {
-	switch {
-	case c.waiting > 0:
-		return fmt.Sprintf(": %d wait, the oldest for %.0f s", c.waiting, c.oldest)
-	case c.dropped > 0:
-		return fmt.Sprintf(" (%d in the last minute)", c.dropped)
-	case c.offsets > 0:
-		return fmt.Sprintf(" (%d offsets)", c.offsets)
-	}
-	return ""
-}
-
-func (c cost) plus(o cost) cost {
-	return cost{c.dropped + o.dropped, c.waiting + o.waiting, max(c.oldest, o.oldest), c.offsets + o.offsets}
-}
-
 // The values of a trouble's severity.
 const (
 	Critical = "critical"
@@ -78,8 +44,6 @@ const (
 	// maxTroubles bounds the list: with ten thousand endpoints that fail in ten
 	// thousand ways, a number says the rest.
 	maxTroubles = 100
-	// sameCause is how many endpoints of a host have the same trouble before it is one.
-	sameCause = 3
 	// settling is how long copies may have different endpoints after a change.
 	settling = 10 * time.Second
 	// hangs is how long an event may wait at an endpoint that was never connected to.
@@ -288,19 +252,6 @@ func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 	return found
 }
 
-// generic returns an error without what differs between endpoints with the same cause.
-func generic(text string, e *EndpointSums) string {
-	if at := strings.LastIndex(text, " (partition "); at >= 0 {
-		text = text[:at]
-	}
-	for _, own := range []string{e.Path, e.Name} {
-		if own != "" {
-			text = strings.ReplaceAll(text, own, "…")
-		}
-	}
-	return text
-}
-
 // action is what to do about an endpoint that backs off.
 func action(e *EndpointSums) string {
 	retry := "; to try at once then: twinegress endpoints retry " + cmp.Or(e.Name, e.ID)
@@ -311,54 +262,4 @@ func action(e *EndpointSums) string {
 		return "Give it more throughput, or fewer event types" + retry
 	}
 	return "Fix the service or the network to it, or correct the endpoint's host and path" + retry
-}
-
-// grouped makes one of the troubles that many endpoints of a host have for the same
-// cause: of a namespace that is down, the first line says all.
-func grouped(all []Trouble) (found []Trouble) {
-	type key struct{ host, what, group string }
-	keyOf := func(t *Trouble) key { return key{t.subject.host, t.subject.what, t.subject.group} }
-	groups := make(map[key][]int)
-	for i := range all {
-		k := keyOf(&all[i])
-		groups[k] = append(groups[k], i)
-	}
-	for i := range all {
-		k := keyOf(&all[i])
-		same := groups[k]
-		switch {
-		case k.host == "" || len(same) < sameCause:
-			found = append(found, all[i])
-		case same[0] == i:
-			found = append(found, together(all, same))
-		}
-	}
-	// What concerns most endpoints first.
-	slices.SortStableFunc(found, func(a, b Trouble) int { return len(groups[keyOf(&b)]) - len(groups[keyOf(&a)]) })
-	return found
-}
-
-func together(all []Trouble, same []int) Trouble {
-	t := all[same[0]]
-	because, sum := t.subject.because, cost{}
-	t.Action, _, _ = strings.Cut(t.Action, "; to try")
-	t.Endpoint, t.Name, t.Copies = "", "", nil
-	for _, i := range same {
-		one := &all[i]
-		sum = sum.plus(one.subject.cost)
-		if one.subject.because != because {
-			because = t.subject.group
-		}
-		for _, id := range one.Copies {
-			if !slices.Contains(t.Copies, id) {
-				t.Copies = append(t.Copies, id)
-			}
-		}
-		if since := one.Since; since != nil && (t.Since == nil || since.Before(*t.Since)) {
-			t.Since = since
-		}
-	}
-	t.What = fmt.Sprintf("Each of %d endpoints at %s %s%s%s", len(same), t.subject.host, t.subject.what, sum, because)
-	slices.Sort(t.Copies)
-	return t
 }
