@@ -72,9 +72,10 @@ type condition struct {
 	lifecycle    lifecycle
 	throttled    int // lanes that wait as the service told them to
 	throttledFor event.Reason
-	wait         *entry      // of throttled
-	refuses      *refusedRow // one event after the other; else nil
-	key          *entry      // while the primary is refused and the secondary works
+	wait         *entry // of throttled
+	refused      refusedRow
+	refuses      bool   // refused is too long: the endpoint may be wrong
+	key          *entry // while the primary is refused and the secondary works
 
 	slow       *entry // while others wait for it
 	behind     *entry // while it has left the shared reading
@@ -107,6 +108,8 @@ type recovery struct {
 
 func (c *condition) failed(text string, now time.Time) { c.lastErr, c.lastErrAt = text, now }
 
+func (c *condition) acceptsAgain() { c.refused, c.refuses = refusedRow{}, false }
+
 // note must be called after each change that the state depends on. So the time since
 // when it is what it is costs nothing while it stays, and nobody has to look.
 func (l *ledger) note(now time.Time) State {
@@ -133,7 +136,7 @@ func (l *ledger) stateLocked(backoff State) State {
 		return StateThrottled
 	case c.lifecycle == provisioning:
 		return StateProvisioning
-	case c.refuses != nil:
+	case c.refuses:
 		return StateDegraded
 	case c.behind != nil:
 		return StateBehind
@@ -349,7 +352,7 @@ func (l *ledger) restart(what string) {
 	if c.lifecycle == connected {
 		c.lifecycle = provisioning
 	}
-	c.refuses = nil
+	c.acceptsAgain()
 	c.key.end(now)
 	c.key = nil
 	l.backoff.reset()
@@ -388,8 +391,8 @@ func (l *ledger) healthLocked(now time.Time) Health {
 	case h.State == StateThrottled:
 		h.Reason = c.throttledFor.String()
 	case h.State == StateDegraded:
-		h.Reason = c.refuses.reason.String()
-		h.LastError, h.FailingSince = c.refuses.text(), c.refuses.since
+		h.Reason = c.refused.reason.String()
+		h.LastError, h.FailingSince = c.refused.text(), c.refused.since
 	case h.State == StateReady && c.key != nil:
 		h.Reason, h.FailingSince = event.Unauthorized.String(), c.key.since
 		h.LastError = c.key.text // FailingSince is not in it: copies differ in that, and it is one trouble

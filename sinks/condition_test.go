@@ -140,7 +140,7 @@ func TestPrimaryRefused(t *testing.T) {
 }
 
 // Where few events come, three that are refused over ten seconds are one after the
-// other; in a burst they may well be three bad ones.
+// other; in a burst they may well be three bad ones, unless none is taken for so long.
 func TestFewEventsAllRefused(t *testing.T) {
 	for _, test := range []struct {
 		n     int
@@ -171,6 +171,65 @@ func TestFewEventsAllRefused(t *testing.T) {
 				if snap := h.snapshot(); snap.State != StateReady || snap.Reason != "" {
 					t.Errorf("after a delivery: %+v", snap.Health)
 				}
+				h.finish()
+			})
+		})
+	}
+}
+
+// A burst of refused events after which no more come shows with time, is said once, and
+// is over with a delivery or a change of the endpoint.
+func TestBurstOfRefusals(t *testing.T) {
+	for name, test := range map[string]struct {
+		n    int
+		long bool
+	}{"below": {refusedAtLeast - 1, false}, "at": {refusedAtLeast, true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, hub, defaults)
+				expect := func(what string, state State, lines int) {
+					t.Helper()
+					h.HoldBack(false, time.Now())
+					snap := h.snapshot()
+					if degraded := state == StateDegraded; snap.State != state || (snap.Reason == "rejected") != degraded ||
+						strings.Contains(snap.LastError, RefusesAll) != degraded {
+						t.Errorf("%s: %+v", what, snap.Health)
+					}
+					if n := h.logs.Len(); n != lines {
+						t.Errorf("%s: %d lines, want %d", what, n, lines)
+					}
+				}
+				refuse := func() {
+					h.service.respond = always(refusal(event.Rejected, 0))
+					for range test.n {
+						h.put(0, 1)
+					}
+					advance(refusedFor - ms)
+				}
+				state, lines := StateReady, 0
+				if test.long {
+					state, lines = StateDegraded, 1
+				}
+				refuse()
+				expect("just before", StateReady, 0)
+				advance(time.Second)
+				expect("after ten seconds", state, lines)
+				advance(time.Hour)
+				expect("once", state, lines)
+				if err := h.Update(newKeys())(t.Context()); err != nil {
+					t.Error(err)
+				}
+				advance(time.Hour)
+				expect("corrected", StateProvisioning, lines)
+				refuse()
+				advance(time.Second)
+				expect("again", state, 2*lines)
+				h.service.respond = nil
+				h.put(0, 1)
+				advance(refusedFor)
+				expect("a delivery", StateReady, 2*lines)
+				refuse()
+				expect("just before, after a delivery", StateReady, 2*lines)
 				h.finish()
 			})
 		})

@@ -135,20 +135,33 @@ func (l *ledger) dropLocked(events []*event.Event, reason event.Reason, now time
 	l.counts.Pending -= len(events)
 }
 
-// refused counts one event that the service does not take. refuses is set if it
-// has taken none for so long that it looks like the endpoint's fault; refused reports
-// whether that is new.
-func (l *ledger) refused(one []*event.Event, reason event.Reason, detail string, refuses *refusedRow) (news bool) {
+// refused counts one event that the service does not take.
+func (l *ledger) refused(one []*event.Event, reason event.Reason, detail string) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.dropLocked(one, reason, now)
 	l.condition.failed(fmt.Sprintf("%s: %s", reason, detail), now)
-	if news = refuses != nil && l.condition.refuses == nil; news {
-		l.condition.refuses = refuses
+	row := &l.condition.refused
+	if row.n++; row.n == 1 {
+		row.since = now
+	}
+	if !l.condition.refuses { // then it stays what it is said to be
+		row.reason, row.detail = reason, detail
 	}
 	l.record(WhatRefused, reason, detail, now).events++
-	return news
+}
+
+// refuses returns the row of refused events, and whether it is news that it is too long.
+func (l *ledger) refuses(now time.Time) (row refusedRow, news bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := &l.condition
+	if news = !c.refuses && c.refused.tooLong(now); news {
+		c.refuses = true
+		l.note(now)
+	}
+	return c.refused, news
 }
 
 // accepts records that the service took an event again. It returns the row of refused
@@ -156,7 +169,10 @@ func (l *ledger) refused(one []*event.Event, reason event.Reason, detail string,
 func (l *ledger) accepts() (ended *refusedRow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ended, l.condition.refuses = l.condition.refuses, nil
+	if row := l.condition.refused; l.condition.refuses {
+		ended = &row
+	}
+	l.condition.acceptsAgain()
 	l.note(time.Now())
 	return ended
 }

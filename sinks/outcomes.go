@@ -11,7 +11,8 @@ import (
 
 // refusedInARow is how many events a service refuses, one by one and none
 // taken between, before that looks like the endpoint's fault. Where few events come,
-// it is refusedAtLeast of them over refusedFor.
+// it is refusedAtLeast of them, the first of which was refusedFor ago: also if all came
+// in a burst.
 const (
 	refusedInARow  = 100
 	refusedAtLeast = 3
@@ -32,15 +33,19 @@ type outcomes struct {
 	say         func(report)
 	taps        taps // they see events before they are settled
 
-	refused      atomic.Int32 // events rejected since the last delivery
-	refusedSince atomic.Int64 // the first of them: nanoseconds since the epoch
+	refused atomic.Int32 // events rejected since the last delivery; the ledger has the row
 }
 
-// refusedRow is a row of refused events that is too long.
+// refusedRow is a row of refused events, with none taken between.
 type refusedRow struct {
-	reason event.Reason
+	n      int
+	since  time.Time    // the first one was refused
+	reason event.Reason // of the last one
 	detail string
-	since  time.Time // the first one was refused
+}
+
+func (r *refusedRow) tooLong(now time.Time) bool {
+	return r.n >= refusedInARow || r.n >= refusedAtLeast && now.Sub(r.since) >= refusedFor
 }
 
 func (r *refusedRow) text() string {
@@ -48,11 +53,11 @@ func (r *refusedRow) text() string {
 }
 
 func (o *outcomes) deliver(events []*event.Event) {
-	if n := o.refused.Swap(0); n >= refusedAtLeast {
+	if o.refused.Swap(0) > 0 {
 		if row := o.ledger.accepts(); row != nil {
 			o.say(report{
 				turn: turnReady, what: "the endpoint takes events again", off: time.Since(row.since),
-				fields: []zap.Field{zap.Int32("refusedEvents", n)},
+				fields: []zap.Field{zap.Int("refusedEvents", row.n)},
 			})
 		}
 	}
@@ -101,23 +106,25 @@ func (o *outcomes) drop(events []*event.Event, reason event.Reason, detail strin
 
 // reject is for one event that its service does not take: always a dead letter.
 func (o *outcomes) reject(one []*event.Event, reason event.Reason, detail string) {
-	var suspect *refusedRow
-	now, n := time.Now(), o.refused.Add(1)
-	if n == 1 {
-		o.refusedSince.Store(now.UnixNano())
-	}
-	since := time.Unix(0, o.refusedSince.Load())
-	if n >= refusedInARow || n >= refusedAtLeast && now.Sub(since) >= refusedFor {
-		suspect = &refusedRow{reason, detail, since}
-	}
 	o.taps.observe(one, reason.String(), detail)
-	if o.ledger.refused(one, reason, detail, suspect) {
+	o.ledger.refused(one, reason, detail)
+	o.refused.Add(1)
+	o.checkRefused(time.Now())
+	o.keep(one, reason, detail)
+}
+
+// checkRefused finds out whether the service has refused one event after the other for
+// too long. It is called after each refusal, and now and then, since no more may come.
+func (o *outcomes) checkRefused(now time.Time) {
+	if o.refused.Load() < refusedAtLeast {
+		return
+	}
+	if row, news := o.ledger.refuses(now); news {
 		o.say(report{
 			turn: turnRefuses, what: "the service refuses one event after the other and takes none: is it the endpoint's fault?",
-			reason: reason.String(), cause: reason.String(), err: text(detail),
+			reason: row.reason.String(), cause: row.reason.String(), err: text(row.detail),
 		})
 	}
-	o.keep(one, reason, detail)
 }
 
 func (o *outcomes) settle(events []*event.Event) {

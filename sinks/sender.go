@@ -274,8 +274,10 @@ const (
 
 // HoldBack returns for how long the oldest event waits, if others wait for the
 // endpoint; else 0. full is whether polling waits for what is in flight. It notes in
-// the endpoint's log when that began and ended. Only one goroutine may call it.
+// the endpoint's log when that began and ended, and what else shows only with time:
+// that all is refused. Only one goroutine may call it.
 func (s *Sender) HoldBack(full bool, now time.Time) (waits time.Duration) {
+	s.outcomes.checkRefused(now)
 	if waits = s.queue.oldest(now); waits < waitsLong && (waits < waitsSome || !s.queue.blocking.Load() && !(full && s.queue.overShare())) {
 		waits = 0
 	}
