@@ -28,10 +28,21 @@ type holdBacks struct {
 	paused func() time.Duration
 	before time.Duration // paused
 	said   map[string]time.Time
+	since  map[string]*holdBack // those that hold back now
+}
+
+// holdBack is how long an endpoint holds back, and whether a line named it for that.
+type holdBack struct {
+	since time.Time
+	named bool
+}
+
+func newHoldBacks(log *zap.Logger, paused func() time.Duration) *holdBacks {
+	return &holdBacks{log: log, paused: paused, said: make(map[string]time.Time), since: make(map[string]*holdBack)}
 }
 
 func (p *Pipeline) watchHoldBacks(ctx context.Context) {
-	h := holdBacks{log: p.options.Log, paused: p.options.Sender.Pauses.Sum, said: make(map[string]time.Time)}
+	h := newHoldBacks(p.options.Log, p.options.Sender.Pauses.Sum)
 	tick := time.NewTicker(holdBackEvery)
 	defer tick.Stop()
 	for {
@@ -56,11 +67,27 @@ func (h *holdBacks) look(senders []*sinks.Sender, full bool, now time.Time) {
 		waits  time.Duration
 	}
 	var all []slow
+	known := make(map[string]*holdBack, len(h.since))
 	for _, s := range senders {
-		if waits := s.HoldBack(full, now); waits > 0 {
+		waits := s.HoldBack(full, now)
+		if waits == 0 && len(h.since) == 0 {
+			continue
+		}
+		endpoint := s.Endpoint()
+		before := h.since[endpoint.ID]
+		switch {
+		case waits > 0 && before == nil:
+			known[endpoint.ID] = &holdBack{since: now}
+		case waits > 0:
+			known[endpoint.ID] = before
+		case before != nil && before.named:
+			h.log.Info("the intake does not wait for this endpoint any more", endpoint.LogName(), zap.Duration("for", now.Sub(before.since)))
+		}
+		if waits > 0 {
 			all = append(all, slow{s, waits})
 		}
 	}
+	h.since = known // without those that are deleted
 	for id, said := range h.said {
 		if now.Sub(said) >= holdBackAgain {
 			delete(h.said, id)
@@ -77,6 +104,7 @@ func (h *holdBacks) look(senders []*sinks.Sender, full bool, now time.Time) {
 	slices.SortFunc(all, func(a, b slow) int { return cmp.Compare(b.waits, a.waits) })
 	for i, s := range all[:min(len(all), holdBackLines)] {
 		snap := s.sender.Snapshot()
+		h.since[snap.Endpoint.ID].named = true
 		fields := []zap.Field{
 			snap.Endpoint.LogName(),
 			zap.String("state", string(snap.State)), zap.Duration("waits", s.waits), zap.Int("pending", snap.Counts.Pending),

@@ -34,9 +34,13 @@ func (slowSink) Close(context.Context) error { return nil }
 // Many at a time are a few lines.
 func TestHoldBacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		core, logs := observer.New(zap.WarnLevel)
+		core, all := observer.New(zap.InfoLevel)
+		logs := func() *observer.ObservedLogs {
+			return all.Filter(func(e observer.LoggedEntry) bool { return e.Level == zap.WarnLevel })
+		}
+		ends := func() *observer.ObservedLogs { return all.FilterMessageSnippet("any more") }
 		paused := time.Duration(0)
-		h := holdBacks{log: zap.New(core), paused: func() time.Duration { return paused }, said: map[string]time.Time{}}
+		h := newHoldBacks(zap.New(core), func() time.Duration { return paused })
 		options := sinks.Options{
 			Linger: time.Millisecond, MaxEvents: 10, BackoffInitial: time.Second, BackoffMax: time.Minute,
 			Timeout: 10 * time.Minute, Attempts: 1, ThrottleLimit: time.Minute,
@@ -61,7 +65,7 @@ func TestHoldBacks(t *testing.T) {
 		look := func(after time.Duration) int {
 			<-time.After(after)
 			h.look(senders, false, time.Now())
-			return logs.Len()
+			return logs().Len()
 		}
 		if n := look(2 * time.Second); n != 0 {
 			t.Errorf("%d lines after 2 s", n)
@@ -73,7 +77,7 @@ func TestHoldBacks(t *testing.T) {
 		if n := look(2 * time.Second); n != holdBackLines {
 			t.Fatalf("%d lines", n)
 		}
-		first, last := logs.All()[0].ContextMap(), logs.All()[2].ContextMap()
+		first, last := logs().All()[0].ContextMap(), logs().All()[2].ContextMap()
 		if first["endpoint"] != "id-1" || first["name"] != "name 1" || first["pending"] != int64(1) || first["others"] != nil || last["others"] != int64(2) {
 			t.Errorf("%v, %v", first, last)
 		}
@@ -83,8 +87,18 @@ func TestHoldBacks(t *testing.T) {
 		if n := look(2 * time.Second); n != 2*holdBackLines {
 			t.Errorf("%d lines after a minute", n)
 		}
+		if n := ends().Len(); n != 0 {
+			t.Errorf("%d lines that it is over", n)
+		}
 		if n := look(3 * time.Minute); n != 2*holdBackLines {
 			t.Errorf("%d lines when it is over", n)
+		}
+		// Each that a line named, and no other, is said to be over, once.
+		if n := look(time.Minute); n != 2*holdBackLines || ends().Len() != holdBackLines {
+			t.Errorf("%d lines that it is over", ends().Len())
+		}
+		if e := ends().All()[0].ContextMap(); e["name"] == "name 0" || e["for"].(time.Duration) < time.Minute || e["for"].(time.Duration) > 5*time.Minute {
+			t.Errorf("it is over: %v", e)
 		}
 		for i, s := range senders {
 			log := s.Log()
