@@ -46,6 +46,7 @@ type delivery struct {
 	conn    *connection
 	options *Options
 	ledger  *ledger
+	sends   *openSends
 	log     *atomic.Pointer[zap.Logger] // the sender's named
 	// catchesUp reports whether the endpoint's events are kept in Kafka for it.
 	catchesUp func() bool
@@ -85,7 +86,9 @@ func (d *delivery) compose() guardedSend {
 func (d *delivery) observe(next send) send {
 	return func(ctx context.Context, batch []*event.Event, probe probe) (int, *Error) {
 		start := time.Now()
+		open := d.sends.begin(batch, start)
 		n, err := next(ctx, batch, probe)
+		d.sends.end(open)
 		d.ledger.sent(n, start, err)
 		return n, err
 	}

@@ -56,6 +56,7 @@ type Sender struct {
 	ledger    ledger
 	outcomes  outcomes
 	positions positions
+	sends     openSends
 
 	mu       sync.Mutex // taken before the ledger's
 	endpoint endpoints.Endpoint
@@ -92,7 +93,10 @@ func (s *Sender) connect(endpoint endpoints.Endpoint) *connection {
 	s.host = endpoint.Host()
 	conn := newConnection(endpoint, s.open, &s.ledger, &s.named)
 	conn.outages = s.options.Outages
-	d := &delivery{conn: conn, options: &s.options, ledger: &s.ledger, log: &s.named, catchesUp: s.positions.catchUp.Load}
+	d := &delivery{
+		conn: conn, options: &s.options, ledger: &s.ledger, sends: &s.sends, log: &s.named,
+		catchesUp: s.positions.catchUp.Load,
+	}
 	conn.send = d.compose()
 	return conn
 }

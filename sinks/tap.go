@@ -36,11 +36,12 @@ type Render func(endpoint endpoints.Endpoint, ev *event.Event) Message
 
 // TapEntry is an event with its outcome at an endpoint. Its fields are the API's.
 type TapEntry struct {
-	At         time.Time      `json:"at" doc:"when the event got its outcome"`
-	Outcome    string         `json:"outcome" enum:"delivered,dropped"`
+	At         time.Time      `json:"at" doc:"when the event got its outcome; in flight: when its send was looked at"`
+	Outcome    string         `json:"outcome" enum:"delivered,dropped,in_flight" doc:"in_flight: it is being sent, and there is no answer yet"`
+	Sending    *float64       `json:"sendingSeconds,omitempty" doc:"for how long it is being sent, if it is in flight"`
 	Reason     string         `json:"reason" doc:"why it was dropped, in one word"`
 	Detail     string         `json:"detail" doc:"why, in the service's words"`
-	Latency    *float64       `json:"latencySeconds" doc:"from Kafka's append to the outcome; null: the record has no time"`
+	Latency    *float64       `json:"latencySeconds" doc:"from Kafka's append to the outcome; null: the record has no time, or it is in flight"`
 	EventType  string         `json:"eventType"`
 	Topic      string         `json:"topic"`
 	Partition  int32          `json:"partition"`
@@ -72,6 +73,7 @@ type TapCounts struct {
 // no longer than a copy takes.
 type Tap struct {
 	of       *taps
+	sends    *openSends
 	endpoint func() endpoints.Endpoint
 	render   Render
 	ready    chan struct{}
@@ -86,6 +88,8 @@ type Tap struct {
 	skipped int // since the last entry
 	counts  TapCounts
 	ended   string
+	looks   *time.Timer // at the sends; nil: no more
+	looked  time.Time
 
 	// The reader's:
 	secrets []string
@@ -96,11 +100,14 @@ type Tap struct {
 // must be called; it ends by itself with the sender.
 func (s *Sender) Tap(perSecond int, render Render) *Tap {
 	t := &Tap{
-		of: &s.outcomes.taps, endpoint: s.Endpoint, render: render,
+		of: &s.outcomes.taps, sends: &s.sends, endpoint: s.Endpoint, render: render,
 		ready: make(chan struct{}, 1), done: make(chan struct{}),
 		rate: float64(perSecond), allowed: float64(perSecond), filled: time.Now(),
 	}
 	t.learnSecrets() // an entry may come with a change of them before the first is read
+	t.mu.Lock()
+	t.looks = time.AfterFunc(0, t.look) // one that hangs already is shown at once
+	t.mu.Unlock()
 	t.of.add(t)
 	return t
 }
@@ -119,7 +126,12 @@ func (t *Tap) Ended() string {
 }
 
 // Close ends the Tap.
-func (t *Tap) Close() { t.of.remove(t) }
+func (t *Tap) Close() {
+	t.of.remove(t)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stopLooking()
+}
 
 // Take returns the entries that wait, with secrets masked, and the counts up to
 // them. One goroutine may call it.
@@ -225,8 +237,7 @@ func (t *Tap) sample(now time.Time, n int) int {
 func (t *Tap) push(e TapEntry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// Several lanes may have seen room for one.
-	if len(t.queue) > 0 && (len(t.queue) >= maxTapEntries || t.bytes+e.size > maxTapBytes) {
+	if !t.hasRoom(e.size) { // several lanes may have seen room for one
 		t.counts.Slow++
 		t.skipped++
 		return
@@ -236,6 +247,11 @@ func (t *Tap) push(e TapEntry) {
 	t.queue = append(t.queue, e)
 	t.bytes += e.size
 	signal(t.ready)
+}
+
+// hasRoom is called with the lock held.
+func (t *Tap) hasRoom(size int) bool {
+	return len(t.queue) == 0 || len(t.queue) < maxTapEntries && t.bytes+size <= maxTapBytes
 }
 
 // tapEntry copies what is shown of an event, which is gone once it is settled.
@@ -351,5 +367,6 @@ func (t *Tap) end(why string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = why
+	t.stopLooking()
 	close(t.done)
 }

@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"strings"
 	"testing"
@@ -69,6 +70,69 @@ func TestTapShowsOutcomes(t *testing.T) {
 		if h.outcomes.taps.list.Load() != nil {
 			t.Error("closed, it still costs something")
 		}
+		h.finish()
+	})
+}
+
+// An event that hangs has no outcome: the tap shows that it is being sent, and for how
+// long, after a second and after each ten more; also what hangs already when it begins.
+// These are in no sum, and what is answered in time isn't shown.
+func TestTapShowsWhatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, hub, defaults)
+		takes := 25 * time.Second
+		h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			<-time.After(takes)
+			return len(events), nil
+		}
+		early := h.Tap(100, asItCame)
+		defer early.Close()
+		h.put(1, 3)
+		h.put(2, 1)
+		advance(3 * time.Second)
+		late := h.Tap(100, asItCame)
+		defer late.Close()
+		synctest.Wait()
+		for name, tap := range map[string]*Tap{"early": early, "late": late} {
+			<-tap.Ready()
+			entries, counts := tap.Take()
+			if len(entries) != 2 || counts != (TapCounts{}) {
+				t.Fatalf("%s: %d entries, %+v", name, len(entries), counts)
+			}
+			for _, e := range entries {
+				if e.Outcome != "in_flight" || e.Sending == nil || *e.Sending < 1 || *e.Sending > 3 || e.Latency != nil || e.Offset != 0 ||
+					strings.Contains(e.Detail, "at most 3") != (e.Partition == 1) || !strings.Contains(e.Detail, "no answer yet") || e.Body == "" {
+					t.Errorf("%s: %+v", name, e)
+				}
+			}
+		}
+		advance(10 * time.Second)
+		if entries, _ := early.Take(); len(entries) != 2 || *entries[0].Sending < 10 || *entries[0].Sending > 11 {
+			t.Errorf("after ten seconds: %+v", entries)
+		}
+		advance(13 * time.Second)
+		entries, counts := early.Take()
+		outcomes := map[string]int{}
+		for _, e := range entries {
+			outcomes[e.Outcome]++
+		}
+		if outcomes["in_flight"] != 2 || outcomes["delivered"] != 4 || counts != (TapCounts{Seen: 4, Shown: 4}) {
+			t.Errorf("at the end: %v, %+v", outcomes, counts)
+		}
+		takes = 900 * ms
+		h.put(1, 1)
+		advance(2 * time.Second)
+		if entries, _ := early.Take(); len(entries) != 1 || entries[0].Outcome != "delivered" {
+			t.Errorf("what is answered in time: %+v", entries)
+		}
+		early.Close()
+		takes = time.Minute
+		h.put(1, 1)
+		advance(5 * time.Second)
+		if entries, _ := early.Take(); len(entries) > 0 {
+			t.Errorf("closed, it shows %+v", entries)
+		}
+		advance(time.Hour)
 		h.finish()
 	})
 }
