@@ -1,0 +1,153 @@
+package catchup
+
+import (
+	"time"
+)
+
+const (
+	// paceInterval is how often the rate is decided about.
+	paceInterval = 250 * time.Millisecond
+	// paceGap is after how long without a look at the load it is looked at anew.
+	paceGap = 4 * paceInterval
+	// minRate is the lowest rate, in records a second.
+	minRate = 1000
+	// liveWindow is over how long the rate of live is averaged.
+	liveWindow = 10 * time.Second
+
+	// busy and crowded are shares of the processors: above the one nothing is idle, and
+	// above the other what is read for endpoints that are behind gets less.
+	busy, crowded = 0.85, 0.95
+	// While nothing has been in the way the rate grows fast, and then by a tenth.
+	fastGrowth, slowGrowth = 1.5, 1.1
+)
+
+// Load is what else this copy does.
+type Load struct {
+	Records int64 // read by all endpoints together, since start
+	Full    bool  // polling waits for room
+	Lag     int64 // of what they read; -1: not known
+	// CPU is the processor time that the process has had; -1: not known.
+	CPU time.Duration
+}
+
+// waiting is why nothing is read at the moment.
+type waiting string
+
+const (
+	waitsForNothing waiting = ""
+	waitsForRoom    waiting = "live waits for room"
+	waitsForLive    waiting = "live falls behind"
+	waitsForRate    waiting = "rate"
+	waitsForMemory  waiting = "memory"
+)
+
+// pace bounds how many records a second are read for endpoints that are behind. What
+// all endpoints read together comes first: nothing is read while that waits for room
+// or falls behind. Else the rate grows while the processors are idle, and never falls
+// below half of live's. It is clock-free.
+type pace struct {
+	cores float64
+
+	rate   float64 // records a second
+	floor  float64 // the lowest rate now
+	tokens float64 // records that may be read now; negative: a debt
+	filled time.Time
+	taken  float64 // since looked
+	eased  bool    // something has been in the way: the rate grows slowly
+
+	load   Load
+	looked time.Time
+	live   float64 // records a second
+	waits  waiting
+}
+
+func newPace(cores int) *pace { return &pace{cores: float64(cores), rate: minRate, floor: minRate} }
+
+// due reports whether the load is to be looked at.
+func (p *pace) due(now time.Time) bool { return now.Sub(p.looked) >= paceInterval }
+
+// look decides about the rate, by what changed since the last look.
+func (p *pace) look(now time.Time, l Load) {
+	since, before := now.Sub(p.looked), p.load
+	p.fill(now)
+	p.load, p.looked = l, now
+	taken := p.taken
+	p.taken = 0
+	if since > paceGap { // nobody was behind: what has changed since says nothing
+		p.eased, p.waits = false, waitsForNothing
+		p.rate, p.tokens = max(p.rate/2, p.floor), 0
+		if l.Full {
+			p.yield(waitsForRoom)
+		}
+		return
+	}
+	seconds := since.Seconds()
+	latest := float64(l.Records-before.Records) / seconds
+	p.live += (latest - p.live) * min(1, seconds/liveWindow.Seconds())
+	p.floor = max(minRate, p.live/2)
+	switch {
+	case l.Full:
+		p.yield(waitsForRoom)
+		return
+	// A second's worth is no lag: that much is in flight at full speed.
+	case l.Lag > before.Lag && before.Lag >= 0 && float64(l.Lag) > max(minRate, p.live):
+		p.yield(waitsForLive)
+		return
+	}
+	p.waits = waitsForNothing
+	share := 0.0
+	if l.CPU >= 0 && before.CPU >= 0 {
+		share = (l.CPU - before.CPU).Seconds() / seconds / p.cores
+	}
+	switch {
+	case share > crowded:
+		p.rate /= 2
+		p.eased = true
+	case share > busy:
+		p.eased = true
+	case taken < 0.7*p.rate*seconds: // something else bounds it
+	case p.eased:
+		p.rate *= slowGrowth
+	default:
+		p.rate *= fastGrowth
+	}
+	p.rate = max(p.rate, p.floor)
+}
+
+// yield stops reading until the next look.
+func (p *pace) yield(to waiting) {
+	p.waits, p.eased = to, true
+	p.rate = max(p.rate/2, p.floor)
+	p.tokens = min(p.tokens, 0)
+}
+
+// fill adds what the time since has brought, up to an interval's.
+func (p *pace) fill(now time.Time) {
+	if now.Before(p.filled) {
+		return
+	}
+	if p.waits == waitsForNothing {
+		p.tokens = min(p.tokens+p.rate*now.Sub(p.filled).Seconds(), p.rate*paceInterval.Seconds())
+	}
+	p.filled = now
+}
+
+// wait returns how long to wait before more is read; 0: not at all.
+func (p *pace) wait(now time.Time) (time.Duration, waiting) {
+	p.fill(now)
+	switch {
+	case p.waits != waitsForNothing:
+		return max(p.looked.Add(paceInterval).Sub(now), time.Millisecond), p.waits
+	case p.tokens < 0:
+		debt := time.Duration(-p.tokens / p.rate * float64(time.Second))
+		return max(min(debt, paceInterval), time.Millisecond), waitsForRate
+	default:
+		return 0, waitsForNothing
+	}
+}
+
+// take counts records that were read.
+func (p *pace) take(records int) {
+	p.tokens -= float64(records)
+	p.taken += float64(records)
+}
