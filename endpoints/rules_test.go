@@ -21,13 +21,13 @@ var ruleFiles = []string{"validate.go", "set.go", "types.go", "connstring.go", "
 
 // elsewhere are the beginnings of those that no body can cause, and why.
 var elsewhere = map[string]string{
+	"endpoints[] ()": "how an endpoint of the file is called",
 	"must be a UUID": "an id in a body is ignored",
 	"is masked: give the key itself in place of":  "a mask stands for the stored key, or is refused before keys are looked at",
 	"must be an array of endpoints":               "the API takes one endpoint, the endpoints file a list",
 	" endpoints are too many: there may be ":      "one body is one endpoint",
 	"must be earliest, latest, cancel, or a time": "a seek in a body is ignored; the file's and a record's are not",
 	"must be a time with its zone, as a seek":     "a seek in a body is ignored; the file's and a record's are not",
-	"endpoints[] ()":                              "how an endpoint of the file is called",
 }
 
 // rule is one message of the rules: its fixed parts, in their order.

@@ -132,6 +132,16 @@ func TestStatusOfEndpoint(t *testing.T) {
 	if one := decode[Endpoint](t, w); one.Status != "Ready" || fmt.Sprint(one.Properties) != fmt.Sprint(want) {
 		t.Errorf("%+v", one)
 	}
+	r.state.Store(&sinks.Health{State: sinks.StateBehind, BehindSince: until})
+	w = get(map[string]string{"If-None-Match": w.Header().Get("ETag")})
+	want = map[string]string{"state": "behind", "behindSince": "2026-01-31T07:00:00Z"}
+	if one := decode[Endpoint](t, w); one.Status != "Ready" || fmt.Sprint(one.Properties) != fmt.Sprint(want) {
+		t.Errorf("%+v", one)
+	}
+	r.state.Store(&sinks.Health{State: sinks.StateBehind, BehindSince: until.Add(time.Hour)})
+	if w = get(map[string]string{"If-None-Match": w.Header().Get("ETag")}); w.Code != 200 {
+		t.Errorf("behind anew: %d", w.Code)
+	}
 	e := r.stored(hubID)
 	e.Enabled = new(false)
 	for state, want := range map[sinks.State]string{sinks.StateBackingOff: StatusStopped, sinks.StateReady: StatusStopped, sinks.StateDeleting: StatusDeleting} {

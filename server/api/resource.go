@@ -3,6 +3,7 @@ package api
 import (
 	"hash/fnv"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,15 +22,18 @@ type Endpoint struct {
 // Report is the state of an endpoint, in the resource.
 type Report struct {
 	Status     string            `json:"status" enum:"Provisioning,Ready,Failed,Stopped,Deleting" readOnly:"true" doc:"On the copy that was asked: Provisioning until the first connection, Failed while backing off, Stopped while enabled is false"`
-	Properties map[string]string `json:"properties" readOnly:"true" doc:"While something is wrong: reason, lastError, backOffUntil; state, degraded or throttled, if events get through all the same; key, if it is the secondary"`
+	Properties map[string]string `json:"properties" readOnly:"true" doc:"While something is wrong: reason, lastError, backOffUntil; state, degraded, throttled or behind, if events get through all the same; behindSince, while events are to be read again from Kafka; key, if it is the secondary"`
 }
 
 // resource returns an endpoint with its keys masked, and its state now.
 func (o *operations) resource(e endpoints.Endpoint) (Endpoint, state) {
 	now := o.state(e)
 	r := Endpoint{e.Document(), Report{Status: now.status, Properties: map[string]string{}}}
-	if now.State == sinks.StateDegraded || now.State == sinks.StateThrottled {
+	if slices.Contains([]sinks.State{sinks.StateDegraded, sinks.StateThrottled, sinks.StateBehind}, now.State) {
 		r.Properties["state"] = string(now.State) // v1 has no word for it
+	}
+	if !now.BehindSince.IsZero() { // also while it backs off, or is paused
+		r.Properties["behindSince"] = now.BehindSince.UTC().Format(time.RFC3339)
 	}
 	if now.Key == sinks.Secondary {
 		r.Properties["key"] = now.Key.String()
@@ -78,7 +82,7 @@ func statusOf(s sinks.State) string {
 		return StatusStopped
 	case sinks.StateDeleting:
 		return StatusDeleting
-	case sinks.StateReady, sinks.StateDegraded, sinks.StateThrottled: // events get through
+	case sinks.StateReady, sinks.StateDegraded, sinks.StateThrottled, sinks.StateBehind: // events get through
 	}
 	return StatusReady
 }
@@ -89,7 +93,11 @@ func statusOf(s sinks.State) string {
 // client that polls waits for the state to change.
 func etag(e endpoints.Endpoint, s state) string {
 	h := fnv.New32a()
-	for _, part := range []string{s.status, string(s.State), s.Key.String(), s.Reason, s.LastError, s.FailingSince.UTC().Format(time.RFC3339), s.BackOffUntil.UTC().Format(time.RFC3339)} {
+	behindSince := ""
+	if !s.BehindSince.IsZero() {
+		behindSince = s.BehindSince.UTC().Format(time.RFC3339)
+	}
+	for _, part := range []string{s.status, string(s.State), s.Key.String(), s.Reason, s.LastError, s.FailingSince.UTC().Format(time.RFC3339), s.BackOffUntil.UTC().Format(time.RFC3339), behindSince} {
 		_, _ = h.Write([]byte(part + "\x00"))
 	}
 	return `"` + strings.Trim(e.ETag(), `"`) + "." + strconv.FormatUint(uint64(h.Sum32()), 36) + `"`
