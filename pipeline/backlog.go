@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -199,15 +200,32 @@ func (p *Pipeline) retention() (least *float64) {
 }
 
 func (p *Pipeline) positions() PositionsStatus {
-	if p.options.Positions == nil {
-		return PositionsStatus{}
+	if r := p.recovering(); r != nil {
+		s := r.Keeper.Status()
+		return PositionsStatus{
+			StoreFailures: s.StoreFailures, Lost: s.Lost, Unlisted: s.Unlisted, WaitingPartitions: len(s.Waiting),
+			LastError: strings.Join(s.Notes, "; "),
+		}
 	}
-	return p.options.Positions()
+	return PositionsStatus{}
 }
 
-func (p *Pipeline) catchUp() CatchUpStatus {
-	if p.options.CatchUp == nil {
-		return CatchUpStatus{}
+func (p *Pipeline) catchUp() (c CatchUpStatus) {
+	r := p.recovering()
+	if r == nil {
+		return c
 	}
-	return p.options.CatchUp()
+	if reader := r.read(); reader != nil {
+		s := reader.Status()
+		c = CatchUpStatus{Records: uint64(s.Records), InFlight: s.InFlight, Waits: s.Waiting != ""}
+	}
+	return c
+}
+
+// recovering returns the recovery once there is an intake; else, or without one, nil.
+func (p *Pipeline) recovering() *recovery {
+	if p.intake.Load() == nil {
+		return nil
+	}
+	return p.recovery
 }

@@ -51,11 +51,13 @@ var (
 	descLeft      = desc("endpoint_positions_left_total", "Times that the endpoint left the shared reading of a partition. No series before the first.", "endpoint")
 	descSend      = desc("endpoint_send_seconds", "Time the sends took, failed ones included, and how many there were; quantiles are by type only. No series while the endpoint backs off or is throttled: there is next to nothing to measure then.", "endpoint")
 
-	descCatchUpRecords  = desc("catchup_records_total", "Kafka records read for endpoints that are behind.")
-	descCatchUpInFlight = desc("catchup_in_flight_bytes", "Bytes of events without an outcome that were read for endpoints that are behind; they are part of twinegress_ingest_in_flight_bytes.")
-	descCatchUpWaits    = desc("catchup_waiting", "1 while reading for endpoints that are behind waits for the shared reading, which comes first.")
-	descPositionsFail   = desc("positions_store_failures_total", "Lists of who is behind that could not be stored: their partitions are not committed until they are.")
-	descPositionsLost   = desc("positions_lost_total", "Partitions of which it was not known any more who is behind, and from where: what was behind there may have missed events.")
+	descCatchUpRecords    = desc("catchup_records_total", "Kafka records read for endpoints that are behind.")
+	descCatchUpInFlight   = desc("catchup_in_flight_bytes", "Bytes of events without an outcome that were read for endpoints that are behind; they are part of twinegress_ingest_in_flight_bytes.")
+	descCatchUpWaits      = desc("catchup_waiting", "1 while reading for endpoints that are behind waits for the shared reading, which comes first.")
+	descPositionsUnlisted = desc("positions_unlisted", "Positions that don't fit into a commit, without positions.topic: they would be lost with this copy.")
+	descPositionsWaiting  = desc("positions_waiting_partitions", "Partitions that are not read because the list of who is behind in them can't be.")
+	descPositionsFail     = desc("positions_store_failures_total", "Lists of who is behind that could not be stored: their partitions are not committed until they are.")
+	descPositionsLost     = desc("positions_lost_total", "Partitions of which it was not known any more who is behind, and from where: what was behind there may have missed events.")
 
 	descLatency     = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
 	descDropped     = desc("dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint_type", "event_type", "reason")
@@ -71,7 +73,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRecords, descLag, descReady, descMember, descSilence, descHeld, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descRetained, descWaiting, descCut, descGivenUp,
-		descCatchUpRecords, descCatchUpInFlight, descCatchUpWaits, descPositionsFail, descPositionsLost,
+		descPositionsUnlisted, descPositionsWaiting, descCatchUpRecords, descCatchUpInFlight, descCatchUpWaits, descPositionsFail, descPositionsLost,
 		descBacklog, descOldestOf, descDeferred, descCaughtUp, descLeft,
 		descBuild, descInfo, descKey, descOldest, descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
@@ -190,6 +192,8 @@ func (p *Pipeline) collectCatchUp(counter, gauge func(d *prometheus.Desc, v floa
 	counter(descCatchUpRecords, float64(reader.Records))
 	gauge(descCatchUpInFlight, float64(reader.InFlight))
 	gauge(descCatchUpWaits, oneIf(reader.Waits))
+	gauge(descPositionsUnlisted, float64(positions.Unlisted))
+	gauge(descPositionsWaiting, float64(positions.WaitingPartitions))
 	counter(descPositionsFail, float64(positions.StoreFailures))
 	counter(descPositionsLost, float64(positions.Lost))
 }

@@ -40,16 +40,17 @@ import (
 // Kafka is there.
 type Options struct {
 	OpenLetters func(context.Context) (*deadletter.Topic, error)
-	OpenSource  func() (*ingest.Source, error)
-	Endpoints   endpoints.Store
+	// OpenSource's parameter is nil without Recovery.
+	OpenSource func(ingest.Positions) (*ingest.Source, error)
+	// Recovery, if set, lets endpoints fall behind and catch up.
+	Recovery  *RecoveryOptions
+	Endpoints endpoints.Store
 	// Loaded is called once the endpoints are in force; it may be nil.
 	Loaded func()
 	// WaitForEndpoints is ingest.waitForEndpoints.
 	WaitForEndpoints bool
 	// What is shown of endpoints that are behind; each may be nil.
 	Retention func() map[string]time.Duration // of each ingest topic; without one: not known, or without end
-	CatchUp   func() CatchUpStatus            // of what reads for them
-	Positions func() PositionsStatus          // of who is behind, and from where
 
 	Open            map[endpoints.Type]sinks.Open
 	Render          sinks.Render // what those sinks send
@@ -73,6 +74,7 @@ type Pipeline struct {
 	letters  *deadletter.Topic // one
 	stopping atomic.Bool
 	router   *router
+	recovery *recovery // nil without Options.Recovery
 	workers  *stream.Stream
 	jobs     sync.Pool // of *job
 	counts   ingestCounts
@@ -95,6 +97,9 @@ type ingestCounts struct {
 func New(o Options) *Pipeline {
 	o.Sender.Pauses, o.Sender.Outages = new(sinks.Pauses), sinks.NewOutages(o.Log)
 	o.Sender.History = new(sinks.HistoryBytes)
+	if o.Recovery != nil {
+		o.Sender.Behind = sinks.NewBehind()
+	}
 	p := &Pipeline{
 		options: o,
 		started: time.Now(),
@@ -130,6 +135,9 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		}
 	})
 	watcher.Go(func() { p.watchHoldBacks(running) })
+	if p.recovery != nil {
+		watcher.Go(func() { p.recovery.run(running) })
+	}
 
 	// Beside this goroutine, not in it: the time for a stop runs from ctx's
 	// end, also while a full lane blocks the source in emit.
@@ -202,6 +210,11 @@ func (j *job) reset() {
 // clock-free and does no I/O.
 func (p *Pipeline) prepare(c *event.Chunk, table *match.Table[sinks.Slot]) *job {
 	stages.Decode(c, table.Correlated(), p.options.Limits)
+	return p.lookUp(c, table)
+}
+
+// lookUp groups the events of a decoded chunk by sender.
+func (p *Pipeline) lookUp(c *event.Chunk, table *match.Table[sinks.Slot]) *job {
 	j := p.jobs.Get().(*job)
 	for i := range c.Events {
 		ev := &c.Events[i]
@@ -268,5 +281,9 @@ func (p *Pipeline) shutdown(enqueued func()) error {
 	}
 	storing, cancelStoring := context.WithTimeout(ctx, p.options.ShutdownTimeout/8)
 	defer cancelStoring()
-	return errors.Join(err, p.letters.Close(storing), p.source.Close(ctx))
+	err = errors.Join(err, p.letters.Close(storing), p.source.Close(ctx))
+	if p.recovery != nil {
+		p.recovery.Close() // after the last commit, which may have to store a list
+	}
+	return err
 }

@@ -115,7 +115,7 @@ func run(t *testing.T, timeout time.Duration, st store, answers map[string]sink,
 		OpenLetters: func(ctx context.Context) (*deadletter.Topic, error) {
 			return deadletter.Open(ctx, "dead", cfg.Topics, connect, zap.NewNop())
 		},
-		OpenSource: func() (*ingest.Source, error) {
+		OpenSource: func(ingest.Positions) (*ingest.Source, error) {
 			return ingest.NewBounded(cfg, kgo.NewOffset().AtStart(), nil, connect, zap.NewNop())
 		},
 		Endpoints: st, Sender: senderOptions, ShutdownTimeout: timeout, WaitForEndpoints: true, Log: zap.NewNop(),

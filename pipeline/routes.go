@@ -19,9 +19,10 @@ import (
 // router keeps the senders, and the route table to them, in line with the set
 // of endpoints.
 type router struct {
-	ctx     context.Context // of what runs in the background
-	options *Options
-	letters sinks.DeadLetters // set before the first apply
+	ctx      context.Context // of what runs in the background
+	options  *Options
+	letters  sinks.DeadLetters // set before the first apply
+	recovery *recovery         // the same
 
 	mu       sync.Mutex
 	routes   *routes
@@ -70,6 +71,7 @@ type routes struct {
 	table   *match.Table[sinks.Slot]
 	senders []*sinks.Sender        // by slot
 	byID    func() []*sinks.Sender // the same, in the order of the endpoints' ids
+	slots   func() map[*sinks.Sender]sinks.Slot
 	// users are those chunks, and the table before while that has users: chunks
 	// may still use a table that was replaced several times over. Add under
 	// router.mu, and not once the table is replaced.
@@ -129,7 +131,17 @@ func (r *router) apply(set []endpoints.Endpoint) {
 			removed = append(removed, s)
 		}
 	}
-	next := &routes{table: match.NewTable(given), senders: bySlot, byID: sync.OnceValue(func() []*sinks.Sender { return inOrder(senders) })}
+	next := &routes{
+		table: match.NewTable(given), senders: bySlot,
+		byID: sync.OnceValue(func() []*sinks.Sender { return inOrder(senders) }),
+		slots: sync.OnceValue(func() map[*sinks.Sender]sinks.Slot {
+			slots := make(map[*sinks.Sender]sinks.Slot, len(bySlot))
+			for slot, s := range bySlot {
+				slots[s] = sinks.Slot(slot)
+			}
+			return slots
+		}),
+	}
 	r.mu.Lock()
 	old := r.routes
 	r.routes, r.senders = next, senders
@@ -143,8 +155,11 @@ func (r *router) apply(set []endpoints.Endpoint) {
 	if old != nil {
 		r.background.Go(func() {
 			old.users.Wait()
+			r.recovery.inForce(set) // before the next set's is
 			next.users.Done()
 		})
+	} else {
+		r.recovery.inForce(set)
 	}
 	for _, s := range removed {
 		r.remove(s, old)

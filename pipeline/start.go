@@ -46,19 +46,35 @@ func (p *Pipeline) connect(ctx context.Context) (err error) {
 	p.absence.Store(&absence{since: time.Now()})
 	set, err := p.options.Endpoints.Load(ctx)
 	if err == nil {
-		in.source, err = p.options.OpenSource()
+		in.source, err = p.openSource()
 	}
 	if err != nil {
 		_ = in.letters.Close(ctx) // it has none yet
 		return err
 	}
 	p.source, p.letters, p.router.letters = in.source, in.letters, in.letters
+	if p.recovery != nil {
+		p.recovery.start()
+	}
 	p.apply(set)
 	p.intake.Store(in)
 	if p.options.Loaded != nil {
 		p.options.Loaded()
 	}
 	return nil
+}
+
+// openSource opens the source, with who keeps the positions beside its marks.
+func (p *Pipeline) openSource() (*ingest.Source, error) {
+	if p.options.Recovery == nil {
+		return p.options.OpenSource(nil)
+	}
+	r, err := newRecovery(p, p.options.Recovery, p.options.Sender.Behind)
+	if err != nil {
+		return nil, err
+	}
+	p.recovery, p.router.recovery = r, r
+	return p.options.OpenSource(r)
 }
 
 // await opens the dead-letter topic, which is the first that asks the brokers. It

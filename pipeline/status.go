@@ -45,9 +45,11 @@ type IngestStatus struct {
 
 // PositionsStatus is how the positions of endpoints that are behind are kept.
 type PositionsStatus struct {
-	StoreFailures uint64 `json:"storeFailures" doc:"lists of who is behind that could not be stored: their partitions are not committed until they are"`
-	Lost          uint64 `json:"lost" doc:"partitions of which it was not known any more who is behind, and from where"`
-	LastError     string `json:"lastError" doc:"of the last one that failed; empty if the last was stored"`
+	StoreFailures     uint64 `json:"storeFailures" doc:"lists of who is behind that could not be stored: their partitions are not committed until they are"`
+	Lost              uint64 `json:"lost" doc:"partitions of which it was not known any more who is behind, and from where"`
+	Unlisted          uint64 `json:"unlisted" doc:"positions that don't fit into commits, without positions.topic: they would be lost with this copy"`
+	WaitingPartitions int    `json:"waitingPartitions" doc:"partitions that are not read because the list of who is behind in them can't be"`
+	LastError         string `json:"lastError" doc:"what is wrong; empty: nothing"`
 }
 
 // CaughtUp reports whether it is known that there is no lag.

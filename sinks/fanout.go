@@ -111,6 +111,14 @@ func (f *Fanout) runOf(slot Slot) *run {
 	return &f.runs[f.bySlot[slot]-1]
 }
 
+// Of returns the run of a sender: its events, in order. It is the Fanout's.
+func (f *Fanout) Of(slot Slot) []*event.Event {
+	if int(slot) >= len(f.bySlot) || f.bySlot[slot] == 0 {
+		return nil
+	}
+	return f.runs[f.bySlot[slot]-1].events
+}
+
 // Enqueue moves each run to its sender, by slot, and blocks while a lane is full.
 // An error is ctx's cause: not every sender has taken its run.
 func (f *Fanout) Enqueue(ctx context.Context, c *event.Chunk, senders []*Sender) (err error) {

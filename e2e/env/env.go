@@ -202,6 +202,7 @@ func (e *Env) Settings(more Settings) Settings {
 		"backoff.initial":         "200ms",
 		"deadLetter.topic":        e.DeadLetters,
 		"status.topic":            e.Topic + "-status",
+		"positions.topic":         e.Topic + "-positions",
 		"endpoints.file":          filepath.Join(e.Dir, "endpoints.json"),
 		"ops.listen":              "127.0.0.1:0",
 		"api.listen":              "127.0.0.1:0",

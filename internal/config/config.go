@@ -24,6 +24,7 @@ type Config struct {
 	Send       Send       `koanf:"send"`
 	DeadLetter DeadLetter `koanf:"deadLetter"`
 	Status     Status     `koanf:"status"`
+	Positions  Positions  `koanf:"positions"`
 	Shutdown   Shutdown   `koanf:"shutdown"`
 }
 
@@ -204,6 +205,11 @@ type Status struct {
 	Topic string `koanf:"topic"` // empty: each copy knows itself only
 }
 
+// Positions configures where it is kept who is behind, and from where.
+type Positions struct {
+	Topic string `koanf:"topic"` // for what a commit has no room for; empty: that is lost with a copy
+}
+
 // Shutdown configures the shutdown.
 type Shutdown struct {
 	Timeout time.Duration `koanf:"timeout"`
@@ -243,6 +249,7 @@ func Default() Config {
 		Send:       Send{Timeout: 10 * time.Second, Attempts: 3, ThrottleLimit: 2 * time.Minute},
 		DeadLetter: DeadLetter{Topic: "twinegress-deadletter"},
 		Status:     Status{Topic: "twinegress-status"},
+		Positions:  Positions{Topic: "twinegress-positions"},
 		Shutdown:   Shutdown{Timeout: 30 * time.Second},
 	}
 }

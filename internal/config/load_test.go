@@ -114,6 +114,7 @@ func wantEverything() Config {
 		Send:       Send{Timeout: 3 * time.Second, Attempts: 4, ThrottleLimit: 5 * time.Second, CAFile: "c"},
 		DeadLetter: DeadLetter{Topic: "d", Backoff: true},
 		Status:     Status{Topic: "st"},
+		Positions:  Positions{Topic: "p"},
 		Shutdown:   Shutdown{Timeout: 6 * time.Second},
 	}
 }
@@ -147,6 +148,7 @@ backoff: {initial: 2s, max: 1m}
 send: {timeout: 3s, attempts: 4, throttleLimit: 5s, caFile: c}
 deadLetter: {topic: d, backoff: true}
 status: {topic: st}
+positions: {topic: p}
 shutdown: {timeout: 6s}
 `
 	set := map[string]string{}

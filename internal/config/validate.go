@@ -46,6 +46,12 @@ func (c Config) check() Errors {
 			e.add("status.topic", "must be a topic of its own, neither one of ingest.topics nor deadLetter.topic nor endpoints.topic")
 		}
 	}
+	if t := c.Positions.Topic; t != "" {
+		topic(&e, "positions.topic", t)
+		if slices.Contains(c.Ingest.Topics, t) || t == c.DeadLetter.Topic || t == c.Status.Topic || c.Endpoints.Store == StoreKafka && t == c.Endpoints.Topic {
+			e.add("positions.topic", "must be a topic of its own, neither one of ingest.topics nor deadLetter.topic nor endpoints.topic nor status.topic")
+		}
+	}
 	positive(&e, "shutdown.timeout", c.Shutdown.Timeout)
 	return e
 }

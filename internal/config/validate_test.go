@@ -141,6 +141,10 @@ func TestValidate(t *testing.T) {
 		"dead letters come back": {func(c *Config) { c.DeadLetter.Topic = c.Ingest.Topics[0] }, []string{
 			"deadLetter.topic: must not be one of ingest.topics",
 		}},
+		"positions among the events":   {func(c *Config) { c.Positions.Topic = c.Ingest.Topics[0] }, []string{"positions.topic: a topic of its own"}},
+		"positions with the status":    {func(c *Config) { c.Positions.Topic = c.Status.Topic }, []string{"positions.topic: a topic of its own"}},
+		"positions, no topic's name":   {func(c *Config) { c.Positions.Topic = "a b" }, []string{"positions.topic: 1 to 249"}},
+		"neither status nor positions": {func(c *Config) { c.Positions.Topic, c.Status.Topic = "", "" }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Default()

@@ -2,12 +2,9 @@ package fleet
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/zap"
 
@@ -97,46 +94,25 @@ func (f *Fleet) ensureTopic(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
 	defer cancel()
 	name := f.options.Topic
-	admin := kadm.NewClient(f.client)
-	topics, err := admin.ListTopics(ctx, name)
+	id, created, err := kafka.EnsureTopic(ctx, kadm.NewClient(f.client), name, "Read and Write", topicConfig)
 	if err != nil {
-		return fmt.Errorf("the brokers don't say whether the topic %s is there: %w", name, err)
+		return err
 	}
-	switch err := topics[name].Err; {
-	case errors.Is(err, kerr.UnknownTopicOrPartition):
-	case err != nil:
-		return fmt.Errorf("the topic %s can't be looked at (allow Describe, Read and Write on it): %w", name, err)
-	default:
-		f.topicID = topics[name].ID
-		return nil
-	}
-	response, err := admin.CreateTopic(ctx, 1, -1, topicConfig(), name)
-	if err == nil {
-		err = response.Err
-	}
-	switch {
-	case err == nil:
+	if created {
 		f.options.Log.Info("created the status topic", zap.String("topic", name))
-		f.topicID = response.ID
-		return nil
-	case errors.Is(err, kerr.TopicAlreadyExists):
-		return nil // by another copy, just now: its id is known the next time
 	}
-	return fmt.Errorf("the topic %s is missing and can't be created (allow Create on it, or create it with one partition and cleanup.policy=compact): %w", name, err)
+	if id != (kadm.TopicID{}) { // else another copy created it just now: its id is known the next time
+		f.topicID = id
+	}
+	return nil
 }
 
 // topicConfig keeps the topic small, for whoever reads it from its start: closed
 // segments are compacted soon. What nobody said again for an hour is deleted, should
 // no copy have been left to do it. The brokers' clock stamps the records: it is the
 // same for all.
-func topicConfig() map[string]*string {
-	config := make(map[string]*string)
-	for key, value := range map[string]string{
-		"cleanup.policy": "compact,delete", "retention.ms": "3600000", "delete.retention.ms": "3600000",
-		"segment.bytes": "16777216", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1",
-		"message.timestamp.type": "LogAppendTime",
-	} {
-		config[key] = &value
-	}
-	return config
+var topicConfig = map[string]string{
+	"cleanup.policy": "compact,delete", "retention.ms": "3600000", "delete.retention.ms": "3600000",
+	"segment.bytes": "16777216", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1",
+	"message.timestamp.type": "LogAppendTime",
 }

@@ -22,6 +22,7 @@ import (
 	"twinegress/internal/kafka"
 	"twinegress/internal/outbound"
 	"twinegress/pipeline"
+	"twinegress/pipeline/catchup"
 	"twinegress/pipeline/fleet"
 	"twinegress/sinks"
 	"twinegress/sinks/azamqp"
@@ -109,8 +110,15 @@ func newPipeline(o Options, registry metrics, loaded func()) (_ *pipeline.Pipeli
 		OpenLetters: func(ctx context.Context) (*deadletter.Topic, error) {
 			return deadletter.Open(ctx, cfg.DeadLetter.Topic, cfg.Ingest.Topics, connect, o.Log)
 		},
-		OpenSource: func() (*ingest.Source, error) {
-			return ingest.New(cfg.Ingest, nil, connect, kafkaMetrics, o.Log)
+		OpenSource: func(positions ingest.Positions) (*ingest.Source, error) {
+			return ingest.New(cfg.Ingest, positions, connect, kafkaMetrics, o.Log)
+		},
+		Recovery: &pipeline.RecoveryOptions{
+			Keeper: catchup.KeeperOptions{Group: cfg.Ingest.Group, Topics: cfg.Ingest.Topics, Topic: cfg.Positions.Topic, Connect: connect, Log: o.Log.Named("positions")},
+			Reader: catchup.ReaderOptions{
+				Connect: connect, BatchBytes: int64(cfg.Ingest.Limits.BatchBytes), MaxInFlight: int64(cfg.Ingest.MaxInFlightBytes),
+				Log: o.Log.Named("catchup"),
+			},
 		},
 		Endpoints:        o.Store,
 		Loaded:           loaded,

@@ -44,6 +44,9 @@ func checkKafka(ctx context.Context, cfg config.Config, log *zap.Logger) []Check
 	if cfg.Status.Topic != "" {
 		topics = append(topics, cfg.Status.Topic)
 	}
+	if cfg.Positions.Topic != "" {
+		topics = append(topics, cfg.Positions.Topic)
+	}
 	rights, err := kafka.OpenRights(ctx, connect, topics...)
 	if err != nil {
 		return []CheckResult{result.with(err)}
@@ -97,6 +100,10 @@ func needed(cfg config.Config, rights *kafka.Rights) (all []right) {
 	if name := cfg.Status.Topic; name != "" {
 		const without = "each copy knows itself only"
 		all = append(all, topic("status", name, "Read", without), topic("status", name, "Write", without))
+	}
+	if name := cfg.Positions.Topic; name != "" {
+		const without = "where more than some 140 endpoints are behind in a partition, it isn't committed"
+		all = append(all, topic("positions", name, "Read", without), topic("positions", name, "Write", without))
 	}
 	every := replay.Group(cfg.Ingest.Group, letters.Selection{}, time.Time{})
 	return append(all,

@@ -46,8 +46,10 @@ func TestRights(t *testing.T) {
 		"replay read":       allow(group, "twinegress-replay*", read),
 		"status read":       allow(topic, "status", read),
 		"status write":      allow(topic, "status", write),
+		"positions read":    allow(topic, "positions", read),
+		"positions write":   allow(topic, "positions", write),
 	}
-	everything := []string{"in", "letters", "endpoints", "status"}
+	everything := []string{"in", "letters", "endpoints", "positions", "status"}
 	for name, tt := range map[string]struct {
 		without []string
 		more    []kfake.ACL
@@ -63,15 +65,17 @@ func TestRights(t *testing.T) {
 		"group, Describe only":   {without: []string{"group read"}, more: []kfake.ACL{allow(group, "twinegress", describe)}, topics: everything, failed: []string{"ingest group twinegress Read: allow Read on the group: GROUP_AUTHORIZATION_FAILED"}},
 		"letters, no Write":      {without: []string{"letters write"}, topics: everything, failed: []string{"dead letters topic letters Write: allow Write on the topic"}},
 		"letters, no configs":    {without: []string{"letters configs"}, topics: everything, noted: []string{"dead letters topic letters DescribeConfigs: default size"}},
-		"letters missing":        {without: []string{"letters write", "letters read", "letters configs"}, more: []kfake.ACL{allow(topic, "letters", describe)}, topics: []string{"in", "endpoints", "status"}, failed: []string{"dead letters topic letters Write: can't be created; create it, or allow Create on it: TOPIC_AUTHORIZATION_FAILED"}, noted: []string{"dead letters topic letters DescribeConfigs: not there yet", "replay topic letters Read: not there yet"}},
-		"letters to be created":  {more: []kfake.ACL{allow(topic, "letters", create)}, topics: []string{"in", "endpoints", "status"}, noted: []string{"dead letters topic letters Write: run creates it", "dead letters topic letters DescribeConfigs: not there yet", "replay topic letters Read: not there yet"}},
-		"no idempotent writes":   {without: []string{"idempotent", "letters write", "endpoints write", "status write"}, topics: everything, failed: []string{"dead letters topic letters Write: allow Write"}, noted: []string{"dead letters cluster  IdempotentWrite: stored twice", "endpoints topic endpoints Write: not changed", "status topic status Write: knows itself only"}},
+		"letters missing":        {without: []string{"letters write", "letters read", "letters configs"}, more: []kfake.ACL{allow(topic, "letters", describe)}, topics: []string{"in", "endpoints", "positions", "status"}, failed: []string{"dead letters topic letters Write: can't be created; create it, or allow Create on it: TOPIC_AUTHORIZATION_FAILED"}, noted: []string{"dead letters topic letters DescribeConfigs: not there yet", "replay topic letters Read: not there yet"}},
+		"letters to be created":  {more: []kfake.ACL{allow(topic, "letters", create)}, topics: []string{"in", "endpoints", "positions", "status"}, noted: []string{"dead letters topic letters Write: run creates it", "dead letters topic letters DescribeConfigs: not there yet", "replay topic letters Read: not there yet"}},
+		"no idempotent writes":   {without: []string{"idempotent", "letters write", "endpoints write", "positions write", "status write"}, topics: everything, failed: []string{"dead letters topic letters Write: allow Write"}, noted: []string{"dead letters cluster  IdempotentWrite: stored twice", "endpoints topic endpoints Write: not changed", "status topic status Write: knows itself only", "positions topic positions Write: it isn't committed"}},
 		"endpoints, no Read":     {without: []string{"endpoints read"}, topics: everything, failed: []string{"endpoints topic endpoints Read: allow Read on the topic"}},
 		"endpoints, no Write":    {without: []string{"endpoints write"}, topics: everything, noted: []string{"endpoints topic endpoints Write: not changed"}},
 		"endpoints, no configs":  {without: []string{"endpoints configs"}, topics: everything, noted: []string{"endpoints topic endpoints DescribeConfigs: compacted"}},
 		"endpoints, no writer":   {without: []string{"writer write"}, topics: everything, noted: []string{"endpoints transactional id endpoints-writer Write: not changed"}},
 		"status, no Read":        {without: []string{"status read"}, topics: everything, noted: []string{"status topic status Read: knows itself only"}},
-		"status missing":         {topics: everything[:3], noted: []string{"status topic status Read: not there yet", "status topic status Write: not there yet"}},
+		"status missing":         {topics: everything[:4], noted: []string{"status topic status Read: not there yet", "status topic status Write: not there yet"}},
+		"positions, no Write":    {without: []string{"positions write"}, topics: everything, noted: []string{"positions topic positions Write: it isn't committed"}},
+		"positions missing":      {topics: []string{"in", "letters", "endpoints", "status"}, noted: []string{"positions topic positions Read: not there yet", "positions topic positions Write: not there yet"}},
 		"replay, no Read":        {without: []string{"letters read"}, topics: everything, noted: []string{"replay topic letters Read: there is no replay"}},
 		"replay, no group":       {without: []string{"replay read"}, topics: everything, noted: []string{"replay group twinegress-replay Read: there is no replay of all", "replay group twinegress-replay-* Read: allow the prefix"}},
 		"replay, one group only": {without: []string{"replay read"}, more: []kfake.ACL{allow(group, "twinegress-replay", read)}, topics: everything, noted: []string{"replay group twinegress-replay-* Read: allow the prefix"}},
@@ -107,11 +111,11 @@ func TestRightsOfOtherBrokers(t *testing.T) {
 			"ingest topic in Read: don't say", "ingest topic in DescribeConfigs: don't say", "dead letters topic letters Write: don't say",
 			"dead letters topic letters DescribeConfigs: don't say", "endpoints topic endpoints Read: don't say",
 			"endpoints topic endpoints Write: don't say", "endpoints topic endpoints DescribeConfigs: don't say",
-			"status topic status Read: don't say", "status topic status Write: don't say", "replay topic letters Read: don't say",
+			"status topic status Read: don't say", "status topic status Write: don't say", "positions topic positions Read: don't say", "positions topic positions Write: don't say", "replay topic letters Read: don't say",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			broker, err := kfake.NewCluster(append(tt.options, kfake.NumBrokers(1), kfake.SeedTopics(1, "in", "letters", "endpoints", "status"))...)
+			broker, err := kfake.NewCluster(append(tt.options, kfake.NumBrokers(1), kfake.SeedTopics(1, "in", "letters", "endpoints", "positions", "status"))...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -158,7 +162,7 @@ func rightsConfig(broker *kfake.Cluster, mechanism string) config.Config {
 	cfg.Ingest.Brokers, cfg.Ingest.Topics = broker.ListenAddrs(), []string{"in"}
 	cfg.Ingest.SASL = config.SASL{Mechanism: mechanism, Username: "app", Password: "pass"}
 	cfg.DeadLetter.Topic = "letters"
-	cfg.Status.Topic = "status"
+	cfg.Status.Topic, cfg.Positions.Topic = "status", "positions"
 	cfg.Endpoints.Store, cfg.Endpoints.Topic = config.StoreKafka, "endpoints"
 	return cfg
 }
