@@ -237,8 +237,8 @@ func outside(h *harness) {
 	}
 	id := ""
 	for _, e := range st.Endpoints {
-		if len(e.Dropped) != 8 {
-			h.T.Errorf("%s: reasons %v, want all 8", e.Path, e.Dropped)
+		if len(e.Dropped) != 10 {
+			h.T.Errorf("%s: reasons %v, want all 10", e.Path, e.Dropped)
 		}
 		want := "provisioning 0 0 0 primary"
 		if e.Path == "hub" {
