@@ -162,6 +162,24 @@ func TestComplete(t *testing.T) {
 	}
 }
 
+// Only an event that arrives for the first time after a later one is out of order; each
+// partition of a topic, and each topic, is by itself.
+func TestOrder(t *testing.T) {
+	o := order{of: map[string]bool{"hub": true}, partitions: make(map[string]*arrivals)}
+	for _, id := range []string{
+		"a/0/0", "a/1/0", "a/0/1", "a/0/1", "a/0/0", // repeats
+		"a/0/3", "a/0/2", "a/0/2", // 2 is late, once
+		"a/1/2", "a/1/1", // and so is 1 here
+		"ab/0/1", "ab/0/0", "no-place", "a/0/x",
+	} {
+		o.arrived("hub", 0, []byte(id))
+		o.arrived("other", 0, []byte("a/0/9"))
+	}
+	if a, ab := o.reordered("a"), o.reordered("ab"); a != 2 || ab != 1 {
+		t.Errorf("%d and %d out of order, want 2 and 1", a, ab)
+	}
+}
+
 func TestScenarios(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, s := range Scenarios {

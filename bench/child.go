@@ -76,6 +76,7 @@ type servicesReply struct {
 	Stats    string             `json:"stats"`
 	CA       string             `json:"ca"`
 	Services map[string]service `json:"services"`
+	Order    string             `json:"order"` // where to ask what arrived out of order at endpoints that catch up; "": nobody does
 }
 
 // service is how to reach an entity.
@@ -97,11 +98,27 @@ func startServices(ctx context.Context, targets []target) (servicesReply, func()
 			cfg.EventGridTopics = append(cfg.EventGridTopics, emulator.GridTopic{Name: t.Name})
 		}
 	}
+	noted := order{of: make(map[string]bool), partitions: make(map[string]*arrivals)}
+	for _, t := range targets {
+		if t.Catches {
+			noted.of[t.Name] = true
+			cfg.Arrived = noted.arrived
+		}
+	}
 	e, err := emulator.Start(ctx, cfg)
 	if err != nil {
 		return servicesReply{}, nil, err
 	}
+	end := e.Close
 	reply := servicesReply{Stats: "http://" + e.StatsAddr(), CA: string(e.CAPEM()), Services: make(map[string]service)}
+	if cfg.Arrived != nil {
+		url, endOrder, err := noted.serve()
+		if err != nil {
+			return servicesReply{}, nil, errors.Join(err, e.Close())
+		}
+		reply.Order = url
+		end = func() error { return errors.Join(e.Close(), endOrder()) }
+	}
 	for _, t := range targets {
 		key, path := e.EntityConnectionString, t.Name
 		if t.Type == endpoints.TypeEventGrid {
@@ -109,7 +126,7 @@ func startServices(ctx context.Context, targets []target) (servicesReply, func()
 		}
 		reply.Services[t.Name] = service{key(t.Name, emulator.Primary), key(t.Name, emulator.Secondary), path}
 	}
-	return reply, e.Close, nil
+	return reply, end, nil
 }
 
 type floorSpec struct {

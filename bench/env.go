@@ -231,16 +231,23 @@ func (e *env) configure(s *Scenario, sd side, topic, group string) (file string,
 	set := make([]map[string]any, 0, len(s.of(sd)))
 	for _, t := range s.of(sd) {
 		c := e.service(t)
-		set = append(set, map[string]any{
+		endpoint := map[string]any{
 			"name": t.Name, "type": t.Type, "eventTypes": t.Types, "path": c.Path,
 			"connectionString": c.ConnectionString, "secondaryConnectionString": c.Secondary,
-		})
+		}
+		if t.Catches {
+			endpoint["recovery"] = "catchUp"
+		}
+		set = append(set, endpoint)
 	}
 	config := map[string]any{
 		"ingest":     map[string]any{"brokers": e.brokers, "topics": []string{topic}, "group": group},
 		"endpoints":  map[string]any{"file": filepath.Join(e.dir, "endpoints.json"), "allowDevelopmentEmulator": true},
 		"ops":        map[string]any{"listen": "127.0.0.1:0"},
 		"deadLetter": map[string]any{"topic": "bench-deadletter"},
+	}
+	if s.away() {
+		config["backoff"] = map[string]any{"max": "1s"} // what is measured begins with the first try that succeeds
 	}
 	if e.services != nil {
 		send := map[string]any{"caFile": e.caFile()}

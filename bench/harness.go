@@ -146,6 +146,12 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 			return nil, err
 		}
 	}
+	if s.away() {
+		if err := h.absences(ctx, e, s, rate, result); err != nil {
+			return nil, err
+		}
+		return result, result.compute()
+	}
 	for pair := range s.Pairs {
 		order := []int{0, 1}[:len(s.sides)]
 		if pair%2 == 1 {
@@ -171,6 +177,31 @@ func (h *harness) scenario(ctx context.Context, s *Scenario) (_ *Result, err err
 		}
 	}
 	return result, result.compute()
+}
+
+// absences runs a scenario in which an endpoint catches up.
+func (h *harness) absences(ctx context.Context, e *env, s *Scenario, rate float64, result *Result) error {
+	result.CatchUp = new(CatchUp)
+	for n := range s.Pairs {
+		h.progress("%s: %d of %d", s.Name, n+1, s.Pairs)
+		r := h.newRun(e, s, s.sides[0], "", loaded{})
+		r.topic = r.group
+		var taken []sample
+		var a absence
+		_, err := r.measure(ctx, func(ctx context.Context) (_ sample, err error) {
+			taken, a, err = r.absence(ctx, rate)
+			return sample{}, err
+		})
+		if err != nil {
+			return err
+		}
+		for i, t := range taken {
+			result.Sides[i].samples = append(result.Sides[i].samples, t)
+			result.EventBytes = t.eventBytes
+		}
+		result.CatchUp.runs = append(result.CatchUp.runs, a)
+	}
+	return nil
 }
 
 // side runs one side over the scenario's events. With a file for its profile it

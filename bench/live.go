@@ -176,13 +176,13 @@ func (r *run) address(p *process, ops <-chan string) (string, error) {
 	}
 }
 
-// settled returns the metrics once nothing is pending.
+// settled returns the metrics once nothing is pending and nobody is behind.
 func (r *run) settled(ctx context.Context, p *process, address string) (m scraped, err error) {
 	err = eventually(ctx, settleTime, watchEvery, func() (bool, error) {
 		if m, err = r.scrape(ctx, address); err != nil {
 			return false, err
 		}
-		return m.sum("twinegress_endpoint_pending_events") == 0, m.balanced()
+		return m.sum("twinegress_endpoint_pending_events") == 0 && m.sum("twinegress_endpoint_backlog_offsets") == 0, m.balanced()
 	})
 	if err != nil {
 		return nil, p.failed(fmt.Errorf("it has not settled: %w", err))

@@ -63,6 +63,9 @@ func (h *harness) newRun(e *env, s *Scenario, sd side, topic string, on loaded) 
 // services have reset their counts.
 func (r *run) measure(ctx context.Context, method func(context.Context) (sample, error)) (taken sample, err error) {
 	limit := sideTime + r.s.long
+	if r.s.away() {
+		limit *= 4
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("longer than %v", limit))
 	defer cancel()
 	if err = r.reset(ctx); err == nil {

@@ -103,6 +103,12 @@ func stamp(batch []byte, t time.Time) {
 // requests; it omits a remainder that fills no request. It waits for each
 // response, so that a slow broker delays the events that are due meanwhile.
 func (l *loader) paced(ctx context.Context, topic string, n int, rate float64) (loaded, error) {
+	return l.pacedWhile(ctx, topic, rate, n, func(next int64) bool { return next <= int64(n) })
+}
+
+// pacedWhile is paced without a number: it prepares n events, and produces them again and
+// again as long as more is true of how many they are with the next request.
+func (l *loader) pacedWhile(ctx context.Context, topic string, rate float64, n int, more func(next int64) bool) (loaded, error) {
 	on := loaded{types: make(map[string]int64)}
 	all, err := l.prepare(n, int(rate*pace.Seconds())/partitions)
 	if err != nil || len(all) == 0 {
@@ -113,7 +119,7 @@ func (l *loader) paced(ctx context.Context, topic string, n int, rate float64) (
 	start := time.Now()
 	for i := 0; ; i = (i + 1) % len(all) {
 		next := on.Events + all[i].holds.Events
-		if next > int64(n) {
+		if !more(next) {
 			return on, nil
 		}
 		for time.Since(start).Seconds()*rate < float64(next) {

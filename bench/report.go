@@ -45,6 +45,9 @@ type Result struct {
 	Live        bool    `json:"live"`       // the events arrived while the process ran
 	Rate        float64 `json:"rate"`       // of their arrival, events a second; 0: as fast as possible
 	Sides       []*Side `json:"sides"`
+	// CatchUp is of a scenario in which an endpoint catches up, whose sides are the
+	// others before, while its service is away, and after it; nil of another.
+	CatchUp *CatchUp `json:"catchUp,omitempty"`
 	// Ratios of the first side to the second, pair by pair; without values if there is no second.
 	CPURatio  Values `json:"cpuRatio"`
 	RateRatio Values `json:"rateRatio"`
@@ -125,6 +128,9 @@ func (r *Result) compute() error {
 			return errors.New("bench: nothing was measured")
 		}
 		s.compute(r)
+	}
+	if r.CatchUp != nil {
+		r.CatchUp.compute()
 	}
 	r.CPURatio, r.RateRatio = valuesOf(nil), valuesOf(nil)
 	if len(r.Sides) == 2 {

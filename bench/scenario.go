@@ -63,6 +63,9 @@ type target struct {
 	Name  string
 	Type  endpoints.Type
 	Types []string
+	// Catches is set of an endpoint with `recovery: catchUp`, whose service is away for
+	// a while. It is the last one, and the only one of its type.
+	Catches bool
 }
 
 // of returns the endpoints of one side.
@@ -76,7 +79,7 @@ func (s *Scenario) of(sd side) []target {
 // healthy returns the endpoints of one side whose events must all arrive.
 func (s *Scenario) healthy(sd side) []target {
 	all := s.of(sd)
-	if s.down() {
+	if s.down() || s.away() {
 		return all[:len(all)-1] // on both sides, so that both have the same
 	}
 	return all
@@ -85,6 +88,8 @@ func (s *Scenario) healthy(sd side) []target {
 // retention returns the bytes that a live topic keeps of a partition.
 func (s *Scenario) retention() int {
 	switch {
+	case s.away():
+		return 0
 	case s.long > 0:
 		return longRetention
 	case s.live:
@@ -105,35 +110,46 @@ var (
 	// documentedTypes are those of the service's own examples.
 	documentedTypes = []string{endpoints.SensorChange, endpoints.SpaceChange, endpoints.TopologyOperation}
 
-	oneHub   = []target{{"hub", endpoints.TypeEventHub, twinTypes}}
-	oneTopic = []target{{"topic", endpoints.TypeServiceBus, twinTypes}}
-	oneGrid  = []target{{"grid", endpoints.TypeEventGrid, twinTypes}}
-	oneSink  = []target{{"discard", endpoints.TypeEventHub, twinTypes}}
+	oneHub   = []target{takesAll("hub", endpoints.TypeEventHub)}
+	oneTopic = []target{takesAll("topic", endpoints.TypeServiceBus)}
+	oneGrid  = []target{takesAll("grid", endpoints.TypeEventGrid)}
+	oneSink  = []target{takesAll("discard", endpoints.TypeEventHub)}
 	four     = []target{
-		{"hub", endpoints.TypeEventHub, twinTypes},
-		{"topic", endpoints.TypeServiceBus, twinTypes},
-		{"grid", endpoints.TypeEventGrid, twinTypes},
-		{"fourth", endpoints.TypeServiceBus, twinTypes},
+		takesAll("hub", endpoints.TypeEventHub),
+		takesAll("topic", endpoints.TypeServiceBus),
+		takesAll("grid", endpoints.TypeEventGrid),
+		takesAll("fourth", endpoints.TypeServiceBus),
+	}
+	lastCatchesUp = []target{
+		takesAll("topic", endpoints.TypeServiceBus),
+		takesAll("second", endpoints.TypeServiceBus),
+		takesAll("grid", endpoints.TypeEventGrid),
+		{Name: "hub", Type: endpoints.TypeEventHub, Types: twinTypes, Catches: true},
 	}
 )
 
+// takesAll is an endpoint for every event but DeviceMessages.
+func takesAll(name string, kind endpoints.Type) target {
+	return target{Name: name, Type: kind, Types: twinTypes}
+}
+
 // thousand returns 1,000 endpoints, of which only the first gets SensorChanges.
 func thousand() []target {
-	targets := []target{{"0", endpoints.TypeEventHub, []string{endpoints.SensorChange}}}
+	targets := []target{{Name: "0", Type: endpoints.TypeEventHub, Types: []string{endpoints.SensorChange}}}
 	for i := 1; i < 1000; i++ {
-		targets = append(targets, target{strconv.Itoa(i), endpoints.TypeEventHub, []string{twinTypes[1+i%3]}})
+		targets = append(targets, target{Name: strconv.Itoa(i), Type: endpoints.TypeEventHub, Types: []string{twinTypes[1+i%3]}})
 	}
 	return targets
 }
 
 func eight() (targets []target) {
 	for i := range 4 {
-		targets = append(targets, target{"hub" + strconv.Itoa(i), endpoints.TypeEventHub, twinTypes})
+		targets = append(targets, takesAll("hub"+strconv.Itoa(i), endpoints.TypeEventHub))
 	}
 	for i := range 2 {
 		targets = append(targets,
-			target{"topic" + strconv.Itoa(i), endpoints.TypeServiceBus, twinTypes},
-			target{"grid" + strconv.Itoa(i), endpoints.TypeEventGrid, twinTypes})
+			takesAll("topic"+strconv.Itoa(i), endpoints.TypeServiceBus),
+			takesAll("grid"+strconv.Itoa(i), endpoints.TypeEventGrid))
 	}
 	return targets
 }
@@ -170,10 +186,10 @@ var Scenarios = []Scenario{
 		Name: "mixed", About: "the service's four documented endpoints, DeviceMessages among the events",
 		Payload: payloadFeed, Events: 200_000, sides: runAgainstFloor,
 		targets: []target{
-			{"hub", endpoints.TypeEventHub, documentedTypes},
-			{"devices", endpoints.TypeEventHub, []string{endpoints.DeviceMessage}},
-			{"topic", endpoints.TypeServiceBus, documentedTypes},
-			{"grid", endpoints.TypeEventGrid, documentedTypes},
+			{Name: "hub", Type: endpoints.TypeEventHub, Types: documentedTypes},
+			{Name: "devices", Type: endpoints.TypeEventHub, Types: []string{endpoints.DeviceMessage}},
+			{Name: "topic", Type: endpoints.TypeServiceBus, Types: documentedTypes},
+			{Name: "grid", Type: endpoints.TypeEventGrid, Types: documentedTypes},
 		},
 	},
 	{
@@ -192,6 +208,10 @@ var Scenarios = []Scenario{
 	{
 		Name: "hang", About: "one of four endpoints never answers: what the other three get, against all healthy",
 		Events: 100_000, live: true, targets: four, sides: oneIsDown("hang", emulator.Fault{NeverSettle: true}),
+	},
+	{
+		Name: "catchup-endpoint", About: "one of four endpoints goes away at half of the highest rate, for so many events, and catches up",
+		Events: 100_000, Pairs: 1, live: true, half: true, targets: lastCatchesUp, sides: stretches,
 	},
 	{
 		Name: "latency", About: "one event hub that takes 10 ms to answer",

@@ -40,15 +40,16 @@ func parse(r io.Reader) (scraped, error) {
 	return scraped(samples), err
 }
 
-// balanced returns an error unless routed = delivered + dropped + pending holds
-// for each endpoint.
+// balanced returns an error unless routed = delivered + dropped + deferred + pending
+// holds for each endpoint.
 func (m scraped) balanced() error {
 	routed := m.by("endpoint", "twinegress_endpoint_routed_events_total")
 	outcomes := m.by("endpoint", "twinegress_endpoint_events_total")
+	deferred := m.by("endpoint", "twinegress_endpoint_deferred_events_total") // of those that were ever behind
 	pending := m.by("endpoint", "twinegress_endpoint_pending_events")
 	for id, n := range routed {
-		if n != outcomes[id]+pending[id] {
-			return fmt.Errorf("endpoint %s: routed %.0f, but outcomes %.0f and pending %.0f", id, n, outcomes[id], pending[id])
+		if n != outcomes[id]+deferred[id]+pending[id] {
+			return fmt.Errorf("endpoint %s: routed %.0f, but outcomes %.0f, deferred %.0f and pending %.0f", id, n, outcomes[id], deferred[id], pending[id])
 		}
 	}
 	return nil
@@ -88,9 +89,9 @@ func matches(m model.Metric, want model.LabelSet) bool {
 	return true
 }
 
-// buckets returns the sum of a histogram's series.
-func (m scraped) buckets(name string) (out buckets) {
-	for bound, n := range m.by(model.BucketLabel, name+"_bucket") {
+// buckets returns the sum of a histogram's series with these labels.
+func (m scraped) buckets(name string, labels ...string) (out buckets) {
+	for bound, n := range m.by(model.BucketLabel, name+"_bucket", labels...) {
 		le, _ := strconv.ParseFloat(bound, 64) // was written by FormatFloat's like
 		out = append(out, bucket{le, uint64(n)})
 	}
@@ -111,6 +112,15 @@ func (b buckets) since(before buckets) buckets {
 	out := slices.Clone(b)
 	for i := range before {
 		out[i].count -= before[i].count
+	}
+	return out
+}
+
+// and adds the counts of another series of the same histogram.
+func (b buckets) and(other buckets) buckets {
+	out := slices.Clone(b)
+	for i := range other {
+		out[i].count += other[i].count
 	}
 	return out
 }

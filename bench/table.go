@@ -87,6 +87,11 @@ func (r *Result) WriteTable(w io.Writer) {
 			fmt.Fprintf(w, "  dropped by %s: %s\n", s.Label, reasons(s.Dropped))
 		}
 	}
+	if c := r.CatchUp; c != nil {
+		fmt.Fprintf(w, "  away for %.1f s, %.0f events behind when it came back; caught up in %.1f s, at %.0f events/s (%.0f %% of the highest rate)\n",
+			c.Away.Median, c.Backlog.Median, c.CaughtUp.Median, c.Rate.Median, 100*c.Rate.Median/(2*r.Rate))
+		fmt.Fprintf(w, "  of its events %d are missing, %d came out of order, %d twice\n", c.Missing, c.Reordered, c.Repeats)
+	}
 	if rss := first.RSS; len(rss) > 10 && len(r.Sides) == 1 {
 		fmt.Fprintf(w, "  RSS of %s in MiB, by tenths of the run:", first.Label)
 		for i := range 10 {

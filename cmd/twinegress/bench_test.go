@@ -93,6 +93,20 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// An endpoint goes away while events arrive, and catches up: the report has how.
+func TestBenchOfCatchingUp(t *testing.T) {
+	report := runBench(t, "catchup-endpoint", "--pairs", "1", "--events", "20000", "--pin=false")
+	r := report.Results[0]
+	if c := r.CatchUp; c == nil || c.Missing != 0 || c.Reordered != 0 || c.Away.Median < 1 || c.Backlog.Median < 1000 || c.CaughtUp.Median <= 0 || c.Rate.Median <= 0 {
+		t.Errorf("%+v", c)
+	}
+	for i, label := range []string{"before", "away", "back"} {
+		if s := r.Sides[i]; s.Label != label || s.Rate.Median <= 0 || s.P99.Median <= 0 || s.Events == 0 || len(s.Dropped) > 0 {
+			t.Errorf("%s: %+v", label, s)
+		}
+	}
+}
+
 // The report of a run at a fixed rate has latencies and send times.
 func TestBenchAtARate(t *testing.T) {
 	report := runBench(t, "half", "--pairs", "1", "--events", "20000", "--pin=false")
