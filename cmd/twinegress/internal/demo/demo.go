@@ -254,8 +254,8 @@ func (d *demo) settle(ctx context.Context, stopped <-chan error) (settled bool, 
 	}
 }
 
-// unsettled counts the records to read, the offsets to commit and the outcomes
-// that are pending.
+// unsettled counts the records to read, the offsets to commit or to catch up on, and the
+// outcomes that are pending.
 func (d *demo) unsettled() int64 {
 	st := d.app.Pipeline.Status()
 	left := max(0, d.acked.Load()-st.Ingest.Records)
@@ -265,7 +265,7 @@ func (d *demo) unsettled() int64 {
 		left += *st.Ingest.Lag
 	}
 	for _, e := range st.Endpoints {
-		left += int64(e.Pending)
+		left += int64(e.Pending) + e.Backlog
 	}
 	return left
 }

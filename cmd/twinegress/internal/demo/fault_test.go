@@ -78,6 +78,13 @@ func TestDemoFaults(t *testing.T) {
 			[]string{"its queue is full", "sensor-values has caught up"},
 			func(_ *report, e *endpointReport) bool { return e.Latency.P99Ms >= 100 },
 		},
+		"behind": {
+			nil,
+			[]string{"sensor-values is behind: its events wait in Kafka", "sensor-values has caught up and joined", " offsets to catch up on"},
+			func(_ *report, e *endpointReport) bool {
+				return e.Deferred > 0 && e.Backlog == 0 && e.Service.stored() == int64(e.Delivered)
+			},
+		},
 		"poison": {
 			[]string{"rejected"},
 			[]string{"set aside; all others arrive"},
@@ -112,11 +119,11 @@ func TestDemoFaults(t *testing.T) {
 			}
 			for i := range got.Endpoints {
 				e := &got.Endpoints[i]
-				if e.State != "ready" || e.Delivered == 0 || e.Delivered+e.dropped() != e.Routed {
+				if e.State != "ready" || e.Delivered == 0 || e.Delivered+e.dropped()+e.Deferred != e.Routed {
 					t.Errorf("%+v", e)
 				}
 				if e.Name != s.endpoint {
-					if e.dropped() > 0 || e.Key != "primary" {
+					if e.dropped()+e.Deferred > 0 || e.Key != "primary" {
 						t.Errorf("it is not %s's trouble: %+v", e.Name, e)
 					}
 					continue

@@ -81,6 +81,14 @@ func (r *row) usesSecondary() bool {
 	return r.Key == sinks.Secondary && r.State != sinks.StateBackingOff && r.State != sinks.StateProbing
 }
 
+// backlog returns how many offsets the endpoint has to catch up on.
+func (r *row) backlog() (n int64) {
+	for _, p := range r.Positions {
+		n += max(0, p.Dispatched-p.Cursor)
+	}
+	return n
+}
+
 // reasons formats the drops: backoff 12, unreachable 5.
 func (r *row) reasons() string {
 	var parts []string

@@ -25,6 +25,9 @@ const (
 	// retention bounds each partition of the embedded broker, on disk. It is
 	// much larger than maxUnread.
 	retention = 16 << 20
+	// behindRetention is that of a demo in which an endpoint is behind, so that its
+	// events wait long enough, also if the feed is as fast as it can be.
+	behindRetention = 8 * retention
 )
 
 // demoSet is the demo's endpoints. Each has an emulated hub or topic of its own
@@ -61,9 +64,13 @@ func startParts(ctx context.Context, o Options, story *story, log *zap.Logger) (
 		return nil, fmt.Errorf("demo: %w", err)
 	}
 	p.config = config.Default()
+	keep, behind := int64(retention), story != nil && story.catchUp
+	if behind {
+		keep = behindRetention
+	}
 	if p.kafka, err = emulator.StartKafka(emulator.KafkaConfig{
 		Topics:  map[string]int{p.config.Ingest.Topics[0]: partitions},
-		DataDir: filepath.Join(p.dir, "kafka"), RetentionBytes: retention,
+		DataDir: filepath.Join(p.dir, "kafka"), RetentionBytes: keep,
 	}); err != nil {
 		return nil, err
 	}
@@ -85,15 +92,20 @@ func startParts(ctx context.Context, o Options, story *story, log *zap.Logger) (
 		story.injector = p.services
 		story.configure(&p.config, o.Rate)
 	}
-	if err := p.configure(); err != nil {
+	catchesUp := ""
+	if behind {
+		catchesUp = story.endpoint
+	}
+	if err := p.configure(catchesUp); err != nil {
 		return nil, fmt.Errorf("demo: %w", err)
 	}
 	return p, nil
 }
 
-// configure sets the configuration and the endpoints. Only the addresses, and the
-// permission to speak AMQP in the clear, are special to emulated services.
-func (p *parts) configure() error {
+// configure sets the configuration and the endpoints, of which the one of this name
+// catches up. Only the addresses, and the permission to speak AMQP in the clear, are
+// special to emulated services.
+func (p *parts) configure(catchesUp string) error {
 	caFile := filepath.Join(p.dir, "ca.pem")
 	if err := os.WriteFile(caFile, p.services.CAPEM(), 0o600); err != nil {
 		return err
@@ -114,6 +126,9 @@ func (p *parts) configure() error {
 	set := endpoints.Clone(demoSet)
 	for i := range set {
 		e := &set[i]
+		if e.Name == catchesUp {
+			e.Recovery = endpoints.RecoveryCatchUp
+		}
 		if e.Type == endpoints.TypeEventGrid {
 			e.Path = p.services.EventGridHost(e.Name)
 			e.ConnectionString = p.services.EventGridKey(e.Name, emulator.Primary)

@@ -135,9 +135,12 @@ func (r *report) check() {
 		e := &r.Endpoints[i]
 		dropped := e.dropped()
 		setAside += e.Dropped[event.Rejected.String()] + e.Dropped[event.TooLarge.String()]
-		if sum := e.Delivered + dropped + uint64(e.Pending); e.Routed != sum {
-			r.problem("%s: routed %s, but delivered %s + dropped %s + pending %s = %s", e.Name,
-				term.Grouped(e.Routed), term.Grouped(e.Delivered), term.Grouped(dropped), term.Grouped(e.Pending), term.Grouped(sum))
+		if sum := e.Delivered + dropped + e.Deferred + uint64(e.Pending); e.Routed != sum {
+			r.problem("%s: routed %s, but delivered %s + dropped %s + deferred %s + pending %s = %s", e.Name, term.Grouped(e.Routed),
+				term.Grouped(e.Delivered), term.Grouped(dropped), term.Grouped(e.Deferred), term.Grouped(e.Pending), term.Grouped(sum))
+		}
+		if e.Backlog > 0 {
+			r.problem("%s: has not caught up on %s offsets", e.Name, term.Grouped(e.Backlog))
 		}
 		if e.Pending > 0 {
 			r.problem("%s: %s events have no outcome", e.Name, term.Grouped(e.Pending))
@@ -183,12 +186,10 @@ func (r *report) print(w io.Writer) error {
 	if r.story != "" {
 		fmt.Fprintf(&b, "%s\n\n", r.story)
 	}
-	const row = "%-16s %9s = %9s + %7s + %7s %9s %5s %5s\n" // 80 columns
-	fmt.Fprintf(&b, row, "ENDPOINT", "ROUTED", "DELIVERED", "DROPPED", "PENDING", "SERVICE", "P50", "P99")
-	for i := range r.Endpoints {
-		e := &r.Endpoints[i]
-		fmt.Fprintf(&b, row, e.Name, term.Grouped(e.Routed), term.Grouped(e.Delivered), term.Grouped(e.dropped()), term.Grouped(e.Pending),
-			term.Grouped(e.Service.Count), inMillis(e.Latency.P50Ms), inMillis(e.Latency.P99Ms))
+	if slices.ContainsFunc(r.Endpoints, func(e endpointReport) bool { return e.Deferred > 0 }) {
+		r.equation(&b)
+	} else {
+		r.table(&b)
 	}
 	b.WriteByte('\n')
 	for i := range r.Endpoints {
@@ -207,6 +208,28 @@ func (r *report) print(w io.Writer) error {
 	return err
 }
 
+// table writes a line per endpoint.
+func (r *report) table(b *strings.Builder) {
+	const row = "%-16s %9s = %9s + %7s + %7s %9s %5s %5s\n" // 80 columns
+	fmt.Fprintf(b, row, "ENDPOINT", "ROUTED", "DELIVERED", "DROPPED", "PENDING", "SERVICE", "P50", "P99")
+	for i := range r.Endpoints {
+		e := &r.Endpoints[i]
+		fmt.Fprintf(b, row, e.Name, term.Grouped(e.Routed), term.Grouped(e.Delivered), term.Grouped(e.dropped()), term.Grouped(e.Pending),
+			term.Grouped(e.Service.Count), inMillis(e.Latency.P50Ms), inMillis(e.Latency.P99Ms))
+	}
+}
+
+// equation is table where an endpoint was behind. There is no room for latencies then.
+func (r *report) equation(b *strings.Builder) {
+	const row = "%-16s %9s = %9s + %8s + %7s + %7s %9s\n" // 80 columns
+	fmt.Fprintf(b, row, "ENDPOINT", "ROUTED", "DELIVERED", "DEFERRED", "DROPPED", "PENDING", "SERVICE")
+	for i := range r.Endpoints {
+		e := &r.Endpoints[i]
+		fmt.Fprintf(b, row, e.Name, term.Grouped(e.Routed), term.Grouped(e.Delivered), term.Grouped(e.Deferred), term.Grouped(e.dropped()),
+			term.Grouped(e.Pending), term.Grouped(e.Service.Count))
+	}
+}
+
 // remark writes the facts that have no column.
 func (e *endpointReport) remark(b *strings.Builder) {
 	if n := e.Service.Repeats; n != nil && *n > 0 {
@@ -218,6 +241,9 @@ func (e *endpointReport) remark(b *strings.Builder) {
 			why = "repeats, or " + why
 		}
 		fmt.Fprintf(b, "%s: the service got %s more than were delivered: %s\n", e.Name, term.Grouped(n), why)
+	}
+	if e.Deferred > 0 {
+		fmt.Fprintf(b, "%s: %s were deferred while it was behind, and routed again as it caught up\n", e.Name, term.Grouped(e.Deferred))
 	}
 	if e.Key == sinks.Secondary.String() && e.State == sinks.StateReady {
 		fmt.Fprintf(b, "%s: uses its secondary key\n", e.Name)

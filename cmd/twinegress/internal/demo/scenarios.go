@@ -21,6 +21,7 @@ type Scenario struct {
 	endpoint                      string
 	faultHeadline, repairHeadline string // of the service
 	cycles                        int    // how many faults and pauses; 0: one fault
+	catchUp                       bool   // the endpoint has recovery: catchUp
 	fault                         emulator.Fault
 	tune                          func(*tuning) // nil: default settings
 
@@ -138,6 +139,23 @@ var Scenarios = []Scenario{
 		},
 	},
 	{
+		Name: "behind", endpoint: "sensor-values", catchUp: true,
+		About:          "one service is gone: its endpoint, with recovery: catchUp, is behind, catches up and joins",
+		faultHeadline:  "the event hub of sensor-values is not there",
+		repairHeadline: "the event hub of sensor-values is there again",
+		fault:          emulator.Fault{Refuse: "amqp:not-found"},
+		tune:           shortBackoff, takesEffect: isBehind, recovered: joined,
+		during: []message{
+			{isBehind, "sensor-values is behind: its events wait in Kafka, the others go on"},
+			{always, "sensor-values is tried, then leaves the stream that the others share"},
+		},
+		after: []message{
+			{joined, "sensor-values has caught up and joined: it got everything, in order"},
+			{deliversBehind, "sensor-values catches up, in order, beside what the others get"},
+			{always, "sensor-values is left alone until its next try"},
+		},
+	},
+	{
 		Name: "poison", endpoint: "twin-alerts",
 		About:          "one service refuses certain events: only these become dead letters",
 		faultHeadline:  "the service of twin-alerts refuses whatever tells of a Galois room",
@@ -188,6 +206,16 @@ func in(state sinks.State) condition {
 func delivers(s *story) bool {
 	return ready(s) && s.now.Counts.Delivered > s.start.Counts.Delivered
 }
+
+func isBehind(s *story) bool { return !s.now.BehindSince.IsZero() }
+
+// deliversBehind is true after a delivery in this step to an endpoint that is behind.
+func deliversBehind(s *story) bool {
+	return isBehind(s) && s.now.Counts.Delivered > s.start.Counts.Delivered
+}
+
+// joined is true once the endpoint gets what the others get.
+func joined(s *story) bool { return delivers(s) && !isBehind(s) }
 
 // drops is true after a drop in this step.
 func drops(s *story) bool { return s.now.Counts.DroppedTotal() > s.start.Counts.DroppedTotal() }

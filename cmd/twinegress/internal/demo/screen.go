@@ -161,6 +161,9 @@ func (r *row) remarks() (lines []string) {
 	if r.usesSecondary() {
 		parts = append(parts, "uses its secondary key")
 	}
+	if !r.BehindSince.IsZero() {
+		parts = append(parts, "behind for "+time.Since(r.BehindSince).Round(time.Second).String()+", by "+term.Grouped(r.backlog())+" of Kafka's offsets")
+	}
 	if r.HoldsBack {
 		parts = append(parts, "holds the others back")
 	}

@@ -61,6 +61,9 @@ func (v *plainView) show(f frame) {
 		if reasons := r.reasons(); reasons != "" {
 			fmt.Fprintf(&b, " dropped %s", reasons)
 		}
+		if !r.BehindSince.IsZero() {
+			fmt.Fprintf(&b, " %s offsets to catch up on", term.Grouped(r.backlog()))
+		}
 		if r.State != sinks.StateReady {
 			fmt.Fprintf(&b, " %s", r.State)
 		}

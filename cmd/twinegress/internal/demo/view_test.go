@@ -71,6 +71,8 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 	partly := snapshot("twin-alerts", 5)
 	partly.State, partly.Reason, partly.LastError, partly.BackOffUntil = sinks.StateDegraded, "unreachable", "unreachable: detached (partition 3)", time.Now().Add(time.Hour)
 	partly.PartitionsBackingOff = []int{1, 3}
+	other.BehindSince = time.Now().Add(-time.Minute)
+	other.Positions = []sinks.PositionStatus{{Cursor: 100, Dispatched: 3300}, {Cursor: 7, Dispatched: 50}, {Cursor: 9, Dispatched: 9}}
 	var w window
 	frame := w.add(sample{produced: 12, endpoints: []sinks.Snapshot{other, bad, partly}})
 	frame.story = []string{"fault x at twin-changes", "t+5s  nothing listens", "      it backs off"}
@@ -103,6 +105,7 @@ func TestScreenViewFitsTheTerminal(t *testing.T) {
 				t.Errorf("%v: the secondary key is told of %d times in\n%s", size, n, text)
 			}
 			for _, want := range []string{
+				"; behind for 1m0s, by 3,243 of Kafka's offsets",
 				"degraded", "next try in 1h0m0s; 2 of its partitions back off", "(partition 3)",
 				"backing_off", "1,234,567", "1,214", "dropped: backoff 1,200, unreachable 14", "next try in", "refused", "\nt+5s  nothing listens\n      it backs off\n", "a long warning", "curl -s \\\n", "P99",
 			} {
@@ -147,14 +150,18 @@ func TestPlainView(t *testing.T) {
 	var w window
 	other := snapshot("twin-events", 1200)
 	other.Key, other.HoldsBack = sinks.Secondary, true
-	frame := w.add(sample{endpoints: []sinks.Snapshot{other, bad}})
+	behind := snapshot("twin-alerts", 2)
+	behind.State, behind.BehindSince = sinks.StateBehind, time.Now()
+	behind.Positions = []sinks.PositionStatus{{Cursor: 1, Dispatched: 1300}}
+	frame := w.add(sample{endpoints: []sinks.Snapshot{other, bad, behind}})
 	frame.at, frame.lag, frame.notice = time.Minute, 9, "over"
 	var out bytes.Buffer
 	v := &plainView{out: &out}
 	v.announce("t+5s: nothing listens")
 	v.show(frame)
 	want := "t+5s: nothing listens\n1:00 in 0/s lag 9 | twin-events 0/s 1,200 delivered key secondary holds back p50 - p99 - |" +
-		" twin-changes 0/s 5 delivered 3 pending dropped backoff 7 backing_off p50 - p99 - | over\n"
+		" twin-changes 0/s 5 delivered 3 pending dropped backoff 7 backing_off p50 - p99 - |" +
+		" twin-alerts 0/s 2 delivered 1,299 offsets to catch up on behind p50 - p99 - | over\n"
 	if out.String() != want {
 		t.Errorf("got  %swant %s", out.String(), want)
 	}
@@ -170,8 +177,14 @@ func TestReportNamesWhatDisagrees(t *testing.T) {
 		"all agree": {func(*report, *endpointReport) {}, ""},
 		"the equation": {
 			func(_ *report, e *endpointReport) { e.Routed++ },
-			"hub: routed 1,001, but delivered 900 + dropped 100 + pending 0 = 1,000",
+			"hub: routed 1,001, but delivered 900 + dropped 100 + deferred 0 + pending 0 = 1,000",
 		},
+		"deferred, and counted": {func(_ *report, e *endpointReport) { e.Deferred, e.Routed = 70, 1070 }, ""},
+		"deferred, and not counted": {
+			func(_ *report, e *endpointReport) { e.Deferred = 70 },
+			"hub: routed 1,000, but delivered 900 + dropped 100 + deferred 70 + pending 0 = 1,070",
+		},
+		"behind": {func(_ *report, e *endpointReport) { e.Backlog = 12 }, "hub: has not caught up on 12 offsets"},
 		"no outcome":           {func(_ *report, e *endpointReport) { e.Pending++; e.Routed++ }, "hub: 1 events have no outcome"},
 		"lost":                 {func(_ *report, e *endpointReport) { e.Service.Distinct = count(899) }, "hub: delivered 900, but the service counted 899"},
 		"made up":              {func(_ *report, e *endpointReport) { e.Service.Distinct = count(1001) }, "but the service counted 1,001"},
@@ -207,6 +220,14 @@ func TestReportNamesWhatDisagrees(t *testing.T) {
 		}
 		if r.OK != (test.want == "") || r.OK != (r.err() == nil) || !strings.Contains(err, test.want) || !strings.Contains(out.String(), wantLine) {
 			t.Errorf("%s: %s\n%s", name, err, &out)
+		}
+		for line := range strings.Lines(out.String()) {
+			if table := strings.Contains(line, " = ") && !strings.HasPrefix(line, "NOT OK"); table && len(line) > 81 {
+				t.Errorf("%s: %d columns: %s", name, len(line)-1, line)
+			}
+		}
+		if deferred := r.Endpoints[0].Deferred > 0; deferred != strings.Contains(out.String(), "DEFERRED") || deferred != strings.Contains(out.String(), "hub: 70 were deferred") {
+			t.Errorf("%s: deferred %t:\n%s", name, deferred, &out)
 		}
 	}
 }
