@@ -147,10 +147,6 @@ func (m *matrix) moveLeaders(topic string) {
 
 func (m *matrix) changeEndpoints() {
 	m.t.Helper()
-	set := []env.Endpoint{m.h.Hub("SensorChange"), m.h.ServiceBus("SensorChange")}
 	m.extra = !m.extra
-	if m.extra {
-		set = append(set, m.h.AMQP("EventHub", "devices", "SensorChange"))
-	}
-	m.h.SetEndpoints(set...)
+	m.setEndpoints()
 }

@@ -1,5 +1,3 @@
-//go:build integration
-
 package e2e
 
 import (
@@ -15,6 +13,9 @@ import (
 	"twinegress/e2e/env"
 	"twinegress/internal/eventually"
 )
+
+// entities are the receivers that every event of a load goes to, and that never fail.
+var entities = []string{"hub", "topic"}
 
 // load produces events at a steady rate, to each partition in turn, and knows
 // what the brokers have stored. Each event's id is its place in Kafka, in the
@@ -117,13 +118,13 @@ func (l *load) setPaused(paused bool) {
 	l.paused = paused
 }
 
-// flows blocks until every event that is stored now has arrived at hub and topic.
-func (l *load) flows(what string) {
+// flows blocks until every event that is stored now has arrived at these entities.
+func (l *load) flows(what string, at ...string) {
 	l.h.T.Helper()
 	ends := l.ends()
 	eventually.Within(l.h.T, 2*env.Timeout, what, func() bool {
 		for p, end := range ends {
-			for _, e := range entities {
+			for _, e := range at {
 				if l.h.Ledger.Complete(e, p) < end {
 					return false
 				}

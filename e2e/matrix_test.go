@@ -56,11 +56,10 @@ type matrix struct {
 	load    *load
 	watch   *commitWatch
 	random  *rand.Rand
-	extra   bool // the third endpoint is there
-}
+	extra   bool // the endpoint that comes and goes is there
 
-// entities are the receivers that every event goes to.
-var entities = []string{"hub", "topic"}
+	unlisted []string // lists while nobody is behind
+}
 
 // TestKillMatrix has every fault happen to three copies under load, in every
 // mode, and checks after each round that nothing was lost or came out of
@@ -115,18 +114,25 @@ func planRounds(n int) map[mode][]fault {
 func newMatrix(t *testing.T, mode mode, cluster *kafkatest.Cluster, random *rand.Rand) *matrix {
 	t.Helper()
 	m := &matrix{t: t, mode: mode, cluster: cluster, random: random}
-	h := newHarness(t, env.Config{Brokers: cluster.Addrs(), Partitions: matrixPartitions})
+	h := newHarness(t, env.Config{Brokers: cluster.Addrs(), Partitions: matrixPartitions, Services: flappingServices})
 	h.protocol = mode.protocol
 	m.fleet = fleet{h: h, partitions: matrixPartitions}
+	m.setEndpoints()
 	m.grow(matrixCopies, m.settings)
 	m.load = m.h.load(m.partitions, matrixRate)
 	m.watch = m.watchCommits()
 	m.awaitShares(false)
+	m.load.flows("the load flows", append(slices.Clone(entities), catcher, dropper)...)
+	m.h.AwaitCommittedOnce(m.partitions)
+	m.unlisted = m.h.lists()
 	return m
 }
 
 func (m *matrix) settings(name string) env.Settings {
-	s := env.Settings{"ingest.rebalanceTimeout": "15s", "send.timeout": "4s", "backoff.initial": "1s"}
+	s := env.Settings{
+		"ingest.rebalanceTimeout": "15s", "send.timeout": "4s", "backoff.initial": "500ms", "backoff.max": "2s",
+		"positions.topic": m.h.Topic + "-positions",
+	}
 	if m.mode.static {
 		s["ingest.instanceId"] = name
 	}
@@ -139,9 +145,10 @@ func (m *matrix) round(f fault) result {
 	m.load.resume()
 	begun, before := m.h.Ledger.Now(), m.load.total()
 	env.Eventually(m.t, "events are stored", func() bool { return m.load.total() > before+matrixRate/2 })
-	m.load.flows("the load flows before " + f.name)
+	m.load.flows("the load flows before "+f.name, entities...)
 	m.watch.begin()
-	committed := m.h.Committed()
+	committed, deferred := m.h.Committed(), m.deferred()
+	steady := m.flap()
 
 	f.inject(m)
 
@@ -151,9 +158,11 @@ func (m *matrix) round(f fault) result {
 	m.awaitShares(false)
 	stored := m.load.total()
 	env.Eventually(m.t, "events are stored after "+f.name, func() bool { return m.load.total() > stored+matrixRate/4 })
+	steady()
 	m.load.pause()
-	m.load.flows("everything arrives after " + f.name)
+	m.load.flows("everything arrives after "+f.name, append(slices.Clone(entities), catcher)...)
 	m.h.allCommitted(m.copies...)
+	m.allLive(f.name)
 
 	inFlight, ahead, back := m.watch.seen()
 	r := result{rounds: 1, events: m.load.total() - before, inFlight: inFlight, ahead: len(ahead), back: len(back)}
@@ -161,9 +170,13 @@ func (m *matrix) round(f fault) result {
 		r.Summary.Add(m.h.Ledger.Take(e, committed))
 		r.recovery = max(r.recovery, m.load.slowest(e, begun))
 	}
+	r.flapping = m.h.Ledger.Take(catcher, nil)
+	r.deferred = int(max(0, m.deferred()-deferred))
 	for _, c := range m.copies {
-		for _, e := range c.status().Endpoints {
-			r.dropped += int(dropped(e))
+		for name, e := range c.standings() {
+			if name != dropper {
+				r.dropped += int(dropped(e.EndpointStatus))
+			}
 		}
 	}
 	for _, v := range slices.Concat(ahead, back) {
@@ -178,8 +191,10 @@ func (m *matrix) check(f fault, r result) {
 	m.t.Helper()
 	for what, n := range map[string]int{
 		"lost": r.Lost, "out of order": r.Reordered, "in another partition of the hub": r.Misplaced, "dropped": r.dropped,
-		"repeated although they were committed": r.Behind,
-		"commits ahead of the outcomes":         r.ahead, "commits that went back": r.back,
+		"lost by the one that catches up": r.flapping.Lost, "out of order at the one that catches up": r.flapping.Reordered,
+		"in another partition of the hub that flaps": r.flapping.Misplaced,
+		"repeated although they were committed":      r.Behind,
+		"commits ahead of the outcomes":              r.ahead, "commits that went back": r.back,
 	} {
 		if n > 0 {
 			m.t.Errorf("%s: %d %s", f.name, n, what)

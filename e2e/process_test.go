@@ -30,6 +30,12 @@ func start(t testing.TB, name string, environment []string, args ...string) *pro
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startProgram(t, path, name, environment, args...)
+}
+
+// startProgram is start of another program.
+func startProgram(t testing.TB, path, name string, environment []string, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: name, ended: make(chan struct{})}
 	p.cmd = exec.CommandContext(context.Background(), path, args...)
 	p.cmd.Env = append(append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0"), environment...)

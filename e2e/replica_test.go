@@ -25,6 +25,7 @@ type replica struct {
 	h           *harness
 	environment []string
 	args        []string
+	program     string // "" is the one that is tested
 
 	mu       sync.Mutex
 	api, ops string // URLs; they change when the copy is started again
@@ -48,6 +49,10 @@ func (h *harness) run(name string, more env.Settings) *replica {
 
 func (r *replica) start() {
 	r.t.Helper()
+	if r.program != "" {
+		r.process = startProgram(r.t, r.program, r.name, r.environment, r.args...)
+		return
+	}
 	r.process = start(r.t, r.name, r.environment, r.args...)
 }
 

@@ -214,8 +214,9 @@ func partitionDown(h *harness) {
 func (h *harness) equation(st pipeline.Status) {
 	h.T.Helper()
 	for _, e := range st.Endpoints {
-		if e.Pending < 0 || e.Routed != e.Delivered+dropped(e)+uint64(e.Pending) {
-			h.T.Errorf("%s: routed %d != delivered %d + dropped %v + pending %d", e.Path, e.Routed, e.Delivered, e.Dropped, e.Pending)
+		if e.Pending < 0 || e.Routed != e.Delivered+dropped(e)+e.Deferred+uint64(e.Pending) {
+			h.T.Errorf("%s: routed %d != delivered %d + dropped %v + deferred %d + pending %d",
+				e.Path, e.Routed, e.Delivered, e.Dropped, e.Deferred, e.Pending)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func TestRollingRestart(t *testing.T) {
 				r.stop()
 				r.start()
 				r.awaitReady()
-				l.flows(r.name + "'s partitions flow again")
+				l.flows(r.name+"'s partitions flow again", entities...)
 			}
 			for p, r := range f.owners() {
 				if owned[p] != r {

@@ -20,13 +20,16 @@ type result struct {
 	events      int64 // stored in the round
 	inFlight    int   // at most so many were stored and not committed
 	dropped     int
+	flapping    env.Summary // at the endpoint that catches up
+	deferred    int         // by it, as far as copies live that counted it
 	ahead, back int
 	recovery    time.Duration // the longest that an event waited from being stored to its first arrival
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%d events, %d lost, %d reordered, %d repeats (an event at most %d times; %d in flight at most), recovery %.1f s",
-		r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.Most, r.inFlight, r.recovery.Seconds())
+	return fmt.Sprintf("%d events, %d lost, %d reordered, %d repeats (an event at most %d times; %d in flight at most), recovery %.1f s; catching up: %d deferred, %d lost, %d reordered, %d repeats",
+		r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.Most, r.inFlight, r.recovery.Seconds(),
+		r.deferred, r.flapping.Lost, r.flapping.Reordered, r.flapping.Repeats)
 }
 
 // table adds rounds up by fault.
@@ -45,6 +48,8 @@ func (t *table) add(f fault, r result) {
 		sum.rounds += r.rounds
 		sum.events += r.events
 		sum.dropped += r.dropped
+		sum.flapping.Add(r.flapping)
+		sum.deferred += r.deferred
 		sum.ahead += r.ahead
 		sum.back += r.back
 		sum.inFlight = max(sum.inFlight, r.inFlight)
@@ -55,12 +60,13 @@ func (t *table) add(f fault, r result) {
 
 func (t *table) String() string {
 	var b strings.Builder
-	b.WriteString("| Fault | Rounds | Events | Lost | Reordered | Repeats | Uncommitted at most | Commits ahead | Worst recovery |\n")
-	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	b.WriteString("| Fault | Rounds | Events | Lost | Reordered | Repeats | Uncommitted at most | Commits ahead | Worst recovery | Deferred | Lost behind | Reordered behind |\n")
+	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, f := range append(slices.Clone(faults), fault{name: allFaults}) {
 		if r, ok := t.sums[f.name]; ok {
-			fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d | %d | %.1f s |\n",
-				f.name, r.rounds, r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.inFlight, r.ahead+r.back, r.recovery.Seconds())
+			fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d | %d | %d | %.1f s | %d | %d | %d |\n",
+				f.name, r.rounds, r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.inFlight, r.ahead+r.back, r.recovery.Seconds(),
+				r.deferred, r.flapping.Lost, r.flapping.Reordered)
 		}
 	}
 	return b.String()

@@ -118,6 +118,16 @@ func (e *Env) AwaitCommitted() {
 	})
 }
 
+// AwaitCommittedOnce blocks until the group has committed an offset of each of so many
+// partitions.
+func (e *Env) AwaitCommittedOnce(partitions int) {
+	e.T.Helper()
+	Eventually(e.T, "each partition was committed", func() bool {
+		at, err := e.FetchCommitted(e.Context())
+		return err == nil && len(at) == partitions
+	})
+}
+
 // Records returns the first n records of a topic, control records included.
 func (e *Env) Records(topic string, n int) (records []*kgo.Record) {
 	e.T.Helper()
