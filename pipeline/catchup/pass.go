@@ -10,6 +10,10 @@ import (
 	"twinegress/internal/event"
 )
 
+// copyBytes is what an event takes that an endpoint is given: a copy of its own, which
+// counts with the chunk that has the bytes.
+const copyBytes = 160
+
 // turn is after how many records a pass goes back to endpoints that are further
 // behind, though others could go on.
 const turn = 64 << 10
@@ -41,9 +45,11 @@ type reading struct {
 	window []piece
 	at     int64 // the offset behind the window: where to read on; -1: nowhere yet
 	served int   // records of this pass
-	end    int64 // an offset up to which the brokers are known to have the partition
-	empty  int   // fetches one after the other that brought nothing
-	fails  int   // fetches one after the other that failed
+	// next are the candidates' next offsets as of the last step.
+	next  map[Sender]int64
+	end   int64 // an offset up to which the brokers are known to have the partition
+	empty int   // fetches one after the other that brought nothing
+	fails int   // fetches one after the other that failed
 	// expired are the endpoints of which the log says that events have expired.
 	expired map[string]bool
 }
@@ -122,8 +128,10 @@ type step struct {
 	*reading
 	now     time.Time
 	lagging int64         // the lowest offset in the window of who can't take more now, but soon
+	given   int           // events, to all
+	starved bool          // there was no memory to give more
 	scanned time.Duration // to find the candidates
-	refused bool          // nothing may be given now
+	refused bool          // something may not be given now
 }
 
 // next is when a reading's next step is due.
@@ -142,8 +150,11 @@ func (s *step) run() (n next) {
 		return n
 	}
 	defer func() {
-		if s.refused {
-			n = next{due: s.now.Add(paceInterval)}
+		switch {
+		case s.starved && n.wants == 0:
+			n = next{due: retryAt, wants: s.share / 4}
+		case s.refused && n.due.IsZero():
+			n.due = s.now.Add(paceInterval)
 		}
 	}()
 	if s.place(in) {
@@ -205,6 +216,8 @@ func (s *step) readOn(in []candidate, n next) next {
 // candidates returns the senders that can take events, by their next offsets, and when
 // the next back-off of another one ends.
 func (s *step) candidates() (in []candidate, retryAt time.Time) {
+	was := s.next
+	s.next = make(map[Sender]int64, len(was))
 	began := time.Now()
 	defer func() { s.scanned = time.Since(began) }()
 	for _, sender := range s.o.Behind.Of(s.owned) {
@@ -215,9 +228,13 @@ func (s *step) candidates() (in []candidate, retryAt time.Time) {
 		}
 		if at := sender.RetryAt(); at.After(s.now) {
 			retryAt = earlier(retryAt, at)
-		} else if offset >= s.first() {
+		} else if offset, is := was[sender]; is && offset >= s.first() {
 			s.lagging = min(s.lagging, offset)
+			s.next[sender] = offset
 		}
+	}
+	if len(in) == 0 { // some back-offs end without a word
+		retryAt = earlier(retryAt, s.now.Add(scanInterval))
 	}
 	slices.SortFunc(in, func(a, b candidate) int { return cmp.Compare(a.next, b.next) })
 	return in, retryAt
@@ -231,14 +248,14 @@ func (s *step) serve(in []candidate) []candidate {
 			return nil
 		}
 	}
-	needed := min(s.at, s.lagging)
 	in = slices.DeleteFunc(in, func(c candidate) bool {
+		s.next[c.Sender] = c.next
 		if c.out && c.next >= s.first() {
-			needed = min(needed, c.next)
+			s.lagging = min(s.lagging, c.next)
 		}
 		return c.out
 	})
-	s.trim(needed, s.windowBytes)
+	s.trim(min(s.at, s.lagging), s.windowBytes)
 	return in
 }
 
@@ -267,15 +284,25 @@ func (s *step) give(of *piece, in []candidate) (ok bool) {
 			continue
 		}
 		run, known := prepared.Run(to.Sender)
-		if to.next > of.from {
-			first, _ := slices.BinarySearchFunc(run, to.next, func(ev *event.Event, at int64) int { return cmp.Compare(ev.Record.Offset, at) })
-			run = run[first:]
+		if !known { // it will be in the next table, or has been in the last
+			to.out, s.refused = true, true
+			continue
 		}
-		if !known || !to.Give(s.owned, c.Lane, c, run, of.to) {
+		first, _ := slices.BinarySearchFunc(run, to.next, func(ev *event.Event, at int64) int { return cmp.Compare(ev.Record.Offset, at) })
+		run = run[first:]
+		if len(run) > 0 && s.given > 0 && s.inFlight.Load() >= s.Reader.share {
+			to.out, s.starved = true, true
+			continue
+		}
+		if !to.Give(s.owned, c.Lane, c, run, of.to) {
 			to.out = true
 			continue
 		}
 		to.next = of.to
+		if len(run) > 0 {
+			s.given += len(run)
+			c.Grow(int64(len(run)) * copyBytes)
+		}
 	}
 	return true
 }

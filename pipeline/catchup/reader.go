@@ -8,13 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
-	"go.uber.org/zap"
-
-	"twinegress/endpoints"
 	"twinegress/internal/cputime"
 	"twinegress/internal/event"
-	"twinegress/stages/ingest"
 )
 
 const (
@@ -25,6 +20,9 @@ const (
 	// scanShare bounds what looking for who can take something costs: each look waits
 	// until that many times what the last one took have passed.
 	scanShare = 10
+	// scanInterval is how often it is looked at who can take something without a word of
+	// anybody's.
+	scanInterval = 10 * time.Second
 	// emptyDelay is before a fetch after two that brought nothing, though there is more;
 	// minFailDelay and maxFailDelay before one after others that failed.
 	emptyDelay   = 100 * time.Millisecond
@@ -36,65 +34,6 @@ const (
 	// shareOfMemory is which part of what may be in flight is for what is read here.
 	shareOfMemory = 4
 )
-
-// Sender is what the reader needs of an endpoint's sender; tests have others.
-type Sender interface {
-	Endpoint() endpoints.Endpoint
-	// Next returns the offset from which it is to be given events, and whether it can
-	// take some now.
-	Next(o *event.Ownership, now time.Time) (offset int64, ready bool)
-	// RetryAt returns when its back-off ends; zero: it doesn't.
-	RetryAt() time.Time
-	// Give gives it events of a chunk that was read for positions: those of it that are
-	// for the endpoint, from its next offset on, which is in the chunk. From then on its
-	// next offset is next. It holds the chunk while its events have no outcome.
-	Give(o *event.Ownership, lane int, from *event.Chunk, run []*event.Event, next int64) (taken bool)
-	// Join has it join the shared stream if it has been given what is dispatched there.
-	Join(o *event.Ownership) (joined bool)
-	// Skip moves it to an offset, since Kafka doesn't have those before any more.
-	Skip(o *event.Ownership, to int64) (offsets int64)
-	// Seek moves it to an offset, whichever its own is.
-	Seek(o *event.Ownership, to, resume int64)
-}
-
-// Behind is who is behind, and where.
-type Behind interface {
-	Owned() []*event.Ownership
-	Of(o *event.Ownership) []Sender
-	Changed() <-chan struct{}
-}
-
-// Source is what the reader needs of the consumer, which reads beside it.
-type Source interface {
-	TakeLane(o *event.Ownership) (lane int, ok bool)
-	ReturnLane(o *event.Ownership)
-	Acquire(bytes int64)
-	Return(bytes int64)
-	Full() bool
-	Status() ingest.Status
-}
-
-// Prepared is a chunk that is decoded and looked up.
-type Prepared struct {
-	// Run returns the chunk's events for a sender, in order; known is false for one that
-	// is not in the table.
-	Run func(Sender) (run []*event.Event, known bool)
-	// Done ends the use of what Run returned.
-	Done func()
-}
-
-// ReaderOptions are a reader's parts.
-type ReaderOptions struct {
-	Connect     []kgo.Opt // how the brokers are found
-	BatchBytes  int64     // ingest.limits.batchBytes
-	MaxInFlight int64     // ingest.maxInFlightBytes
-	Behind      Behind
-	Source      Source
-	// Prepare decodes a chunk, unless that is done, and looks it up in the route table of
-	// this moment; false: nothing may be given now. It is called from several goroutines.
-	Prepare func(c *event.Chunk, decoded bool) (Prepared, bool)
-	Log     *zap.Logger
-}
 
 // Reader reads for endpoints that are behind, each from its own position in each
 // partition, until they have caught up:
@@ -370,154 +309,6 @@ func (r *Reader) connected() (*client, error) {
 		r.client = c
 	}
 	return r.client, nil
-}
-
-// reserve returns how many bytes may be fetched, and how many in memory are counted for
-// them until received is called; none: when to try again.
-func (r *Reader) reserve(c *client) (ask int32, memory int64, later next) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var wait time.Duration
-	now := time.Now()
-	if wait, r.waits = r.pace.wait(now); wait > 0 {
-		return 0, 0, next{due: now.Add(wait)}
-	}
-	inFlight := r.inFlight.Load()
-	room := r.share - inFlight
-	ask, memory = c.size(min(r.fetchMemory, max(room, 0)))
-	if memory > room && inFlight > 0 { // one fetch may take more, alone
-		r.waits = waitsForMemory
-		return 0, 0, next{wants: memory}
-	}
-	r.inFlight.Add(memory)
-	return ask, memory, next{}
-}
-
-// received counts what a fetch has brought instead of what was reserved, and puts it
-// behind the window. It returns false if the partition isn't owned any more.
-func (r *Reader) received(p *reading, f *fetched, reserved int64) (owned bool) {
-	records, bytes := 0, int64(0)
-	for _, c := range f.chunks {
-		records += len(c.Records)
-		bytes += c.Bytes()
-	}
-	r.inFlight.Add(bytes - reserved)
-	r.o.Source.Acquire(bytes)
-	r.records.Add(int64(records))
-	if f.tooLarge > 0 {
-		r.tooLarge.Add(f.tooLarge)
-		r.o.Log.Warn("offsets are passed over for endpoints that are behind, too: their batch takes more memory than ingest.limits.batchBytes allows, or can't be unpacked",
-			zap.String("topic", p.owned.Topic), zap.Int32("partition", p.owned.Partition),
-			zap.Int64("offsets", f.tooLarge), zap.Int64("before", f.next))
-	}
-	r.mu.Lock()
-	r.pace.take(records)
-	r.mu.Unlock()
-	chunks := f.chunks
-	if last := len(chunks) - 1; f.next > p.at && (last < 0 || chunks[last].Last < f.next-1) {
-		// What is behind the last record has no event, and endpoints have to get past it.
-		chunks = append(chunks, event.NewChunk(p.owned.Topic, p.owned.Partition, 0, 0, r.settled))
-		bytes := chunks[last+1].Bytes()
-		r.inFlight.Add(bytes)
-		r.o.Source.Acquire(bytes)
-		chunks[last+1].Owned, chunks[last+1].Last = p.owned, f.next-1
-	}
-	for i, c := range chunks {
-		lane, ok := r.o.Source.TakeLane(p.owned)
-		if !ok {
-			for _, c := range chunks[i:] {
-				r.free(c)
-			}
-			p.cancel()
-			return false
-		}
-		c.Lane, c.Grew, c.First = lane, r.grew, p.at
-		p.window = append(p.window, piece{chunk: c, from: p.at, to: c.Last + 1})
-		p.at = c.Last + 1
-	}
-	return true
-}
-
-// grow counts what decoding has added to a chunk.
-func (r *Reader) grow(bytes int64) {
-	r.inFlight.Add(bytes)
-	r.o.Source.Acquire(bytes)
-}
-
-// settle is called by a chunk when all that were given events of it have an outcome for
-// each, and the window doesn't have it any more.
-func (r *Reader) settle(c *event.Chunk) {
-	o := c.Owned
-	r.free(c)
-	r.o.Source.ReturnLane(o)
-}
-
-func (r *Reader) free(c *event.Chunk) {
-	bytes := c.Bytes()
-	c.Free()
-	r.inFlight.Add(-bytes)
-	r.o.Source.Return(bytes)
-	if r.hungry.Load() {
-		signal(r.wake)
-	}
-}
-
-// failed returns when to fetch again, and says that a partition can't be read when that
-// begins.
-func (s *step) failed(err error) next {
-	if s.ctx.Err() != nil {
-		return next{}
-	}
-	if s.fails++; s.fails == 1 {
-		s.o.Log.Warn("reading for endpoints that are behind fails, and is tried again until it succeeds",
-			zap.String("topic", s.owned.Topic), zap.Int32("partition", s.owned.Partition), zap.Int64("offset", s.at), zap.Error(err))
-	}
-	delay := time.Duration(math.Min(float64(maxFailDelay), float64(minFailDelay)*math.Pow(2, float64(s.fails-1))))
-	return next{due: time.Now().Add(delay)}
-}
-
-func (s *step) recovered() {
-	if s.fails > 0 {
-		s.o.Log.Info("reading for endpoints that are behind succeeds again",
-			zap.String("topic", s.owned.Topic), zap.Int32("partition", s.owned.Partition))
-		s.fails = 0
-	}
-}
-
-// outOfRange moves the candidates that are where the brokers have nothing.
-func (s *step) outOfRange(c *client, in []candidate) error {
-	start, end, err := c.extent(s.ctx, s.owned)
-	if err != nil {
-		return err
-	}
-	s.giving.Lock()
-	defer s.giving.Unlock()
-	if s.dropped {
-		return nil
-	}
-	err = errOutOfRange // the brokers have it, but don't know it yet or any more: after an election
-	for _, to := range in {
-		fields := []zap.Field{
-			to.Endpoint().LogName(), zap.String("topic", s.owned.Topic), zap.Int32("partition", s.owned.Partition),
-			zap.Int64("offset", to.next), zap.Int64("start", start), zap.Int64("end", end),
-		}
-		switch {
-		case to.next < start:
-			err = nil
-			skipped := to.Skip(s.owned, start)
-			if id := to.Endpoint().ID; !s.expired[id] {
-				s.expired[id] = true
-				s.o.Log.Error("events have left the topic before an endpoint that is behind got them: it goes on with the oldest that there is",
-					append(fields, zap.Int64("skipped", skipped))...)
-			}
-		case to.next > end:
-			err = nil
-			to.Seek(s.owned, start, -1)
-			s.o.Log.Error("an endpoint's position is behind the end of the partition, which has lost events or was made anew: it goes on with the oldest that there is",
-				fields...)
-		}
-	}
-	return err
 }
 
 // ReaderStatus is what the reader does.

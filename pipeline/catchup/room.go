@@ -1,0 +1,102 @@
+package catchup
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"twinegress/internal/event"
+)
+
+// This file counts what is read and has no outcome: it is in memory, and a partition
+// can't change lanes meanwhile.
+
+// reserve returns how many bytes may be fetched, and how many in memory are counted for
+// them until received is called; none: when to try again.
+func (r *Reader) reserve(c *client) (ask int32, memory int64, later next) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var wait time.Duration
+	now := time.Now()
+	if wait, r.waits = r.pace.wait(now); wait > 0 {
+		return 0, 0, next{due: now.Add(wait)}
+	}
+	inFlight := r.inFlight.Load()
+	room := r.share - inFlight
+	ask, memory = c.size(min(r.fetchMemory, max(room, 0)))
+	if memory > room && inFlight > 0 { // one fetch may take more, alone
+		r.waits = waitsForMemory
+		return 0, 0, next{wants: memory}
+	}
+	r.inFlight.Add(memory)
+	return ask, memory, next{}
+}
+
+// received counts what a fetch has brought instead of what was reserved, and puts it
+// behind the window. It returns false if the partition isn't owned any more.
+func (r *Reader) received(p *reading, f *fetched, reserved int64) (owned bool) {
+	records, bytes := 0, int64(0)
+	for _, c := range f.chunks {
+		records += len(c.Records)
+		bytes += c.Bytes()
+	}
+	r.inFlight.Add(bytes - reserved)
+	r.o.Source.Acquire(bytes)
+	r.records.Add(int64(records))
+	if f.tooLarge > 0 {
+		r.tooLarge.Add(f.tooLarge)
+		r.o.Log.Warn("offsets are passed over for endpoints that are behind, too: their batch takes more memory than ingest.limits.batchBytes allows, or can't be unpacked",
+			zap.String("topic", p.owned.Topic), zap.Int32("partition", p.owned.Partition),
+			zap.Int64("offsets", f.tooLarge), zap.Int64("before", f.next))
+	}
+	r.mu.Lock()
+	r.pace.take(records)
+	r.mu.Unlock()
+	chunks := f.chunks
+	if last := len(chunks) - 1; f.next > p.at && (last < 0 || chunks[last].Last < f.next-1) {
+		// What is behind the last record has no event, and endpoints have to get past it.
+		chunks = append(chunks, event.NewChunk(p.owned.Topic, p.owned.Partition, 0, 0, r.settled))
+		bytes := chunks[last+1].Bytes()
+		r.inFlight.Add(bytes)
+		r.o.Source.Acquire(bytes)
+		chunks[last+1].Owned, chunks[last+1].Last = p.owned, f.next-1
+	}
+	for i, c := range chunks {
+		lane, ok := r.o.Source.TakeLane(p.owned)
+		if !ok {
+			for _, c := range chunks[i:] {
+				r.free(c)
+			}
+			p.cancel()
+			return false
+		}
+		c.Lane, c.Grew, c.First = lane, r.grew, p.at
+		p.window = append(p.window, piece{chunk: c, from: p.at, to: c.Last + 1})
+		p.at = c.Last + 1
+	}
+	return true
+}
+
+// grow counts what decoding has added to a chunk.
+func (r *Reader) grow(bytes int64) {
+	r.inFlight.Add(bytes)
+	r.o.Source.Acquire(bytes)
+}
+
+// settle is called by a chunk when all that were given events of it have an outcome for
+// each, and the window doesn't have it any more.
+func (r *Reader) settle(c *event.Chunk) {
+	o := c.Owned
+	r.free(c)
+	r.o.Source.ReturnLane(o)
+}
+
+func (r *Reader) free(c *event.Chunk) {
+	bytes := c.Bytes()
+	c.Free()
+	r.inFlight.Add(-bytes)
+	r.o.Source.Return(bytes)
+	if r.hungry.Load() {
+		signal(r.wake)
+	}
+}
