@@ -73,7 +73,7 @@ func DecodeStored(data []byte, open SecretFunc, o Options) (Endpoint, error) {
 	if err := known.merge(e.violations(o)).err(); err != nil {
 		return Endpoint{}, err
 	}
-	e.orderStart("")
+	e.orderStart(seekOfFile)
 	return e, nil
 }
 

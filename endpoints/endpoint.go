@@ -120,7 +120,7 @@ type Endpoint struct {
 	// Earliest, Latest, Cancel or a time, and when it was ordered. Together they
 	// identify it: who owns a partition applies each seek once there.
 	SeekTo string `json:"seekTo,omitempty" readOnly:"true" endpoint:"routing,sparse" doc:"Where the last seek leads to: earliest, latest, cancel or a time"`
-	SeekAt string `json:"seekAt,omitempty" readOnly:"true" endpoint:"routing,sparse" doc:"When that seek was ordered"`
+	SeekAt string `json:"seekAt,omitempty" readOnly:"true" endpoint:"routing,sparse" doc:"When that seek was ordered; 1970 where it follows from startAt in the endpoints file"`
 	// LastUpdated is when the endpoint came to be as it is, in UTC. It is no
 	// part of the endpoint's identity, and its store's alone to set.
 	LastUpdated time.Time `json:"lastUpdatedUtc" readOnly:"true"`

@@ -222,8 +222,8 @@ func (e Endpoint) canonical() Endpoint {
 // withoutDefaults returns e with the zero value in place of each default, which JSON
 // omits, and without the seek that follows from StartAt: see orderStart.
 func (e Endpoint) withoutDefaults() Endpoint {
-	if e.SeekAt == "" && e.SeekTo == e.StartAt {
-		e.SeekTo = ""
+	if e.SeekAt == seekOfFile && e.SeekTo == e.StartAt {
+		e.SeekTo, e.SeekAt = "", ""
 	}
 	for i := range fields {
 		if f := &fields[i]; f.absent != "" && f.text(&e) == f.absent {

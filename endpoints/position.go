@@ -71,9 +71,13 @@ func (e Endpoint) checkStart(stored Endpoint, v *ValidationErrors) {
 	}
 }
 
-// orderStart orders the seek that leads a new endpoint to its StartAt. at is when, or
-// "" where that isn't known: of an entry of the endpoints file, which is read anew at
-// each start. There a seek is another one only if its StartAt is.
+// seekOfFile is the SeekAt of what follows from an entry's StartAt in the endpoints
+// file, which is read anew at each start: there a seek is another one only if its
+// StartAt is.
+const seekOfFile = "1970-01-01T00:00:00Z"
+
+// orderStart orders the seek that leads a new endpoint to its StartAt, at a time or
+// at seekOfFile.
 func (e *Endpoint) orderStart(at string) {
 	if e.SeekTo == "" && e.StartAt != StartNow {
 		e.SeekTo, e.SeekAt = e.StartAt, at

@@ -70,7 +70,7 @@ func TestStartInTheFile(t *testing.T) {
 		t.Errorf("%+v", endpoints.Document(e))
 	}
 	e := read(named.with(fields{"startAt": "earliest"}))
-	if e.SeekTo != endpoints.Earliest || e.SeekAt != "" {
+	if e.SeekTo != endpoints.Earliest || e.SeekAt != "1970-01-01T00:00:00Z" {
 		t.Errorf("%+v", endpoints.Document(e))
 	}
 	text, err := endpoints.EncodeSet([]endpoints.Endpoint{e}, nil)

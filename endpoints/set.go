@@ -54,7 +54,7 @@ func prepare(eps []Endpoint, known []ValidationErrors, o Options) ([]Endpoint, e
 		return nil, err
 	}
 	for i := range out {
-		out[i].orderStart("")
+		out[i].orderStart(seekOfFile)
 	}
 	return out, nil
 }

@@ -70,8 +70,11 @@ func enabledText(e api.Endpoint) string {
 
 // seekText returns where the last seek led to, and when it was ordered.
 func seekText(e api.Endpoint) string {
-	if e.SeekTo == "" || e.SeekAt == "" {
-		return positionText(e.SeekTo)
+	if e.SeekTo == "" {
+		return ""
+	}
+	if at, err := time.Parse(time.RFC3339Nano, e.SeekAt); err != nil || at.Unix() == 0 { // it follows from startAt in the file
+		return "to " + positionText(e.SeekTo)
 	}
 	return "to " + positionText(e.SeekTo) + ", ordered " + positionText(e.SeekAt)
 }

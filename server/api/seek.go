@@ -188,7 +188,7 @@ func (o *operations) maySeek(e endpoints.Endpoint, to string, now time.Time) err
 		return nil
 	}
 	when := ""
-	if err == nil {
+	if err == nil && ordered.Unix() > 0 { // of an entry of the endpoints file it isn't known
 		when = ", ordered at " + e.SeekAt
 	}
 	return failure(http.StatusConflict, fmt.Sprintf("a seek of the endpoint is under way, to %s%s: cancel it, or wait until the endpoint has caught up", e.SeekTo, when))

@@ -112,6 +112,15 @@ func TestSeekBesideAnother(t *testing.T) {
 	r.settle()
 	r.seeking = true
 	expect("catching up", "latest", 409, "cancel it, or wait until the endpoint has caught up")
+	_, err := r.store.Change(t.Context(), func(set []endpoints.Endpoint) ([]endpoints.Endpoint, error) {
+		i := indexOf(set, hubID)
+		set[i] = set[i].Seek(endpoints.Earliest, time.Unix(0, 0)) // as from startAt in the endpoints file
+		return set, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect("started by the file", "latest", 409, "a seek of the endpoint is under way, to earliest: cancel it")
 	expect("cancel", "cancel", 202, "")
 	expect("cancelled already", "cancel", 409, "no seek of the endpoint was ordered")
 	expect("after a cancel", "earliest", 202, "")
