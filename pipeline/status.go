@@ -239,7 +239,7 @@ func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
 type LogEntry struct {
 	At      time.Time   `json:"at" doc:"when it began, at first"`
 	LastAt  time.Time   `json:"lastAt" doc:"when it last began or ended"`
-	What    string      `json:"what" enum:"ready,backing_off,partition_backing_off,throttled,refused,key_refused,overflow,holds_back,changed,retried,deleting,stopped"`
+	What    string      `json:"what" enum:"ready,backing_off,partition_backing_off,throttled,refused,key_refused,overflow,holds_back,behind,changed,retried,deleting,stopped"`
 	State   sinks.State `json:"state" doc:"the endpoint's state then"`
 	Reason  string      `json:"reason"`
 	Text    string      `json:"text" doc:"the service's words, of the first time"`

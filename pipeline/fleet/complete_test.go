@@ -31,6 +31,11 @@ var troubleOfAlert = map[string]string{
 	"TwinegressEndpointProvisioning": "never answers",
 	"TwinegressEndpointOnSecondary":  "on its secondary key",
 	"TwinegressEventsDropped":        "drops events",
+	"TwinegressEventsExpired":        "events expired",
+	"TwinegressBacklogOld":           "more than half of the retention",
+	"TwinegressEndpointFallsBehind":  "falls behind",
+	"TwinegressPositionsNotStored":   "positions can't be stored",
+	"TwinegressPositionsLost":        "positions are lost",
 	"TwinegressEndpointThrottled":    "throttled",
 	"TwinegressEndpointHoldsBack":    "slow",
 	"TwinegressOutOfDescriptors":     "throttled", // in the words of lastError
@@ -53,6 +58,8 @@ var otherSeverity = []string{
 	"TwinegressCopySilent",         // its partitions go to the others; but who looks at the fleet must not miss that it is not whole
 	"TwinegressDeadLettersGivenUp", // the alert is about now, the trouble about all since the start
 	"TwinegressBatchesSkipped",     // as well
+	"TwinegressEventsExpired",      // as well
+	"TwinegressPositionsLost",      // as well
 	"TwinegressOutOfDescriptors",   // not one endpoint, but all
 }
 

@@ -187,7 +187,8 @@ func checkNames(t *testing.T, where, expr string) {
 	t.Helper()
 	series := replaced(well, []string{`twinegress_endpoint_events_total{job="j",instance="a",endpoint="e",outcome="dropped",reason="unreachable"} 7+1x30`})
 	for _, more := range []string{
-		`twinegress_endpoint_state{%s,state="ready"} 1x30`, `twinegress_endpoint_pending_events{%s} 1x30`,
+		`twinegress_endpoint_state{%s,state="ready"} 1x30`, `twinegress_endpoint_caught_up_events_total{%s} 0+1x30`, `twinegress_endpoint_positions_left_total{%s} 1x30`,
+		`twinegress_endpoint_pending_events{%s} 1x30`,
 		`twinegress_endpoint_backoff_seconds{%s} 1x30`, `twinegress_endpoint_send_seconds_sum{%s} 0+1x30`, `twinegress_endpoint_send_seconds_count{%s} 0+1x30`,
 	} {
 		for _, copied := range []string{"a", "b"} {
