@@ -2,14 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
+	"twinegress/pipeline/catchup"
 	"twinegress/sinks"
 	"twinegress/stages"
-
-	"twinegress/pipeline/catchup"
 )
 
 // RecoveryOptions are what endpoints that fall behind need: who is behind is kept by
@@ -82,6 +82,15 @@ func (r *recovery) Released(o *event.Ownership) {
 
 // TooLong implements ingest.Positions.
 func (r *recovery) TooLong(_ *event.Ownership, metadata string) { r.Keeper.TooLarge(metadata) }
+
+// Preview returns what a seek would be about, of all partitions together.
+func (p *Pipeline) Preview(ctx context.Context, to string) (catchup.Preview, error) {
+	r := p.recovering()
+	if r == nil {
+		return catchup.Preview{}, errors.New("this copy is not connected to Kafka yet")
+	}
+	return r.Keeper.Preview(ctx, to)
+}
 
 // prepare is Pipeline.prepare of a chunk that is read for endpoints that are behind.
 // What it can't decode has its dead letters from the shared reading.

@@ -54,6 +54,9 @@ const (
 	turnCaughtUp
 )
 
+// good reports whether it is the end of a trouble.
+func (t turn) good() bool { return t == turnReady || t == turnPartReady || t == turnCaughtUp }
+
 // together is what is said of several endpoints, by turn.
 var together = [...]string{
 	turnBackOff:     "more endpoints of the host back off for the same cause",
@@ -142,7 +145,11 @@ func (r *report) key() outageKey {
 // write writes the report's own line.
 func (r report) write(more ...zap.Field) {
 	fields := slices.Concat(r.fields, more)
-	if r.turn == turnReady || r.turn == turnPartReady {
+	switch {
+	case r.turn == turnLeft && r.reason != LeftFull: // somebody asked for it, or it was so before
+		r.log.Info(r.what, append(fields, zap.String("reason", r.reason))...)
+		return
+	case r.turn.good():
 		if r.off > 0 {
 			fields = append(fields, zap.Duration("off", r.off))
 		}
@@ -297,7 +304,7 @@ func (o *Outages) write(host string, key outageKey, known *gathered) {
 	}
 	known.next, known.timer = time.Now().Add(known.pause), nil
 	known.news, known.folded, known.last, known.off, known.lost = 0, 0, report{}, 0, lost{}
-	if key.turn == turnReady || key.turn == turnPartReady {
+	if key.turn.good() {
 		clear(known.said) // whoever is ready another time is news
 	}
 }

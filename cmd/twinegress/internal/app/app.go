@@ -147,7 +147,7 @@ func (a *App) Run(ctx context.Context) error {
 func (a *App) serveAPI() {
 	a.api.Serve(api.New(api.Options{
 		Config: a.config.API, Store: a.Store, Unloaded: a.unloaded, Rules: endpointRules(a.config),
-		Pipeline: a.Pipeline, Fleet: a.fleet, Letters: a.letters, Log: a.log.Named("api"),
+		Pipeline: a.Pipeline, Fleet: a.fleet, Letters: a.letters, Positions: positions{a.Pipeline, a.fleet}, Log: a.log.Named("api"),
 	}), a.log)
 }
 
