@@ -127,6 +127,9 @@ func (p *positions) report(h *Health) {
 	}
 	h.BehindReason = p.reason
 	for o, pos := range p.of {
+		if pos.resume >= 0 {
+			h.BehindReason = LeftSought // it can be cancelled
+		}
 		if pos.listed() {
 			h.Positions = append(h.Positions, PositionStatus{
 				o.Topic, o.Partition, pos.cursor, pos.given, o.Dispatched.Load(), pos.oldest, pos.since,
