@@ -41,9 +41,8 @@ type plainEnvelope struct {
 const telemetryHeader = "DigitalTwins-Telemetry"
 
 // Decode fills c.Events with the events of c.Records, in order, and
-// c.Rejected with what can't be decoded or classified. It holds the chunk once
-// for each rejection; the caller settles that once the dead letter is stored.
-// The events alias the chunk's bytes.
+// c.Rejected with what can't be decoded or classified. The events alias the chunk's
+// bytes.
 //
 // With correlated, an event's CorrelationID comes from its data. That costs a
 // tenth more, and only messages over AMQP have it: see match.Table.Correlated.

@@ -54,6 +54,12 @@ type reading struct {
 	expired map[string]bool
 }
 
+func newReading(ctx context.Context, o *event.Ownership) *reading {
+	p := &reading{owned: o, at: -1, changed: true, scanDue: time.Now(), expired: make(map[string]bool)}
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	return p
+}
+
 // piece is a chunk that stands for all offsets from one to before another, also of
 // those without a record. The reading has a count of it.
 type piece struct {
@@ -307,24 +313,16 @@ func (s *step) give(of *piece, in []candidate) (ok bool) {
 	return true
 }
 
-// prepare decodes a piece, once, and looks it up. What was rejected has its dead
-// letter: the shared reading has been here, or is still to come.
+// prepare decodes a piece, once, and looks it up. What is rejected of it is left: it has
+// its dead letter of the shared reading, which has been here, or is still to come.
 func (s *step) prepare(of *piece) (Prepared, bool) {
 	c := of.chunk
 	if len(c.Records) == 0 {
 		return Prepared{Run: func(Sender) ([]*event.Event, bool) { return nil, true }, Done: func() {}}, true
 	}
 	prepared, ok := s.o.Prepare(c, of.decoded)
-	if !ok {
-		return Prepared{}, false
-	}
-	of.decoded = true
-	if n := len(c.Rejected); n > 0 {
-		clear(c.Rejected)
-		c.Rejected = c.Rejected[:0]
-		c.Settle(n)
-	}
-	return prepared, true
+	of.decoded = of.decoded || ok
+	return prepared, ok
 }
 
 // join has candidates join the shared stream that have got as far as it has been

@@ -230,9 +230,7 @@ func (r *Reader) keep(ctx context.Context, owned []*event.Ownership) {
 	for _, o := range owned {
 		is[o] = true
 		if r.readings[o] == nil {
-			p := &reading{owned: o, at: -1, changed: true, scanDue: time.Now(), expired: make(map[string]bool)}
-			p.ctx, p.cancel = context.WithCancel(ctx)
-			r.readings[o] = p
+			r.readings[o] = newReading(ctx, o)
 		}
 	}
 	for o, p := range r.readings {

@@ -166,6 +166,9 @@ func (e *readerEnv) prepare(c *event.Chunk, decoded bool) (Prepared, bool) {
 			c.Events = append(c.Events, event.Event{Chunk: c, Record: &c.Records[i], Index: event.NoIndex, Body: c.Records[i].Value})
 		}
 	}
+	if !decoded && len(c.Records) > 0 {
+		c.Rejected = append(c.Rejected, event.Rejection{Event: event.Event{Chunk: c, Record: &c.Records[0]}, Reason: event.Undecodable})
+	}
 	return Prepared{Done: func() {}, Run: func(s Sender) (run []*event.Event, known bool) {
 		for i := range c.Events {
 			if s.(*fakeSender).keep(c.Events[i].Record.Offset) {

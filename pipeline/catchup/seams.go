@@ -8,7 +8,6 @@ import (
 
 	"twinegress/endpoints"
 	"twinegress/internal/event"
-	"twinegress/sinks"
 	"twinegress/stages/ingest"
 )
 
@@ -30,19 +29,6 @@ type Sender interface {
 	Skip(o *event.Ownership, to int64) (offsets int64)
 	// Seek moves it to an offset, whichever its own is.
 	Seek(o *event.Ownership, to, resume int64)
-}
-
-// Everybody is Behind of the senders themselves.
-type Everybody struct{ *sinks.Behind }
-
-// Of implements Behind.
-func (e Everybody) Of(o *event.Ownership) []Sender {
-	senders := e.Behind.Of(o)
-	of := make([]Sender, len(senders))
-	for i, s := range senders {
-		of[i] = s
-	}
-	return of
 }
 
 // Behind is who is behind, and where.

@@ -70,7 +70,7 @@ func TestReaderWithSenders(t *testing.T) {
 			Overflow: endpoints.OverflowBlock, EventTypes: []string{endpoints.SensorChange},
 		}, options, func(endpoints.Endpoint, sinks.Key) (sinks.Sink, error) { return services[i], nil }, noLetters{}, zap.NewNop())
 	}
-	e.o.Behind = Everybody{behind}
+	e.o.Behind = everybody{behind}
 	e.o.Prepare = func(c *event.Chunk, decoded bool) (Prepared, bool) {
 		if !decoded {
 			decode(c)
@@ -137,4 +137,17 @@ func pointers(c *event.Chunk) (events []*event.Event) {
 		events = append(events, &c.Events[i])
 	}
 	return events
+}
+
+// everybody is Behind of the senders themselves.
+type everybody struct{ *sinks.Behind }
+
+// Of implements Behind.
+func (e everybody) Of(o *event.Ownership) []Sender {
+	senders := e.Behind.Of(o)
+	of := make([]Sender, len(senders))
+	for i, s := range senders {
+		of[i] = s
+	}
+	return of
 }
