@@ -29,15 +29,19 @@ func Logger(log *zap.Logger) kgo.Logger {
 	return clientLog{kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))}
 }
 
-// clientLog leaves out what is for us, and not for who reads the log: of a batch that
-// takes too much memory the client says that its partition isn't read any more. It is,
-// behind the batch, and whoever moves the client says which batch that was.
+// clientLog leaves out what is for us, and not for who reads the log. Of a batch that
+// takes too much memory the client says that its partition isn't read any more: it is,
+// behind the batch, and whoever moves the client says which batch that was. Of a commit
+// that is refused it says so for each partition, every second: who commits says it once.
 type clientLog struct{ kgo.Logger }
 
 func (c clientLog) Log(level kgo.LogLevel, message string, keyvals ...any) {
-	if !strings.HasPrefix(message, "batch decompresses larger than MaxDecompressBatchBytes") {
-		c.Logger.Log(level, message, keyvals...)
+	switch {
+	case strings.HasPrefix(message, "batch decompresses larger than MaxDecompressBatchBytes"),
+		message == "unable to commit offset for topic partition":
+		return
 	}
+	c.Logger.Log(level, message, keyvals...)
 }
 
 // Connect returns the client options for the brokers, TLS and SASL of a

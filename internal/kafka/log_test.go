@@ -40,6 +40,10 @@ func TestClientLog(t *testing.T) {
 	if n := lines.Len(); n > 0 {
 		t.Errorf("%d lines, the first one is %q", n, lines.All()[0].Message)
 	}
+	Logger(zap.New(core)).Log(kgo.LogLevelWarn, "unable to commit offset for topic partition")
+	if n := lines.Len(); n > 0 {
+		t.Errorf("a commit that is refused: %d lines", n)
+	}
 	Logger(zap.New(core)).Log(kgo.LogLevelError, "another")
 	if lines.FilterMessage("another").Len() != 1 {
 		t.Error("other lines are left out, too")
