@@ -170,7 +170,7 @@ func (c *client) fetch(ctx context.Context, o *event.Ownership, at int64, ask in
 	of, next := u.Process(kgo.ProcessFetchPartitionOpts{
 		Offset: at, IsolationLevel: kgo.ReadCommitted(), Topic: o.Topic, Partition: o.Partition,
 	}, got)
-	f.chunks = ingest.Cut(ingest.Fetched{Topic: o.Topic, Partition: o.Partition, Records: of.Records}, o, settled)
+	f.chunks = ingest.Cut(of.Records, o, settled)
 	c.seen(wire, f.chunks)
 	f.next, f.end = max(at, next), max(next, got.HighWatermark)
 	large, tooLarge := errors.AsType[*kgo.ErrDecompressTooLarge](of.Err)

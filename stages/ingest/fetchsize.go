@@ -34,16 +34,15 @@ const (
 // fetchSize requests the less of a topic the more it is compressed: bounded on
 // the wire alone, a topic packed to a hundredth would bring 800 MiB at once.
 type fetchSize struct {
-	client   *kgo.Client
-	unpacked float64 // bound of a fetch in unpacked bytes
+	client *kgo.Client
 
 	mu        sync.Mutex
 	ratio     float64 // of unpacked bytes to bytes on the wire; the highest of late
 	requested int32   // bytes of a fetch
 }
 
-func newFetchSize(unpacked float64) *fetchSize {
-	f := &fetchSize{unpacked: unpacked, ratio: firstRatio}
+func newFetchSize() *fetchSize {
+	f := &fetchSize{ratio: firstRatio}
 	f.requested = f.bytes()
 	return f
 }
@@ -58,7 +57,7 @@ func (f *fetchSize) options() []kgo.Opt {
 }
 
 // bytes returns the bound of a fetch at the current ratio.
-func (f *fetchSize) bytes() int32 { return int32(min(fetchBytes, f.unpacked/f.ratio)) }
+func (f *fetchSize) bytes() int32 { return int32(min(fetchBytes, unpackedBytes/f.ratio)) }
 
 // partitionBytes returns the share of a partition in a fetch.
 func partitionBytes(fetch int32) int32 {

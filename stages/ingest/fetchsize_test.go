@@ -12,7 +12,7 @@ func TestFetchSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	f := newFetchSize(unpackedBytes)
+	f := newFetchSize()
 	f.OnNewClient(client)
 	read := func(wire, unpacked, times int) {
 		for range times {

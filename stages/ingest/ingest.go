@@ -77,7 +77,7 @@ func NewBounded(c config.Ingest, start kgo.Offset, ends kadm.Offsets, connect []
 }
 
 func newSource(c config.Ingest, positions Positions, start kgo.Offset, ends kadm.Offsets, connect []kgo.Opt, hooks []kgo.Hook, log *zap.Logger) (*Source, error) {
-	unpacker, err := newUnpacker(int64(c.Limits.BatchBytes), unpackedBytes)
+	unpacker, err := newUnpacker(int64(c.Limits.BatchBytes))
 	if err != nil {
 		return nil, fmt.Errorf("kafka consumer: %w", err)
 	}
@@ -130,7 +130,7 @@ func newSource(c config.Ingest, positions Positions, start kgo.Offset, ends kadm
 	if c.Start == config.StartLatest {
 		opts = append(opts, kgo.AdjustFetchOffsetsFn(o.startLatest))
 	}
-	opts = append(opts, newFetchSize(unpackedBytes).options()...)
+	opts = append(opts, newFetchSize().options()...)
 	opts = append(opts, connect...)
 	if _, err = kgo.NewClient(append(opts, kgo.WithHooks(hooks...), dial)...); err != nil {
 		abandon()

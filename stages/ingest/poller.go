@@ -169,6 +169,22 @@ func (r *poller) cut(fetched kgo.FetchTopicPartition) {
 	r.scheduler.wake()
 }
 
+// Cut copies records of a partition that were read beside the consumer into chunks, as
+// the consumer does, and recycles them. Each chunk has a count of one.
+func Cut(records []*kgo.Record, o *event.Ownership, settled func(*event.Chunk)) (chunks []*event.Chunk) {
+	for len(records) > 0 {
+		if records[0].Attrs.IsControl() {
+			records[0].Recycle()
+			records = records[1:]
+			continue
+		}
+		c, n := cutChunk(o, records, settled)
+		chunks = append(chunks, c)
+		records = records[n:]
+	}
+	return chunks
+}
+
 // cutChunk makes a chunk of the first records, of which there must be one that is no
 // control record, and returns of how many.
 func cutChunk(o *event.Ownership, records []*kgo.Record, settled func(*event.Chunk)) (c *event.Chunk, n int) {

@@ -166,3 +166,25 @@ func TestInFlightLimit(t *testing.T) {
 	eventually.Holds(t, "the limit is reached again", spent)
 	h.stop() // returns while polling waits
 }
+
+// What is read beside the consumer is cut as its own is: control records are no
+// events, each chunk is of its ownership, and holds copies.
+func TestCut(t *testing.T) {
+	control := kgo.Record{Attrs: kgo.NewRecordAttrs(kgo.RecordAttrsOpts{Control: true})}
+	records := []*kgo.Record{&control, {Offset: 4, Value: []byte("a")}, {Offset: 6, Value: []byte("b")}, &control}
+	for i := range int64(chunkRecords + 1) {
+		records = append(records, &kgo.Record{Offset: 10 + i, Value: []byte("c")})
+	}
+	o := &event.Ownership{Topic: topic, Partition: 3}
+	var got []string
+	for _, c := range Cut(records, o, (*event.Chunk).Free) {
+		if c.Owned != o || c.Topic != topic || c.Partition != 3 {
+			t.Errorf("a chunk of %v, %s/%d", c.Owned, c.Topic, c.Partition)
+		}
+		got = append(got, fmt.Sprint(c.First, " ", c.Last, " ", len(c.Records), " ", string(c.Records[0].Value)))
+		c.Settle(1)
+	}
+	if want := []string{"4 6 2 a", "10 265 256 c", "266 266 1 c"}; !slices.Equal(got, want) {
+		t.Errorf("cut to %q, want %q", got, want)
+	}
+}

@@ -38,7 +38,6 @@ type unpacker struct {
 	client           *kgo.Client
 	wide             *zstd.Decoder // for windows larger than limit, which the client's own refuses
 	limit            int64         // of one batch, in memory
-	fetch            int64         // what one fetch is meant to bring, unpacked
 
 	pool   sync.Pool    // of *[]byte
 	bytes  atomic.Int64 // unpacked, and not free again
@@ -48,13 +47,13 @@ type unpacker struct {
 
 var _ kgo.PoolDecompressBytes = (*unpacker)(nil)
 
-func newUnpacker(limit, fetch int64) (*unpacker, error) {
+func newUnpacker(limit int64) (*unpacker, error) {
 	wide, err := zstd.NewReader(nil, zstd.WithDecoderLowmem(true), zstd.WithDecoderConcurrency(1),
 		zstd.WithDecoderMaxWindow(maxZstdWindow), zstd.WithDecodeAllCapLimit(true))
 	if err != nil {
 		return nil, err
 	}
-	u := &unpacker{wide: wide, limit: limit, fetch: fetch, beyond: make(map[*byte]int64)}
+	u := &unpacker{wide: wide, limit: limit, beyond: make(map[*byte]int64)}
 	// kgo.DefaultDecompressor has no bound. The one that a client makes for itself
 	// does, and is the same otherwise.
 	client, err := kgo.NewClient(kgo.MaxDecompressBatchBytes(int(limit)), kgo.WithPools(u))
@@ -135,11 +134,11 @@ func (u *unpacker) unpackWide(packed []byte) ([]byte, error) {
 // room returns how many bytes may be unpacked: what one fetch of each broker is
 // meant to bring, and as much again since that is an estimate.
 func (u *unpacker) room() int64 {
-	enough := 2 * u.fetch
+	const enough = 2 * unpackedBytes
 	if u.client == nil || u.bytes.Load() < enough {
 		return enough
 	}
-	return u.fetch * int64(1+max(1, len(u.client.DiscoveredBrokers())))
+	return unpackedBytes * int64(1+max(1, len(u.client.DiscoveredBrokers())))
 }
 
 // drained forgets what is unpacked, if the client has nothing that isn't polled.

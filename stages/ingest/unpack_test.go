@@ -139,7 +139,7 @@ func TestUnpackLimit(t *testing.T) {
 	batch := packed(10, 1<<20, 0)
 	taken := memory(batch)
 	for limit, want := range map[int64]error{taken: nil, taken - 1: kgo.ErrMaxDecompress, 1 << 20: kgo.ErrMaxDecompress} {
-		u, err := newUnpacker(limit, unpackedBytes)
+		u, err := newUnpacker(limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,7 +199,7 @@ func TestWindowBeyondTheLimit(t *testing.T) {
 		if err := packer.Close(); err != nil {
 			t.Fatal(err)
 		}
-		u, err := newUnpacker(6<<20, unpackedBytes)
+		u, err := newUnpacker(6 << 20)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,7 @@ type Unpacker struct {
 // NewUnpacker returns an unpacker that unpacks no batch that takes more than limit
 // bytes of memory. Of such a batch the client's error is kgo.ErrDecompressTooLarge.
 func NewUnpacker(limit int64) (Unpacker, error) {
-	u, err := newUnpacker(limit, unpackedBytes)
+	u, err := newUnpacker(limit)
 	return Unpacker{u, new(pools)}, err
 }
 
