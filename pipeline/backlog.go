@@ -1,10 +1,10 @@
 package pipeline
 
 import (
-	"strings"
 	"sync"
 	"time"
 
+	"twinegress/pipeline/catchup"
 	"twinegress/sinks"
 )
 
@@ -179,19 +179,18 @@ func (ps *paces) sweep(now time.Time) {
 	}
 }
 
-// CatchUpStatus is what reads for endpoints that are behind.
-type CatchUpStatus struct {
-	Records  uint64 // read
-	InFlight int64  // bytes of events without an outcome
-	Waits    bool   // for the shared reading, which comes first
+// retention returns how long Kafka keeps the events of each ingest topic; without one
+// it is not known, or without end.
+func (p *Pipeline) retention() map[string]time.Duration {
+	if r := p.recovering(); r != nil {
+		return r.Keeper.Retention()
+	}
+	return nil
 }
 
-// retention returns how long Kafka keeps an event, in seconds; nil if that is not known.
-func (p *Pipeline) retention() (least *float64) {
-	if p.options.Retention == nil {
-		return nil
-	}
-	for _, d := range p.options.Retention() {
+// leastRetention returns the shortest, in seconds; nil if none is known.
+func leastRetention(of map[string]time.Duration) (least *float64) {
+	for _, d := range of {
 		if s := d.Seconds(); least == nil || s < *least {
 			least = &s
 		}
@@ -199,27 +198,22 @@ func (p *Pipeline) retention() (least *float64) {
 	return least
 }
 
-func (p *Pipeline) positions() PositionsStatus {
+// keeping returns how positions are kept.
+func (p *Pipeline) keeping() (s catchup.KeeperStatus) {
 	if r := p.recovering(); r != nil {
-		s := r.Keeper.Status()
-		return PositionsStatus{
-			StoreFailures: s.StoreFailures, Lost: s.Lost, Unlisted: s.Unlisted, WaitingPartitions: len(s.Waiting),
-			LastError: strings.Join(s.Notes, "; "),
-		}
+		s = r.Keeper.Status()
 	}
-	return PositionsStatus{}
+	return s
 }
 
-func (p *Pipeline) catchUp() (c CatchUpStatus) {
-	r := p.recovering()
-	if r == nil {
-		return c
+// reading returns what reads for endpoints that are behind.
+func (p *Pipeline) reading() (s catchup.ReaderStatus) {
+	if r := p.recovering(); r != nil {
+		if reader := r.read(); reader != nil {
+			s = reader.Status()
+		}
 	}
-	if reader := r.read(); reader != nil {
-		s := reader.Status()
-		c = CatchUpStatus{Records: uint64(s.Records), InFlight: s.InFlight, Waits: s.Waiting != ""}
-	}
-	return c
+	return s
 }
 
 // recovering returns the recovery once there is an intake; else, or without one, nil.

@@ -54,6 +54,8 @@ var (
 	descCatchUpRecords    = desc("catchup_records_total", "Kafka records read for endpoints that are behind.")
 	descCatchUpInFlight   = desc("catchup_in_flight_bytes", "Bytes of events without an outcome that were read for endpoints that are behind; they are part of twinegress_ingest_in_flight_bytes.")
 	descCatchUpWaits      = desc("catchup_waiting", "1 while reading for endpoints that are behind waits for the shared reading, which comes first.")
+	descCatchUpRate       = desc("catchup_allowed_records_per_second", "Records a second that may be read for endpoints that are behind: what is idle, and what the shared reading leaves.")
+	descCatchUpSkipped    = desc("catchup_skipped_offsets_total", "Offsets passed over for endpoints that are behind, since their batches take more memory than ingest.limits.batchBytes.")
 	descPositionsUnlisted = desc("positions_unlisted", "Positions that don't fit into a commit, without positions.topic: they would be lost with this copy.")
 	descPositionsWaiting  = desc("positions_waiting_partitions", "Partitions that are not read because the list of who is behind in them can't be.")
 	descPositionsFail     = desc("positions_store_failures_total", "Lists of who is behind that could not be stored: their partitions are not committed until they are.")
@@ -73,7 +75,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (p *Pipeline) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descRecords, descLag, descReady, descMember, descSilence, descHeld, descInFlight, descStalled, descSkipped, descEvents, descUnrouted, descRejected, descRetained, descWaiting, descCut, descGivenUp,
-		descPositionsUnlisted, descPositionsWaiting, descCatchUpRecords, descCatchUpInFlight, descCatchUpWaits, descPositionsFail, descPositionsLost,
+		descCatchUpRecords, descCatchUpInFlight, descCatchUpWaits, descCatchUpRate, descCatchUpSkipped,
+		descPositionsUnlisted, descPositionsWaiting, descPositionsFail, descPositionsLost,
 		descBacklog, descOldestOf, descDeferred, descCaughtUp, descLeft,
 		descBuild, descInfo, descKey, descOldest, descRouted, descOutcomes, descDropped, descPending, descState, descBackoff, descHoldsBack, descBatch, descSend, descLatency, descSendLatency,
 	} {
@@ -183,17 +186,17 @@ func collectEndpoint(ch chan<- prometheus.Metric, snap *sinks.Snapshot) {
 
 // collectCatchUp has what reads for endpoints that are behind, all of them together.
 func (p *Pipeline) collectCatchUp(counter, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
-	if p.options.Retention != nil {
-		for topic, d := range p.options.Retention() {
-			gauge(descRetained, d.Seconds(), topic)
-		}
+	for topic, d := range p.retention() {
+		gauge(descRetained, d.Seconds(), topic)
 	}
-	reader, positions := p.catchUp(), p.positions()
+	reader, positions := p.reading(), p.keeping()
 	counter(descCatchUpRecords, float64(reader.Records))
 	gauge(descCatchUpInFlight, float64(reader.InFlight))
-	gauge(descCatchUpWaits, oneIf(reader.Waits))
+	gauge(descCatchUpWaits, oneIf(reader.Waiting != ""))
+	gauge(descCatchUpRate, reader.Rate)
+	counter(descCatchUpSkipped, float64(reader.TooLarge))
 	gauge(descPositionsUnlisted, float64(positions.Unlisted))
-	gauge(descPositionsWaiting, float64(positions.WaitingPartitions))
+	gauge(descPositionsWaiting, float64(len(positions.Waiting)))
 	counter(descPositionsFail, float64(positions.StoreFailures))
 	counter(descPositionsLost, float64(positions.Lost))
 }

@@ -49,8 +49,6 @@ type Options struct {
 	Loaded func()
 	// WaitForEndpoints is ingest.waitForEndpoints.
 	WaitForEndpoints bool
-	// What is shown of endpoints that are behind; each may be nil.
-	Retention func() map[string]time.Duration // of each ingest topic; without one: not known, or without end
 
 	Open            map[endpoints.Type]sinks.Open
 	Render          sinks.Render // what those sinks send

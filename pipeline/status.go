@@ -40,16 +40,7 @@ type IngestStatus struct {
 	Letters    LetterStatus      `json:"deadLetters"`
 	Sample     []UnroutedEvent   `json:"unroutedSample" doc:"of unrouted the last few, oldest first"`
 	Retention  *float64          `json:"retentionSeconds" doc:"how long Kafka keeps an event, of the topic with the least; null: not known, or without end"`
-	Positions  PositionsStatus   `json:"positions"`
-}
-
-// PositionsStatus is how the positions of endpoints that are behind are kept.
-type PositionsStatus struct {
-	StoreFailures     uint64 `json:"storeFailures" doc:"lists of who is behind that could not be stored: their partitions are not committed until they are"`
-	Lost              uint64 `json:"lost" doc:"partitions of which it was not known any more who is behind, and from where"`
-	Unlisted          uint64 `json:"unlisted" doc:"positions that don't fit into commits, without positions.topic: they would be lost with this copy"`
-	WaitingPartitions int    `json:"waitingPartitions" doc:"partitions that are not read because the list of who is behind in them can't be"`
-	LastError         string `json:"lastError" doc:"what is wrong; empty: nothing"`
+	Positions  []string          `json:"positions" doc:"what is wrong with how positions of endpoints that are behind are kept, in words; empty if nothing is"`
 }
 
 // CaughtUp reports whether it is known that there is no lag.
@@ -162,7 +153,7 @@ func (p *Pipeline) Ingest() IngestStatus {
 		LagAt: known(source.LagAt), Member: source.Member, HeardAt: known(source.HeardAt), Waits: source.Held,
 		Stalled: source.Stalled, Skipped: source.Skipped,
 		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64), Letters: p.letterStatus(), Sample: p.counts.sample.get(),
-		Retention: p.retention(), Positions: p.positions(),
+		Retention: leastRetention(p.retention()), Positions: append([]string{}, p.keeping().Notes...),
 	}
 	for t := range p.counts.events {
 		in.Events += p.counts.events[t].Load()

@@ -57,6 +57,8 @@ type Keeper struct {
 	retry time.Duration // retryInterval
 	due   chan struct{} // has a token when seeks may have to be applied
 
+	retention retention
+
 	mu          sync.Mutex
 	partitions  map[*event.Ownership]*partition
 	orders      orders
@@ -86,6 +88,7 @@ func NewKeeper(o KeeperOptions) (*Keeper, error) {
 func (k *Keeper) Run(ctx context.Context) {
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
+	k.askRetention(ctx, time.Now())
 	seek := false
 	for tidied := time.Now(); ; {
 		select {
@@ -95,6 +98,7 @@ func (k *Keeper) Run(ctx context.Context) {
 			seek = !k.applySeeks(ctx)
 		case now := <-tick.C:
 			seek = seek && !k.applySeeks(ctx)
+			k.askRetention(ctx, now)
 			k.writeWitnesses(ctx, now)
 			if now.Sub(tidied) >= tidyInterval {
 				k.tidy(ctx, now)

@@ -15,8 +15,7 @@ const (
 	runbookFalls     = "it-does-not-catch-up"
 	runbookExpires   = "its-events-are-about-to-expire"
 	runbookExpired   = "events-expired"
-	runbookNotStored = "positions-are-not-stored"
-	runbookLost      = "positions-are-lost"
+	runbookPositions = "positions-are-not-stored"
 )
 
 // aboutBacklog returns what is wrong with an endpoint that is behind, besides what it is
@@ -51,15 +50,11 @@ func aboutBacklog(r *Report, e *EndpointSums) (found []Trouble) {
 	return found
 }
 
-// aboutPositions is about what a copy knows of who is behind.
+// aboutPositions is about how a copy keeps who is behind.
 func aboutPositions(in *pipeline.IngestStatus, say func(what, action, runbook string)) {
-	if in.Positions.LastError != "" {
-		say("can't store who is behind, and does not commit what depends on it: "+in.Positions.LastError,
-			"Look at the topic for positions, and whether it may be written", runbookNotStored)
-	}
-	if n := in.Positions.Lost; n > 0 {
-		say(fmt.Sprintf("did not know any more who was behind in %d partitions since its start: something else had committed to its group", n),
-			"The log says where. Seek the endpoints that were behind to a time before: twinegress endpoints seek", runbookLost)
+	for _, note := range in.Positions {
+		say("says of the positions of endpoints that are behind: "+note,
+			"Look at the topic for positions, and at what else commits to the consumer group; the log says more", runbookPositions)
 	}
 }
 

@@ -34,8 +34,8 @@ var troubleOfAlert = map[string]string{
 	"TwinegressEventsExpired":        "events expired",
 	"TwinegressBacklogOld":           "more than half of the retention",
 	"TwinegressEndpointFallsBehind":  "falls behind",
-	"TwinegressPositionsNotStored":   "positions can't be stored",
-	"TwinegressPositionsLost":        "positions are lost",
+	"TwinegressPositionsNotStored":   "positions are not kept",
+	"TwinegressPositionsLost":        "positions are not kept",
 	"TwinegressEndpointThrottled":    "throttled",
 	"TwinegressEndpointHoldsBack":    "slow",
 	"TwinegressOutOfDescriptors":     "throttled", // in the words of lastError
@@ -59,7 +59,7 @@ var otherSeverity = []string{
 	"TwinegressDeadLettersGivenUp", // the alert is about now, the trouble about all since the start
 	"TwinegressBatchesSkipped",     // as well
 	"TwinegressEventsExpired",      // as well
-	"TwinegressPositionsLost",      // as well
+	"TwinegressPositionsLost",      // as well, as long as the copy says so
 	"TwinegressOutOfDescriptors",   // not one endpoint, but all
 }
 

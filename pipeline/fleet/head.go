@@ -107,6 +107,7 @@ func legalName(instance string) string {
 func (h *head) encode() ([]byte, error) {
 	h.V = version
 	h.NotReady = h.NotReady[:min(len(h.NotReady), maxWords)]
+	h.Ingest.Positions = h.Ingest.Positions[:min(len(h.Ingest.Positions), maxWords)]
 	h.Ingest.Partitions = h.Ingest.Partitions[:min(len(h.Ingest.Partitions), maxParts)]
 	h.Ingest.Stalled = h.Ingest.Stalled[:min(len(h.Ingest.Stalled), maxParts)]
 	return json.Marshal(h)
@@ -122,7 +123,7 @@ func readHead(b []byte) (head, error) {
 	if h.Endpoints < 0 || h.Endpoints > blocks*maxEntries || in.Records < 0 || in.Records > maxCount || in.Events > maxCount ||
 		in.Unrouted > maxCount || in.Skipped < 0 || in.Skipped > maxCount || in.Lag != nil && (*in.Lag < 0 || *in.Lag > maxCount) ||
 		in.Letters.Waiting < 0 || in.Letters.Waiting > maxCount || in.Letters.Cut > maxCount ||
-		in.Positions.StoreFailures > maxCount || in.Positions.Lost > maxCount || in.Retention != nil && !(*in.Retention >= 0 && *in.Retention <= maxCount) ||
+		len(in.Positions) > maxWords || in.Retention != nil && !(*in.Retention >= 0 && *in.Retention <= maxCount) ||
 		len(in.Partitions) > maxParts || len(in.Stalled) > maxParts || len(h.NotReady) > maxWords || len(in.Sample) > maxWords {
 		return head{}, errMalformed
 	}
@@ -135,9 +136,10 @@ func readHead(b []byte) (head, error) {
 	}
 	h.Instance, h.Version = untrusted.Short(h.Instance, maxID), untrusted.Short(h.Version, maxID)
 	in.Letters.LastError = untrusted.Text(in.Letters.LastError)
-	in.Positions.LastError = untrusted.Text(in.Positions.LastError)
-	for i, sentence := range h.NotReady {
-		h.NotReady[i] = untrusted.Short(sentence, maxErrorLength)
+	for _, sentences := range [][]string{h.NotReady, in.Positions} {
+		for i, sentence := range sentences {
+			sentences[i] = untrusted.Short(sentence, maxErrorLength)
+		}
 	}
 	for i := range in.Sample {
 		for _, text := range []*string{&in.Sample[i].EventType, &in.Sample[i].Topic, &in.Sample[i].Why} {

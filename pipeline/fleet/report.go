@@ -121,6 +121,9 @@ func copyFrom(id string, h head, heardAt, setSince, now time.Time) Copy {
 	if c.NotReady == nil {
 		c.NotReady = []string{}
 	}
+	if c.Ingest.Positions == nil { // of a version before positions
+		c.Ingest.Positions = []string{}
+	}
 	return c
 }
 

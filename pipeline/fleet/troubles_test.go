@@ -202,12 +202,11 @@ func troubleCases() map[string]troubleCase {
 		"events expired": {one(func(e *EndpointSums) { e.Dropped = map[string]uint64{"expired": 20, "backoff": 3} }), []string{
 			"warning: sensors (EventHub ns.example/hub) has missed what Kafka no longer had when it was behind (20 offsets)",
 		}},
-		"positions can't be stored": {func(r *Report) {
-			r.Copies[0].Ingest.Positions = pipeline.PositionsStatus{StoreFailures: 3, LastError: "TOPIC_AUTHORIZATION_FAILED"}
-		}, []string{"warning: Copy a can't store who is behind, and does not commit what depends on it: TOPIC_AUTHORIZATION_FAILED"}},
-		"positions could not be stored": {func(r *Report) { r.Copies[0].Ingest.Positions.StoreFailures = 3 }, nil},
-		"positions are lost": {func(r *Report) { r.Copies[0].Ingest.Positions.Lost = 2 }, []string{
-			"warning: Copy a did not know any more who was behind in 2 partitions since its start: something else had committed to its group",
+		"positions are not kept": {func(r *Report) {
+			r.Copies[0].Ingest.Positions = []string{"positions can't be stored: TOPIC_AUTHORIZATION_FAILED", "twins/3 is not read"}
+		}, []string{
+			"warning: Copy a says of the positions of endpoints that are behind: positions can't be stored: TOPIC_AUTHORIZATION_FAILED",
+			"warning: Copy a says of the positions of endpoints that are behind: twins/3 is not read",
 		}},
 		"many fall behind": {func(r *Report) {
 			for i := range 3 {
