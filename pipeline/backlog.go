@@ -1,6 +1,9 @@
 package pipeline
 
 import (
+	"cmp"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -57,21 +60,58 @@ type pace struct {
 type observation struct {
 	at       time.Time
 	caughtUp uint64
-	left     map[place]int64 // offsets
+	total    int64           // of left
+	left     []partitionLeft // in order: a map would take twice the memory
 }
 
-type place struct {
+type partitionLeft struct {
 	topic     string
 	partition int32
+	offsets   int64
 }
 
 func observe(h *sinks.Health, now time.Time) observation {
-	o := observation{now, h.CaughtUp, make(map[place]int64, len(h.Positions))}
+	o := observation{at: now, caughtUp: h.CaughtUp, left: make([]partitionLeft, len(h.Positions))}
 	for i := range h.Positions {
 		p := &h.Positions[i]
-		o.left[place{p.Topic, p.Partition}] = left(p)
+		o.left[i] = partitionLeft{p.Topic, p.Partition, left(p)}
+		o.total += o.left[i].offsets
 	}
+	slices.SortFunc(o.left, func(a, b partitionLeft) int {
+		return cmp.Or(cmp.Compare(a.partition, b.partition), strings.Compare(a.topic, b.topic))
+	})
 	return o
+}
+
+// same reports whether the endpoint is behind in the same partitions. It is so nearly
+// always, and each needs no look then.
+func (o *observation) same(h *sinks.Health) bool {
+	if len(o.left) != len(h.Positions) {
+		return false
+	}
+	var sum uint64
+	for i := range o.left {
+		sum += mark(o.left[i].topic, o.left[i].partition) - mark(h.Positions[i].Topic, h.Positions[i].Partition)
+	}
+	return sum == 0
+}
+
+// mark tells partitions apart, in any order. Topics have different lengths, or else a
+// pace is wrong for a minute.
+func mark(topic string, partition int32) uint64 {
+	x := (uint64(partition)<<16 + uint64(len(topic)) + 1) * 0x9e3779b97f4a7c15
+	return x ^ x>>29
+}
+
+// of returns how many offsets were left in a partition; false if it is not among them.
+func (o *observation) of(p *sinks.PositionStatus) (offsets int64, found bool) {
+	i, found := slices.BinarySearchFunc(o.left, p, func(a partitionLeft, p *sinks.PositionStatus) int {
+		return cmp.Or(cmp.Compare(a.partition, p.Partition), strings.Compare(a.topic, p.Topic))
+	})
+	if !found {
+		return 0, false
+	}
+	return o.left[i].offsets, true
 }
 
 // left is how many offsets there are from a position to the shared reading, which has
@@ -113,7 +153,7 @@ func (ps *paces) of(id string, h *sinks.Health, now time.Time) (c CatchUp) {
 	}
 	perSecond := float64(h.CaughtUp-p.then.caughtUp) / passed.Seconds()
 	c.CatchUpPerSecond = &perSecond
-	less, compared := p.less(h)
+	less, compared := p.less(h, c.Backlog)
 	if less > 0 {
 		if in := float64(c.Backlog) / float64(less) * passed.Seconds(); in < farthest.Seconds() {
 			c.CaughtUpAt = known(now.Add(time.Duration(in * float64(time.Second))))
@@ -126,10 +166,13 @@ func (ps *paces) of(id string, h *sinks.Health, now time.Time) (c CatchUp) {
 // less returns by how much the backlog has become less in the partitions in which the
 // endpoint was behind then, and is now; false if there is none. What has come to this
 // copy or left it meanwhile is no progress.
-func (p *pace) less(h *sinks.Health) (n int64, compared bool) {
+func (p *pace) less(h *sinks.Health, backlog int64) (n int64, compared bool) {
+	if len(h.Positions) > 0 && p.then.same(h) {
+		return p.then.total - backlog, true
+	}
 	for i := range h.Positions {
 		at := &h.Positions[i]
-		if before, ok := p.then.left[place{at.Topic, at.Partition}]; ok {
+		if before, ok := p.then.of(at); ok {
 			n += before - left(at)
 			compared = true
 		}

@@ -123,6 +123,24 @@ func TestPaceIsForgotten(t *testing.T) {
 	}
 }
 
+// What it costs while ten thousand endpoints are behind in sixteen partitions each.
+func BenchmarkPaces(b *testing.B) {
+	var ps paces
+	lefts := make([]int64, 16)
+	h, now := behind(1, 1000, lefts...), time.Unix(2000, 0)
+	ids := make([]string, 10_000)
+	for i := range ids {
+		ids[i] = fmt.Sprint(i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		now = now.Add(4 * time.Second)
+		for _, id := range ids {
+			ps.of(id, h, now)
+		}
+	}
+}
+
 func TestOldestOfBacklog(t *testing.T) {
 	h := behind(0, 10, 5, 5, 5)
 	h.Positions[1].OldestAt, h.Positions[2].OldestAt = time.Unix(900, 0), time.Unix(800, 0)

@@ -62,7 +62,7 @@ var (
 	descPositionsLost     = desc("positions_lost_total", "Partitions of which it was not known any more who is behind, and from where: what was behind there may have missed events.")
 
 	descLatency     = desc("routing_latency_seconds", "From Kafka's append to the delivery.", "endpoint_type")
-	descDropped     = desc("dropped_events_total", "Drops by event type and reason; only what was dropped has a series.", "endpoint_type", "event_type", "reason")
+	descDropped     = desc("dropped_events_total", "Drops by event type and reason; only what was dropped has a series. Of what expired the type is not known: Unknown.", "endpoint_type", "event_type", "reason")
 	descBatch       = desc("batch_events", "Events a send, failed ones included.", "endpoint_type")
 	descSendLatency = desc("send_latency_seconds", "Time a send took, failed ones included: of all endpoints of a type, in buckets.", "endpoint_type")
 )
@@ -124,7 +124,7 @@ func (p *Pipeline) Collect(ch chan<- prometheus.Metric) {
 	byType := p.each(func(snap *sinks.Snapshot) { collectEndpoint(ch, snap) })
 	for typ, t := range byType {
 		ch <- batchHistogram(t, string(typ))
-		for et := event.TopologyOperation; et < event.NumTypes; et++ {
+		for et := range event.NumTypes { // of what expired nobody knows the type
 			for _, r := range outcomeReasons {
 				if n := t.dropped[et][r]; n > 0 {
 					counter(descDropped, float64(n), string(typ), et.String(), r.String())

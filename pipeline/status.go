@@ -230,12 +230,12 @@ func (p *Pipeline) EndpointStatus(id string) (EndpointStatus, bool) {
 type LogEntry struct {
 	At      time.Time   `json:"at" doc:"when it began, at first"`
 	LastAt  time.Time   `json:"lastAt" doc:"when it last began or ended"`
-	What    string      `json:"what" enum:"ready,backing_off,partition_backing_off,throttled,refused,key_refused,overflow,holds_back,behind,changed,retried,deleting,stopped"`
+	What    string      `json:"what" enum:"ready,backing_off,partition_backing_off,throttled,refused,key_refused,overflow,holds_back,changed,retried,behind,paused,resumed,deleting,stopped"`
 	State   sinks.State `json:"state" doc:"the endpoint's state then"`
 	Reason  string      `json:"reason"`
 	Text    string      `json:"text" doc:"the service's words, of the first time"`
 	Times   int         `json:"times" doc:"repeats within an hour of each other are one entry"`
-	Events  uint64      `json:"events" doc:"dropped for it"`
+	Events  uint64      `json:"events" doc:"dropped for it; of behind, those that it caught up on"`
 	Seconds float64     `json:"seconds" doc:"for how long, all times together"`
 	Ongoing bool        `json:"ongoing"`
 	Copy    string      `json:"copy" doc:"the copy that says so, by its id in the fleet"`

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -32,6 +33,19 @@ func TestEveryReasonAndStateHasItsPlace(t *testing.T) {
 	}
 	if described := strings.Split(field.Tag.Get("enum"), ","); !sameWords(described, states) {
 		t.Errorf("the API describes the states %v; there are %v", described, states)
+	}
+
+	source, err := os.ReadFile("../../sinks/history.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []string // of entries of an endpoint's log
+	for _, m := range regexp.MustCompile(`(?m)^\tWhat\w+ += "(\w+)"`).FindAllSubmatch(source, -1) {
+		kinds = append(kinds, string(m[1]))
+	}
+	field, _ = reflect.TypeFor[pipeline.LogEntry]().FieldByName("What")
+	if described := strings.Split(field.Tag.Get("enum"), ","); !sameWords(described, kinds) || len(kinds) < 10 {
+		t.Errorf("the API describes %v in an endpoint's log; there are %v", described, kinds)
 	}
 
 	h := env.New(t, env.Config{Partitions: 1})
