@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"syscall"
 	"time"
@@ -16,40 +14,20 @@ import (
 	"twinegress/pipeline"
 )
 
-// standing is an endpoint's status, of one copy or added up, with what it says of its
-// positions.
-type standing struct {
-	pipeline.EndpointStatus
-
-	Deferred    uint64
-	Backlog     int64
-	BehindSince *time.Time
-}
-
 // standings returns the status of a copy's endpoints, by name; none if it doesn't
 // answer. The equation must hold in each.
-func (r *replica) standings() map[string]standing {
-	a, err := r.get(&r.api, "/status")
-	if err != nil || a.status != http.StatusOK {
-		return nil
-	}
-	var status struct{ Endpoints []standing }
-	if err := json.Unmarshal(a.body, &status); err != nil {
-		r.t.Errorf("%s's status: %v", r.name, err)
-	}
-	byName := make(map[string]standing)
-	for _, e := range status.Endpoints {
+func (r *replica) standings() map[string]pipeline.EndpointStatus {
+	st := r.status()
+	r.h.equation(st)
+	byName := make(map[string]pipeline.EndpointStatus)
+	for _, e := range st.Endpoints {
 		byName[e.Name] = e
-		if e.Pending < 0 || e.Routed != e.Delivered+dropped(e.EndpointStatus)+e.Deferred+uint64(e.Pending) {
-			r.t.Errorf("%s, %s: routed %d != delivered %d + dropped %v + deferred %d + pending %d",
-				r.name, e.Name, e.Routed, e.Delivered, e.Dropped, e.Deferred, e.Pending)
-		}
 	}
 	return byName
 }
 
 // of adds an endpoint's status up over the copies; ok is false unless all answer.
-func (f *fleet) of(name string) (sum standing, ok bool) {
+func (f *fleet) of(name string) (sum pipeline.EndpointStatus, ok bool) {
 	sum.Dropped = make(map[string]uint64)
 	for _, r := range f.copies {
 		e, found := r.standings()[name]
@@ -174,7 +152,7 @@ func (b *behind) joined() (steady env.Summary) {
 	for _, name := range everywhere {
 		env.Eventually(b.h.T, name+" is live", func() bool { return b.live(name) })
 		e, _ := b.of(name)
-		if dropped(e.EndpointStatus) > 0 {
+		if dropped(e) > 0 {
 			b.h.T.Errorf("%s dropped events: %v", name, e.Dropped)
 		}
 		if left := slices.Contains(leavers, name); b.counted && left != (e.Deferred > 0) {
@@ -356,7 +334,7 @@ func retentionBehind(h *harness) {
 	env.Eventually(h.T, "every event has its outcome", func() bool { return b.live("hub") })
 	e, _ := b.of("hub")
 	s := h.Ledger.Take("hub", nil)
-	if s.Reordered > 0 || int64(s.Lost) != expired || e.Dropped["expired"] != uint64(expired) || dropped(e.EndpointStatus) != uint64(expired) {
+	if s.Reordered > 0 || int64(s.Lost) != expired || e.Dropped["expired"] != uint64(expired) || dropped(e) != uint64(expired) {
 		h.T.Errorf("%d events expired; the hub: %+v, dropped %v", expired, s, e.Dropped)
 	}
 	if int64(s.Arrivals-s.Repeats)+expired != b.load.total() {

@@ -33,7 +33,7 @@ func copiesOf(h *harness, all reported.Report) (copies, stale int, routed uint64
 		}
 	}
 	for _, e := range all.Endpoints {
-		outcomes := e.Delivered + uint64(e.Pending)
+		outcomes := e.Delivered + e.Deferred + uint64(e.Pending)
 		for _, n := range e.Dropped {
 			outcomes += n
 		}

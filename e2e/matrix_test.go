@@ -175,7 +175,7 @@ func (m *matrix) round(f fault) result {
 	for _, c := range m.copies {
 		for name, e := range c.standings() {
 			if name != dropper {
-				r.dropped += int(dropped(e.EndpointStatus))
+				r.dropped += int(dropped(e))
 			}
 		}
 	}

@@ -60,7 +60,7 @@ func pausedAndResumed(h *harness) {
 			lost = int(e.Dropped["stopped"])
 		}
 		want := env.Summary{Arrivals: int(b.load.total()) - lost, Lost: lost}
-		if s := h.Ledger.Take(name, nil); s != want || dropped(e.EndpointStatus) != uint64(lost) {
+		if s := h.Ledger.Take(name, nil); s != want || dropped(e) != uint64(lost) {
 			h.T.Errorf("%s: %+v, want %+v; dropped %v", name, s, want, e.Dropped)
 		}
 	}
@@ -173,7 +173,7 @@ func seeks(recovery string) func(*harness) {
 		}
 		h.arrivedOnce(2*partitions, "topic")
 		e, _ := f.of("hub")
-		if dropped(e.EndpointStatus) > 0 {
+		if dropped(e) > 0 {
 			h.T.Errorf("dropped %v", e.Dropped)
 		}
 	}
