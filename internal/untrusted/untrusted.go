@@ -180,5 +180,8 @@ func (m *Masker) Text(s string) string {
 	if cut {
 		b.WriteString("…")
 	}
+	if m != nil { // the end of an escape may complete what isn't whole in s
+		return m.forms.Replace(b.String())
+	}
 	return b.String()
 }

@@ -51,6 +51,7 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(head), []byte("and so on "+key), uint16(9))
 		f.Add([]byte(head), []byte("x\r\n"), uint16(60_000))
 	}
+	f.Add([]byte("HTTP/0.0 000 \n\n"), []byte("\xba"+key[1:]), uint16(4)) // escaped, it has what the key lacks
 	endpoint := endpoints.Endpoint{Type: endpoints.TypeEventGrid, Path: "topic.example", ConnectionString: key}
 	f.Fuzz(func(t *testing.T, head, body []byte, times uint16) {
 		answer := append(bytes.Clone(head), bytes.Repeat(body[:min(len(body), 100)], int(times))...)
