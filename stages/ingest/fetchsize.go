@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"net"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -16,8 +18,9 @@ const (
 	// 700 KB came one batch at a time, from partitions that had to wait for others.
 	fetchPartitionBytes = 1<<20 + 4<<10
 	fetchPartitions     = 8
-	// unpackedBytes bounds a fetch in unpacked bytes, as far as that is known:
-	// brokers count compressed bytes, and send a whole batch at least.
+	// unpackedBytes bounds a fetch of each broker, all of them together, in unpacked
+	// bytes, as far as that is known: brokers count compressed bytes, and send a whole
+	// batch at least.
 	unpackedBytes = 32 << 20
 	// firstRatio is the compression ratio assumed until the first batches
 	// arrive: that of an hour's backlog, at worst.
@@ -37,12 +40,13 @@ type fetchSize struct {
 	client *kgo.Client
 
 	mu        sync.Mutex
+	brokers   int     // the client fetches from each of them at once
 	ratio     float64 // of unpacked bytes to bytes on the wire; the highest of late
 	requested int32   // bytes of a fetch
 }
 
 func newFetchSize() *fetchSize {
-	f := &fetchSize{ratio: firstRatio}
+	f := &fetchSize{brokers: 1, ratio: firstRatio}
 	f.requested = f.bytes()
 	return f
 }
@@ -56,8 +60,10 @@ func (f *fetchSize) options() []kgo.Opt {
 	}
 }
 
-// bytes returns the bound of a fetch at the current ratio.
-func (f *fetchSize) bytes() int32 { return int32(min(fetchBytes, unpackedBytes/f.ratio)) }
+// bytes returns the bound of a fetch from one broker at the current ratio.
+func (f *fetchSize) bytes() int32 {
+	return int32(max(minPartitionBytes, min(fetchBytes, unpackedBytes/f.ratio/float64(f.brokers))))
+}
 
 // partitionBytes returns the share of a partition in a fetch.
 func partitionBytes(fetch int32) int32 {
@@ -66,6 +72,16 @@ func partitionBytes(fetch int32) int32 {
 
 // OnNewClient implements kgo.HookNewClient: it is called before any other hook.
 func (f *fetchSize) OnNewClient(client *kgo.Client) { f.client = client }
+
+// OnBrokerConnect implements kgo.HookBrokerConnect. The client connects to a broker
+// before it fetches from it.
+func (f *fetchSize) OnBrokerConnect(kgo.BrokerMetadata, time.Duration, net.Conn, error) {
+	brokers := max(1, len(f.client.DiscoveredBrokers()))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.brokers = brokers
+	f.update()
+}
 
 // OnFetchBatchRead implements kgo.HookFetchBatchRead.
 func (f *fetchSize) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m kgo.FetchBatchMetrics) {
@@ -78,6 +94,10 @@ func (f *fetchSize) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, m 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ratio = max(seen, f.ratio+(seen-f.ratio)*min(1, float64(m.CompressedBytes)/ratioBytes))
+	f.update()
+}
+
+func (f *fetchSize) update() {
 	if requested := f.bytes(); requested != f.requested {
 		f.requested = requested
 		f.client.UpdateFetchMaxBytes(requested, partitionBytes(requested))

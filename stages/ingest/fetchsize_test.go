@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"twinegress/internal/eventually"
 )
 
 func TestFetchSize(t *testing.T) {
@@ -44,5 +46,24 @@ func TestFetchSize(t *testing.T) {
 		if part > max(minPartitionBytes, got/fetchPartitions) || part < minPartitionBytes {
 			t.Errorf("%s: %d bytes of a partition in fetches of %d", step.what, part, got)
 		}
+	}
+}
+
+// A fetch of each broker, all of them together, brings as much as one would.
+func TestFetchSizeOfSeveralBrokers(t *testing.T) {
+	t.Parallel()
+	k := brokers(t, 3, 3)
+	f := newFetchSize()
+	newClient(t, k, append(f.options(), kgo.ConsumeTopics(topic))...)
+	eventually.Holds(t, "each brings a third", func() bool {
+		f.mu.Lock() // the client's own value races with its change
+		defer f.mu.Unlock()
+		return f.requested == unpackedBytes/firstRatio/3
+	})
+	// Many brokers still send a batch of what producers usually make.
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.brokers = 1000; f.bytes() != minPartitionBytes {
+		t.Errorf("of a thousand brokers %d bytes each", f.bytes())
 	}
 }

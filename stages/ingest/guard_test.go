@@ -148,7 +148,7 @@ func TestBatchesAreReadInTurn(t *testing.T) {
 	h := consume(t, cfg, true, kgo.WithHooks(&most), kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(fetchBytes))
 	most.unpacker.Store(h.poller.unpacker)
 	eventually.Holds(t, "all are read", func() bool { return h.count() == batches*records })
-	if n, bound := most.bytes.Load(), int64(2*unpackedBytes+records*(recordBytes+10)); n > bound || n < unpackedBytes {
+	if n, bound := most.bytes.Load(), int64(maxUnpacked+records*(recordBytes+10)); n > bound || n < unpackedBytes {
 		t.Errorf("%d MiB are read at once, want at most %d", n>>20, bound>>20)
 	}
 }

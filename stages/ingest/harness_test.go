@@ -40,7 +40,12 @@ func eachProtocol(t *testing.T, partitions int, test func(t *testing.T, k *kfake
 
 func broker(t *testing.T, partitions int) *kfake.Cluster {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(int32(partitions), topic),
+	return brokers(t, 1, partitions)
+}
+
+func brokers(t *testing.T, n, partitions int) *kfake.Cluster {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(n), kfake.SeedTopics(int32(partitions), topic),
 		// Its default of 5 s would make every rebalance of the consumer protocol slow.
 		kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "300", "message.max.bytes": "67108864"}))
 	if err != nil {

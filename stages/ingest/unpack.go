@@ -19,6 +19,11 @@ const (
 	recordBytes = 176
 	headerBytes = 48
 
+	// maxUnpacked is how much may be unpacked before another batch is: what one fetch of
+	// each broker is meant to bring, all together, and half as much again since that is
+	// an estimate.
+	maxUnpacked = unpackedBytes * 3 / 2
+
 	// maxZstdWindow is the largest zstd window that brokers take. Producers that pack in
 	// a stream announce their level's, up to this, for whatever they pack.
 	maxZstdWindow = 128 << 20
@@ -43,6 +48,10 @@ type unpacker struct {
 	bytes  atomic.Int64 // unpacked, and not free again
 	mu     sync.Mutex
 	beyond map[*byte]int64 // of batches that take more than twice their bytes, what else they take
+	// unpacking is how many batches are being unpacked: the client has a goroutine for
+	// each broker. ended is broadcast when it falls.
+	unpacking int64
+	ended     sync.Cond
 }
 
 var _ kgo.PoolDecompressBytes = (*unpacker)(nil)
@@ -54,6 +63,7 @@ func newUnpacker(limit int64) (*unpacker, error) {
 		return nil, err
 	}
 	u := &unpacker{wide: wide, limit: limit, beyond: make(map[*byte]int64)}
+	u.ended.L = &u.mu
 	// kgo.DefaultDecompressor has no bound. The one that a client makes for itself
 	// does, and is the same otherwise.
 	client, err := kgo.NewClient(kgo.MaxDecompressBatchBytes(int(limit)), kgo.WithPools(u))
@@ -81,29 +91,53 @@ func (u *unpacker) Decompress(packed []byte, codec kgo.CompressionCodecType) ([]
 		return packed, nil
 	case codec == codecRefused:
 		return nil, kgo.ErrMaxDecompress
-	case u.bytes.Load() >= u.room():
+	case !u.begin():
 		return nil, errNoRoom
 	}
 	batch, err := u.unpack(packed, codec)
 	if err != nil {
+		u.end(nil, 0)
 		return nil, fmt.Errorf("%w: %w", kgo.ErrMaxDecompress, err)
-	}
-	if cap(batch) == 0 {
-		return batch, nil
 	}
 	taken := memory(batch)
 	if taken > u.limit {
 		u.put(batch)
+		u.end(nil, 0)
 		return nil, kgo.ErrMaxDecompress
 	}
-	u.bytes.Add(int64(cap(batch)))
-	if more := taken - int64(cap(batch)); more > int64(cap(batch)) {
-		u.mu.Lock()
-		u.beyond[&batch[:1][0]] = more
-		u.mu.Unlock()
-		u.bytes.Add(more)
-	}
+	u.end(batch, taken)
 	return batch, nil
+}
+
+// begin reports whether another batch may be unpacked. What it takes isn't known
+// before, so it counts as the limit until end: if that is more than what is left, begin
+// waits for the others that are being unpacked. So all of them together take no more
+// than the room and one batch, of however many brokers.
+func (u *unpacker) begin() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for u.unpacking > 0 && u.bytes.Load()+(u.unpacking+1)*u.limit > maxUnpacked {
+		u.ended.Wait()
+	}
+	if u.bytes.Load() >= maxUnpacked {
+		return false
+	}
+	u.unpacking++
+	return true
+}
+
+// end counts what an unpacked batch takes.
+func (u *unpacker) end(batch []byte, taken int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.unpacking--
+	u.ended.Broadcast()
+	bytes := int64(cap(batch))
+	if more := taken - bytes; bytes > 0 && more > bytes {
+		u.beyond[&batch[:1][0]] = more
+		bytes = taken
+	}
+	u.bytes.Add(bytes)
 }
 
 func (u *unpacker) unpack(packed []byte, codec kgo.CompressionCodecType) ([]byte, error) {
@@ -129,16 +163,6 @@ func (u *unpacker) unpackWide(packed []byte) ([]byte, error) {
 			return batch, err
 		}
 	}
-}
-
-// room returns how many bytes may be unpacked: what one fetch of each broker is
-// meant to bring, and as much again since that is an estimate.
-func (u *unpacker) room() int64 {
-	const enough = 2 * unpackedBytes
-	if u.client == nil || u.bytes.Load() < enough {
-		return enough
-	}
-	return unpackedBytes * int64(1+max(1, len(u.client.DiscoveredBrokers())))
 }
 
 // drained forgets what is unpacked, if the client has nothing that isn't polled.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -228,7 +229,7 @@ func TestBatchesAreUnpackedInTurn(t *testing.T) {
 	h := consume(t, cfg, true, kgo.WithHooks(&most))
 	most.unpacker.Store(h.poller.unpacker)
 	eventually.Holds(t, "all are read", func() bool { return h.count() == batches })
-	if n, bound := most.bytes.Load(), int64(2*unpackedBytes+2*size); n > bound {
+	if n, bound := most.bytes.Load(), int64(maxUnpacked+16<<20); n > bound {
 		t.Errorf("%d MiB are unpacked at once, want at most %d", n>>20, bound>>20)
 	}
 	h.mu.Lock()
@@ -240,6 +241,77 @@ func TestBatchesAreUnpackedInTurn(t *testing.T) {
 	}
 }
 
+// Each broker's batches are unpacked on a goroutine of their own. Before it is unpacked
+// nobody knows what a batch takes.
+func TestUnpackedFromSeveralBrokers(t *testing.T) {
+	const limit, size = 16 << 20, 12 << 20
+	synctest.Test(t, func(t *testing.T) {
+		u, err := newUnpacker(limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow := &slowly{proceed: make(chan int)}
+		u.Decompressor = slow
+		var unpacked, refused atomic.Int32
+		for range 10 {
+			go func() {
+				if _, err := u.Decompress(nil, kgo.CodecZstd); errors.Is(err, errNoRoom) {
+					refused.Add(1)
+				} else if err == nil {
+					unpacked.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		if n := slow.begun.Load(); n != maxUnpacked/limit {
+			t.Errorf("%d are unpacked at once, want %d", n, maxUnpacked/limit)
+		}
+		for refused.Load()+unpacked.Load() < 10 {
+			slow.proceed <- size
+			synctest.Wait()
+			if n := u.bytes.Load() + u.unpacking*limit; n > maxUnpacked+limit {
+				t.Errorf("%d MiB are unpacked or may be, want at most %d", n>>20, (maxUnpacked+limit)>>20)
+			}
+		}
+		if n := unpacked.Load(); n != 4 || u.bytes.Load() != 4*size { // of three there is room for another
+			t.Errorf("%d are unpacked, and take %d MiB", n, u.bytes.Load()>>20)
+		}
+	})
+}
+
+// slowly unpacks a batch to as many bytes as the test says.
+type slowly struct {
+	kgo.Decompressor
+	begun   atomic.Int32
+	proceed chan int
+}
+
+func (s *slowly) Decompress([]byte, kgo.CompressionCodecType) ([]byte, error) {
+	s.begun.Add(1)
+	return make([]byte, <-s.proceed), nil
+}
+
+// What is unpacked of three brokers at once is no more than of one.
+func TestUnpackedFromThreeBrokers(t *testing.T) {
+	t.Parallel()
+	const partitions, batches, size = 6, 2, 14 << 20
+	k := brokers(t, 3, partitions)
+	for range batches {
+		for p := range int32(partitions) {
+			produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Partition: p, Value: make([]byte, size)}})
+		}
+	}
+	cfg := ingestConfig(k)
+	cfg.MaxInFlightBytes = 1 << 30
+	var most mostUnpacked
+	h := consume(t, cfg, true, kgo.WithHooks(&most))
+	most.unpacker.Store(h.poller.unpacker)
+	eventually.Holds(t, "all are read", func() bool { return h.count() == partitions*batches })
+	if n, bound := most.bytes.Load(), int64(maxUnpacked+16<<20); n > bound {
+		t.Errorf("%d MiB are unpacked at once, want at most %d", n>>20, bound>>20)
+	}
+}
+
 // mostUnpacked is a hook that records how much is unpacked at once.
 type mostUnpacked struct {
 	unpacker atomic.Pointer[unpacker]
@@ -248,7 +320,8 @@ type mostUnpacked struct {
 
 func (m *mostUnpacked) OnFetchBatchRead(kgo.BrokerMetadata, string, int32, kgo.FetchBatchMetrics) {
 	if u := m.unpacker.Load(); u != nil {
-		m.bytes.Store(max(m.bytes.Load(), u.bytes.Load()))
+		for seen, now := m.bytes.Load(), u.bytes.Load(); now > seen && !m.bytes.CompareAndSwap(seen, now); seen = m.bytes.Load() {
+		}
 	}
 }
 
@@ -262,6 +335,31 @@ func TestUnpackedIsForgotten(t *testing.T) {
 	h.poller.unpacker.bytes.Store(1 << 40)
 	produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Value: make([]byte, 1000)}})
 	eventually.Holds(t, "a compressed batch is read", func() bool { return h.count() == 1 })
+}
+
+// What each batch of a compressed topic costs, while other goroutines unpack as well.
+func BenchmarkUnpack(b *testing.B) {
+	u, err := newUnpacker(16 << 20)
+	if err != nil {
+		b.Fatal(err)
+	}
+	compressor, err := kgo.DefaultCompressor(kgo.Lz4Compression())
+	if err != nil {
+		b.Fatal(err)
+	}
+	batch := packed(200, 500, 0)
+	src, codec := compressor.Compress(new(bytes.Buffer), batch)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(batch)))
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			got, err := u.Decompress(src, codec)
+			if err != nil {
+				b.Fatal(err)
+			}
+			u.PutDecompressBytes(got)
+		}
+	})
 }
 
 // What each record of a compressed topic costs more.
