@@ -22,8 +22,8 @@ func (c *apiFlags) seekCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "seek ENDPOINT",
 		Short: "Send an endpoint's events again from a time on, or skip its backlog",
-		Long: "Sends an endpoint to another place in Kafka. It gets the events from there on, in order, beside those that come,\n" +
-			"until it has caught up. --to is earliest (everything that Kafka still has), a time with its zone, how long ago\n" +
+		Long: "Sends an endpoint to another place in Kafka. It gets the events from there on, in order, up to those that come\n" +
+			"now. --to is earliest (everything that Kafka still has), a time with its zone, how long ago\n" +
 			"(90m, 12h), latest (its backlog is skipped), or cancel (back to where it was before the seek that is under way).",
 		Example: "  twinegress endpoints seek hub --to 2026-01-31T08:00:00+01:00 --dry-run\n" +
 			"  twinegress endpoints seek hub --to 90m",

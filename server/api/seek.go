@@ -96,7 +96,7 @@ func (o *operations) registerSeek(api huma.API) {
 	op := huma.Operation{
 		OperationID: "seekEndpoint", Method: http.MethodPost, Path: Base + "/endpoints/{id}/seek", Tags: tags,
 		Summary: "Send an endpoint to another place in Kafka",
-		Description: "It gets the events from there on, in order, beside those that come, until it has caught up. " +
+		Description: "It gets the events from there on, in order, up to those that come now; other endpoints don't wait for it. " +
 			"The reply says how many offsets that is about; `dryRun` says it and changes nothing. Every copy does it for its own partitions, " +
 			"once, within a few seconds; the status has the backlog. A 409 while another seek of the endpoint is under way: cancel it first.",
 		Parameters: []*huma.Param{{
