@@ -165,8 +165,8 @@ func (b *behind) joined() (steady env.Summary) {
 		if s.Lost+s.Reordered+s.Misplaced > 0 || b.h.Ledger.Count(name) != b.load.total() {
 			b.h.T.Errorf("%s has %d different events of %d: %+v", name, b.h.Ledger.Count(name), b.load.total(), s)
 		}
-		if b.counted && e.Delivered != uint64(b.load.total()) {
-			b.h.T.Errorf("%s delivered %d of %d events", name, e.Delivered, b.load.total())
+		if b.counted && (e.Delivered < uint64(b.load.total()) || e.Delivered > uint64(s.Arrivals)) {
+			b.h.T.Errorf("%s delivered %d of %d events: %+v", name, e.Delivered, b.load.total(), s)
 		}
 	}
 	env.Eventually(b.h.T, "no commit lists an endpoint", func() bool { return slices.Equal(b.h.lists(), b.unlisted) })
@@ -334,13 +334,14 @@ func retentionBehind(h *harness) {
 	env.Eventually(h.T, "every event has its outcome", func() bool { return b.live("hub") })
 	e, _ := b.of("hub")
 	s := h.Ledger.Take("hub", nil)
-	if s.Reordered > 0 || int64(s.Lost) != expired || e.Dropped["expired"] != uint64(expired) || dropped(e) != uint64(expired) {
+	// The reader may have had some of them already.
+	if s.Reordered > 0 || s.Lost == 0 || int64(s.Lost) > expired || e.Dropped["expired"] != uint64(s.Lost) || dropped(e) != uint64(s.Lost) {
 		h.T.Errorf("%d events expired; the hub: %+v, dropped %v", expired, s, e.Dropped)
 	}
-	if int64(s.Arrivals-s.Repeats)+expired != b.load.total() {
-		h.T.Errorf("of %d events %d expired: %+v", b.load.total(), expired, s)
+	if int64(s.Arrivals-s.Repeats+s.Lost) != b.load.total() {
+		h.T.Errorf("of %d events: %+v", b.load.total(), s)
 	}
-	if !b.copies[0].logged("expired", `"`+e.ID+`"`) && !b.copies[0].logged("no longer", e.ID) {
+	if !b.copies[0].logged("events have left the topic", e.ID) {
 		h.T.Error("the log doesn't say what the endpoint has lost")
 	}
 }
