@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"twinegress/e2e/env"
-	"twinegress/internal/emulator"
 	"twinegress/server/api"
 )
 
@@ -66,12 +64,21 @@ func pausedAndResumed(h *harness) {
 	}
 }
 
-// seek orders a seek, and returns what the API answers.
-func (r *replica) seek(want int, id, to string) string {
+// seekTo is the body of a seek.
+func seekTo(to string) []byte { return fmt.Appendf(nil, `{"to":%q}`, to) }
+
+// seek orders a seek, once the one before is over, and returns what the API answers.
+func (r *replica) seek(id, to string) (reply string) {
 	r.t.Helper()
-	body, err := json.Marshal(map[string]string{"to": to})
-	r.h.Must(err)
-	return r.manage(want, http.MethodPost, "/endpoints/"+id+"/seek", body)
+	env.Eventually(r.t, "a seek to "+to, func() bool {
+		a, err := r.call(r.t.Context(), http.MethodPost, "/endpoints/"+id+"/seek", seekTo(to))
+		if err != nil || a.status != http.StatusAccepted && a.status != http.StatusConflict {
+			r.t.Fatalf("a seek to %s: %v, %d: %s", to, err, a.status, a.body)
+		}
+		reply = string(a.body)
+		return a.status == http.StatusAccepted
+	})
+	return reply
 }
 
 // sequence returns the offsets that an entity has recorded after so many messages, for
@@ -145,7 +152,7 @@ func seeks(recovery string) func(*harness) {
 		again := func(to string, from, events int) {
 			h.T.Helper()
 			before := h.Count("hub")
-			reply := f.copies[1].seek(http.StatusAccepted, hub.ID, to)
+			reply := f.copies[1].seek(hub.ID, to)
 			if !strings.Contains(reply, "seekTo") {
 				h.T.Errorf("the answer to a seek: %s", reply)
 			}
@@ -163,7 +170,7 @@ func seeks(recovery string) func(*harness) {
 
 		// To where it is: nothing is sent again, and it goes on.
 		before := h.Count("hub")
-		f.copies[0].seek(http.StatusAccepted, hub.ID, "latest")
+		f.copies[0].seek(hub.ID, "latest")
 		h.Produce(h.Events(2 * partitions)...)
 		env.Eventually(h.T, "what comes after a seek to the latest arrives", func() bool { return h.Count("hub") >= before+2*partitions })
 		env.Eventually(h.T, "hub is live", func() bool { return f.live("hub") })
@@ -196,36 +203,32 @@ func differing(got, want map[int32][]int64) string {
 // A seek is cancelled before anything was sent: the endpoint goes on where it was. A
 // second one meanwhile is refused.
 func seekCancelled(h *harness) {
-	const partitions = 2
-	h.SetEndpoints(h.Hub("SensorChange").With("recovery", "catchUp"), h.ServiceBus("SensorChange"))
+	const partitions, more = 2, 8
+	hub := h.Hub("SensorChange").With("recovery", "catchUp")
+	h.SetEndpoints(hub, h.ServiceBus("SensorChange"))
 	f := &fleet{h: h, partitions: partitions}
-	f.grow(1, func(string) env.Settings {
-		return env.Settings{"backoff.max": "1s", "positions.topic": h.Topic + "-positions"}
-	})
+	f.grow(1, func(string) env.Settings { return env.Settings{"positions.topic": h.Topic + "-positions"} })
 	l := h.produceLots(partitions)
 	h.AwaitCommitted()
 	h.arrivedOnce(l.total(), "hub", "topic")
-	h.SetFault(emulator.Fault{Refuse: "amqp:not-found"}, "hub")
-	h.Produce(h.Events(4 * partitions)...)
-	env.Eventually(h.T, "hub is behind", func() bool {
-		e, ok := f.of("hub")
-		return ok && e.BehindSince != nil && e.Backlog == 4*partitions
-	})
-	hub, _ := f.of("hub")
-	f.copies[0].seek(http.StatusAccepted, hub.ID, "earliest")
-	env.Eventually(h.T, "the seek is in force", func() bool {
-		e, ok := f.of("hub")
-		return ok && e.Backlog == int64(l.total()+4*partitions)
-	})
-	f.copies[0].seek(http.StatusConflict, hub.ID, "earliest")
-	f.copies[0].seek(http.StatusAccepted, hub.ID, "cancel")
-	env.Eventually(h.T, "it is where it was", func() bool {
-		e, ok := f.of("hub")
-		return ok && e.Backlog == 4*partitions
-	})
-	h.Repair("hub")
+	r, at := f.copies[0], "/endpoints/"+f.copies[0].standings()["hub"].ID
+	r.manage(http.StatusNoContent, http.MethodPut, at, hub.With("enabled", false).JSON())
+	env.Eventually(h.T, "hub is paused", func() bool { return r.standings()["hub"].State == "stopped" })
+	h.Produce(h.Events(more)...)
+	backlog := func(what string, n int) {
+		h.T.Helper()
+		env.Eventually(h.T, what, func() bool { return r.standings()["hub"].Backlog == int64(n) })
+	}
+	backlog("hub is behind", more)
+	r.manage(http.StatusAccepted, http.MethodPost, at+"/seek", seekTo("earliest"))
+	backlog("the seek is in force", l.total()+more)
+	r.manage(http.StatusConflict, http.MethodPost, at+"/seek", seekTo("earliest"))
+	r.manage(http.StatusAccepted, http.MethodPost, at+"/seek", seekTo("cancel"))
+	backlog("it is where it was", more)
+	r.manage(http.StatusNoContent, http.MethodPut, at, hub.JSON())
 	env.Eventually(h.T, "hub is live", func() bool { return f.live("hub") })
-	h.arrivedOnce(4*partitions, "hub", "topic")
+	h.AwaitCommitted()
+	h.arrivedOnce(more, "hub", "topic")
 }
 
 // A new endpoint starts in the past, and goes on with what comes.
