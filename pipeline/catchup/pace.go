@@ -17,7 +17,11 @@ const (
 	// busy and crowded are shares of the processors: above the one nothing is idle, and
 	// above the other what is read for endpoints that are behind gets less.
 	busy, crowded = 0.85, 0.95
-	// While nothing has been in the way the rate grows fast, and then by a tenth.
+	// late and tooLate are the same of how long what could run waits for a processor,
+	// which other processes may have.
+	late, tooLate = time.Millisecond, 5 * time.Millisecond
+	// While nothing has been in the way, or most is idle, the rate grows fast, else by a
+	// tenth.
 	fastGrowth, slowGrowth = 1.5, 1.1
 )
 
@@ -28,6 +32,9 @@ type Load struct {
 	Lag     int64 // of what they read; -1: not known
 	// CPU is the processor time that the process has had; -1: not known.
 	CPU time.Duration
+	// Delay is how long one in a hundred of what could run has waited for a processor
+	// since the last look; 0: not known.
+	Delay time.Duration
 }
 
 // waiting is why nothing is read at the moment.
@@ -52,8 +59,8 @@ type pace struct {
 	floor  float64 // the lowest rate now
 	tokens float64 // records that may be read now; negative: a debt
 	filled time.Time
-	taken  float64 // since looked
-	eased  bool    // something has been in the way: the rate grows slowly
+	short  bool // since looked somebody had to wait for them
+	eased  bool // something has been in the way: the rate grows slowly
 
 	load   Load
 	looked time.Time
@@ -71,8 +78,8 @@ func (p *pace) look(now time.Time, l Load) {
 	since, before := now.Sub(p.looked), p.load
 	p.fill(now)
 	p.load, p.looked = l, now
-	taken := p.taken
-	p.taken = 0
+	short := p.short
+	p.short = false
 	if since > paceGap { // nobody was behind: what has changed since says nothing
 		p.eased, p.waits = false, waitsForNothing
 		p.rate, p.tokens = max(p.rate/2, p.floor), 0
@@ -100,13 +107,13 @@ func (p *pace) look(now time.Time, l Load) {
 		share = (l.CPU - before.CPU).Seconds() / seconds / p.cores
 	}
 	switch {
-	case share > crowded:
+	case share > crowded || l.Delay > tooLate:
 		p.rate /= 2
 		p.eased = true
-	case share > busy:
+	case share > busy || l.Delay > late:
 		p.eased = true
-	case taken < 0.7*p.rate*seconds: // something else bounds it
-	case p.eased:
+	case !short: // something else bounds it
+	case p.eased && share > busy/2:
 		p.rate *= slowGrowth
 	default:
 		p.rate *= fastGrowth
@@ -139,6 +146,7 @@ func (p *pace) wait(now time.Time) (time.Duration, waiting) {
 	case p.waits != waitsForNothing:
 		return max(p.looked.Add(paceInterval).Sub(now), time.Millisecond), p.waits
 	case p.tokens < 0:
+		p.short = true
 		debt := time.Duration(-p.tokens / p.rate * float64(time.Second))
 		return max(min(debt, paceInterval), time.Millisecond), waitsForRate
 	default:
@@ -149,5 +157,4 @@ func (p *pace) wait(now time.Time) (time.Duration, waiting) {
 // take counts records that were read.
 func (p *pace) take(records int) {
 	p.tokens -= float64(records)
-	p.taken += float64(records)
 }

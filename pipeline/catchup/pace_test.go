@@ -172,3 +172,40 @@ func TestPaceGapsAndDebts(t *testing.T) {
 		t.Errorf("once it is paid the wait is %v", wait)
 	}
 }
+
+// What could run and waits for a processor is live's: other processes may have them.
+func TestPaceDelays(t *testing.T) {
+	p := newPaced(8)
+	p.run(5*time.Second, 0, unbounded)
+	before := p.rate
+	p.load.Delay = late
+	p.run(time.Second, 0, unbounded)
+	if p.rate < before {
+		t.Error("the rate falls for a delay that is none")
+	}
+	before, p.load.Delay = p.rate, late+1
+	if p.run(time.Second, 0, unbounded); p.rate != before {
+		t.Errorf("with small delays the rate was %.0f and is %.0f", before, p.rate)
+	}
+	p.load.Delay = tooLate + 1
+	if p.run(4*paceInterval, 0, unbounded); p.rate > before/8 {
+		t.Errorf("with long delays the rate was %.0f and is %.0f", before, p.rate)
+	}
+}
+
+// The delays of a process are known from the second look on.
+func TestDelays(t *testing.T) {
+	var d delays
+	if high := d.high(); high != 0 {
+		t.Errorf("%v is known of the time before", high)
+	}
+	for d.high() == 0 { // the test's time limit ends it
+		done := make(chan struct{})
+		for range 1000 {
+			go func() { done <- struct{}{} }()
+		}
+		for range 1000 {
+			<-done
+		}
+	}
+}

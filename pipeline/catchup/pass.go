@@ -3,6 +3,7 @@ package catchup
 import (
 	"cmp"
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -134,7 +135,6 @@ type step struct {
 	*reading
 	now     time.Time
 	lagging int64         // the lowest offset in the window of who can't take more now, but soon
-	given   int           // events, to all
 	starved bool          // there was no memory to give more
 	scanned time.Duration // to find the candidates
 	refused bool          // something may not be given now
@@ -250,6 +250,7 @@ func (s *step) candidates() (in []candidate, retryAt time.Time) {
 // more.
 func (s *step) serve(in []candidate) []candidate {
 	for i := range s.window {
+		runtime.Gosched() // what is live first: a step takes milliseconds
 		if of := &s.window[i]; slices.ContainsFunc(in, of.isNext) && !s.give(of, in) {
 			return nil
 		}
@@ -296,7 +297,7 @@ func (s *step) give(of *piece, in []candidate) (ok bool) {
 		}
 		first, _ := slices.BinarySearchFunc(run, to.next, func(ev *event.Event, at int64) int { return cmp.Compare(ev.Record.Offset, at) })
 		run = run[first:]
-		if len(run) > 0 && s.given > 0 && s.inFlight.Load() >= s.Reader.share {
+		if len(run) > 0 && s.outstanding.Load() > 0 && s.inFlight.Load() >= s.share {
 			to.out, s.starved = true, true
 			continue
 		}
@@ -306,8 +307,7 @@ func (s *step) give(of *piece, in []candidate) (ok bool) {
 		}
 		to.next = of.to
 		if len(run) > 0 {
-			s.given += len(run)
-			c.Grow(int64(len(run)) * copyBytes)
+			s.hand(c, len(run))
 		}
 	}
 	return true

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"twinegress/internal/cputime"
 	"twinegress/internal/event"
 )
 
@@ -58,14 +57,18 @@ type Reader struct {
 
 	inFlight atomic.Int64 // bytes that are read, and those that a fetch is expected to bring
 	hungry   atomic.Bool  // a reading waits for memory
-	records  atomic.Int64
-	passes   atomic.Int64
-	tooLarge atomic.Int64
+	// outstanding are chunks of which somebody was given something: without one, no
+	// memory comes back but that of windows.
+	outstanding atomic.Int64
+	records     atomic.Int64
+	passes      atomic.Int64
+	tooLarge    atomic.Int64
 
 	mu       sync.Mutex
 	readings map[*event.Ownership]*reading
 	running  int
 	pace     *pace
+	delays   delays
 	waits    waiting
 	client   *client
 	idle     time.Time // since when nobody is behind
@@ -73,13 +76,14 @@ type Reader struct {
 
 // NewReader makes a reader. Nothing runs before Run.
 func NewReader(o ReaderOptions) *Reader {
-	slots := runtime.GOMAXPROCS(0)
+	// What all endpoints read together must never find all processors taken by steps.
+	slots := max(1, runtime.GOMAXPROCS(0)/2)
 	share := max(o.MaxInFlight/shareOfMemory, 1)
 	r := &Reader{
 		o: o, share: share, slots: slots,
 		fetchMemory: min(maxFetchMemory, max(minFetchMemory, share/int64(2*slots))),
 		windowBytes: share / int64(2*slots),
-		wake:        make(chan struct{}, 1), readings: make(map[*event.Ownership]*reading), pace: newPace(slots),
+		wake:        make(chan struct{}, 1), readings: make(map[*event.Ownership]*reading), pace: newPace(runtime.GOMAXPROCS(0)),
 	}
 	r.settled, r.grew = r.settle, r.grow
 	return r
@@ -280,19 +284,6 @@ func (r *Reader) start(p *reading, now time.Time) {
 		}
 		signal(r.wake)
 	})
-}
-
-// load returns what else this copy does.
-func (r *Reader) load() Load {
-	status := r.o.Source.Status()
-	l := Load{Records: status.Records, Full: r.o.Source.Full(), Lag: -1, CPU: -1}
-	if status.Lag != nil {
-		l.Lag = *status.Lag
-	}
-	if cpu, known := cputime.Process(); known {
-		l.CPU = cpu
-	}
-	return l
 }
 
 // connected returns the client.

@@ -83,6 +83,18 @@ func (r *Reader) grow(bytes int64) {
 	r.o.Source.Acquire(bytes)
 }
 
+// handed is the Seq of chunks of which somebody was given something.
+const handed = 1
+
+// hand counts that somebody was given events of a chunk.
+func (r *Reader) hand(c *event.Chunk, events int) {
+	c.Grow(int64(events) * copyBytes)
+	if c.Seq != handed {
+		c.Seq = handed
+		r.outstanding.Add(1)
+	}
+}
+
 // settle is called by a chunk when all that were given events of it have an outcome for
 // each, and the window doesn't have it any more.
 func (r *Reader) settle(c *event.Chunk) {
@@ -93,6 +105,9 @@ func (r *Reader) settle(c *event.Chunk) {
 
 func (r *Reader) free(c *event.Chunk) {
 	bytes := c.Bytes()
+	if c.Seq == handed {
+		r.outstanding.Add(-1)
+	}
 	c.Free()
 	r.inFlight.Add(-bytes)
 	r.o.Source.Return(bytes)
