@@ -23,6 +23,7 @@ var troubleOfAlert = map[string]string{
 	"TwinegressStatusTopicFails":     "this copy is cut off",
 	"TwinegressStatusRecordsRefused": "(notice of the fleet)",
 	"TwinegressVersionsDiffer":       "versions",
+	"TwinegressEndpointsDiffer":      "different endpoints",
 	"TwinegressNoEndpoints":          "no endpoints",
 	"TwinegressNothingRouted":        "nothing is routed",
 	"TwinegressEventsUnrouted":       "(it may be meant: ingest.unrouted, unroutedSample)",

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -208,6 +209,36 @@ func TestCopies(t *testing.T) {
 	if len(d.pipeline.retried) > 0 {
 		t.Errorf("a command of before its start is done: %v", d.pipeline.retried)
 	}
+}
+
+// Copies with different endpoints show in a metric of each, until they have the same; one
+// that has not looked at its own yet, and one that is silent, don't count.
+func TestEndpointSets(t *testing.T) {
+	addrs := brokers(t)
+	a := start(t, addrs, "a", brief(0, sinks.StateReady, 1))
+	sets := func() (n float64) {
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(a)
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "twinegress_fleet_endpoint_sets" {
+				n = f.GetMetric()[0].GetGauge().GetValue()
+			}
+		}
+		return n
+	}
+	await := func(what string, want float64) {
+		t.Helper()
+		eventually.Within(t, 5*time.Second, what, func() bool { return sets() == want })
+	}
+	await("alone", 1)
+	b := start(t, addrs, "b", brief(1, sinks.StateReady, 1))
+	await("another has others", 2)
+	b.pipeline.set(0, brief(0, sinks.StateReady, 1))
+	await("it has the same", 1)
 }
 
 // The lag of all is not known while one copy doesn't know its own.

@@ -171,6 +171,7 @@ var well = []string{
 	`twinegress_fleet_copies{job="j",instance="a",state="live"} 2x30`,
 	`twinegress_fleet_copies{job="j",instance="a",state="stale"} 0x30`,
 	`twinegress_fleet_echo_seconds{job="j",instance="a"} 1x30`,
+	`twinegress_fleet_endpoint_sets{job="j",instance="a"} 1x30`,
 	`twinegress_fleet_refused_records_total{job="j",instance="a"} 3x30`,
 	`twinegress_endpoint_info{job="j",instance="a",endpoint="e",name="sensors",endpoint_type="EventHub",host="h",path="hub"} 1x30`,
 	`twinegress_endpoint_info{job="j",instance="b",endpoint="e",name="sensors",endpoint_type="EventHub",host="h",path="hub"} 1x30`,
@@ -199,6 +200,7 @@ func TestAlertsFire(t *testing.T) {
 		"TwinegressCopySilent":           {`twinegress_fleet_copies{job="j",instance="a",state="stale"} 1x30`},
 		"TwinegressStatusTopicFails":     {`twinegress_fleet_echo_seconds{job="j",instance="a"} 0+60x30`},
 		"TwinegressStatusRecordsRefused": {`twinegress_fleet_refused_records_total{job="j",instance="a"} 3+1x30`},
+		"TwinegressEndpointsDiffer":      {`twinegress_fleet_endpoint_sets{job="j",instance="a"} 2x30`},
 		"TwinegressVersionsDiffer": {
 			`twinegress_build_info{job="j",instance="b",version="v1"} _x30`, `twinegress_build_info{job="j",instance="b",version="v2"} 1x30`,
 		},
