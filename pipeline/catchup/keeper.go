@@ -16,6 +16,7 @@ import (
 	"twinegress/internal/kafka"
 	"twinegress/internal/untrusted"
 	"twinegress/sinks"
+	"twinegress/stages/ingest"
 )
 
 const (
@@ -66,6 +67,8 @@ type Keeper struct {
 	losses      []loss
 	lost        uint64 // partitions of which the list was lost, since the start
 }
+
+var _ ingest.Positions = (*Keeper)(nil)
 
 // NewKeeper returns a Keeper. Nothing connects before it is needed.
 func NewKeeper(o KeeperOptions) (*Keeper, error) {
@@ -166,9 +169,10 @@ func (k *Keeper) Released(o *event.Ownership) {
 	}
 }
 
-// TooLarge records that the brokers have refused metadata for its length: what is
-// longer than half of it is stored in the topic from now on.
-func (k *Keeper) TooLarge(metadata string) {
+// TooLong records that the brokers have refused metadata for its length: what is
+// longer than half of it is stored in the topic from now on. It implements
+// ingest.Positions.
+func (k *Keeper) TooLong(_ *event.Ownership, metadata string) {
 	limit := max(int64(len(metadata))/2, minInline)
 	if limit >= k.limit.Load() {
 		return

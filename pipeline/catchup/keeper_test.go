@@ -274,11 +274,11 @@ func TestShorterMetadata(t *testing.T) {
 	if strings.Contains(text, namedMark) {
 		t.Fatalf("%q", text)
 	}
-	c.TooLarge(text)
+	c.TooLong(o, text)
 	if text = c.metadata(t, o); !strings.Contains(text, namedMark) || len(text) > minInline {
 		t.Errorf("refused, and then %.100q", text)
 	}
-	c.TooLarge(text)
+	c.TooLong(o, text)
 	if got := c.metadata(t, o); got != text {
 		t.Errorf("the shortest is refused, and then %.100q", got)
 	}
