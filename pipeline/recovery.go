@@ -80,9 +80,6 @@ func (r *recovery) Released(o *event.Ownership) {
 	r.Keeper.Released(o)
 }
 
-// TooLong implements ingest.Positions.
-func (r *recovery) TooLong(_ *event.Ownership, metadata string) { r.Keeper.TooLarge(metadata) }
-
 // Preview returns what a seek would be about, of all partitions together.
 func (p *Pipeline) Preview(ctx context.Context, to string) (catchup.Preview, error) {
 	r := p.recovering()
