@@ -146,7 +146,7 @@ func (p *Pipeline) consumer() ingest.Status {
 	if in := p.intake.Load(); in != nil {
 		return in.source.Status()
 	}
-	return ingest.Status{Partitions: []int32{}, Stalled: []int32{}, Silence: time.Since(p.started)}
+	return ingest.Status{Partitions: []int32{}, Stalled: []int32{}, Waiting: []int32{}, Silence: time.Since(p.started)}
 }
 
 // deadLetters returns the state of the dead letters; before there are any, of none.

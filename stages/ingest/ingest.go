@@ -232,7 +232,7 @@ type Status struct {
 	Held       bool    // see Source.Hold
 	Partitions []int32 // owned now, over all topics
 	Stalled    []int32 // those of them that are not read on until more has its outcome
-	Waiting    []int32 // those that are not read yet, until it is known who is behind in them
+	Waiting    []int32 // those that are not read yet, for some time: it isn't known who is behind in them
 	Skipped    int64   // batches that are passed over, since start
 	InFlight   int64   // bytes of events without an outcome
 }

@@ -122,6 +122,7 @@ type partition struct {
 	// restoring is closed when they are no longer asked; ctx ends that.
 	restored  bool
 	restoring chan struct{}
+	since     time.Time // of the ownership
 	ctx       context.Context
 	cancel    context.CancelFunc
 	end       int64 // the highest high watermark seen
@@ -139,7 +140,7 @@ func newPartition(id topicPartition, lane *assignment, c consumer) *partition {
 	p := &partition{
 		topicPartition: id, owned: &event.Ownership{Topic: id.topic, Partition: id.number}, consumer: c, lane: lane, limit: math.MaxInt64,
 		state: unknown, idle: make(chan struct{}), watermark: watermark.At(-1),
-		marked: nothing, committed: commitment{mark: nothing}, restored: true,
+		marked: nothing, committed: commitment{mark: nothing}, restored: true, since: time.Now(),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.settled, p.grew = p.settle, p.grow

@@ -284,9 +284,7 @@ func TestRestoring(t *testing.T) {
 		a := consumePositions(t, cfg, x)
 		eventually.Holds(t, "it is tried again", func() bool { return len(tries) == 2 })
 		eventually.Holds(t, "the other partition is committed", func() bool { return committedBeside(t, k, 0)() == "10 a 0" })
-		if w := a.Status().Waiting; !slices.Equal(w, []int32{1}) {
-			t.Errorf("waiting are %v", w)
-		}
+		eventually.Holds(t, "it is said", func() bool { return slices.Equal(a.Status().Waiting, []int32{1}) })
 		if in := a.Status().InFlight; in != 0 {
 			t.Errorf("%d bytes are in flight", in)
 		}

@@ -12,6 +12,8 @@ const (
 	// restorePause is how long a partition waits until its positions are asked for
 	// again, at first and at most.
 	restorePause, maxRestorePause = time.Second, 30 * time.Second
+	// restoreTime is how long restoring may take before the status says so.
+	restoreTime = 2 * time.Second
 	// restoreInterval is how often it is said again that it waits.
 	restoreInterval = 10 * time.Minute
 )
@@ -114,11 +116,11 @@ func (p *partition) endRestoring() {
 	}
 }
 
-// isRestoring reports whether the partition isn't read yet for that.
+// isRestoring reports whether the partition isn't read yet for that, and should be.
 func (p *partition) isRestoring() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.restored
+	return !p.restored && time.Since(p.since) > restoreTime
 }
 
 // finish ends the ownership: the partition is another copy's, or may be at any time. It
