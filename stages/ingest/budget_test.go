@@ -35,9 +35,8 @@ type counting struct {
 	paused []int32
 }
 
-func (*counting) mark(topicPartition, int32, int64) {}
-func (*counting) wake()                             {}
-func (c *counting) pause(of topicPartition)         { c.paused = append(c.paused, of.number) }
+func (*counting) wake()                     {}
+func (c *counting) pause(of topicPartition) { c.paused = append(c.paused, of.number) }
 func (c *counting) resume(of topicPartition) {
 	c.paused = slices.DeleteFunc(c.paused, func(n int32) bool { return n == of.number })
 }

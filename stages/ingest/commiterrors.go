@@ -105,8 +105,9 @@ func (f *commitFailure) names() string {
 
 // joined returns what failed as one error; nil if nothing did.
 func joined(failed map[topicPartition]error) error {
-	var all []error
-	for _, f := range byCause(failed) {
+	causes := byCause(failed)
+	all := make([]error, 0, len(causes))
+	for _, f := range causes {
 		all = append(all, fmt.Errorf("%s: %w", f.names(), f.err))
 	}
 	return errors.Join(all...)

@@ -16,8 +16,9 @@ import (
 	"twinegress/internal/event"
 )
 
-// drainTimeout bounds the wait for outcomes when partitions are revoked: well
-// under the rebalance time-out, after which the group would expel us.
+// drainTimeout bounds the wait for outcomes when partitions are revoked, and half of it
+// the commit after that: together well under the rebalance time-out, after which the
+// group would expel us.
 const drainTimeout = 10 * time.Second
 
 // partitionSet holds the partitions that this copy owns, and takes part in the
@@ -79,25 +80,33 @@ func (s *partitionSet) assigned(_ context.Context, client *kgo.Client, added map
 // revoked releases partitions in order: chunks in flight may settle, for a
 // while, and are committed.
 func (s *partitionSet) revoked(ctx context.Context, _ *kgo.Client, removed map[string][]int32) {
-	ctx, cancel := context.WithTimeout(ctx, min(drainTimeout, s.member.config.RebalanceTimeout/2))
-	defer cancel()
+	if owned := s.remove(removed); len(owned) > 0 {
+		s.handOver(ctx, owned)
+	}
+	if len(removed) > 0 {
+		s.member.log.Info("partitions revoked", zap.Stringer("partitions", partitionNames(removed)))
+	}
+}
+
+// handOver ends ownerships in order. What stays is committed at the next interval: the
+// less there is to say now, the sooner the partitions are another copy's.
+func (s *partitionSet) handOver(ctx context.Context, owned []*partition) {
+	limit := min(drainTimeout, s.member.config.RebalanceTimeout/2)
+	draining, cancelDrain := context.WithTimeout(ctx, limit)
+	defer cancelDrain()
 	var drains sync.WaitGroup
-	owned := s.remove(removed)
 	for _, p := range owned {
 		s.restorer.revoked(p)
-		drains.Go(func() { p.drain(ctx) })
+		drains.Go(func() { p.drain(draining) })
 	}
 	drains.Wait()
-	// What stays is committed at the next interval: the less there is to say, the sooner
-	// the partitions are another copy's.
-	if err := s.committer.commit(ctx, owned); err != nil {
+	committing, cancelCommit := context.WithTimeout(ctx, limit/2)
+	defer cancelCommit()
+	if err := s.committer.commit(committing, owned); err != nil {
 		s.member.log.Warn("committing before giving partitions up failed: their new owner repeats what was not committed", zap.Error(err))
 	}
 	for _, p := range owned {
 		s.restorer.finish(p)
-	}
-	if len(removed) > 0 {
-		s.member.log.Info("partitions revoked", zap.Stringer("partitions", partitionNames(removed)))
 	}
 }
 

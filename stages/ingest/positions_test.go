@@ -389,3 +389,24 @@ func TestTakeLane(t *testing.T) {
 	}()
 	a.ReturnLane(p.owned)
 }
+
+// What has its outcome by the end of a revocation is committed with what is beside it
+// then, also where something else of the partition has none in time.
+func TestRevocationCommitsAfterItsTimeout(t *testing.T) {
+	eachProtocol(t, 1, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
+		x := newTexts(t, named("a"))
+		x.revoked = "of the revocation"
+		h := consumePositions(t, cfg, x)
+		h.mu.Lock()
+		h.auto = false
+		h.mu.Unlock()
+		eventually.Holds(t, "it is owned", h.owns(1))
+		produce(t, k, 1, 10, 10)
+		eventually.Holds(t, "all is read", func() bool { return h.count() == 10 })
+		h.partitions.revoked(t.Context(), h.member.client, map[string][]int32{topic: {0}})
+		if got := committedBeside(t, k, 0)(); got != "0 of the revocation" {
+			t.Errorf("committed is %q", got)
+		}
+		h.settle(all) // too late
+	})
+}
