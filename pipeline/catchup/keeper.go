@@ -111,8 +111,12 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// Close ends the connection to Kafka: after the last commit.
-func (k *Keeper) Close() { k.client.Close() }
+// Close ends the connection to Kafka, after the last commit. Until ctx ends it waits
+// for what is under way.
+func (k *Keeper) Close(ctx context.Context) {
+	_ = k.client.Flush(ctx)
+	k.client.Close()
+}
 
 // Assigned restores the positions that are committed beside a partition's mark. It
 // implements ingest.Positions.

@@ -97,7 +97,7 @@ func start(t *testing.T, addrs []string, topic string, n int) *copyOf {
 	done := make(chan struct{})
 	go func() { defer close(done); k.Run(ctx) }()
 	c := &copyOf{Keeper: k, senders: s, lines: lines}
-	c.stop = sync.OnceFunc(func() { cancel(); <-done; k.Close() })
+	c.stop = sync.OnceFunc(func() { cancel(); <-done; k.Close(ctx) })
 	t.Cleanup(c.stop)
 	return c
 }
@@ -253,6 +253,14 @@ func TestWithoutTopic(t *testing.T) {
 	if b.lost != 1 || b.logged("it isn't known who was behind") != 1 || len(b.Status().Notes) != 1 || !strings.Contains(b.Status().Notes[0], "the lowest of them is") {
 		t.Errorf("lost %d, notes %q", b.lost, b.Status().Notes)
 	}
+	// Seeks that don't fit are said as well: they are done once more.
+	for hash := range uint32(2000) {
+		a.find(o).applied[hash] = true
+	}
+	if a.metadata(t, o); a.logged("may be applied once more") != 1 {
+		t.Error("seeks are left out, and nobody says so")
+	}
+	a.find(o).applied = nil
 	// All of them have caught up: nothing is left to say.
 	for _, s := range a.order {
 		s.Forget(o)

@@ -55,6 +55,7 @@ type partition struct {
 	text      string // its metadata
 	textAt    time.Time
 	names     []storedList
+	cutSeeks  bool // seeks are left out of the metadata
 
 	witness witness
 }
@@ -201,7 +202,14 @@ func (p *partition) write(ctx context.Context, l *list, now time.Time) (string, 
 		p.names = append(p.names, storedList{name, now})
 		return named(name), nil
 	}
+	seeks := len(l.applied)
 	encoded = l.fit(limit)
+	if cut := len(l.applied) < seeks; cut != p.cutSeeks {
+		if p.cutSeeks = cut; cut {
+			p.keeper.options.Log.Warn("seeks don't fit into the commit of a partition, and may be applied once more after this copy: set positions.topic",
+				zap.String("topic", p.of.topic), zap.Int32("partition", p.of.number), zap.Int("seeks", seeks-len(l.applied)))
+		}
+	}
 	if before := p.unlisted.Swap(l.left); before == 0 && l.left > 0 {
 		p.keeper.options.Log.Error("positions don't fit into the commit of a partition, and would be lost with this copy: set positions.topic",
 			zap.String("topic", p.of.topic), zap.Int32("partition", p.of.number), zap.Uint64("positions", l.left))
