@@ -29,6 +29,8 @@ const (
 	// is how often one that must be there is looked for before it is lost.
 	witnessTimeout  = 15 * time.Second
 	missingAttempts = 3
+	// closeTimeout bounds the wait for what is under way at the end.
+	closeTimeout = 2 * time.Second
 	// grace is how long an endpoint or a seek that this copy doesn't know stays listed:
 	// another copy may know it already.
 	grace = 10 * time.Minute
@@ -111,9 +113,11 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// Close ends the connection to Kafka, after the last commit. Until ctx ends it waits
-// for what is under way.
-func (k *Keeper) Close(ctx context.Context) {
+// Close ends the connection to Kafka, after the last commit. What nothing waits for
+// has closeTimeout to be stored.
+func (k *Keeper) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
 	_ = k.client.Flush(ctx)
 	k.client.Close()
 }

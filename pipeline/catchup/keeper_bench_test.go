@@ -18,7 +18,7 @@ func BenchmarkMetadata(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer k.Close(b.Context())
+			defer k.Close()
 			o := &event.Ownership{Topic: events}
 			if err := k.Assigned(b.Context(), o, 1000, Version); err != nil {
 				b.Fatal(err)

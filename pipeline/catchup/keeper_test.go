@@ -97,7 +97,7 @@ func start(t *testing.T, addrs []string, topic string, n int) *copyOf {
 	done := make(chan struct{})
 	go func() { defer close(done); k.Run(ctx) }()
 	c := &copyOf{Keeper: k, senders: s, lines: lines}
-	c.stop = sync.OnceFunc(func() { cancel(); <-done; k.Close(ctx) })
+	c.stop = sync.OnceFunc(func() { cancel(); <-done; k.Close() })
 	t.Cleanup(c.stop)
 	return c
 }
