@@ -192,7 +192,7 @@ func (p *Pipeline) collectCatchUp(counter, gauge func(d *prometheus.Desc, v floa
 	reader, positions := p.reading(), p.keeping()
 	counter(descCatchUpRecords, float64(reader.Records))
 	gauge(descCatchUpInFlight, float64(reader.InFlight))
-	gauge(descCatchUpWaits, oneIf(reader.Waiting != ""))
+	gauge(descCatchUpWaits, oneIf(strings.HasPrefix(reader.Waiting, "live"))) // and not for its own rate or memory
 	gauge(descCatchUpRate, reader.Rate)
 	counter(descCatchUpSkipped, float64(reader.TooLarge))
 	gauge(descPositionsUnlisted, float64(positions.Unlisted))

@@ -36,6 +36,7 @@ var troubleOfAlert = map[string]string{
 	"TwinegressBacklogOld":           "more than half of the retention",
 	"TwinegressEndpointFallsBehind":  "falls behind",
 	"TwinegressPositionsNotStored":   "positions are not kept",
+	"TwinegressPositionsNotRead":     "positions are not kept",
 	"TwinegressPositionsLost":        "positions are not kept",
 	"TwinegressEndpointThrottled":    "throttled",
 	"TwinegressEndpointHoldsBack":    "slow",
@@ -61,6 +62,7 @@ var otherSeverity = []string{
 	"TwinegressBatchesSkipped",     // as well
 	"TwinegressEventsExpired",      // as well
 	"TwinegressPositionsLost",      // as well, as long as the copy says so
+	"TwinegressPositionsNotRead",   // of all that is said of positions, the severity is one
 	"TwinegressOutOfDescriptors",   // not one endpoint, but all
 }
 

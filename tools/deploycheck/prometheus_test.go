@@ -150,6 +150,8 @@ var well = []string{
 	`twinegress_ingest_retention_seconds{job="j",instance="b",topic="long"} 864000x30`,
 	`twinegress_positions_store_failures_total{job="j",instance="a"} 2x30`,
 	`twinegress_positions_lost_total{job="j",instance="a"} 1x30`,
+	`twinegress_positions_unlisted{job="j",instance="a"} 0x30`,
+	`twinegress_positions_waiting_partitions{job="j",instance="a"} 0x30`,
 	`twinegress_endpoint_holds_back{job="j",instance="a",endpoint="e"} 0 1 0x28`,
 	`twinegress_ingest_stalled_partitions{job="j"} 0x30`,
 	`twinegress_ingest_skipped_batches_total{job="j"} 2x30`,
@@ -232,6 +234,7 @@ func TestAlertsFire(t *testing.T) {
 		"TwinegressBacklogOld":          {`twinegress_endpoint_backlog_age_seconds{job="j",instance="a",endpoint="e"} 43201x30`},
 		"TwinegressEndpointFallsBehind": {`twinegress_endpoint_backlog_offsets{job="j",instance="a",endpoint="e"} 9000x30`},
 		"TwinegressPositionsNotStored":  {`twinegress_positions_store_failures_total{job="j",instance="a"} 2+1x30`},
+		"TwinegressPositionsNotRead":    {`twinegress_positions_waiting_partitions{job="j",instance="a"} 1x30`},
 		"TwinegressPositionsLost":       {`twinegress_positions_lost_total{job="j",instance="a"} 1+1x30`},
 		"TwinegressBehind":              {`twinegress_ingest_lag_records{job="j",instance="a"} 1000000x30`},
 		"TwinegressStalled": {
