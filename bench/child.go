@@ -112,7 +112,7 @@ func startServices(ctx context.Context, targets []target) (servicesReply, func()
 	end := e.Close
 	reply := servicesReply{Stats: "http://" + e.StatsAddr(), CA: string(e.CAPEM()), Services: make(map[string]service)}
 	if cfg.Arrived != nil {
-		url, endOrder, err := noted.serve()
+		url, endOrder, err := noted.serve(ctx)
 		if err != nil {
 			return servicesReply{}, nil, errors.Join(err, e.Close())
 		}

@@ -71,8 +71,8 @@ func (o *order) reordered(topic string) (n int64) {
 }
 
 // serve answers requests for the count of a topic until it is closed.
-func (o *order) serve() (url string, end func() error, err error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func (o *order) serve(ctx context.Context) (url string, end func() error, err error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, fmt.Errorf("bench: %w", err)
 	}

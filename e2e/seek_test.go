@@ -110,7 +110,7 @@ func stretch(partitions int, from, to int64) map[int32][]int64 {
 }
 
 func sameSequence(a, b map[int32][]int64) bool {
-	return maps.EqualFunc(a, b, func(x, y []int64) bool { return slices.Equal(x, y) })
+	return maps.EqualFunc(a, b, slices.Equal[[]int64])
 }
 
 // lots are two lots of events, an hour apart by their timestamps.

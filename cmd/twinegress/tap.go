@@ -185,7 +185,7 @@ func (v *tapView) line(e sinks.TapEntry) string {
 		latency = term.Latency(time.Duration(*e.Latency * float64(time.Second)))
 	}
 	if e.Sending != nil {
-		outcome, latency = "in flight", term.Latency(time.Duration(*e.Sending * float64(time.Second)))
+		outcome, latency = "in flight", term.Latency(time.Duration(*e.Sending*float64(time.Second)))
 	}
 	origin := fmt.Sprintf("%s/%d/%d", e.Topic, e.Partition, e.Offset)
 	if e.Index != nil {

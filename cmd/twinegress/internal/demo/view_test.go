@@ -184,7 +184,7 @@ func TestReportNamesWhatDisagrees(t *testing.T) {
 			func(_ *report, e *endpointReport) { e.Deferred = 70 },
 			"hub: routed 1,000, but delivered 900 + dropped 100 + deferred 70 + pending 0 = 1,070",
 		},
-		"behind": {func(_ *report, e *endpointReport) { e.Backlog = 12 }, "hub: has not caught up on 12 offsets"},
+		"behind":               {func(_ *report, e *endpointReport) { e.Backlog = 12 }, "hub: has not caught up on 12 offsets"},
 		"no outcome":           {func(_ *report, e *endpointReport) { e.Pending++; e.Routed++ }, "hub: 1 events have no outcome"},
 		"lost":                 {func(_ *report, e *endpointReport) { e.Service.Distinct = count(899) }, "hub: delivered 900, but the service counted 899"},
 		"made up":              {func(_ *report, e *endpointReport) { e.Service.Distinct = count(1001) }, "but the service counted 1,001"},
