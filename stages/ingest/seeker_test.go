@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"twinegress/internal/config"
 	"twinegress/internal/event"
 	"twinegress/internal/eventually"
 )
@@ -295,7 +296,22 @@ func TestErrorThatIsThrownAway(t *testing.T) {
 	}
 }
 
-// A partition that was read on since it was looked at is not moved back: what was read since would come twice, and behind what is after it.
+// The very first batch that a new group meets is stepped over, too: the client knows no
+// offset of the partition then.
+func TestFirstBatchTooLarge(t *testing.T) {
+	eachProtocol(t, 1, func(t *testing.T, k *kfake.Cluster, cfg config.Ingest) {
+		const limit = 1 << 20
+		commits := watchCommits(t, k)
+		cfg.Limits.BatchBytes = limit
+		produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Value: make([]byte, limit+1)}})
+		produce(t, k, 1, 10, 10)
+		h := consume(t, cfg, true)
+		eventually.Holds(t, "what is behind it is read and committed", func() bool { return h.count() == 10 && commits.of(0) == 11 })
+	})
+}
+
+// A partition that was read on since it was looked at is not moved back: what was
+// read since would come twice, and behind what is after it.
 func TestReadOnBeforeItIsMoved(t *testing.T) {
 	t.Parallel()
 	k := broker(t, 1)
