@@ -155,8 +155,8 @@ func wait(ctx context.Context) bool {
 
 func consumeTexts(ctx context.Context, t *testing.T, cfg config.Ingest, x *texts, opts ...kgo.Opt) (*ingest.Source, func()) {
 	t.Helper()
-	log := zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel)) // shown where the test fails
-	source, err := ingest.New(cfg, x, append(opts, kgo.SeedBrokers(cfg.Brokers...)), noHook{}, log) //nolint:contextcheck // the consumer has a context of its own
+	log := zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))                                       // shown where the test fails
+	source, err := ingest.New(cfg, x, append(opts, kgo.SeedBrokers(cfg.Brokers...)), noHook{}, log) //nolint:contextcheck // it outlives the call; Close ends it
 	if err != nil {
 		t.Fatal(err)
 	}
