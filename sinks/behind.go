@@ -61,6 +61,7 @@ func (b *Behind) add(o *event.Ownership, s *Sender) {
 func (b *Behind) remove(o *event.Ownership, s *Sender) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	o.Listed.Add(1)
 	if delete(b.of[o], s); len(b.of[o]) == 0 {
 		delete(b.of, o)
 	}

@@ -64,6 +64,7 @@ type position struct {
 	reading uint64
 	window  []givenChunk // given and without an outcome, or behind such a one; in order
 	base    uint64       // sequence number of window[0]
+	noted   listing      // as it was when the lock was freed last
 }
 
 type givenChunk struct {
@@ -74,6 +75,22 @@ type givenChunk struct {
 
 // listed reports whether what is committed has to name the position.
 func (p *position) listed() bool { return p.state != joining || p.cursor < p.given }
+
+// note moves Listed of the partition if what a commit has to list has changed.
+func (p *position) note() (listed bool) {
+	now := listing{p.listed(), p.cursor, p.resume}
+	if now != p.noted {
+		p.noted = now
+		p.owned.Listed.Add(1)
+	}
+	return now.listed
+}
+
+// listing is what a commit lists of a position.
+type listing struct {
+	listed         bool
+	cursor, resume int64
+}
 
 // done reports whether the endpoint is live again.
 func (p *position) done() bool { return !p.listed() && p.owned.Dispatched.Load() >= p.given }
@@ -150,5 +167,5 @@ func (p *position) resolve(c *event.Chunk) {
 
 // seek sets the position.
 func (p *position) seek(to, resume int64) {
-	*p = position{owned: p.owned, state: leaving, cursor: to, given: to, resume: resume, sought: true, since: p.since, lane: p.lane}
+	*p = position{owned: p.owned, state: leaving, cursor: to, given: to, resume: resume, sought: true, since: p.since, lane: p.lane, noted: p.noted}
 }

@@ -88,7 +88,7 @@ func (p *positions) unlock() {
 func (p *positions) note(now time.Time) {
 	is := false
 	for _, pos := range p.of {
-		is = is || pos.listed()
+		is = pos.note() || is
 	}
 	switch {
 	case is && p.since.IsZero():

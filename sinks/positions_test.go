@@ -232,6 +232,11 @@ func (l *life) read() {
 
 // commits commits, mark first and list after that.
 func (l *life) commits() {
+	var asked [2]struct {
+		before bool
+		at     uint64
+		list   []Position
+	}
 	for l.pause(400 * time.Millisecond) {
 		i := l.number(2)
 		l.mu.Lock()
@@ -240,9 +245,14 @@ func (l *life) commits() {
 		if l.number(3) == 0 {
 			l.pause(100 * time.Millisecond)
 		}
-		if at, listed := l.sender.Position(l.owned[i]); listed {
-			c.list = append(c.list, at)
+		// Where nothing to be listed has changed, who commits doesn't ask again.
+		if now := l.owned[i].Listed.Load(); !asked[i].before || asked[i].at != now {
+			asked[i].before, asked[i].at, asked[i].list = true, now, nil
+			if at, listed := l.sender.Position(l.owned[i]); listed {
+				asked[i].list = []Position{at}
+			}
 		}
+		c.list = asked[i].list
 		l.world.mu.Lock()
 		if l.ctx.Err() == nil {
 			l.committed[i] = c

@@ -257,10 +257,12 @@ func TestWithoutTopic(t *testing.T) {
 	for hash := range uint32(2000) {
 		a.find(o).applied[hash] = true
 	}
+	a.find(o).changes++
 	if a.metadata(t, o); a.logged("may be applied once more") != 1 {
 		t.Error("seeks are left out, and nobody says so")
 	}
 	a.find(o).applied = nil
+	a.find(o).changes++
 	// All of them have caught up: nothing is left to say.
 	for _, s := range a.order {
 		s.Forget(o)

@@ -46,10 +46,13 @@ type partition struct {
 	restored bool
 	revoked  bool
 	applied  map[uint32]bool
+	changes  uint64  // of applied and orphans
 	orphans  []entry // of endpoints that this copy doesn't have
 	problem  string  // why the partition isn't read
 
 	composing sync.Mutex // held while a list is composed and stored
+	listed    uint64     // the ownership's Listed when the list was read last
+	changed   uint64     // changes at that time
 	composed  list       // as it was read last
 	scratch   []entry
 	text      string // its metadata
@@ -95,6 +98,7 @@ func (p *partition) restore(l *list) {
 		}
 	}
 	p.restored = true
+	p.changes++
 	p.witness.mu.Lock()
 	p.witness.there = !l.empty()
 	p.witness.mu.Unlock()
@@ -110,6 +114,7 @@ func (p *partition) adopt(now time.Time) {
 	if len(p.orphans) == 0 || p.revoked {
 		return
 	}
+	before := len(p.orphans)
 	p.orphans = slices.DeleteFunc(p.orphans, func(e entry) bool {
 		if s := p.keeper.options.Sender(e.id); s != nil {
 			s.Restore(p.owned, e.position())
@@ -125,17 +130,27 @@ func (p *partition) adopt(now time.Time) {
 			zap.String("topic", p.of.topic), zap.Int32("partition", p.of.number), zap.Int64("offset", e.cursor))
 		return true
 	})
+	if len(p.orphans) != before {
+		p.changes++
+	}
 }
 
-// read reads who is behind into p.scratch, and which seeks are applied. These are read
-// first: a list in which a seek is applied must have its position.
-func (p *partition) read(now time.Time) (applied []uint32, err error) {
+// look hands over what it can, and returns the number of the changes of applied and
+// orphans.
+func (p *partition) look(now time.Time) (changes uint64, err error) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.restored {
-		p.mu.Unlock()
-		return nil, errNotRestored
+		return 0, errNotRestored
 	}
 	p.adopt(now)
+	return p.changes, nil
+}
+
+// gather reads who is behind into p.scratch, and which seeks are applied. These are read
+// first: a list in which a seek is applied must have its position.
+func (p *partition) gather() (applied []uint32) {
+	p.mu.Lock()
 	if len(p.applied) > 0 {
 		applied = make([]uint32, 0, len(p.applied))
 		for hash := range p.applied {
@@ -151,38 +166,45 @@ func (p *partition) read(now time.Time) (applied []uint32, err error) {
 		}
 	}
 	slices.SortFunc(p.scratch, byCursor)
-	return applied, nil
+	return applied
 }
 
-// metadata returns what is to be committed beside the mark.
+// metadata returns what is to be committed beside the mark. While nothing changes it
+// costs nothing, also if thousands are behind.
 func (p *partition) metadata(ctx context.Context, now time.Time) (string, error) {
 	p.composing.Lock()
 	defer p.composing.Unlock()
-	applied, err := p.read(now)
+	// Before the list is read: what changes meanwhile is read again the next time.
+	listed := p.owned.Listed.Load()
+	changes, err := p.look(now)
 	if err != nil {
 		return "", err
 	}
-	if len(p.scratch) == 0 && len(applied) == 0 {
-		if p.text != Version {
-			p.text, p.textAt, p.composed = Version, now, list{}
-			p.unlisted.Store(0)
-			p.observe(nil, 0)
-		}
-		return Version, nil
-	}
-	same := p.text != "" && slices.Equal(p.scratch, p.composed.entries) && slices.Equal(applied, p.composed.applied)
-	if same && now.Sub(p.textAt) < refreshAfter && int64(len(p.text)) <= p.keeper.limit.Load() {
+	fits := now.Sub(p.textAt) < refreshAfter && int64(len(p.text)) <= p.keeper.limit.Load()
+	if p.text != "" && fits && listed == p.listed && changes == p.changed {
 		return p.text, nil
 	}
-	l := list{entries: slices.Clone(p.scratch), applied: slices.Clone(applied)}
-	text, err := p.write(ctx, &l, now)
-	if err != nil {
-		return "", err
+	applied := p.gather()
+	same := slices.Equal(p.scratch, p.composed.entries) && slices.Equal(applied, p.composed.applied)
+	switch {
+	case p.text != "" && fits && same:
+	case len(p.scratch) == 0 && len(applied) == 0:
+		p.text = Version
+		p.unlisted.Store(0)
+		p.observe(nil, 0)
+	default:
+		l := list{entries: slices.Clone(p.scratch), applied: slices.Clone(applied)}
+		if p.text, err = p.write(ctx, &l, now); err != nil {
+			return "", err
+		}
 	}
-	p.text, p.textAt = text, now
+	if !same || !fits {
+		p.textAt = now
+	}
+	p.listed, p.changed = listed, changes
 	p.composed.entries = append(p.composed.entries[:0], p.scratch...)
 	p.composed.applied = applied
-	return text, nil
+	return p.text, nil
 }
 
 // write returns the metadata of a list, and stores the list if it is too long for that.

@@ -163,6 +163,7 @@ func (p *partition) dueOf(all *orders, now time.Time) (due []*order) {
 		for hash := range p.applied {
 			if all.byHash[hash] == nil {
 				delete(p.applied, hash)
+				p.changes++
 			}
 		}
 	}
@@ -194,6 +195,7 @@ func (p *partition) apply(o *order, to int64) bool {
 		s.Seek(p.owned, at.Resume, -1)
 	}
 	p.applied[o.hash] = true
+	p.changes++
 	return true
 }
 
