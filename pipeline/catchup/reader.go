@@ -279,6 +279,9 @@ func (r *Reader) start(p *reading, now time.Time) {
 		r.running--
 		p.running, p.due, p.wants, p.idle = false, n.due, n.wants, time.Now()
 		p.scanDue = p.idle.Add(scanShare * s.scanned)
+		if n.wants > 0 {
+			r.waits = waitsForMemory
+		}
 		if p.dropped {
 			p.clear()
 		}

@@ -25,7 +25,6 @@ func (r *Reader) reserve(c *client) (ask int32, memory int64, later next) {
 	room := r.share - inFlight
 	ask, memory = c.size(min(r.fetchMemory, max(room, 0)))
 	if memory > room && inFlight > 0 { // one fetch may take more, alone
-		r.waits = waitsForMemory
 		return 0, 0, next{wants: memory}
 	}
 	r.inFlight.Add(memory)
