@@ -46,7 +46,7 @@ func (r *Reader) received(p *reading, f *fetched, reserved int64) (owned bool) {
 		r.tooLarge.Add(f.tooLarge)
 		r.o.Log.Warn("offsets are passed over for endpoints that are behind, too: their batch takes more memory than ingest.limits.batchBytes allows, or can't be unpacked",
 			zap.String("topic", p.owned.Topic), zap.Int32("partition", p.owned.Partition),
-			zap.Int64("offsets", f.tooLarge), zap.Int64("before", f.next))
+			zap.Int64("first", f.next-f.tooLarge), zap.Int64("last", f.next-1))
 	}
 	r.mu.Lock()
 	r.pace.take(records)
