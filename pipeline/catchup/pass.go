@@ -33,6 +33,7 @@ type reading struct {
 
 	// Reader.mu guards these.
 	running bool
+	ended   bool      // the ownership has, while a step ran
 	changed bool      // an endpoint may be able to take something
 	due     time.Time // of the next step; zero: none
 	scanDue time.Time // when a change is looked at, at the earliest

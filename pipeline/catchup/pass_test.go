@@ -2,6 +2,7 @@ package catchup
 
 import (
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -104,6 +105,18 @@ func TestStepAfterDrop(t *testing.T) {
 		t.Error("it joins")
 	}
 	c.Settle(1)
+
+	// Nothing is kept of an ownership that ends meanwhile.
+	p.running = false
+	e.Reader.mu.Lock()
+	e.Reader.start(p, time.Now())
+	e.Reader.mu.Unlock()
+	e.Forget(p.owned)
+	e.Reader.steps.Wait()
+	e.Forget(p.owned) // again does no harm
+	if len(e.Reader.readings) > 0 {
+		t.Error("an ownership that has ended is kept")
+	}
 }
 
 // That events have expired is said once of an endpoint in a partition, however often it

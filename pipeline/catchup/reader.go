@@ -154,7 +154,11 @@ func (r *Reader) Forget(o *event.Ownership) {
 	r.Drop(o)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p := r.readings[o]; p != nil && !p.running {
+	switch p := r.readings[o]; {
+	case p == nil:
+	case p.running:
+		p.ended = true
+	default:
 		delete(r.readings, o)
 	}
 }
@@ -284,6 +288,9 @@ func (r *Reader) start(p *reading, now time.Time) {
 		}
 		if p.dropped {
 			p.clear()
+		}
+		if p.ended {
+			delete(r.readings, p.owned)
 		}
 		signal(r.wake)
 	})
