@@ -51,9 +51,10 @@ type paces struct {
 type pace struct {
 	then, next observation
 	asked      time.Time
-	given      int64 // the sum of the positions' Given
+	cursors    int64 // the sum of the positions' cursors; what is given to probe comes back
 	movedAt    time.Time
 	moves      bool
+	works      bool // it neither backs off nor is paused
 }
 
 // observation is how far an endpoint was behind at one time.
@@ -139,14 +140,14 @@ func (ps *paces) of(id string, h *sinks.Health, now time.Time) (c CatchUp) {
 		delete(ps.all, id)
 		return c
 	}
-	given := int64(0)
+	cursors := int64(0)
 	for i := range h.Positions {
-		given += h.Positions[i].Given
+		cursors += h.Positions[i].Cursor
 	}
 	backlog, oldest := backlogOf(h)
 	c.Backlog = backlog
 	c.BehindSince, c.BehindReason, c.BacklogOldestAt = known(h.BehindSince), h.BehindReason, known(oldest)
-	p := ps.pace(id, h, given, now)
+	p := ps.pace(id, h, cursors, now)
 	passed := now.Sub(p.then.at)
 	if passed < paceAfter {
 		return c
@@ -181,20 +182,21 @@ func (p *pace) less(h *sinks.Health, backlog int64) (n int64, compared bool) {
 }
 
 // pace returns an endpoint's, with this observation where one is due.
-func (ps *paces) pace(id string, h *sinks.Health, given int64, now time.Time) *pace {
+func (ps *paces) pace(id string, h *sinks.Health, cursors int64, now time.Time) *pace {
 	p := ps.all[id]
 	if p == nil {
 		if ps.all == nil {
 			ps.all = make(map[string]*pace)
 		}
-		p = &pace{given: given}
+		p = &pace{cursors: cursors}
 		ps.all[id] = p
 	}
 	p.asked = now
 	ps.sweep(now)
-	moved := given != p.given
+	moved := cursors != p.cursors
+	works := h.State != sinks.StateBackingOff && h.State != sinks.StateProbing && h.State != sinks.StateStopped
 	switch {
-	case p.then.at.IsZero(), h.CaughtUp < p.then.caughtUp, moved && !p.moves:
+	case p.then.at.IsZero(), h.CaughtUp < p.then.caughtUp, moved && !p.moves, works && !p.works:
 		// The first one, or the first since it is read for: a window that began in a
 		// back-off would show one that catches up as one that falls behind.
 		p.next = observe(h, now)
@@ -203,10 +205,11 @@ func (ps *paces) pace(id string, h *sinks.Health, given int64, now time.Time) *p
 		p.then, p.next = p.next, observe(h, now)
 	}
 	if moved {
-		p.given, p.moves, p.movedAt = given, true, now
+		p.cursors, p.moves, p.movedAt = cursors, true, now
 	} else if now.Sub(p.movedAt) >= standsAfter {
 		p.moves = false
 	}
+	p.works = works
 	return p
 }
 

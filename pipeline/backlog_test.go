@@ -20,6 +20,11 @@ func behind(caughtUp uint64, dispatched int64, left ...int64) *sinks.Health {
 	return h
 }
 
+func probed(h *sinks.Health) *sinks.Health {
+	h.State = sinks.StateProbing
+	return h
+}
+
 // shown is what a person would read of it, at a time of seconds.
 func shown(c CatchUp, now time.Time) string {
 	text := fmt.Sprint(c.Backlog)
@@ -82,6 +87,13 @@ func TestPace(t *testing.T) {
 			{1, behind(1, 1000, 99, 500), "599"},
 			{11, behind(51, 1000, 49), "49 5/s in 10s"},
 			{12, elsewhere, "949 5/s in 209s"},
+		},
+		"is probed, then works": {
+			{0, probed(behind(0, 1000, 1000)), "1000"},
+			{8, probed(behind(10, 2000, 2000)), "2000 1/s"},
+			{16, probed(behind(20, 3000, 2999)), "2999"},
+			{24, behind(30, 4000, 3900), "3900"},
+			{34, behind(1030, 4000, 2900), "2900 100/s in 29s"},
 		},
 		"a new sender": {
 			{0, behind(500, 1000, 1000), "1000"},

@@ -78,11 +78,12 @@ type Endpoint struct {
 	HoldsBack       bool              `json:"holdsBack"`
 	States          map[string]int    `json:"states"`
 
-	Backlog         int64      `json:"backlog"`
-	BehindSince     *time.Time `json:"behindSince"`
-	BacklogOldestAt *time.Time `json:"backlogOldestAt"`
-	CaughtUpAt      *time.Time `json:"caughtUpAt"`
-	FallsBehind     bool       `json:"fallsBehind"`
+	Backlog          int64      `json:"backlog"`
+	BehindSince      *time.Time `json:"behindSince"`
+	BacklogOldestAt  *time.Time `json:"backlogOldestAt"`
+	CatchUpPerSecond *float64   `json:"catchUpPerSecond"`
+	CaughtUpAt       *time.Time `json:"caughtUpAt"`
+	FallsBehind      bool       `json:"fallsBehind"`
 }
 
 // Window is what was counted in some time up to now.

@@ -128,6 +128,7 @@ func TestBehind(t *testing.T) {
 		{Endpoint{State: "ready", Backlog: 5}, "", true},
 		{Endpoint{State: "behind", Backlog: 1_204_331, BehindSince: ago(time.Hour), CaughtUpAt: ago(-2 * time.Minute)}, "catching up: 1,204,331 offsets, about 2m left", true},
 		{Endpoint{State: "behind", Backlog: 1, BehindSince: ago(time.Second)}, "catching up: 1 offset, how long it takes is not known yet", true},
+		{Endpoint{State: "behind", Backlog: 20, BehindSince: ago(time.Second), CatchUpPerSecond: new(100.)}, "20 offsets behind, not becoming less at present", true},
 		{Endpoint{State: "behind", Backlog: 20, BehindSince: ago(time.Hour), FallsBehind: true}, "20 offsets behind, and it does not catch up", false},
 		{Endpoint{State: "backing_off", Backlog: 20, BehindSince: ago(time.Hour), FallsBehind: true, BacklogOldestAt: ago(time.Hour)}, "20 offsets behind, kept in Kafka, the oldest for 1h", false},
 		{Endpoint{State: "stopped", Backlog: 20, BehindSince: ago(time.Hour)}, "20 offsets behind, kept in Kafka", true},

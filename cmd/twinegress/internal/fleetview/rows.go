@@ -207,6 +207,8 @@ func (r Row) behind(now time.Time) string {
 		return offsets + " behind, and it does not catch up"
 	case r.CaughtUpAt != nil:
 		return "catching up: " + offsets + ", about " + term.Ago(r.CaughtUpAt.Sub(now)) + " left"
+	case r.CatchUpPerSecond != nil:
+		return offsets + " behind, not becoming less at present"
 	}
 	return "catching up: " + offsets + ", how long it takes is not known yet"
 }
