@@ -268,7 +268,7 @@ func rebalancedBehind(h *harness) {
 
 // An endpoint that takes a tenth of what comes is behind, and nobody waits for it.
 func slowCatchesUp(h *harness) {
-	b := h.behind(1, env.Settings{"batch.maxEvents": "10", "ingest.maxInFlightBytes": "2MiB"})
+	b := h.behind(1, env.Settings{"batch.maxEvents": "10", "ingest.maxInFlightBytes": "16MiB"})
 	begun := h.Ledger.Now()
 	// Four lanes of the hub, ten events a batch: 40 a second.
 	h.SetFault(emulator.Fault{Delay: emulator.Duration(time.Second)}, "hub")
