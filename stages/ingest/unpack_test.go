@@ -291,27 +291,6 @@ func (s *slowly) Decompress([]byte, kgo.CompressionCodecType) ([]byte, error) {
 	return make([]byte, <-s.proceed), nil
 }
 
-// What is unpacked of three brokers at once is no more than of one.
-func TestUnpackedFromThreeBrokers(t *testing.T) {
-	t.Parallel()
-	const partitions, batches, size = 6, 2, 14 << 20
-	k := brokers(t, 3, partitions)
-	for range batches {
-		for p := range int32(partitions) {
-			produceBatch(t, k, kgo.ZstdCompression(), []*kgo.Record{{Partition: p, Value: make([]byte, size)}})
-		}
-	}
-	cfg := ingestConfig(k)
-	cfg.MaxInFlightBytes = 1 << 30
-	var most mostUnpacked
-	h := consume(t, cfg, true, kgo.WithHooks(&most))
-	most.unpacker.Store(h.poller.unpacker)
-	eventually.Holds(t, "all are read", func() bool { return h.count() == partitions*batches })
-	if n, bound := most.bytes.Load(), int64(maxUnpacked+16<<20); n > bound {
-		t.Errorf("%d MiB are unpacked at once, want at most %d", n>>20, bound>>20)
-	}
-}
-
 // mostUnpacked is a hook that records how much is unpacked at once.
 type mostUnpacked struct {
 	unpacker atomic.Pointer[unpacker]
