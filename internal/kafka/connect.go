@@ -16,33 +16,12 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
-	"github.com/twmb/franz-go/plugin/kzap"
 	"go.uber.org/zap"
 
 	"twinegress/internal/certfile"
 	"twinegress/internal/config"
 	"twinegress/internal/file"
 )
-
-// Logger adapts a zap logger for the clients' warnings.
-func Logger(log *zap.Logger) kgo.Logger {
-	return clientLog{kzap.New(log.Named("kafka"), kzap.Level(kgo.LogLevelWarn))}
-}
-
-// clientLog leaves out what is for us, and not for who reads the log. Of a batch that
-// takes too much memory the client says that its partition isn't read any more: it is,
-// behind the batch, and whoever moves the client says which batch that was. Of a commit
-// that is refused it says so for each partition, every second: who commits says it once.
-type clientLog struct{ kgo.Logger }
-
-func (c clientLog) Log(level kgo.LogLevel, message string, keyvals ...any) {
-	switch {
-	case strings.HasPrefix(message, "batch decompresses larger than MaxDecompressBatchBytes"),
-		message == "unable to commit offset for topic partition":
-		return
-	}
-	c.Logger.Log(level, message, keyvals...)
-}
 
 // Connect returns the client options for the brokers, TLS and SASL of a
 // validated configuration. It fails without a password or valid certificate files;

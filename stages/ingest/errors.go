@@ -125,7 +125,11 @@ func (m *membership) OnGroupManageError(err error) {
 		m.fatal.report(fatal)
 		return
 	}
-	m.log.Error("not a member of the consumer group, so nothing is read; joining is tried again",
+	level := zap.ErrorLevel
+	if errors.Is(err, kerr.IllegalGeneration) || errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.RebalanceInProgress) {
+		level = zap.WarnLevel // the group went on without this copy, such as in an outage: it joins anew
+	}
+	m.log.Log(level, "not a member of the consumer group, so nothing is read; joining is tried again",
 		zap.String("group", m.config.Group), zap.Error(err))
 }
 
