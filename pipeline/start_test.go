@@ -50,7 +50,7 @@ func TestStartWaitsForKafka(t *testing.T) {
 				go func() { done <- p.Run(ctx) }()
 				time.Sleep(time.Minute + time.Second)
 				if st := p.Status(); st.Ready || !slices.Equal(st.NotReady, []string{`waiting for Kafka for 1m1s: no broker\u001b`}) ||
-					st.Ingest.Lag != nil || st.Ingest.Member || st.Ingest.HeardAt != nil {
+					st.Ingest.Lag != nil || st.Ingest.Member || st.Ingest.HeardAt != nil || st.Endpoints != nil {
 					t.Errorf("the status is %+v", st)
 				}
 				time.Sleep(time.Hour - time.Minute)

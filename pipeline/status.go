@@ -20,7 +20,7 @@ type Status struct {
 	Ready     bool             `json:"ready" doc:"as /readyz of this copy"`
 	NotReady  []string         `json:"notReady" doc:"what it lacks to move events, in words"`
 	Ingest    IngestStatus     `json:"ingest"`
-	Endpoints []EndpointStatus `json:"endpoints"`
+	Endpoints []EndpointStatus `json:"endpoints" nullable:"true" doc:"null: they are not in force yet, and notReady says why"`
 }
 
 // IngestStatus counts records, and the events in them that were classified.
@@ -116,6 +116,10 @@ var (
 // Status returns the state of this moment.
 func (p *Pipeline) Status() Status {
 	st := p.Self()
+	if p.intake.Load() == nil {
+		st.Endpoints = nil
+		return st
+	}
 	p.Briefs(func(b *sinks.Brief, c CatchUp) { st.Endpoints = append(st.Endpoints, statusOf(b, c)) })
 	drained := p.router.drained()
 	if len(drained) == 0 {

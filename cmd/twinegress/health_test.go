@@ -123,6 +123,9 @@ func TestRunWithoutKafka(t *testing.T) {
 
 			r = start(h, o)
 			r.unready("waiting for Kafka")
+			if _, body := r.get("http://" + r.APIAddress() + "/management/api/v1.0/status"); !strings.Contains(body, `"endpoints":null`) {
+				t.Errorf("that the endpoints of the file aren't in force yet doesn't show: %s", body)
+			}
 			if !strings.Contains(r.log.String(), "waiting for Kafka: nothing is read until it is there") {
 				t.Error("the log doesn't say what it waits for")
 			}
