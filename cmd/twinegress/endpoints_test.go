@@ -158,6 +158,7 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 	for _, want := range []string{
 		"ok      kafka       ", "ok      endpoints   ", "ok ingest topic " + h.Topic + " Read", "ok ingest group twinegress Read",
 		"ok dead letters topic twinegress-deadletter Write the topic is not there yet: run creates it",
+		"ok positions topic twinegress-positions Read the topic is not there yet", "ok positions topic twinegress-positions Write the topic is not there yet",
 		"ok      hub         EventHub    hub", "ok      topic       ServiceBus  topic", "ok      grid        EventGrid   ",
 		"ok      wrong       ServiceBus  topic                                   primary", "FAILED  wrong       ServiceBus", "FAILED  missing     EventHub", "FAILED  wrong grid  EventGrid",
 	} {
@@ -165,7 +166,7 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	if code != exitFailed || err == nil || err.Error() != "4 of 25 checks failed" {
+	if code != exitFailed || err == nil || err.Error() != "4 of 27 checks failed" {
 		t.Errorf("exit code %d, %v\n%s", code, err, out)
 	}
 	if n := h.Services.Stats().Count(); n != 0 {

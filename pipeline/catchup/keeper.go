@@ -186,7 +186,7 @@ func (k *Keeper) TooLong(_ *event.Ownership, metadata string) {
 		return
 	}
 	k.limit.Store(limit)
-	k.options.Log.Warn("brokers take less metadata beside an offset than by default (offset.metadata.max.bytes)", zap.Int("refused", len(metadata)), zap.Int64("limit", limit))
+	k.options.Log.Warn("brokers take less metadata beside an offset than by default (offset.metadata.max.bytes)", zap.Int("bytes", len(metadata)), zap.Int64("most", limit))
 }
 
 func (k *Keeper) find(o *event.Ownership) *partition {

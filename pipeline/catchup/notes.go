@@ -36,7 +36,7 @@ func (k *Keeper) lose(of partitionID, committed int64, why string) {
 	k.losses = append(k.losses, loss{of, committed, why, time.Now()})
 	k.mu.Unlock()
 	k.options.Log.Error("it isn't known who was behind in a partition: endpoints may miss events before the committed offset; `twinegress endpoints seek` sends them again",
-		zap.String("topic", of.topic), zap.Int32("partition", of.number), zap.Int64("committed", committed), zap.String("reason", why))
+		zap.String("topic", of.topic), zap.Int32("partition", of.number), zap.Int64("offset", committed), zap.String("reason", why))
 }
 
 // KeeperStatus is how positions are kept.

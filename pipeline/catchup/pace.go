@@ -9,8 +9,11 @@ const (
 	paceInterval = 250 * time.Millisecond
 	// paceGap is after how long without a look at the load it is looked at anew.
 	paceGap = 4 * paceInterval
-	// minRate is the lowest rate, in records a second.
-	minRate = 1000
+	// minRate is the lowest rate, in records a second, and overLive the lowest in parts of
+	// live's: with no more than live has, nobody would ever catch up, on a machine that
+	// others keep busy for good. Less is read only where live falls behind.
+	minRate  = 1000
+	overLive = 1.25
 	// liveWindow is over how long the rate of live is averaged.
 	liveWindow = 10 * time.Second
 
@@ -51,7 +54,7 @@ const (
 // pace bounds how many records a second are read for endpoints that are behind. What
 // all endpoints read together comes first: nothing is read while that waits for room
 // or falls behind. Else the rate grows while the processors are idle, and never falls
-// below half of live's. It is clock-free.
+// below what lets an endpoint catch up. It is clock-free.
 type pace struct {
 	cores float64
 
@@ -91,7 +94,7 @@ func (p *pace) look(now time.Time, l Load) {
 	seconds := since.Seconds()
 	latest := float64(l.Records-before.Records) / seconds
 	p.live += (latest - p.live) * min(1, seconds/liveWindow.Seconds())
-	p.floor = max(minRate, p.live/2)
+	p.floor = max(minRate, overLive*p.live)
 	switch {
 	case l.Full:
 		p.yield(waitsForRoom)

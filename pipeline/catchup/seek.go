@@ -133,7 +133,7 @@ func (k *Keeper) applySeeks(ctx context.Context) (done bool) {
 			}
 		}
 		if applied > 0 {
-			k.options.Log.Info("seek applied", o.endpoint.LogName(), zap.String("seekTo", o.endpoint.SeekTo), zap.String("seekAt", o.endpoint.SeekAt), zap.Int("partitions", applied))
+			k.options.Log.Info("seek applied", o.endpoint.LogName(), zap.String("seekTo", o.endpoint.SeekTo), zap.String("seekAt", o.endpoint.SeekAt), zap.Int("inPartitions", applied))
 		}
 	}
 	k.mu.Lock()
