@@ -23,6 +23,11 @@ const (
 	// nearly is how far behind the others an endpoint may be that has caught up: what
 	// is on its way, and the time between two looks at the services.
 	nearly = 50 * time.Millisecond
+	// patience is for how long events go on to come while the endpoint catches up, in
+	// times of the absence, and at least. Where the others take all there is, it never
+	// would.
+	patience      = 3
+	leastPatience = 20 * time.Second
 )
 
 // away reports whether the last target's service goes away while events arrive.
@@ -38,6 +43,7 @@ type absence struct {
 	missing        int64
 	reordered      int64
 	repeats        int64
+	stopped        bool // events had to stop coming before it caught up
 }
 
 // mark is the state at the end of a stretch.
@@ -96,7 +102,7 @@ func (r *run) absence(ctx context.Context, rate float64) (taken []sample, a abse
 		func() error {
 			err := r.env.repair(ctx, last)
 			if err == nil {
-				a, err = r.catchesUp(ctx, last, rate)
+				a, err = r.catchesUp(ctx, last, rate, max(patience*stretch, leastPatience), stopLoad)
 			}
 			return err
 		},
@@ -161,17 +167,23 @@ func (r *run) wholly(ctx context.Context, p *process, address string, last targe
 }
 
 // catchesUp blocks until the endpoint whose service is back has nearly as many events as
-// each of the others.
-func (r *run) catchesUp(ctx context.Context, last target, rate float64) (a absence, err error) {
+// each of the others. After a while it stops the load.
+func (r *run) catchesUp(ctx context.Context, last target, rate float64, atMost time.Duration, stopLoad func() (loaded, error)) (a absence, err error) {
 	begin := time.Now()
 	var first, now time.Time
 	var had, has int64
-	err = eventually(ctx, sideTime, watchEvery, func() (bool, error) {
+	err = eventually(ctx, atMost+sideTime, watchEvery, func() (bool, error) {
 		stats, err := r.env.stats(ctx)
 		if err != nil {
 			return false, err
 		}
 		now = time.Now()
+		if !a.stopped && now.Sub(begin) > atMost {
+			a.stopped = true
+			if _, err := stopLoad(); err != nil {
+				return false, err
+			}
+		}
 		least := r.fewest(stats)
 		if has = stats.Entity(last.Name).Distinct; had == 0 {
 			had, a.backlog = has, least-has
@@ -274,6 +286,7 @@ type CatchUp struct {
 	Backlog   Values `json:"backlogEvents"`   // when the service came back
 	CaughtUp  Values `json:"caughtUpSeconds"` // since then
 	Rate      Values `json:"eventsPerSecond"` // from the first event then
+	UnderLoad bool   `json:"underLoad"`       // events went on to come meanwhile, in every run
 	Missing   int64  `json:"missing"`         // in all runs
 	Reordered int64  `json:"reordered"`
 	Repeats   int64  `json:"repeats"`
@@ -293,7 +306,9 @@ func (c *CatchUp) compute() {
 	c.Backlog = each(func(a absence) float64 { return float64(a.backlog) })
 	c.CaughtUp = each(func(a absence) float64 { return a.caughtUp.Seconds() })
 	c.Rate = each(func(a absence) float64 { return a.rate })
+	c.UnderLoad = true
 	for _, a := range c.runs {
+		c.UnderLoad = c.UnderLoad && !a.stopped
 		c.Missing += a.missing
 		c.Reordered += a.reordered
 		c.Repeats += a.repeats

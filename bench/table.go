@@ -90,6 +90,9 @@ func (r *Result) WriteTable(w io.Writer) {
 	if c := r.CatchUp; c != nil {
 		fmt.Fprintf(w, "  away for %.1f s, %.0f events behind when it came back; caught up in %.1f s, at %.0f events/s (%.0f %% of the highest rate)\n",
 			c.Away.Median, c.Backlog.Median, c.CaughtUp.Median, c.Rate.Median, 100*c.Rate.Median/(2*r.Rate))
+		if !c.UnderLoad {
+			fmt.Fprintln(w, "  it had hardly caught up, or fell further behind, until events stopped coming: the machine was too busy")
+		}
 		fmt.Fprintf(w, "  of its events %d are missing, %d came out of order, %d twice\n", c.Missing, c.Reordered, c.Repeats)
 	}
 	if rss := first.RSS; len(rss) > 10 && len(r.Sides) == 1 {
