@@ -103,7 +103,7 @@ func (h *harness) leavingEndpoints() []env.Endpoint {
 func (h *harness) behind(copies int, more env.Settings) *behind {
 	h.T.Helper()
 	h.SetEndpoints(h.leavingEndpoints()...)
-	b := &behind{fleet: fleet{h: h, partitions: behindPartitions}, settings: env.Settings{"backoff.max": "1s", "positions.topic": h.Topic + "-positions"}, counted: true}
+	b := &behind{fleet: fleet{h: h, partitions: behindPartitions}, settings: env.Settings{"backoff.max": "1s"}, counted: true}
 	maps.Copy(b.settings, more)
 	b.scale(copies)
 	b.load = h.load(b.partitions, behindRate)

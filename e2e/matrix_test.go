@@ -131,7 +131,6 @@ func newMatrix(t *testing.T, mode mode, cluster *kafkatest.Cluster, random *rand
 func (m *matrix) settings(name string) env.Settings {
 	s := env.Settings{
 		"ingest.rebalanceTimeout": "15s", "send.timeout": "4s", "backoff.initial": "500ms", "backoff.max": "2s",
-		"positions.topic": m.h.Topic + "-positions",
 	}
 	if m.mode.static {
 		s["ingest.instanceId"] = name

@@ -143,7 +143,7 @@ func seeks(recovery string) func(*harness) {
 		const partitions = 4
 		h.SetEndpoints(h.Hub("SensorChange").With("recovery", recovery), h.ServiceBus("SensorChange"))
 		f := &fleet{h: h, partitions: partitions}
-		f.grow(2, func(string) env.Settings { return env.Settings{"positions.topic": h.Topic + "-positions"} })
+		f.grow(2, func(string) env.Settings { return nil })
 		f.awaitShares(true)
 		l := h.produceLots(partitions)
 		h.AwaitCommitted()
@@ -207,7 +207,7 @@ func seekCancelled(h *harness) {
 	hub := h.Hub("SensorChange").With("recovery", "catchUp")
 	h.SetEndpoints(hub, h.ServiceBus("SensorChange"))
 	f := &fleet{h: h, partitions: partitions}
-	f.grow(1, func(string) env.Settings { return env.Settings{"positions.topic": h.Topic + "-positions"} })
+	f.grow(1, func(string) env.Settings { return nil })
 	l := h.produceLots(partitions)
 	h.AwaitCommitted()
 	h.arrivedOnce(l.total(), "hub", "topic")
@@ -236,7 +236,7 @@ func startsInThePast(h *harness) {
 	const partitions = 4
 	h.SetEndpoints(h.ServiceBus("SensorChange"))
 	f := &fleet{h: h, partitions: partitions}
-	f.grow(2, func(string) env.Settings { return env.Settings{"positions.topic": h.Topic + "-positions"} })
+	f.grow(2, func(string) env.Settings { return nil })
 	f.awaitShares(true)
 	l := h.produceLots(partitions)
 	h.AwaitCommitted()
