@@ -38,7 +38,7 @@ func (m *matrix) setEndpoints() {
 	m.h.SetEndpoints(set...)
 }
 
-// absences are the ways in which a flapping service is away.
+// absences are the ways in which a flapping service is away; the last one is for hubs.
 var absences = []emulator.Fault{
 	{Refuse: "amqp:not-found"},
 	{RejectKey: "both"},
@@ -56,7 +56,10 @@ func (m *matrix) flap() (steady func()) {
 	done := make(chan struct{})
 	var flapping sync.WaitGroup
 	for _, entity := range []string{catcher, dropper} {
-		random := rand.New(rand.NewPCG(m.random.Uint64(), 0))
+		ways, random := absences, rand.New(rand.NewPCG(m.random.Uint64(), 0))
+		if entity == dropper {
+			ways = absences[:len(absences)-1]
+		}
 		wait := func() bool {
 			select {
 			case <-time.After(300*time.Millisecond + time.Duration(random.Int64N(int64(2700*time.Millisecond)))):
@@ -67,7 +70,7 @@ func (m *matrix) flap() (steady func()) {
 		}
 		flapping.Go(func() {
 			for more := true; more; more = wait() {
-				if err := m.h.Services.SetFault(entity, absences[random.IntN(len(absences))]); err != nil {
+				if err := m.h.Services.SetFault(entity, ways[random.IntN(len(ways))]); err != nil {
 					m.t.Error(err)
 				}
 				wait()
