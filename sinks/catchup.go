@@ -27,7 +27,7 @@ func (s *Sender) Restore(o *event.Ownership, at Position) {
 	p := &s.positions
 	p.mu.Lock()
 	defer p.unlock()
-	if p.behind == nil || p.closed {
+	if p.behind == nil || p.closed || o.Ended.Load() {
 		return
 	}
 	p.tracked.Store(true)
@@ -177,7 +177,7 @@ func (s *Sender) Seek(o *event.Ownership, to, resume int64) {
 	p := &s.positions
 	p.mu.Lock()
 	defer p.unlock()
-	if p.behind == nil || p.closed {
+	if p.behind == nil || p.closed || o.Ended.Load() {
 		return
 	}
 	pos := p.of[o]

@@ -169,6 +169,9 @@ func (p *positions) at(o *event.Ownership, offset int64, now time.Time) *positio
 // leave makes the endpoint leave. The caller holds mu.
 func (p *positions) leave(o *event.Ownership, lane int, at *event.Record, why string, now time.Time) {
 	pos := p.of[o]
+	if pos == nil && o.Ended.Load() {
+		return // nothing of it is committed any more: who has the partition now reads it
+	}
 	if p.since.IsZero() {
 		p.reason = why
 	}

@@ -341,6 +341,35 @@ func TestPositionsLoseNothing(t *testing.T) {
 	}
 }
 
+// What fails after a partition was lost leaves no position behind in it: nobody would
+// ever read for that, and the endpoint would be behind for good.
+func TestPositionsOfAnOwnershipThatEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, random: rand.New(rand.NewPCG(1, 1)), topic: [2]int64{400, 300}, hangs: 2 * time.Second}
+		for i := range w.seen {
+			w.seen[i], w.expired[i], w.last[i] = make(map[int64]int), make(map[int64]bool), -1
+		}
+		l := w.live(false)
+		time.Sleep(3 * time.Second)
+		for _, o := range l.owned {
+			o.Ended.Store(true)
+			l.sender.Forget(o)
+		}
+		w.mu.Lock()
+		w.down = true
+		w.mu.Unlock()
+		time.Sleep(time.Minute)
+		if n, owned := l.sender.positions.count.Load(), l.behind.Owned(); n != 0 || len(owned) != 0 {
+			t.Errorf("%d positions, in %d ownerships", n, len(owned))
+		}
+		if h := l.sender.Health(); !h.BehindSince.IsZero() {
+			t.Errorf("it is behind since %v, for %s", h.BehindSince, h.BehindReason)
+		}
+		check(t, l.sender)
+		l.end()
+	})
+}
+
 func positionsLoseNothing(t *testing.T, seed uint64) {
 	w := &world{t: t, random: rand.New(rand.NewPCG(seed, 1)), topic: [2]int64{400, 300}}
 	for i := range w.seen {

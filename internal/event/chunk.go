@@ -59,6 +59,9 @@ type Ownership struct {
 	// Listed moves when what a commit has to list of the endpoints that are behind has
 	// changed: before anything is settled for it.
 	Listed atomic.Uint64
+	// Ended is set before positions in it are forgotten: an outcome that comes later, such
+	// as of a send that was in flight when the partition was lost, makes none.
+	Ended atomic.Bool
 }
 
 // Chunk is a run of consecutive records of one Kafka partition that travel

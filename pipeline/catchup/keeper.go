@@ -165,6 +165,7 @@ func (k *Keeper) Revoked(o *event.Ownership) {
 
 // Released forgets the positions of a partition. It implements ingest.Positions.
 func (k *Keeper) Released(o *event.Ownership) {
+	o.Ended.Store(true)
 	k.mu.Lock()
 	p := k.partitions[o]
 	delete(k.partitions, o)

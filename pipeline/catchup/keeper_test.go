@@ -177,6 +177,9 @@ func TestHandOver(t *testing.T) {
 			if got := b.cursors(next); len(got) > 0 {
 				t.Errorf("released, and still %d positions", len(got))
 			}
+			if !next.Ended.Load() {
+				t.Error("senders don't know that the ownership has ended")
+			}
 			if _, err := b.Metadata(t.Context(), next); err == nil {
 				t.Error("metadata of a partition that isn't owned")
 			}
