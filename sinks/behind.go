@@ -49,13 +49,29 @@ func (b *Behind) Of(o *event.Ownership) []*Sender {
 	return senders
 }
 
-func (b *Behind) add(o *event.Ownership, s *Sender) {
+// End ends an ownership: the positions in it are forgotten, and nobody gets another one
+// there, also if a send that hangs fails later.
+func (b *Behind) End(o *event.Ownership) {
+	b.mu.Lock()
+	o.Ended.Store(true)
+	b.mu.Unlock()
+	for _, s := range b.Of(o) {
+		s.forget(o)
+	}
+}
+
+// add returns false if the ownership has ended.
+func (b *Behind) add(o *event.Ownership, s *Sender) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if o.Ended.Load() {
+		return false
+	}
 	if b.of[o] == nil {
 		b.of[o] = make(map[*Sender]struct{})
 	}
 	b.of[o][s] = struct{}{}
+	return true
 }
 
 func (b *Behind) remove(o *event.Ownership, s *Sender) {

@@ -27,16 +27,17 @@ func (s *Sender) Restore(o *event.Ownership, at Position) {
 	p := &s.positions
 	p.mu.Lock()
 	defer p.unlock()
-	if p.behind == nil || p.closed || o.Ended.Load() {
+	if p.behind == nil || p.closed {
 		return
 	}
 	p.tracked.Store(true)
 	if p.since.IsZero() {
 		p.reason = LeftBefore
 	}
-	pos := p.at(o, min(at.Cursor, o.Dispatched.Load()), at.Since)
-	pos.resume = at.Resume
-	p.behind.wake()
+	if pos := p.at(o, min(at.Cursor, o.Dispatched.Load()), at.Since); pos != nil {
+		pos.resume = at.Resume
+		p.behind.wake()
+	}
 }
 
 // Next returns the next offset to give, and whether to: not while the endpoint backs
@@ -177,24 +178,23 @@ func (s *Sender) Seek(o *event.Ownership, to, resume int64) {
 	p := &s.positions
 	p.mu.Lock()
 	defer p.unlock()
-	if p.behind == nil || p.closed || o.Ended.Load() {
+	if p.behind == nil || p.closed {
 		return
 	}
-	pos := p.of[o]
 	if p.since.IsZero() {
 		p.reason = LeftSought
 	}
-	if pos == nil {
-		pos = p.at(o, to, time.Now())
+	if pos := p.at(o, to, time.Now()); pos != nil {
+		pos.seek(to, resume)
+		p.behind.wake()
 	}
-	pos.seek(to, resume)
-	p.behind.wake()
 }
 
-// Forget forgets the position in a partition whose ownership has ended.
-func (s *Sender) Forget(o *event.Ownership) {
+// forget forgets the position in a partition whose ownership has ended.
+func (s *Sender) forget(o *event.Ownership) {
 	p := &s.positions
 	p.mu.Lock()
 	defer p.unlock()
+	p.forgot = true
 	p.drop(o)
 }

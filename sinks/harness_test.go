@@ -113,7 +113,7 @@ func (w fakeSink) Close(context.Context) error {
 	return nil
 }
 
-// letter is a dead letter; letters stores them at once.
+// letter is a dead letter; letters stores them at once, or when it is told to.
 type letter struct {
 	partition int32
 	offset    int64
@@ -122,18 +122,36 @@ type letter struct {
 }
 
 type letters struct {
-	mu  sync.Mutex
-	got []letter
+	mu   sync.Mutex
+	got  []letter
+	late bool           // they are stored by storeAll
+	kept []*event.Chunk // of those that are not stored yet
+}
+
+func (l *letters) storeAll() {
+	l.mu.Lock()
+	kept := l.kept
+	l.kept = nil
+	l.mu.Unlock()
+	for _, c := range kept {
+		c.Settle(1)
+	}
 }
 
 func (l *letters) Put(ev *event.Event, reason event.Reason, detail string, to *Recipient) {
 	l.mu.Lock()
 	l.got = append(l.got, letter{ev.Chunk.Partition, ev.Record.Offset, reason, detail})
+	late := l.late
+	if late {
+		l.kept = append(l.kept, ev.Chunk)
+	}
 	l.mu.Unlock()
 	if to.ID != hub.ID {
 		panic("a dead letter of endpoint " + to.ID)
 	}
-	ev.Chunk.Settle(1)
+	if !late {
+		ev.Chunk.Settle(1)
+	}
 }
 
 // harness is a sender with a scripted service and a dispatcher.
@@ -222,8 +240,8 @@ func (h *harness) snapshot() Snapshot {
 	h.t.Helper()
 	snap := h.Snapshot()
 	c := &snap.Counts
-	if c.Pending < 0 || c.Routed != c.Delivered+c.DroppedTotal()+uint64(c.Pending) {
-		h.t.Errorf("routed %d != delivered %d + dropped %v + pending %d", c.Routed, c.Delivered, c.Dropped, c.Pending)
+	if c.Pending < 0 || c.Routed != c.Delivered+c.DroppedTotal()+c.Deferred+uint64(c.Pending) {
+		h.t.Errorf("routed %d != delivered %d + dropped %v + deferred %d + pending %d", c.Routed, c.Delivered, c.Dropped, c.Deferred, c.Pending)
 	}
 	return snap
 }

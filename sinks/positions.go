@@ -64,6 +64,7 @@ type positions struct {
 	given  uint64    // events, over all readings
 	before uint64    // of them when it left
 	news   []report  // to be said once the lock is free
+	forgot bool      // since the lock was taken, positions were given up
 }
 
 func (p *positions) init(s *Sender, behind *Behind) {
@@ -77,7 +78,7 @@ func (p *positions) unlock() {
 		p.note(time.Now())
 	}
 	news := p.news
-	p.news = nil
+	p.news, p.forgot = nil, false
 	p.mu.Unlock()
 	for _, r := range news {
 		p.sender.say(r)
@@ -100,10 +101,12 @@ func (p *positions) note(now time.Time) {
 		}
 	case !is && !p.since.IsZero():
 		p.sender.ledger.caughtUp(p.given-p.before, now)
-		p.news = append(p.news, report{
-			turn: turnCaughtUp, what: "the endpoint has caught up", off: now.Sub(p.since),
-			fields: []zap.Field{zap.Uint64("events", p.given-p.before)},
-		})
+		if !p.forgot { // else another copy may have to go on
+			p.news = append(p.news, report{
+				turn: turnCaughtUp, what: "the endpoint has caught up", off: now.Sub(p.since),
+				fields: []zap.Field{zap.Uint64("events", p.given-p.before)},
+			})
+		}
 		p.since = time.Time{}
 	}
 }
@@ -154,32 +157,33 @@ func (p *positions) follow(e *endpoints.Endpoint) {
 	p.behind.wake()
 }
 
-// at returns the position in a partition, which it makes if need be. The caller holds mu.
+// at returns the position in a partition, which it makes if need be; nil if the
+// ownership has ended. The caller holds mu.
 func (p *positions) at(o *event.Ownership, offset int64, now time.Time) *position {
 	pos := p.of[o]
-	if pos == nil {
+	if pos == nil && p.behind.add(o, p.sender) {
 		pos = &position{owned: o, state: leaving, cursor: offset, given: offset, resume: -1, since: now}
 		p.of[o] = pos
 		p.count.Add(1)
-		p.behind.add(o, p.sender)
 	}
 	return pos
 }
 
-// leave makes the endpoint leave. The caller holds mu.
+// leave makes the endpoint leave. If the ownership has ended there is nothing to leave:
+// the event is the next owner's, with all that have no outcome. The caller holds mu.
 func (p *positions) leave(o *event.Ownership, lane int, at *event.Record, why string, now time.Time) {
 	pos := p.of[o]
-	if pos == nil && o.Ended.Load() {
-		return // nothing of it is committed any more: who has the partition now reads it
+	switch {
+	case pos != nil:
+		pos.leave(at)
+	default:
+		if pos = p.at(o, at.Offset, now); pos == nil {
+			return
+		}
+		pos.oldest = time.UnixMilli(at.Timestamp)
 	}
 	if p.since.IsZero() {
 		p.reason = why
-	}
-	if pos == nil {
-		pos = p.at(o, at.Offset, now)
-		pos.oldest = time.UnixMilli(at.Timestamp)
-	} else {
-		pos.leave(at)
 	}
 	pos.lane = lane
 	p.behind.wake()
@@ -334,7 +338,7 @@ func (p *positions) defers(events []*event.Event) bool {
 	case p.closed:
 		return false
 	case c.Reading > 0 && pos == nil:
-		return false // its position is no more
+		return c.Owned.Ended.Load() // its next owner reads it again
 	case c.Reading > 0:
 		pos.rewind(c, at)
 		p.behind.wake()
@@ -354,7 +358,7 @@ func (p *positions) defers(events []*event.Event) bool {
 func (p *positions) close() {
 	p.mu.Lock()
 	defer p.unlock()
-	p.closed = true
+	p.closed, p.forgot = true, true
 	for o := range p.of {
 		p.drop(o)
 	}

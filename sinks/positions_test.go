@@ -352,8 +352,7 @@ func TestPositionsOfAnOwnershipThatEnded(t *testing.T) {
 		l := w.live(false)
 		time.Sleep(3 * time.Second)
 		for _, o := range l.owned {
-			o.Ended.Store(true)
-			l.sender.Forget(o)
+			l.behind.End(o)
 		}
 		w.mu.Lock()
 		w.down = true

@@ -59,8 +59,8 @@ type Ownership struct {
 	// Listed moves when what a commit has to list of the endpoints that are behind has
 	// changed: before anything is settled for it.
 	Listed atomic.Uint64
-	// Ended is set before positions in it are forgotten: an outcome that comes later, such
-	// as of a send that was in flight when the partition was lost, makes none.
+	// Ended is set when the ownership has ended: what has no outcome by then is its next
+	// owner's, which knows who is behind from what was committed.
 	Ended atomic.Bool
 }
 

@@ -165,7 +165,6 @@ func (k *Keeper) Revoked(o *event.Ownership) {
 
 // Released forgets the positions of a partition. It implements ingest.Positions.
 func (k *Keeper) Released(o *event.Ownership) {
-	o.Ended.Store(true)
 	k.mu.Lock()
 	p := k.partitions[o]
 	delete(k.partitions, o)
@@ -173,9 +172,7 @@ func (k *Keeper) Released(o *event.Ownership) {
 	if p != nil {
 		p.writeWitness(time.Now(), 0)
 	}
-	for _, s := range k.options.Behind.Of(o) {
-		s.Forget(o)
-	}
+	k.options.Behind.End(o)
 }
 
 // TooLong records that the brokers have refused metadata for its length: what is

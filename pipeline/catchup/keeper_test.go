@@ -72,6 +72,16 @@ func (s *senders) cursors(o *event.Ownership) map[string]int64 {
 	return at
 }
 
+// caughtUp has a sender give up what it has not got yet, and join.
+func caughtUp(t *testing.T, s *sinks.Sender, o *event.Ownership) {
+	t.Helper()
+	s.Next(o, time.Now())
+	s.Skip(o, o.Dispatched.Load())
+	if !s.Join(o) {
+		t.Error("it doesn't join")
+	}
+}
+
 func idOf(n int) string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", n+1) }
 
 // copyOf is a keeper that runs, with its senders.
@@ -268,7 +278,7 @@ func TestWithoutTopic(t *testing.T) {
 	a.find(o).changes++
 	// All of them have caught up: nothing is left to say.
 	for _, s := range a.order {
-		s.Forget(o)
+		caughtUp(t, s, o)
 	}
 	if text = a.metadata(t, o); text != Version || len(a.Status().Notes) > 0 {
 		t.Errorf("%q, notes %q", text, a.Status().Notes)
@@ -344,7 +354,7 @@ func TestOlderVersion(t *testing.T) {
 			t.Errorf("restored %v, lost %d", got, b.lost)
 		}
 		// It has caught up: the next owner must not be told that it hasn't.
-		b.order[0].Forget(next)
+		caughtUp(t, b.order[0], next)
 		b.metadata(t, next)
 		b.Released(next)
 		flush(t, b)
@@ -456,7 +466,7 @@ func TestTidy(t *testing.T) {
 		t.Errorf("after another program's commit: %q", got)
 	}
 	for _, s := range c.order {
-		s.Forget(o)
+		caughtUp(t, s, o)
 	}
 	commit(c.metadata(t, o))
 	if got := left(late); len(got) > 0 {
