@@ -94,8 +94,8 @@ func writeFile(flag, name string, write func(io.Writer)) error {
 func listScenarios() string {
 	var b strings.Builder
 	for _, s := range bench.Scenarios {
-		fmt.Fprintf(&b, "  %-12s%s\n", s.Name, s.About)
+		fmt.Fprintf(&b, "  %-17s%s\n", s.Name, s.About)
 	}
-	fmt.Fprintf(&b, "  %-12s%s", bench.All, "all of them but soak, in about 15 minutes")
+	fmt.Fprintf(&b, "  %-17s%s", bench.All, "all of them but soak, in about 15 minutes")
 	return b.String()
 }
