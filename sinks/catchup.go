@@ -21,8 +21,8 @@ func (s *Sender) Position(o *event.Ownership) (Position, bool) {
 }
 
 // Restore sets what another ownership's last commit listed, before anything of this
-// one is dispatched. Dispatched must be where the shared reading begins: a position
-// beyond it was reached over events that come again.
+// one is dispatched. Dispatched must be where the shared reading begins: what is beyond
+// it was reached over events that come again.
 func (s *Sender) Restore(o *event.Ownership, at Position) {
 	p := &s.positions
 	p.mu.Lock()
@@ -34,10 +34,16 @@ func (s *Sender) Restore(o *event.Ownership, at Position) {
 	if p.since.IsZero() {
 		p.reason = LeftBefore
 	}
-	if pos := p.at(o, min(at.Cursor, o.Dispatched.Load()), at.Since); pos != nil {
-		pos.resume = at.Resume
-		p.behind.wake()
+	pos := p.at(o, min(at.Cursor, o.Dispatched.Load()), at.Since)
+	if pos == nil {
+		return
 	}
+	pos.resume = min(at.Resume, o.Dispatched.Load())
+	p.note(time.Now())
+	if at.Since.Before(p.since) {
+		p.since = at.Since // on another copy, or in another process
+	}
+	p.behind.wake()
 }
 
 // Next returns the next offset to give, and whether to: not while the endpoint backs
@@ -112,7 +118,6 @@ func (s *Sender) Give(o *event.Ownership, lane int, from *event.Chunk, run []*ev
 	part.Hold(len(events) - 1)
 	now := time.Now()
 	s.ledger.routed(len(events), now)
-	p.given += uint64(len(events))
 	l.tryPush(part, events, now, false) // who else pushes holds the lock, too: the lane is still roomy
 	return true
 }
@@ -129,10 +134,13 @@ func appended(c *event.Chunk) time.Time {
 // were taken back.
 func (p *positions) settled(c *event.Chunk) {
 	p.mu.Lock()
-	if pos := p.of[c.Owned]; pos != nil && !c.Incomplete {
-		pos.resolve(c)
-		if pos.state == joining {
-			p.behind.wake()
+	if !c.Incomplete {
+		p.served += uint64(len(c.Events))
+		if pos := p.of[c.Owned]; pos != nil {
+			pos.resolve(c)
+			if pos.state == joining {
+				p.behind.wake()
+			}
 		}
 	}
 	p.unlock()
@@ -149,7 +157,7 @@ func (s *Sender) Join(o *event.Ownership) (joined bool) {
 	if pos == nil || pos.state != behind || p.paused.Load() || pos.given < o.Dispatched.Load() {
 		return false
 	}
-	pos.state, pos.resume = joining, -1
+	pos.state = joining
 	if pos.done() {
 		p.drop(o)
 	}

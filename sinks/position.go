@@ -101,7 +101,7 @@ func (p *position) leave(first *event.Record) {
 	at, before := first.Offset, p.cursor
 	switch {
 	case p.state == joining && !p.listed():
-		p.cursor = at // all below has its outcome, or is in the lane for all
+		p.cursor, p.resume = at, -1 // all below has its outcome, or is in the lane for all: a seek is over
 	case p.state == leaving && !p.sought:
 		p.cursor = min(p.cursor, at)
 	case p.state == leaving && p.resume >= 0:

@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,7 +62,7 @@ type positions struct {
 	since  time.Time // the endpoint is behind anywhere; zero: it isn't
 	reason string    // why it left
 	left   uint64    // times that it did
-	given  uint64    // events, over all readings
+	served uint64    // events that it was given and that have their outcome, over all readings
 	before uint64    // of them when it left
 	news   []report  // to be said once the lock is free
 	forgot bool      // since the lock was taken, positions were given up
@@ -93,18 +94,22 @@ func (p *positions) note(now time.Time) {
 	}
 	switch {
 	case is && p.since.IsZero():
-		p.since, p.before = now, p.given
+		p.since, p.before = now, p.served
 		p.left++
 		p.sender.ledger.fallsBehind(p.reason, now)
-		if p.reason != LeftBackOff { // which has its own line
+		switch p.reason {
+		case LeftBackOff: // has its own line
+		case LeftBefore:
+			p.news = append(p.news, report{turn: turnLeft, cause: p.reason, what: "the endpoint was behind before this copy had the partition: it goes on to catch up from Kafka", reason: p.reason})
+		default:
 			p.news = append(p.news, report{turn: turnLeft, cause: p.reason, what: "the endpoint falls behind: it catches up from Kafka", reason: p.reason})
 		}
 	case !is && !p.since.IsZero():
-		p.sender.ledger.caughtUp(p.given-p.before, now)
+		p.sender.ledger.caughtUp(p.served-p.before, now)
 		if !p.forgot { // else another copy may have to go on
 			p.news = append(p.news, report{
 				turn: turnCaughtUp, what: "the endpoint has caught up", off: now.Sub(p.since),
-				fields: []zap.Field{zap.Uint64("events", p.given-p.before)},
+				fields: []zap.Field{zap.Uint64("events", p.served-p.before)},
 			})
 		}
 		p.since = time.Time{}
@@ -124,16 +129,16 @@ func (p *positions) report(h *Health) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	h.CaughtUp, h.Left, h.BehindSince = p.given, p.left, p.since
+	h.CaughtUp, h.Left, h.BehindSince = p.served, p.left, p.since
 	if p.since.IsZero() {
 		return
 	}
 	h.BehindReason = p.reason
 	for o, pos := range p.of {
-		if pos.resume >= 0 {
-			h.BehindReason = LeftSought // it can be cancelled
-		}
 		if pos.listed() {
+			if pos.resume >= 0 {
+				h.BehindReason = LeftSought // it can be cancelled
+			}
 			h.Positions = append(h.Positions, PositionStatus{
 				o.Topic, o.Partition, pos.cursor, pos.given, o.Dispatched.Load(), pos.oldest, pos.since,
 			})
@@ -340,6 +345,9 @@ func (p *positions) defers(events []*event.Event) bool {
 	case c.Reading > 0 && pos == nil:
 		return c.Owned.Ended.Load() // its next owner reads it again
 	case c.Reading > 0:
+		if !c.Incomplete {
+			p.served += uint64(max(0, slices.IndexFunc(c.Events, func(e event.Event) bool { return e.Record.Offset >= at })))
+		}
 		pos.rewind(c, at)
 		p.behind.wake()
 	case p.catchUp.Load() || pos != nil && pos.state != joining:

@@ -1,0 +1,130 @@
+package sinks
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"twinegress/internal/event"
+)
+
+func behindOptions() Options {
+	options := defaults
+	options.Behind, options.Attempts = NewBehind(), 1
+	return options
+}
+
+// An endpoint that was behind before this copy had the partition is so since then.
+func TestRestoredSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, caughtUp(false), behindOptions())
+		now := time.Now()
+		for i, step := range []struct{ listed, want time.Duration }{
+			{time.Minute, 0}, // another machine's clock
+			{-time.Hour, -time.Hour},
+			{-time.Minute, -time.Hour},
+			{-2 * time.Hour, -2 * time.Hour},
+		} {
+			o := &event.Ownership{Topic: "twins", Partition: int32(i)}
+			o.Dispatched.Store(100)
+			h.Restore(o, Position{Cursor: 10, Resume: -1, Since: now.Add(step.listed)})
+			if got := h.Health(); !got.BehindSince.Equal(now.Add(step.want)) || got.BehindReason != LeftBefore || got.Left != 1 {
+				t.Errorf("step %d: behind since %v after now, %s, left %d times; want %v", i, got.BehindSince.Sub(now), got.BehindReason, got.Left, step.want)
+			}
+		}
+		h.finish()
+	})
+}
+
+// What an endpoint was given and gave back is not caught up on.
+func TestCaughtUpCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, caughtUp(false), behindOptions())
+		o := &event.Ownership{Topic: "twins"}
+		o.Dispatched.Store(5)
+		h.Restore(o, Position{Cursor: 0, Resume: -1, Since: time.Now()})
+		taken := 0
+		h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			n := min(taken, len(events))
+			if taken -= n; n == 0 {
+				return 0, refusal(event.Unreachable, 0)
+			}
+			return n, nil
+		}
+		give := func() {
+			at, ready := h.Next(o, time.Now())
+			if !ready {
+				t.Fatal("it is not ready")
+			}
+			h.next[0] = at
+			c := h.chunk(0, int(5-at), 10)
+			c.Owned = o
+			if !h.Give(o, 0, c, pointers(c), 5) {
+				t.Fatal("it takes nothing")
+			}
+			c.Settle(1)
+			advance(time.Minute)
+		}
+		for _, step := range []struct{ taken, want int }{{0, 0}, {2, 2}, {3, 5}} {
+			taken = step.taken
+			give()
+			if got := h.Health().CaughtUp; got != uint64(step.want) {
+				t.Errorf("%d events are caught up on, want %d", got, step.want)
+			}
+		}
+		h.Join(o)
+		if got := h.Health(); !got.BehindSince.IsZero() {
+			t.Errorf("it is behind since %v", got.BehindSince)
+		}
+		if err := h.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := h.unsettled(); n != 0 {
+			t.Errorf("%d chunks are not settled", n)
+		}
+	})
+}
+
+// A seek can be cancelled until the endpoint has caught up: also while what it was given
+// waits in its lane. Where that leads to isn't beyond what comes again.
+func TestSeekUntilCaughtUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t, caughtUp(false), behindOptions())
+		release := make(chan struct{})
+		h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			<-release
+			return len(events), nil
+		}
+		o := &event.Ownership{Topic: "twins"}
+		o.Dispatched.Store(5)
+		h.Restore(o, Position{Cursor: 0, Resume: 7, Since: time.Now()})
+		if at, _ := h.Position(o); at.Resume != 5 {
+			t.Errorf("restored, it goes on at %d after a cancellation, want 5: what lies there comes again", at.Resume)
+		}
+		if _, ready := h.Next(o, time.Now()); !ready {
+			t.Fatal("it is not ready")
+		}
+		c := h.chunk(0, 5, 10)
+		c.Owned = o
+		if !h.Give(o, 0, c, pointers(c), 5) || !h.Join(o) {
+			t.Fatal("it does not join")
+		}
+		c.Settle(1)
+		if at, behind := h.Position(o); !behind || at.Resume != 5 || h.Health().BehindReason != LeftSought {
+			t.Errorf("while its lane is full: %+v, %v, reason %s", at, behind, h.Health().BehindReason)
+		}
+		h.Seek(o, 5, -1)
+		if at, behind := h.Position(o); !behind || at.Cursor != 5 {
+			t.Errorf("cancelled: %+v, %v, want 5", at, behind)
+		}
+		close(release)
+		advance(time.Second)
+		if _, ready := h.Next(o, time.Now()); !ready || !h.Join(o) || !h.Health().BehindSince.IsZero() {
+			t.Error("it does not join after that")
+		}
+		if err := h.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
