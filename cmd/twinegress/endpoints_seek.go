@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"twinegress/cmd/twinegress/internal/term"
 	"twinegress/endpoints"
 	"twinegress/internal/untrusted"
 	"twinegress/server/api"
@@ -69,9 +70,9 @@ func printSeek(w io.Writer, s api.Seek) error {
 	case s.Offsets == nil:
 		lines = append(lines, "each copy takes its partitions back to where the endpoint was before the seek")
 	case s.SeekTo == endpoints.Latest:
-		lines = append(lines, strconv.FormatInt(*s.Offsets, 10)+" offsets of its backlog are skipped: it never gets their events")
+		lines = append(lines, term.Grouped(*s.Offsets)+" offsets of its backlog are skipped: it never gets their events")
 	default:
-		line := strconv.FormatInt(*s.Offsets, 10) + " offsets are read again for it"
+		line := term.Grouped(*s.Offsets) + " offsets are read again for it"
 		if s.FromAt != nil {
 			line += ", the first of " + clockTime(*s.FromAt)
 		}

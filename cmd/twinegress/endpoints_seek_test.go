@@ -52,14 +52,14 @@ func serveHub(t *testing.T, p *positioned) *endpoints.MemoryStore {
 
 func TestSeekFromTheShell(t *testing.T) {
 	at := time.Now().Add(-48 * time.Hour).Truncate(time.Second).UTC()
-	p := &positioned{preview: api.Preview{Offsets: 12, From: at, Reaches: at.Add(-time.Hour)}, backlog: 3}
+	p := &positioned{preview: api.Preview{Offsets: 12345, From: at, Reaches: at.Add(-time.Hour)}, backlog: 3}
 	store := serveHub(t, p)
 	id := store.Current()[0].ID
 	s := shell{t: t}
 	local := func(at time.Time) string { return at.Local().Format("2006-01-02 15:04:05 MST") }
 	name := "hub (" + id + ", EventHub hub): "
 
-	about := "\n  12 offsets are read again for it, the first of " + local(at) + "\n  Kafka reaches back to " + local(at.Add(-time.Hour)) + "\n"
+	about := "\n  12,345 offsets are read again for it, the first of " + local(at) + "\n  Kafka reaches back to " + local(at.Add(-time.Hour)) + "\n"
 	to := at.Format(time.RFC3339)
 	if out := s.ok("", "endpoints", "seek", "hub", "--to", to, "--dry-run"); out != name+"nothing has changed; a seek to "+local(at)+" would do this"+about {
 		t.Errorf("tried: %q", out)

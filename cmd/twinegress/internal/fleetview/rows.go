@@ -279,7 +279,9 @@ func (r Row) Remarks(now time.Time) (lines []string) {
 	if len(parts) > 0 {
 		lines = append(lines, strings.Join(parts, "; "))
 	}
-	if r.LastError != "" && (r.State != "ready" || r.Reason != "") && r.Reason != "slow" { // nothing has failed that is slow
+	// The error of an endpoint that works, or is paused, is of before; and nothing has failed that is slow.
+	works := r.State == "ready" || r.State == "behind" || r.State == "stopped"
+	if r.LastError != "" && (!works || r.Reason != "") && r.Reason != "slow" {
 		lines = append(lines, r.LastError)
 	}
 	for i := range lines {
