@@ -37,7 +37,8 @@ func TestRestoredSince(t *testing.T) {
 	})
 }
 
-// What an endpoint was given and gave back is not caught up on.
+// What an endpoint was given and gave back is not caught up on; but since then it is
+// known how old it is.
 func TestCaughtUpCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, caughtUp(false), behindOptions())
@@ -52,6 +53,7 @@ func TestCaughtUpCount(t *testing.T) {
 			}
 			return n, nil
 		}
+		var appended time.Time
 		give := func() {
 			at, ready := h.Next(o, time.Now())
 			if !ready {
@@ -60,6 +62,9 @@ func TestCaughtUpCount(t *testing.T) {
 			h.next[0] = at
 			c := h.chunk(0, int(5-at), 10)
 			c.Owned = o
+			if appended.IsZero() {
+				appended = time.UnixMilli(c.Records[0].Timestamp)
+			}
 			if !h.Give(o, 0, c, pointers(c), 5) {
 				t.Fatal("it takes nothing")
 			}
@@ -71,6 +76,9 @@ func TestCaughtUpCount(t *testing.T) {
 			give()
 			if got := h.Health().CaughtUp; got != uint64(step.want) {
 				t.Errorf("%d events are caught up on, want %d", got, step.want)
+			}
+			if p := h.Health().Positions; step.want == 0 && (len(p) != 1 || !p[0].OldestAt.Equal(appended)) {
+				t.Errorf("positions %+v, want the oldest of %v", p, appended)
 			}
 		}
 		h.Join(o)

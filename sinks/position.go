@@ -145,6 +145,9 @@ func (p *position) pass(next int64, last time.Time) {
 
 // track records a chunk that is given, and sets its numbers.
 func (p *position) track(c *event.Chunk, next int64, last time.Time) {
+	if len(p.window) == 0 && p.oldest.IsZero() { // restored or sought, and not known since
+		p.oldest = time.UnixMilli(c.Events[0].Record.Timestamp)
+	}
 	c.Reading, c.Seq = p.reading, p.base+uint64(len(p.window))
 	p.window = append(p.window, givenChunk{next: next, last: last})
 	p.given = next
