@@ -42,6 +42,8 @@ type KeeperOptions struct {
 	Topics []string // the ingest topics
 	Topic  string   // of the lists that don't fit into a commit; "": they are cut
 	Behind *sinks.Behind
+	// Groups shows who is behind to Kafka's tools: in groups of the prefix `<Group>.`.
+	Groups bool
 	// Sender returns the sender of an endpoint; nil: there is none.
 	Sender  func(id string) *sinks.Sender
 	Connect []kgo.Opt
@@ -54,7 +56,8 @@ type Keeper struct {
 	options KeeperOptions
 	client  *kgo.Client
 	admin   *kadm.Client
-	store   *store // nil without a topic
+	store   *store  // nil without a topic
+	groups  *groups // nil if nobody is to see them
 	// limit is how long metadata may be: less once brokers have refused it.
 	limit atomic.Int64
 	retry time.Duration // retryInterval
@@ -86,11 +89,19 @@ func NewKeeper(o KeeperOptions) (*Keeper, error) {
 	if o.Topic != "" {
 		k.store = newStore(&k.options, client)
 	}
+	if o.Groups {
+		k.groups = newGroups(k)
+	}
 	return k, nil
 }
 
 // Run applies seeks, and writes and deletes what nothing waits for, until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
+	if k.groups != nil {
+		var groups sync.WaitGroup
+		defer groups.Wait()
+		groups.Go(func() { k.groups.run(ctx) })
+	}
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	k.askRetention(ctx, time.Now())

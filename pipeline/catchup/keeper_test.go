@@ -94,22 +94,26 @@ type copyOf struct {
 
 func start(t *testing.T, addrs []string, topic string, n int) *copyOf {
 	t.Helper()
+	c := build(t, KeeperOptions{Topic: topic, Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}}, n)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); c.Run(ctx) }()
+	c.stop = sync.OnceFunc(func() { cancel(); <-done; c.Close() })
+	t.Cleanup(c.stop)
+	return c
+}
+
+// build returns a keeper that doesn't run.
+func build(t *testing.T, o KeeperOptions, n int) *copyOf {
+	t.Helper()
 	core, lines := observer.New(zapcore.DebugLevel)
 	s := (&senders{behind: sinks.NewBehind(), all: make(map[string]*sinks.Sender)}).add(n)
-	k, err := NewKeeper(KeeperOptions{
-		Group: group, Topics: []string{events}, Topic: topic, Behind: s.behind, Sender: s.sender,
-		Connect: []kgo.Opt{kgo.SeedBrokers(addrs...)}, Log: zap.New(core),
-	})
+	o.Group, o.Topics, o.Behind, o.Sender, o.Log = group, []string{events}, s.behind, s.sender, zap.New(core)
+	k, err := NewKeeper(o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); k.Run(ctx) }()
-	c := &copyOf{Keeper: k, senders: s, lines: lines}
-	c.stop = sync.OnceFunc(func() { cancel(); <-done; k.Close() })
-	t.Cleanup(c.stop)
-	return c
+	return &copyOf{Keeper: k, senders: s, lines: lines}
 }
 
 func (c *copyOf) assign(t *testing.T, committed int64, metadata string) *event.Ownership {

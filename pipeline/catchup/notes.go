@@ -49,6 +49,9 @@ type KeeperStatus struct {
 	Waiting []string
 	// Notes are what is wrong, in words.
 	Notes []string
+	// Groups is why Kafka's tools don't see all of it, in words: no trouble of this
+	// program.
+	Groups []string
 }
 
 // Status returns how positions are kept.
@@ -83,6 +86,9 @@ func (k *Keeper) Status() KeeperStatus {
 		if failed != nil {
 			s.Notes = append(s.Notes, "positions can't be stored: "+untrusted.Text(failed.Error()))
 		}
+	}
+	if k.groups != nil {
+		s.Groups = k.groups.notes()
 	}
 	slices.Sort(s.Waiting)
 	slices.SortFunc(s.Notes, strings.Compare)
