@@ -143,11 +143,11 @@ func TestGroups(t *testing.T) {
 	after("marks are a minute old", marksAfter, "20 220 320")
 	b.order[0].Seek(b.owned[0], 30, -1)
 	after("it is behind at both", tickInterval, "20 220 30")
-	a.order[0].Forget(a.owned[0])
+	caughtUp(t, a.order[0], a.owned[0])
 	after("at one it isn't any more", tickInterval, "120 220 30")
 	kafka.commit(group, member, 130, 230, 330)
 	after("at the other one it stands still", 2*lookInterval, "130 230 30")
-	b.order[0].Forget(b.owned[0])
+	caughtUp(t, b.order[0], b.owned[0])
 	after("it is behind nowhere", tickInterval, "")
 	for range 3 {
 		after("and stays so", lookInterval, "")
@@ -204,12 +204,8 @@ func TestGroupsThatAreLeft(t *testing.T) {
 	}
 }
 
-// Forget ends all positions.
-func (s *senders) Forget(o *event.Ownership) {
-	for _, one := range s.order {
-		one.Forget(o)
-	}
-}
+// end ends the ownership, and so all positions in it.
+func (s *senders) end(o *event.Ownership) { s.behind.End(o) }
 
 // The group of an endpoint that is deleted goes with it.
 func TestGroupOfADeletedEndpoint(t *testing.T) {
@@ -280,7 +276,7 @@ func TestGroupOfSomebodyElse(t *testing.T) {
 	if got := kafka.offsets(groupOf(0)); got != "10 - -" {
 		t.Errorf("the member has left: %q", got)
 	}
-	a.Forget(a.owned[0])
+	a.end(a.owned[0])
 	a.round(t)
 	now = now.Add(lookInterval)
 	a.round(t)
@@ -352,7 +348,7 @@ func TestGroupsWithoutRights(t *testing.T) {
 	if got := kafka.offsets(groupOf(19)); got != "10 - -" {
 		t.Errorf("Read: %q", got)
 	}
-	a.Forget(a.owned[0])
+	a.end(a.owned[0])
 	for range 3 {
 		a.round(t)
 		now = now.Add(tickInterval)
