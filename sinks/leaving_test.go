@@ -220,3 +220,24 @@ func TestOutcomeOfEarlierReading(t *testing.T) {
 		b.finish()
 	})
 }
+
+// Two endpoints refuse events of one chunk that both got of the shared reading: what an
+// endpoint notes in a chunk of its own it must not in that one. (Only -race sees it.)
+func TestRefusedByTwo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBehindHarness(t, caughtUp(false), defaults)
+		other := newBehindHarness(t, caughtUp(false), defaults)
+		b.service.respond, other.service.respond = script(refusal(event.Rejected, 0)), script(refusal(event.Rejected, 0))
+		c := b.chunk(0, 1, 10)
+		c.Owned = b.owned
+		for _, s := range []*Sender{b.Sender, other.Sender} {
+			if err := s.Enqueue(t.Context(), c, pointers(c)); err != nil {
+				t.Error(err)
+			}
+		}
+		c.Settle(1)
+		advance(time.Second)
+		b.finish()
+		other.finish()
+	})
+}

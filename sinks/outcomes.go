@@ -137,7 +137,9 @@ func (o *outcomes) settle(events []*event.Event) {
 // keep leaves the settling to the dead letters.
 func (o *outcomes) keep(events []*event.Event, reason event.Reason, detail string) {
 	byChunk(events, func(c *event.Chunk, n int) {
-		c.Lettered = c.Lettered || c.Reading > 0
+		if c.Reading > 0 { // else it is other endpoints' chunk, too
+			c.Lettered = true
+		}
 		o.queue.release(c, n)
 	})
 	to := o.recipient.Load()
