@@ -254,6 +254,9 @@ func (p *Pipeline) dispatch(c *event.Chunk, j *job, routes *routes) {
 	j.reset()
 	p.jobs.Put(j)
 	if err == nil {
+		if c.Owned != nil {
+			c.Owned.Handed.Store(c.Last + 1)
+		}
 		c.Settle(1) // otherwise we are stopping, and the chunk comes again after the restart
 	}
 }

@@ -21,8 +21,8 @@ func (s *Sender) Position(o *event.Ownership) (Position, bool) {
 }
 
 // Restore sets what another ownership's last commit listed, before anything of this
-// one is dispatched. Dispatched must be where the shared reading begins: what is beyond
-// it was reached over events that come again.
+// one is dispatched. Dispatched must be where the shared reading begins: an offset
+// beyond it was reached over events that come again.
 func (s *Sender) Restore(o *event.Ownership, at Position) {
 	p := &s.positions
 	p.mu.Lock()
@@ -58,7 +58,7 @@ func (s *Sender) Next(o *event.Ownership, now time.Time) (offset int64, ready bo
 		return 0, false
 	}
 	if pos.state == joining {
-		if pos.done() {
+		if pos.done(o.Handed.Load()) {
 			p.drop(o)
 		}
 		return 0, false
@@ -158,7 +158,7 @@ func (s *Sender) Join(o *event.Ownership) (joined bool) {
 		return false
 	}
 	pos.state = joining
-	if pos.done() {
+	if pos.done(o.Handed.Load()) {
 		p.drop(o)
 	}
 	return true

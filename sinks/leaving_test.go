@@ -51,6 +51,7 @@ func (b *behindHarness) shared(n int) {
 	if err := b.dispatch(b.t.Context(), c); err != nil {
 		b.t.Errorf("dispatch: %v", err)
 	}
+	b.owned.Handed.Store(b.owned.Dispatched.Load())
 }
 
 // give is who reads for it: it gives the offsets from one to before another.
@@ -239,5 +240,69 @@ func TestRefusedByTwo(t *testing.T) {
 		advance(time.Second)
 		b.finish()
 		other.finish()
+	})
+}
+
+// A seek is cancelled while the lane still has events from before it: they are read
+// again, too.
+func TestSeekIsCancelledAmidSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := defaults
+		options.Attempts = 1
+		b := newBehindHarness(t, caughtUp(false), options)
+		b.service.respond = script(errHang)
+		b.shared(8)
+		advance(time.Second)
+		b.Seek(b.owned, 100, b.owned.Handed.Load())
+		b.Seek(b.owned, 8, -1)
+		advance(time.Minute)
+		b.expectCursor(0)
+		b.give(0, 8)
+		advance(time.Second)
+		b.expectStored(0, 1, 2, 3, 4, 5, 6, 7)
+		b.finish()
+	})
+}
+
+// A position that is restored, and where it goes back to, is no further than what the
+// new owner begins to read for all.
+func TestRestoredBeyondTheMark(t *testing.T) {
+	b := newBehindHarness(t, caughtUp(false), defaults)
+	b.owned.Dispatched.Store(50)
+	for _, tt := range [][2]Position{
+		{{Cursor: 60, Resume: -1}, {Cursor: 50, Resume: -1}},
+		{{Cursor: 10, Resume: 70}, {Cursor: 10, Resume: 50}},
+		{{Cursor: 10, Resume: 50}, {Cursor: 10, Resume: 50}},
+		{{Cursor: 10, Resume: 40}, {Cursor: 10, Resume: 40}},
+	} {
+		o := &event.Ownership{Topic: "twins"}
+		o.Dispatched.Store(50)
+		b.Restore(o, tt[0])
+		if at, is := b.Position(o); !is || at != tt[1] {
+			t.Errorf("%+v is restored as %+v", tt[0], at)
+		}
+	}
+}
+
+// An endpoint catches up on a chunk that is being dispatched: others have it already. It
+// isn't sent once more when the endpoint's turn comes.
+func TestJoinAmidDispatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBehindHarness(t, caughtUp(false), defaults)
+		b.owned.Dispatched.Store(8)
+		b.Seek(b.owned, 0, -1)
+		b.give(0, 8)
+		advance(time.Second)
+		if !b.Join(b.owned) {
+			t.Error("it doesn't join")
+		}
+		b.Next(b.owned, time.Now())
+		b.shared(8)
+		advance(time.Second)
+		b.expectStored(0, 1, 2, 3, 4, 5, 6, 7)
+		if b.positions.count.Load() > 0 {
+			t.Error("it has a position still")
+		}
+		b.finish()
 	})
 }

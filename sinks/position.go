@@ -92,8 +92,9 @@ type listing struct {
 	cursor, resume int64
 }
 
-// done reports whether the endpoint is live again.
-func (p *position) done() bool { return !p.listed() && p.owned.Dispatched.Load() >= p.given }
+// done reports whether the endpoint is live again, if it has seen all that was
+// dispatched before an offset.
+func (p *position) done(before int64) bool { return !p.listed() && before >= p.given }
 
 // leave makes the endpoint leave at an offset that the lane has for all, or that the
 // dispatcher is about to hand out: the first one without an outcome.
@@ -168,7 +169,8 @@ func (p *position) resolve(c *event.Chunk) {
 	p.window, p.base = p.window[n:], p.base+uint64(n)
 }
 
-// seek sets the position.
+// seek sets the position. Where it goes back to where it was, the lane may still have
+// events from before that.
 func (p *position) seek(to, resume int64) {
-	*p = position{owned: p.owned, state: leaving, cursor: to, given: to, resume: resume, sought: true, since: p.since, lane: p.lane, noted: p.noted}
+	*p = position{owned: p.owned, state: leaving, cursor: to, given: to, resume: resume, sought: resume >= 0, since: p.since, lane: p.lane, noted: p.noted}
 }

@@ -231,7 +231,7 @@ func (s *Sender) tryEnqueue(c *event.Chunk, run []*event.Event, counted bool) (r
 			}
 			run = run[1:]
 		}
-		if pos.state == joining && pos.done() {
+		if pos.state == joining && pos.done(c.Owned.Dispatched.Load()) {
 			p.drop(c.Owned)
 			pos = nil
 		}

@@ -86,6 +86,7 @@ func (w *world) live(paused bool) *life {
 		from := w.committed[i]
 		w.mu.Unlock()
 		o.Dispatched.Store(from.mark)
+		o.Handed.Store(from.mark)
 		l.window[i].mark = from.mark
 		for _, at := range from.list {
 			l.sender.Restore(o, at)
@@ -176,6 +177,7 @@ func (l *life) dispatch() {
 				return
 			}
 		}
+		c.Owned.Handed.Store(to)
 		c.Settle(1)
 		next[i] = to
 	}

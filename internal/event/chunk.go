@@ -56,6 +56,9 @@ type Ownership struct {
 	// hand out. It is set before the first sender gets an event of that chunk: whoever
 	// reads a lower offset knows that no sender has seen what is behind it.
 	Dispatched atomic.Int64
+	// Handed is the offset behind the last one that every sender has been handed. Between
+	// it and Dispatched some senders have their events already, and others don't.
+	Handed atomic.Int64
 	// Listed moves when what a commit has to list of the endpoints that are behind has
 	// changed: before anything is settled for it.
 	Listed atomic.Uint64

@@ -139,6 +139,7 @@ func (k *Keeper) Assigned(ctx context.Context, o *event.Ownership, committed int
 	p := &partition{keeper: k, owned: o, of: partitionID{o.Topic, o.Partition}, since: time.Now(), applied: make(map[uint32]bool)}
 	// Nothing beyond what is committed was dispatched: positions that are, come again.
 	o.Dispatched.Store(max(committed, 0))
+	o.Handed.Store(max(committed, 0))
 	k.mu.Lock()
 	k.partitions[o] = p
 	k.mu.Unlock()

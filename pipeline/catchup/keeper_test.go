@@ -477,3 +477,18 @@ func TestTidy(t *testing.T) {
 		t.Errorf("nobody is behind, and %q is left", got)
 	}
 }
+
+// An endpoint had got further than the mark of a partition, and comes to the next owner
+// after what lies between was dispatched there: it gets that once more.
+func TestLateEndpoint(t *testing.T) {
+	a := start(t, brokers(t).ListenAddrs(), "", 0)
+	l := list{entries: []entry{{id: idOf(0), cursor: 150, resume: 170, since: time.Now().Unix()}}}
+	o := a.assign(t, 100, inline(l.encode()))
+	o.Dispatched.Store(200)
+	a.metadata(t, o)
+	a.add(1)
+	a.metadata(t, o)
+	if at, is := a.order[0].Position(o); !is || at.Cursor != 100 || at.Resume != 100 {
+		t.Errorf("position %+v, %t", at, is)
+	}
+}

@@ -90,10 +90,13 @@ func (p *partition) restore(l *list) {
 	for _, hash := range l.applied {
 		p.applied[hash] = true
 	}
+	began := p.owned.Dispatched.Load()
 	for _, e := range l.entries {
 		if s := p.keeper.options.Sender(e.id); s != nil {
 			s.Restore(p.owned, e.position())
 		} else {
+			// What lies between is dispatched again, and the endpoint isn't there to get it.
+			e.cursor, e.resume = min(e.cursor, began), min(e.resume, began)
 			p.orphans = append(p.orphans, e)
 		}
 	}

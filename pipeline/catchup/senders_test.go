@@ -100,6 +100,7 @@ func TestReaderWithSenders(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			o.Handed.Store(c.Last + 1)
 			c.Settle(1)
 		}
 	}
