@@ -27,9 +27,9 @@ type result struct {
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%d events, %d lost, %d reordered, %d repeats (an event at most %d times; %d in flight at most), recovery %.1f s; catching up: %d deferred, %d lost, %d reordered, %d repeats",
+	return fmt.Sprintf("%d events, %d lost, %d reordered, %d repeats (an event at most %d times; %d in flight at most), recovery %.1f s; catching up: %d deferred, %d lost, %d reordered, %d repeats (an event at most %d times)",
 		r.events, r.Lost+r.dropped, r.Reordered, r.Repeats, r.Most, r.inFlight, r.recovery.Seconds(),
-		r.deferred, r.flapping.Lost, r.flapping.Reordered, r.flapping.Repeats)
+		r.deferred, r.flapping.Lost, r.flapping.Reordered, r.flapping.Repeats, r.flapping.Most)
 }
 
 // table adds rounds up by fault.
