@@ -41,6 +41,7 @@ type IngestStatus struct {
 	Sample     []UnroutedEvent   `json:"unroutedSample" doc:"of unrouted the last few, oldest first"`
 	Retention  *float64          `json:"retentionSeconds" doc:"how long Kafka keeps an event, of the topic with the least; null: not known, or without end"`
 	Positions  []string          `json:"positions" doc:"what is wrong with how positions of endpoints that are behind are kept, in words; empty if nothing is"`
+	Groups     []string          `json:"groupNotes" doc:"why Kafka's tools don't see all that they could of endpoints that are behind, in words: it keeps nobody from catching up"`
 }
 
 // CaughtUp reports whether it is known that there is no lag.
@@ -151,13 +152,14 @@ func (p *Pipeline) Self() Status {
 
 // Ingest returns the part of Status that is before the endpoints.
 func (p *Pipeline) Ingest() IngestStatus {
-	source := p.consumer()
+	source, keeping := p.consumer(), p.keeping()
 	in := IngestStatus{
 		Records: source.Records, Lag: source.Lag, Partitions: source.Partitions,
 		LagAt: known(source.LagAt), Member: source.Member, HeardAt: known(source.HeardAt), Waits: source.Held,
 		Stalled: source.Stalled, Skipped: source.Skipped,
 		Unrouted: p.counts.unrouted.Load(), Rejected: make(map[string]uint64), Letters: p.letterStatus(), Sample: p.counts.sample.get(),
-		Retention: leastRetention(p.retention()), Positions: append([]string{}, p.keeping().Notes...),
+		Retention: leastRetention(p.retention()), Positions: append([]string{}, keeping.Notes...),
+		Groups: append([]string{}, keeping.Groups...),
 	}
 	for t := range p.counts.events {
 		in.Events += p.counts.events[t].Load()

@@ -207,7 +207,8 @@ type Status struct {
 
 // Positions configures where it is kept who is behind, and from where.
 type Positions struct {
-	Topic string `koanf:"topic"` // for what a commit has no room for; empty: that is lost with a copy
+	Topic  string `koanf:"topic"`  // for what a commit has no room for; empty: that is lost with a copy
+	Groups bool   `koanf:"groups"` // shows who is behind to Kafka's tools
 }
 
 // Shutdown configures the shutdown.
@@ -249,7 +250,7 @@ func Default() Config {
 		Send:       Send{Timeout: 10 * time.Second, Attempts: 3, ThrottleLimit: 2 * time.Minute},
 		DeadLetter: DeadLetter{Topic: "twinegress-deadletter"},
 		Status:     Status{Topic: "twinegress-status"},
-		Positions:  Positions{Topic: "twinegress-positions"},
+		Positions:  Positions{Topic: "twinegress-positions", Groups: true},
 		Shutdown:   Shutdown{Timeout: 30 * time.Second},
 	}
 }

@@ -148,7 +148,7 @@ backoff: {initial: 2s, max: 1m}
 send: {timeout: 3s, attempts: 4, throttleLimit: 5s, caFile: c}
 deadLetter: {topic: d, backoff: true}
 status: {topic: st}
-positions: {topic: p}
+positions: {topic: p, groups: false}
 shutdown: {timeout: 6s}
 `
 	set := map[string]string{}

@@ -126,6 +126,18 @@ func (r *Rights) Group(ctx context.Context, name string) error {
 	return refusal(response.ErrorCode, kerr.GroupAuthorizationFailed)
 }
 
+// GroupDelete returns nil if Delete is allowed on a group: by the deletion of none of its
+// offsets.
+func (r *Rights) GroupDelete(ctx context.Context, name string) error {
+	request := kmsg.NewPtrOffsetDeleteRequest()
+	request.Group = name
+	response, err := request.RequestWith(ctx, r.client)
+	if err != nil {
+		return err
+	}
+	return refusal(response.ErrorCode, kerr.GroupAuthorizationFailed)
+}
+
 // IdempotentWrite returns nil if the brokers give out a producer id.
 func (r *Rights) IdempotentWrite(ctx context.Context) error {
 	request := kmsg.NewPtrInitProducerIDRequest()

@@ -286,7 +286,7 @@ func (g *groups) committed(o offsets, response *kmsg.OffsetCommitResponse, now t
 // failed is about what the next round tries again: the view is late meanwhile.
 func (g *groups) failed(what string, err error) {
 	if g.keeper.client.Context().Err() == nil {
-		g.keeper.options.Log.Debug("groups that show who is behind are not up to date: trying again", zap.String("request", what), zap.String("problem", untrusted.Text(err.Error())))
+		g.keeper.options.Log.Debug("groups that show who is behind are not up to date: trying again", zap.String("problem", what+": "+untrusted.Text(err.Error())))
 	}
 }
 
@@ -300,10 +300,10 @@ func (g *groups) refuse(p *pause, err error, now time.Time) {
 	case !first:
 	case p == &g.refused:
 		g.keeper.options.Log.Warn("Kafka's tools don't see the backlog of endpoints that are behind: this user may not commit in their groups. They are caught up all the same; allow Read on the prefix, or set positions.groups to false",
-			zap.String("prefix", g.prefix), zap.String("reason", p.why))
+			zap.String("group", g.prefix+"*"), zap.String("problem", p.why))
 	default:
 		g.keeper.options.Log.Warn("groups of endpoints that are not behind any more stay in Kafka: this user may not delete them. Allow Delete on the prefix",
-			zap.String("prefix", g.prefix), zap.String("reason", p.why))
+			zap.String("group", g.prefix+"*"), zap.String("problem", p.why))
 	}
 }
 
@@ -330,7 +330,7 @@ func (g *groups) take(v *view, now time.Time, why string) {
 	g.mu.Unlock()
 	if s := g.keeper.options.Sender(v.id); s != nil && !known {
 		g.keeper.options.Log.Warn("Kafka's tools don't see the backlog of an endpoint: its group is somebody else's, and is left alone. It is caught up all the same",
-			s.Endpoint().LogName(), zap.String("group", name), zap.String("reason", why))
+			s.Endpoint().LogName(), zap.String("group", name), zap.String("problem", why))
 	}
 }
 

@@ -108,6 +108,7 @@ func (h *head) encode() ([]byte, error) {
 	h.V = version
 	h.NotReady = h.NotReady[:min(len(h.NotReady), maxWords)]
 	h.Ingest.Positions = h.Ingest.Positions[:min(len(h.Ingest.Positions), maxWords)]
+	h.Ingest.Groups = h.Ingest.Groups[:min(len(h.Ingest.Groups), maxWords)]
 	h.Ingest.Partitions = h.Ingest.Partitions[:min(len(h.Ingest.Partitions), maxParts)]
 	h.Ingest.Stalled = h.Ingest.Stalled[:min(len(h.Ingest.Stalled), maxParts)]
 	return json.Marshal(h)
@@ -123,7 +124,7 @@ func readHead(b []byte) (head, error) {
 	if h.Endpoints < 0 || h.Endpoints > blocks*maxEntries || in.Records < 0 || in.Records > maxCount || in.Events > maxCount ||
 		in.Unrouted > maxCount || in.Skipped < 0 || in.Skipped > maxCount || in.Lag != nil && (*in.Lag < 0 || *in.Lag > maxCount) ||
 		in.Letters.Waiting < 0 || in.Letters.Waiting > maxCount || in.Letters.Cut > maxCount ||
-		len(in.Positions) > maxWords || in.Retention != nil && !(*in.Retention >= 0 && *in.Retention <= maxCount) ||
+		len(in.Positions) > maxWords || len(in.Groups) > maxWords || in.Retention != nil && !(*in.Retention >= 0 && *in.Retention <= maxCount) ||
 		len(in.Partitions) > maxParts || len(in.Stalled) > maxParts || len(h.NotReady) > maxWords || len(in.Sample) > maxWords {
 		return head{}, errMalformed
 	}
@@ -136,7 +137,7 @@ func readHead(b []byte) (head, error) {
 	}
 	h.Instance, h.Version = untrusted.Short(h.Instance, maxID), untrusted.Short(h.Version, maxID)
 	in.Letters.LastError = untrusted.Text(in.Letters.LastError)
-	for _, sentences := range [][]string{h.NotReady, in.Positions} {
+	for _, sentences := range [][]string{h.NotReady, in.Positions, in.Groups} {
 		for i, sentence := range sentences {
 			sentences[i] = untrusted.Short(sentence, maxErrorLength)
 		}

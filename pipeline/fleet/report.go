@@ -124,6 +124,9 @@ func copyFrom(id string, h head, heardAt, setSince, now time.Time) Copy {
 	if c.Ingest.Positions == nil { // of a version before positions
 		c.Ingest.Positions = []string{}
 	}
+	if c.Ingest.Groups == nil {
+		c.Ingest.Groups = []string{}
+	}
 	return c
 }
 

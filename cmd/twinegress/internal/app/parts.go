@@ -114,7 +114,10 @@ func newPipeline(o Options, registry metrics, loaded func()) (_ *pipeline.Pipeli
 			return ingest.New(cfg.Ingest, positions, connect, kafkaMetrics, o.Log)
 		},
 		Recovery: &pipeline.RecoveryOptions{
-			Keeper: catchup.KeeperOptions{Group: cfg.Ingest.Group, Topics: cfg.Ingest.Topics, Topic: cfg.Positions.Topic, Connect: connect, Log: o.Log.Named("positions")},
+			Keeper: catchup.KeeperOptions{
+				Group: cfg.Ingest.Group, Topics: cfg.Ingest.Topics, Topic: cfg.Positions.Topic, Groups: cfg.Positions.Groups,
+				Connect: connect, Log: o.Log.Named("positions"),
+			},
 			Reader: catchup.ReaderOptions{
 				Connect: connect, BatchBytes: int64(cfg.Ingest.Limits.BatchBytes), MaxInFlight: int64(cfg.Ingest.MaxInFlightBytes),
 				Log: o.Log.Named("catchup"),

@@ -105,6 +105,16 @@ func needed(cfg config.Config, rights *kafka.Rights) (all []right) {
 		const without = "where more than some 140 endpoints are behind in a partition, it isn't committed"
 		all = append(all, topic("positions", name, "Read", without), topic("positions", name, "Write", without))
 	}
+	if cfg.Positions.Groups {
+		prefix := cfg.Ingest.Group + "."
+		all = append(all,
+			group("positions", prefix+"*", prefix+"check", "Kafka's tools don't see the backlog of an endpoint that is behind, which catches up all the same: allow the prefix, or set positions.groups to false"),
+			right{
+				"positions", "group", prefix + "*", "Delete",
+				func(ctx context.Context) error { return rights.GroupDelete(ctx, prefix+"check") },
+				"groups of endpoints that are not behind any more stay in Kafka: allow the prefix",
+			})
+	}
 	every := replay.Group(cfg.Ingest.Group, letters.Selection{}, time.Time{})
 	return append(all,
 		topic("replay", deadLetters, "Read", "there is no replay"),

@@ -48,6 +48,8 @@ func TestRights(t *testing.T) {
 		"status write":      allow(topic, "status", write),
 		"positions read":    allow(topic, "positions", read),
 		"positions write":   allow(topic, "positions", write),
+		"groups read":       allow(group, "twinegress.*", read),
+		"groups delete":     allow(group, "twinegress.*", kmsg.ACLOperationDelete),
 	}
 	everything := []string{"in", "letters", "endpoints", "positions", "status"}
 	for name, tt := range map[string]struct {
@@ -76,6 +78,8 @@ func TestRights(t *testing.T) {
 		"status missing":         {topics: everything[:4], noted: []string{"status topic status Read: not there yet", "status topic status Write: not there yet"}},
 		"positions, no Write":    {without: []string{"positions write"}, topics: everything, noted: []string{"positions topic positions Write: it isn't committed"}},
 		"positions missing":      {topics: []string{"in", "letters", "endpoints", "status"}, noted: []string{"positions topic positions Read: not there yet", "positions topic positions Write: not there yet"}},
+		"groups, nothing":        {without: []string{"groups read", "groups delete"}, topics: everything, noted: []string{"positions group twinegress.* Read: catches up all the same: allow the prefix", "positions group twinegress.* Delete: stay in Kafka: allow the prefix"}},
+		"groups, no Delete":      {without: []string{"groups delete"}, topics: everything, noted: []string{"positions group twinegress.* Delete: stay in Kafka: allow the prefix"}},
 		"replay, no Read":        {without: []string{"letters read"}, topics: everything, noted: []string{"replay topic letters Read: there is no replay"}},
 		"replay, no group":       {without: []string{"replay read"}, topics: everything, noted: []string{"replay group twinegress-replay Read: there is no replay of all", "replay group twinegress-replay-* Read: allow the prefix"}},
 		"replay, one group only": {without: []string{"replay read"}, more: []kfake.ACL{allow(group, "twinegress-replay", read)}, topics: everything, noted: []string{"replay group twinegress-replay-* Read: allow the prefix"}},
@@ -94,7 +98,7 @@ func TestRights(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer broker.Close()
-			makeGroups(t, broker, "twinegress", "twinegress-replay", "twinegress-replay-check")
+			makeGroups(t, broker, "twinegress", "twinegress-replay", "twinegress-replay-check", "twinegress.check")
 			wantRights(t, checkKafka(t.Context(), rightsConfig(broker, config.SASLPlain), zap.NewNop()), tt.failed, tt.noted)
 		})
 	}
@@ -111,7 +115,7 @@ func TestRightsOfOtherBrokers(t *testing.T) {
 			"ingest topic in Read: don't say", "ingest topic in DescribeConfigs: don't say", "dead letters topic letters Write: don't say",
 			"dead letters topic letters DescribeConfigs: don't say", "endpoints topic endpoints Read: don't say",
 			"endpoints topic endpoints Write: don't say", "endpoints topic endpoints DescribeConfigs: don't say",
-			"status topic status Read: don't say", "status topic status Write: don't say", "positions topic positions Read: don't say", "positions topic positions Write: don't say", "replay topic letters Read: don't say",
+			"status topic status Read: don't say", "status topic status Write: don't say", "positions topic positions Read: don't say", "positions topic positions Write: don't say", "positions group twinegress.* Delete: not known", "replay topic letters Read: don't say",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
