@@ -149,7 +149,7 @@ func (r *round) complete(request *kmsg.OffsetCommitRequest) {
 		topic := &request.Topics[i]
 		topic.Partitions = slices.DeleteFunc(topic.Partitions, func(p kmsg.OffsetCommitRequestTopicPartition) bool {
 			id := topicPartition{topic.Topic, p.Partition}
-			if r.due[id].of.committing() {
+			if r.due[id].of.committing(request.MemberID) {
 				return false
 			}
 			delete(r.due, id)
@@ -228,13 +228,25 @@ func (p *partition) changed(to commitment) bool {
 	return p.committed != to
 }
 
-// committing reports whether the ownership has not ended. What is committed isn't
-// known until the brokers answer.
-func (p *partition) committing() bool {
+// committing reports whether the ownership may be committed as this member of the group:
+// not once it has ended. What is committed isn't known until the brokers answer.
+//
+// A copy that the group took for dead, and that comes back amid a rebalance, is another
+// member without having lost anything. Somebody else may have had the partition
+// meanwhile, and have committed more. If it is to be given up now nothing is committed;
+// if this copy still has it at the next commit, it goes on.
+func (p *partition) committing(member string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.state == ended {
+	switch {
+	case p.state == ended:
 		return false
+	case p.member == member:
+	case p.state >= draining || p.rejoined != member:
+		p.rejoined = member
+		return false
+	default:
+		p.member = member
 	}
 	p.committed = commitment{mark: nothing}
 	return true

@@ -87,6 +87,40 @@ func TestCommitLeavesOutWhatHasEnded(t *testing.T) {
 	}
 }
 
+// A copy that the group took for dead commits nothing as another member that it gives up
+// at once; what it still has at the next commit it does.
+func TestCommitOfAnotherMember(t *testing.T) {
+	c := new(committer)
+	owned := readTo(10, 0, 1)
+	for _, p := range owned {
+		p.member = "first"
+	}
+	commits := func(as string) (numbers []int32) {
+		r := c.due(t.Context(), owned)
+		request := commitRequest(r)
+		request.MemberID = as
+		r.complete(request)
+		for _, topic := range request.Topics {
+			for _, p := range topic.Partitions {
+				numbers = append(numbers, p.Partition)
+			}
+		}
+		slices.Sort(numbers)
+		return numbers
+	}
+	for i, step := range []struct {
+		as   string
+		want []int32
+	}{{"first", []int32{0, 1}}, {"second", nil}, {"second", []int32{0}}, {"second", []int32{0}}, {"third", nil}} {
+		if i == 1 {
+			owned[1].release()
+		}
+		if got := commits(step.as); !slices.Equal(got, step.want) {
+			t.Errorf("commit %d, as the %s member: %v, want %v", i, step.as, got, step.want)
+		}
+	}
+}
+
 // What isn't known to be committed is committed again, also when it is what was
 // committed before; what is known isn't.
 func TestCommitAgain(t *testing.T) {

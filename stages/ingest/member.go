@@ -70,6 +70,15 @@ type member struct {
 // group on its own, without waiting for a poll.
 func (m *member) OnNewClient(client *kgo.Client) { m.client = client }
 
+// id is what the group calls this copy now; "" before it has joined.
+func (m *member) id() string {
+	if m.client == nil {
+		return ""
+	}
+	id, _ := m.client.GroupMetadata()
+	return id
+}
+
 func (m *member) pause(of topicPartition) {
 	m.client.PauseFetchPartitions(map[string][]int32{of.topic: {of.number}})
 }

@@ -102,6 +102,10 @@ type partition struct {
 	// was when dispatching stopped for that; 0 while it goes on.
 	grown, heldBack atomic.Int64
 
+	// member is what the group calls this copy; rejoined is what it has called it since,
+	// of which nothing was committed yet.
+	member, rejoined string
+
 	lane   *assignment
 	queued []*event.Chunk // guarded by scheduler.mu
 

@@ -328,7 +328,7 @@ func TestPosition(t *testing.T) {
 				t.Errorf("marked %v after it was released", p.marked)
 			}
 			p.finish()
-			if mark, is := p.toCommit(); is || p.committing() {
+			if mark, is := p.toCommit(); is || p.committing("") {
 				t.Errorf("%v is committed after the end", mark)
 			}
 		})

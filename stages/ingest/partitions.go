@@ -128,11 +128,13 @@ func (s *partitionSet) add(added map[string][]int32) {
 			ids = append(ids, topicPartition{topic, number})
 		}
 	}
+	member := s.member.id()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	lanes := s.scheduler.assign(ids, s.owned)
 	for i, id := range ids {
 		p := newPartition(id, lanes[i], s.consumer)
+		p.member = member
 		p.restored = s.restorer.positions == nil
 		if s.ends != nil {
 			p.limit = s.ends[id.topic][id.number].At // 0 for a partition that came later
