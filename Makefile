@@ -60,7 +60,7 @@ test-many: warn-no-race ## Run every test ten times in random order: finds the f
 
 .PHONY: test-kafka
 test-kafka: $(if $(KAFKA_BROKERS),,$(KAFKA_JARS)) warn-no-race ## Run the tests against a real Kafka; needs Java 17 and Maven, or KAFKA_BROKERS
-	$(GO_TEST) $(SHUFFLE) -count=1 -timeout=20m -tags=integration $(if $(KAFKA_BROKERS),,./internal/kafkatest/...) ./e2e/...
+	$(GO_TEST) $(SHUFFLE) -count=1 -timeout=20m -tags=integration $(if $(KAFKA_BROKERS),,./internal/kafkatest/... ./pipeline/catchup) ./e2e/...
 
 # The table of 100 rounds takes about half an hour.
 ROUNDS ?= 100
