@@ -21,8 +21,9 @@ var entities = []string{"hub", "topic"}
 // what the brokers have stored. Each event's id is its place in Kafka, in the
 // form of a message id.
 type load struct {
-	h      *harness
-	client *kgo.Client
+	h       *harness
+	client  *kgo.Client
+	limiter *rate.Limiter
 
 	mu         sync.Mutex
 	partitions int
@@ -37,11 +38,14 @@ type load struct {
 func (h *harness) load(partitions, perSecond int) *load {
 	h.T.Helper()
 	client := h.NewClient(kgo.ProducerLinger(2*time.Millisecond), kgo.UnknownTopicRetries(-1))
-	l := &load{h: h, client: client, partitions: partitions, made: make(map[int32]int64), stored: make(map[int32][]time.Duration)}
-	ctx, limiter := h.T.Context(), rate.NewLimiter(rate.Limit(perSecond), perSecond/5) // what was held up is not made up for at once
+	l := &load{
+		h: h, client: client, partitions: partitions, made: make(map[int32]int64), stored: make(map[int32][]time.Duration),
+		limiter: rate.NewLimiter(rate.Limit(perSecond), max(perSecond/5, 1)), // what was held up is not made up for at once
+	}
+	ctx := h.T.Context()
 	var running sync.WaitGroup
 	running.Go(func() {
-		for n := 0; limiter.Wait(ctx) == nil; {
+		for n := 0; l.limiter.Wait(ctx) == nil; {
 			if l.produce(ctx, n) {
 				n++
 			}
