@@ -118,7 +118,7 @@ func (s *Sender) Give(o *event.Ownership, lane int, from *event.Chunk, run []*ev
 	part.Hold(len(events) - 1)
 	now := time.Now()
 	s.ledger.routed(len(events), now)
-	l.tryPush(part, events, now, false) // who else pushes holds the lock, too: the lane is still roomy
+	l.put(part, events, now) // there was room; only what began before tracked was set may have taken it
 	return true
 }
 

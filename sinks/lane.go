@@ -153,6 +153,28 @@ func (l *lane) tryPush(c *event.Chunk, run []*event.Event, now time.Time, inShar
 		l.mu.Unlock()
 		return false
 	}
+	wake := l.add(c, run, bytes, now)
+	l.mu.Unlock()
+	if wake {
+		signal(l.wake)
+	}
+	return true
+}
+
+// put appends a run also if the lane is full by now.
+func (l *lane) put(c *event.Chunk, run []*event.Event, now time.Time) {
+	bytes := bytesOf(run)
+	l.mu.Lock()
+	wake := l.add(c, run, bytes, now)
+	l.mu.Unlock()
+	if wake {
+		signal(l.wake)
+	}
+}
+
+// add appends a run, and reports whether the lane's goroutine has to know. The caller
+// holds mu.
+func (l *lane) add(c *event.Chunk, run []*event.Event, bytes int, now time.Time) (wake bool) {
 	wasEmpty, wasEnough := l.count == 0, l.enough()
 	if len(l.pushed) == 0 {
 		l.since = now
@@ -164,12 +186,7 @@ func (l *lane) tryPush(c *event.Chunk, run []*event.Event, now time.Time, inShar
 	l.chunks[c] = waiting{len(run), kept, now.Sub(l.made)}
 	l.inFlight += kept
 	l.queue.inFlight.Add(kept)
-	wake := wasEmpty || !wasEnough && l.enough()
-	l.mu.Unlock()
-	if wake {
-		signal(l.wake)
-	}
-	return true
+	return wasEmpty || !wasEnough && l.enough()
 }
 
 // run delivers batches until the queue is closed and the lane empty, or ctx ends.

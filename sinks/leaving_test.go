@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -302,6 +303,79 @@ func TestJoinAmidDispatch(t *testing.T) {
 		b.expectStored(0, 1, 2, 3, 4, 5, 6, 7)
 		if b.positions.count.Load() > 0 {
 			t.Error("it has a position still")
+		}
+		b.finish()
+	})
+}
+
+// An endpoint leaves while the only batch of its lane is under way: whoever reads for it
+// is told once that is through.
+func TestWakeAfterTheLastBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := defaults
+		options.MaxInFlight = event.Lanes // a chunk a lane
+		b := newBehindHarness(t, caughtUp(false), options)
+		b.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			time.Sleep(time.Second)
+			return len(events), nil
+		}
+		b.shared(4)
+		advance(time.Second / 2)
+		b.shared(4)
+		<-b.behind.Changed()
+		if _, ready := b.Next(b.owned, time.Now()); ready {
+			t.Error("what is under way would be overtaken")
+		}
+		advance(time.Minute)
+		select {
+		case <-b.behind.Changed():
+		default:
+			t.Error("nobody says that the lane is empty")
+		}
+		b.give(4, 8)
+		advance(time.Minute)
+		b.expectStored(0, 1, 2, 3, 4, 5, 6, 7)
+		b.finish()
+	})
+}
+
+// Events wait for room in the lane of an endpoint that doesn't leave by itself. It is
+// sought meanwhile, and the reader has given them before there is room: they don't come
+// again behind what the reader gave after them.
+func TestGivenWhileItWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		options := defaults
+		options.MaxEvents = 1
+		drops := hub
+		drops.SeekTo, drops.SeekAt = endpoints.Earliest, "2026-01-01T00:00:00Z"
+		b := newBehindHarness(t, drops, options)
+		b.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+			time.Sleep(time.Second)
+			return len(events), nil
+		}
+		other := &event.Ownership{Topic: "twins", Partition: event.Lanes} // of the same lane
+		full := b.chunk(other.Partition, laneBatches, 10)
+		full.Owned, full.Lane = other, 0
+		if err := b.dispatch(t.Context(), full); err != nil {
+			t.Error(err)
+		}
+		var dispatching sync.WaitGroup
+		dispatching.Go(func() { b.shared(2) })
+		synctest.Wait()
+		b.Seek(b.owned, 0, 0)
+		b.positions.mu.Lock()
+		pos := b.positions.of[b.owned]
+		pos.begin(1)
+		pos.pass(2, time.Time{}) // as if they were given, and delivered
+		b.positions.mu.Unlock()
+		if !b.Join(b.owned) {
+			t.Error("it doesn't join")
+		}
+		dispatching.Wait()
+		advance(time.Minute)
+		b.expectStored()
+		if c := b.snapshot().Counts; c.Deferred != 2 || c.Pending != 0 {
+			t.Errorf("deferred %d, pending %d", c.Deferred, c.Pending)
 		}
 		b.finish()
 	})

@@ -224,17 +224,20 @@ func (s *Sender) tryEnqueue(c *event.Chunk, run []*event.Event, counted bool) (r
 	p := &s.positions
 	p.mu.Lock()
 	pos := p.of[c.Owned]
+	var had []*event.Event
 	if pos != nil && pos.state != leaving {
-		for len(run) > 0 && run[0].Record.Offset < pos.given { // the reader had them
-			if counted {
-				break // as it had none of them before
-			}
-			run = run[1:]
+		n := 0
+		for n < len(run) && run[n].Record.Offset < pos.given { // the reader had them
+			n++
 		}
+		had, run = run[:n], run[n:]
 		if pos.state == joining && pos.done(c.Owned.Dispatched.Load()) {
 			p.drop(c.Owned)
 			pos = nil
 		}
+	}
+	if counted && len(had) > 0 { // while this one waited
+		defer s.outcomes.later(had)
 	}
 	if len(run) == 0 {
 		p.unlock()
@@ -287,7 +290,10 @@ func (p *positions) screen(next func(context.Context, []*event.Event) int) func(
 			return next(ctx, batch)
 		}
 		if p.count.Load() == 0 && !p.paused.Load() {
-			return next(ctx, batch)
+			if done = next(ctx, batch); p.count.Load() > 0 {
+				p.behind.wake() // it has left meanwhile, and its lane may be empty now
+			}
+			return done
 		}
 		n, sent := p.leading(batch)
 		switch {

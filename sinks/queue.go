@@ -43,15 +43,17 @@ func (q *queue) push(ctx context.Context, c *event.Chunk, run []*event.Event, no
 }
 
 // lane returns a lane, which it makes if need be: most of thousands of endpoints see
-// few partitions, or nothing for long. Of the dispatcher and of who reads for the
-// endpoint only one may call it at a time.
+// few partitions, or nothing for long. The dispatcher and who reads for the endpoint
+// may both be the first.
 func (q *queue) lane(number int) *lane {
-	l := q.lanes[number].Load()
-	if l == nil {
-		l = newLane(q)
-		q.lanes[number].Store(l)
-		q.running.Go(func() { l.run(q.ctx) })
+	if l := q.lanes[number].Load(); l != nil {
+		return l
 	}
+	l := newLane(q)
+	if !q.lanes[number].CompareAndSwap(nil, l) {
+		return q.lanes[number].Load()
+	}
+	q.running.Go(func() { l.run(q.ctx) })
 	return l
 }
 
