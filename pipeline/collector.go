@@ -42,7 +42,7 @@ var (
 	descPending   = desc("endpoint_pending_events", "Events without an outcome yet.", "endpoint")
 	descState     = desc("endpoint_state", "1 for the state that the endpoint is in; 0 for throttled, if it was that before.", "endpoint", "state")
 	descBackoff   = desc("endpoint_backoff_seconds", "Time until the endpoint, or the first of its partitions that back off, is tried again; no series unless one backs off.", "endpoint")
-	descHoldsBack = desc("endpoint_holds_back", "1 while others wait for the endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or what may be committed, for an event that has waited here for 5 s. No series before the first time.", "endpoint")
+	descHoldsBack = desc("endpoint_holds_back", "1 while others wait for the endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or, without recovery: catchUp, what may be committed, for an event that has waited here for 5 s. No series before the first time.", "endpoint")
 	descOldest    = desc("endpoint_oldest_pending_seconds", "For how long the oldest event waits for its outcome; only where that is over a second.", "endpoint")
 	descBacklog   = desc("endpoint_backlog_offsets", "Offsets from the endpoint's positions to the shared reading; 0 while it is not behind. No series before it was for the first time.", "endpoint")
 	descOldestOf  = desc("endpoint_backlog_age_seconds", "Time since the next event that the endpoint gets from its positions was put into Kafka; no series while that is not known, or it is not behind.", "endpoint")

@@ -84,7 +84,7 @@ type EndpointStatus struct {
 	LastError            string            `json:"lastError" doc:"what is wrong, or was last"`
 	LastErrorAt          *time.Time        `json:"lastErrorAt"`
 	FailingSince         *time.Time        `json:"failingSince" doc:"since when it backs off, over all tries, or refuses one event after the other, or holds back, or the primary key is refused"`
-	HoldsBack            bool              `json:"holdsBack" doc:"others wait for this endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or what may be committed, for an event that has waited here for 5 s"`
+	HoldsBack            bool              `json:"holdsBack" doc:"others wait for this endpoint: the intake for room in its lanes, or in what may be in flight, half of which waits here; or, without recovery: catchUp, what may be committed, for an event that has waited here for 5 s"`
 
 	CatchUp
 }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"twinegress/endpoints"
 	"twinegress/internal/event"
 )
 
@@ -135,4 +136,30 @@ func TestSeekUntilCaughtUp(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// An endpoint that leaves when its lane is full holds nobody back, however late it is.
+func TestLateIsNotHoldingBack(t *testing.T) {
+	for name, tt := range map[string]struct {
+		endpoint endpoints.Endpoint
+		want     bool
+	}{"catchUp": {caughtUp(false), false}, "drop": {hub, true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHarness(t, tt.endpoint, behindOptions())
+				release := make(chan struct{})
+				h.service.respond = func(_ context.Context, _ string, events []*event.Event) (int, error) {
+					<-release
+					return len(events), nil
+				}
+				h.put(0, 1)
+				advance(waitsLong + time.Second)
+				if got := h.Health(); got.HoldsBack != tt.want || got.OldestPending < waitsLong || (h.HoldBack(true, time.Now()) > 0) != tt.want {
+					t.Errorf("holds back: %v, its oldest event waits for %v", got.HoldsBack, got.OldestPending)
+				}
+				close(release)
+				h.finish()
+			})
+		})
+	}
 }

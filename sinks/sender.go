@@ -282,7 +282,7 @@ const (
 // that all is refused. Only one goroutine may call it.
 func (s *Sender) HoldBack(full bool, now time.Time) (waits time.Duration) {
 	s.outcomes.checkRefused(now)
-	if waits = s.queue.oldest(now); waits < waitsLong && (waits < waitsSome || !s.queue.blocking.Load() && !(full && s.queue.overShare())) {
+	if waits = s.queue.oldest(now); !s.holdsFor(waits) && (waits < waitsSome || !s.queue.blocking.Load() && !(full && s.queue.overShare())) {
 		waits = 0
 	}
 	if holds := waits > 0; holds != s.holdsBack {
@@ -292,11 +292,17 @@ func (s *Sender) HoldBack(full bool, now time.Time) (waits time.Duration) {
 	return waits
 }
 
+// holdsFor reports whether others wait for an endpoint whose oldest event waits for so
+// long. One that leaves when its lane is full is late, and nobody waits for it.
+func (s *Sender) holdsFor(waits time.Duration) bool {
+	return waits >= waitsLong && !s.positions.catchUp.Load()
+}
+
 func (s *Sender) complete(h Health, now time.Time) Health {
 	h.Key = s.current.key()
 	h.OldestPending = s.queue.oldest(now)
 	h.OverShare = s.queue.overShare()
-	if s.queue.blocking.Load() || h.OldestPending >= waitsLong {
+	if s.queue.blocking.Load() || s.holdsFor(h.OldestPending) {
 		h.SetHoldsBack()
 	}
 	// Before that is so, too: alerts take the share of time from a series' first point.

@@ -229,12 +229,12 @@ func aboutEndpoint(e *EndpointSums) (found []Trouble) {
 			"Look at the dead letters, and at what the endpoint should take: its type, path, body and event types")
 	case e.State == sinks.StateThrottled && e.HoldsBack:
 		say(Warning, "is throttled, and holds the others back", waits, because,
-			"Give it more throughput, or fewer event types; or overflow: drop, if its events may be lost")
+			"Give it more throughput, or fewer event types; or recovery: catchUp, so that nobody waits for it")
 	case e.State == sinks.StateThrottled:
 		say(Warning, "is throttled, and its events wait", cost{}, because, "Give it more throughput, or fewer event types")
 	case e.HoldsBack:
 		t := say(Warning, "is slower than its events, and holds the others back", waits, "",
-			"Make it faster, or give the endpoint overflow: drop, if its events may be lost")
+			"Make it faster, or give the endpoint recovery: catchUp, so that nobody waits for it")
 		if e.Reason != sinks.ReasonSlow {
 			t.Since = nil // that is since when something else is wrong
 		}

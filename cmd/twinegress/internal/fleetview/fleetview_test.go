@@ -132,6 +132,7 @@ func TestBehind(t *testing.T) {
 		{Endpoint{State: "behind", Backlog: 20, BehindSince: ago(time.Hour), FallsBehind: true}, "20 offsets behind, and it does not catch up", false},
 		{Endpoint{State: "backing_off", Backlog: 20, BehindSince: ago(time.Hour), FallsBehind: true, BacklogOldestAt: ago(time.Hour)}, "20 offsets behind, kept in Kafka, the oldest for 1h", false},
 		{Endpoint{State: "stopped", Backlog: 20, BehindSince: ago(time.Hour), LastError: "of yesterday"}, "20 offsets behind, kept in Kafka", true},
+		{Endpoint{State: "stopped", Backlog: 20, BehindSince: ago(time.Hour), Reason: "unreachable", LastError: "unreachable: no route", BackOffUntil: ago(-time.Minute)}, "20 offsets behind, kept in Kafka|unreachable: no route", true},
 		{Endpoint{State: "behind", Backlog: 2, BehindSince: ago(time.Second), LastError: "of yesterday"}, "catching up: 2 offsets, how long it takes is not known yet", true},
 	} {
 		f := &Fleet{At: noon, Endpoints: []Endpoint{tt.e}}

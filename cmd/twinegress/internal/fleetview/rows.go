@@ -252,7 +252,7 @@ func (r Row) Remarks(now time.Time) (lines []string) {
 	if r.Reason != "" && !strings.Contains(r.LastError, r.Reason) && !(onSecondary && r.State == "ready") {
 		parts = append(parts, r.Reason)
 	}
-	if r.BackOffUntil != nil {
+	if r.BackOffUntil != nil && r.State != "stopped" {
 		if left := r.BackOffUntil.Sub(now); left > 0 {
 			parts = append(parts, "next try in "+term.Ago(left))
 		}

@@ -80,7 +80,8 @@ func (f *Fleet) Verdict() string {
 // wrong counts the endpoints with which something is wrong, and the copies that are not ready.
 func (f *Fleet) wrong() (broken, unready int) {
 	for i := range f.Endpoints {
-		if e := &f.Endpoints[i]; e.rank() < rank("behind") || e.Reason != "" || e.FallsBehind {
+		// Why one that is paused did not work before that, nobody has to mend now.
+		if e := &f.Endpoints[i]; e.rank() < rank("behind") || e.Reason != "" && e.State != "stopped" || e.FallsBehind {
 			broken++
 		}
 	}
