@@ -173,6 +173,10 @@ func (s *step) run() (n next) {
 	if slices.ContainsFunc(in, func(c candidate) bool { return c.next == s.at }) {
 		return s.readOn(in, n)
 	}
+	if s.refused { // who is here can't be given anything, maybe for long
+		s.clear()
+		s.at, s.served = in[0].next, 0
+	}
 	return next{due: s.now} // they are elsewhere
 }
 

@@ -189,3 +189,29 @@ func TestReaderManySenders(t *testing.T) {
 		s.wants(0, 0, n)
 	}
 }
+
+// An endpoint that is removed is in no table any more, and has its position until its
+// lanes are drained, which takes a while: others don't wait for that, nor does it cost
+// anything.
+func TestUnknownSender(t *testing.T) {
+	t.Parallel()
+	e := newReaderEnv(t, 1, 64<<20, 16<<20)
+	const n = 10_000
+	for range 100 { // batches
+		e.produce(0, n/100, 1000)
+	}
+	removed, other := e.sender("removed", 100, all), e.sender("other", n, all)
+	removed.unknown.Store(true)
+	removed.fallBehind(0, 0)
+	e.run()
+	eventually.Holds(t, "it is looked up", func() bool { return e.prepared.Load() > 0 })
+	other.fallBehind(0, n/2)
+	eventually.Holds(t, "the other one catches up", other.live)
+	other.wants(0, n/2, n)
+	if looked := e.prepared.Load(); looked > n {
+		t.Errorf("chunks were looked up %d times", looked)
+	}
+	removed.unknown.Store(false)
+	eventually.Holds(t, "it is served where it was", removed.live)
+	removed.wants(0, 0, n)
+}

@@ -32,12 +32,13 @@ type readerEnv struct {
 	log    *observer.ObservedLogs
 	*Reader
 
-	changed chan struct{}
-	full    atomic.Bool
-	bytes   atomic.Int64 // acquired
-	peak    atomic.Int64
-	lanes   atomic.Int64 // taken
-	closed  atomic.Bool  // nothing may be given
+	changed  chan struct{}
+	full     atomic.Bool
+	bytes    atomic.Int64 // acquired
+	peak     atomic.Int64
+	lanes    atomic.Int64 // taken
+	closed   atomic.Bool  // nothing may be given
+	prepared atomic.Int64 // times that a chunk was
 
 	mu      sync.Mutex
 	owned   []*event.Ownership
@@ -169,7 +170,11 @@ func (e *readerEnv) prepare(c *event.Chunk, decoded bool) (Prepared, bool) {
 	if !decoded && len(c.Records) > 0 {
 		c.Rejected = append(c.Rejected, event.Rejection{Event: event.Event{Chunk: c, Record: &c.Records[0]}, Reason: event.Undecodable})
 	}
+	e.prepared.Add(1)
 	return Prepared{Done: func() {}, Run: func(s Sender) (run []*event.Event, known bool) {
+		if s.(*fakeSender).unknown.Load() {
+			return nil, false
+		}
 		for i := range c.Events {
 			if s.(*fakeSender).keep(c.Events[i].Record.Offset) {
 				run = append(run, &c.Events[i])
@@ -181,11 +186,12 @@ func (e *readerEnv) prepare(c *event.Chunk, decoded bool) (Prepared, bool) {
 
 // fakeSender checks that it is given what is next, without a gap or a repeat.
 type fakeSender struct {
-	env  *readerEnv
-	id   string
-	keep func(int64) bool
-	room int
-	auto atomic.Bool // what it is given has its outcome at once
+	env     *readerEnv
+	id      string
+	keep    func(int64) bool
+	room    int
+	auto    atomic.Bool // what it is given has its outcome at once
+	unknown atomic.Bool // it is not in the table
 
 	mu      sync.Mutex
 	at      map[*event.Ownership]int64 // the next offsets where it is behind
