@@ -48,7 +48,7 @@ func (s *Sender) Restore(o *event.Ownership, at Position) {
 
 // Next returns the next offset to give, and whether to: not while the endpoint backs
 // off or is paused, its lane is more than half full, or has something left of before
-// it left.
+// it left, nor while it is not known what became of the first that it was given.
 func (s *Sender) Next(o *event.Ownership, now time.Time) (offset int64, ready bool) {
 	p := &s.positions
 	p.mu.Lock()
@@ -72,7 +72,7 @@ func (s *Sender) Next(o *event.Ownership, now time.Time) (offset int64, ready bo
 		}
 		pos.begin(p.readings.Add(1))
 	}
-	if l := s.queue.lanes[pos.lane].Load(); l != nil && !l.roomy() {
+	if l := s.queue.lanes[pos.lane].Load(); pos.trying() || l != nil && !l.roomy() {
 		return 0, false
 	}
 	return pos.given, true
@@ -86,7 +86,8 @@ func (s *Sender) RetryAt() time.Time {
 
 // Give puts events of a chunk, which was read for endpoints that are behind, into the
 // lane: those at the endpoint's next offset and beyond. next is the offset behind the
-// chunk. It returns false if the lane is full, or there is nothing to give any more.
+// chunk. It returns false if the lane is full, the first that was given has no outcome
+// yet, or there is nothing to give any more.
 // The chunk is held until they have their outcome.
 func (s *Sender) Give(o *event.Ownership, lane int, from *event.Chunk, run []*event.Event, next int64) (taken bool) {
 	p := &s.positions
@@ -104,7 +105,7 @@ func (s *Sender) Give(o *event.Ownership, lane int, from *event.Chunk, run []*ev
 		return true
 	}
 	l := s.queue.lane(lane)
-	if !l.roomy() {
+	if pos.trying() || !l.roomy() {
 		return false
 	}
 	from.Lane, from.Owned = lane, o
@@ -137,8 +138,9 @@ func (p *positions) settled(c *event.Chunk) {
 	if !c.Incomplete {
 		p.served += uint64(len(c.Events))
 		if pos := p.of[c.Owned]; pos != nil {
+			tried := pos.trying()
 			pos.resolve(c)
-			if pos.state == joining {
+			if pos.state == joining || tried {
 				p.behind.wake()
 			}
 		}
@@ -154,7 +156,7 @@ func (s *Sender) Join(o *event.Ownership) (joined bool) {
 	p.mu.Lock()
 	defer p.unlock()
 	pos := p.of[o]
-	if pos == nil || pos.state != behind || p.paused.Load() || pos.given < o.Dispatched.Load() {
+	if pos == nil || pos.state != behind || p.paused.Load() || pos.trying() || pos.given < o.Dispatched.Load() {
 		return false
 	}
 	pos.state = joining

@@ -62,6 +62,7 @@ type position struct {
 	// reading numbers what is given between two leavings. The outcome of another
 	// one's, such as of a dead letter that is stored late, doesn't move the cursor.
 	reading uint64
+	proven  bool         // something of the reading has its outcome: the endpoint takes events
 	window  []givenChunk // given and without an outcome, or behind such a one; in order
 	base    uint64       // sequence number of window[0]
 	noted   listing      // as it was when the lock was freed last
@@ -125,9 +126,15 @@ func (p *position) rewind(c *event.Chunk, at int64) {
 	p.state = leaving
 }
 
+// trying reports whether the endpoint has been given a chunk and nothing is known of it.
+// It gets no more until then, and doesn't join: it may be the probe of a back-off, which
+// often fails. More of it would be read for nothing, and what an endpoint has joined for
+// is not committed before its outcome.
+func (p *position) trying() bool { return !p.proven && len(p.window) > 0 }
+
 // begin begins to read at the cursor.
 func (p *position) begin(reading uint64) {
-	p.state, p.reading, p.given = behind, reading, p.cursor
+	p.state, p.reading, p.given, p.proven = behind, reading, p.cursor, false
 	p.window, p.base, p.sought = nil, 0, false
 }
 
@@ -160,6 +167,7 @@ func (p *position) resolve(c *event.Chunk) {
 	if c.Reading != p.reading || c.Seq < p.base {
 		return
 	}
+	p.proven = true
 	p.window[c.Seq-p.base].resolved = true
 	n := 0
 	for n < len(p.window) && p.window[n].resolved {
