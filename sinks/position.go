@@ -14,7 +14,8 @@ import (
 //	 │                      │ in the lane        │             │
 //	 │                      ▼                    │             │
 //	 │                    behind ────────────────┘             │
-//	 │                      │ given ≥ dispatched               │
+//	 │                      │ given ≥ dispatched,              │
+//	 │                      │ and some of it taken             │
 //	 │                      ▼                                  │
 //	 └── cursor = given ─ joining ─────────────────────────────┘
 //	     ≤ dispatched
