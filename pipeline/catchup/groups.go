@@ -27,7 +27,7 @@ const (
 	// endpoint is behind at other copies, and whether they take what they refused.
 	lookInterval = time.Minute
 	// roundTimeout is how long a round begins requests; the next one does the rest.
-	roundTimeout = 2 * time.Second
+	roundTimeout = time.Second
 )
 
 // groups are what Kafka's tools see of who is behind: a group without members for each
@@ -133,6 +133,14 @@ func (g *groups) round(ctx context.Context, now time.Time) {
 		return
 	}
 	g.inspect(begin, ctx, now)
+	if g.waiting(&g.refused, now) {
+		for _, v := range g.views {
+			if !v.behind { // there is nothing to show, nor a right to delete it
+				g.forget(v)
+			}
+		}
+		return
+	}
 	g.deleteUnused(begin, ctx, now)
 	g.refreshMarks(ctx, now)
 	g.commit(begin, ctx, now)
@@ -197,8 +205,10 @@ func (g *groups) own(owned []*event.Ownership) {
 	}
 	g.owned, g.listed = owned, make([]uint64, len(owned))
 	g.marks, g.marksAt = slices.Repeat([]int64{-1}, len(owned)), time.Time{}
-	if len(owned) == 0 {
-		clear(g.views)
+	if len(owned) == 0 { // it is for others to show
+		for _, v := range g.views {
+			g.forget(v)
+		}
 	}
 }
 
@@ -278,6 +288,9 @@ func (g *groups) unused(v *view) bool {
 func (g *groups) due(v *view, now time.Time) (due []int) {
 	if !v.checked || now.Before(v.waits) || g.keeper.options.Sender(v.id) == nil {
 		return nil
+	}
+	if !v.behind && !v.askedAt.Equal(now) {
+		return nil // another copy may have deleted it: a commit would make it anew
 	}
 	for i := range v.places {
 		p, to := &v.places[i], g.offset(v, i)

@@ -154,6 +154,40 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// A group that a copy deletes, since it was the last one at which the endpoint was
+// behind, isn't made anew by one that was so a little earlier.
+func TestGroupThatAnotherCopyDeletes(t *testing.T) {
+	t.Parallel()
+	cluster := brokers(t)
+	at := kgo.SeedBrokers(cluster.ListenAddrs()...)
+	now := time.Now()
+	kafka, a, b := toolsOf(t, at), newViewer(t, &now, 1, []int32{0}, at), newViewer(t, &now, 1, []int32{1}, at)
+	kafka.commit(group, "", 100, 200)
+	a.order[0].Seek(a.owned[0], 10, -1)
+	b.order[0].Seek(b.owned[0], 20, -1)
+	after := func(what string, d time.Duration, want string) {
+		t.Helper()
+		now = now.Add(d)
+		a.round(t)
+		b.round(t)
+		if got := kafka.offsets(groupOf(0)); got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	after("it is behind at both", 0, "10 20 -")
+	caughtUp(t, b.order[0], b.owned[0])
+	after("at one it isn't any more", lookInterval/2, "10 200 -")
+	caughtUp(t, a.order[0], a.owned[0])
+	after("nor at the other one", tickInterval, "")
+	kafka.commit(group, "", 110, 210)
+	for range 30 {
+		after("and stays so", tickInterval, "")
+	}
+	if n := len(a.groups.views) + len(b.groups.views); n > 0 {
+		t.Errorf("%d groups are still to be shown", n)
+	}
+}
+
 // A copy that gets a partition goes on with its groups; what is there of a copy that
 // crashed, of positions that have ended and of endpoints that are gone, is deleted.
 func TestGroupsThatAreLeft(t *testing.T) {
@@ -341,6 +375,12 @@ func TestGroupsWithoutRights(t *testing.T) {
 		}
 	}
 	note("no Read", "may not commit", 1, "allow Read on groups that begin with "+group+".")
+	caughtUp(t, a.order[0], a.owned[0])
+	now = now.Add(lookInterval)
+	a.round(t)
+	if n := len(a.groups.views); n != 19 {
+		t.Errorf("%d groups are to be shown, want 19", n)
+	}
 	grant(kadm.OpRead)
 	now = now.Add(lookInterval)
 	a.round(t)
@@ -354,14 +394,14 @@ func TestGroupsWithoutRights(t *testing.T) {
 		now = now.Add(tickInterval)
 	}
 	note("no Delete", "may not delete", 1, "allow Delete on groups that begin with "+group+".")
-	if got := kafka.offsets(groupOf(0)); got != "100 - -" {
+	if got := kafka.offsets(groupOf(1)); got != "100 - -" {
 		t.Errorf("no Delete: %q, want the mark", got)
 	}
 	grant(kadm.OpDelete)
 	now = now.Add(lookInterval)
 	a.round(t)
 	note("Delete", "may not delete", 1)
-	if got := kafka.offsets(groupOf(0)); got != "" {
+	if got := kafka.offsets(groupOf(1)); got != "" {
 		t.Errorf("Delete: %q", got)
 	}
 }
