@@ -298,7 +298,7 @@ func TestRemoveWaitsForEveryTable(t *testing.T) {
 		p.router.apply([]endpoints.Endpoint{b})
 		synctest.Wait()
 		states := func() (s string) {
-			for _, e := range p.Status().Endpoints {
+			for _, e := range p.shown() {
 				s += e.ID + " " + string(e.State) + "; "
 				if _, ok := p.EndpointLog(e.ID); !ok {
 					t.Errorf("%s is shown and has no log", e.ID)
@@ -357,7 +357,7 @@ func TestDeletedEndpointsStayCounted(t *testing.T) {
 				t.Errorf("%s: %s, want %s", step.name, got, want)
 			}
 			shown := ""
-			for _, e := range p.Status().Endpoints {
+			for _, e := range p.shown() {
 				shown += e.ID
 			}
 			if shown != step.shown {

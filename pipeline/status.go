@@ -117,27 +117,33 @@ var (
 // Status returns the state of this moment.
 func (p *Pipeline) Status() Status {
 	st := p.Self()
-	if p.intake.Load() == nil {
-		st.Endpoints = nil
-		return st
+	st.Endpoints = nil
+	if p.intake.Load() != nil {
+		st.Endpoints = p.shown()
 	}
-	p.Briefs(func(b *sinks.Brief, c CatchUp) { st.Endpoints = append(st.Endpoints, statusOf(b, c)) })
+	return st
+}
+
+// shown returns the state of the endpoints in force, and of those that drain.
+func (p *Pipeline) shown() []EndpointStatus {
+	all := []EndpointStatus{}
+	p.Briefs(func(b *sinks.Brief, c CatchUp) { all = append(all, statusOf(b, c)) })
 	drained := p.router.drained()
 	if len(drained) == 0 {
-		return st
+		return all
 	}
-	known := make(map[string]bool, len(st.Endpoints))
-	for i := range st.Endpoints {
-		known[st.Endpoints[i].ID] = true
+	known := make(map[string]bool, len(all))
+	for i := range all {
+		known[all[i].ID] = true
 	}
 	for _, s := range drained {
 		if e := statusOf(p.brief(s)); !known[e.ID] { // else its id is in use again
 			known[e.ID] = true
-			st.Endpoints = append(st.Endpoints, e)
+			all = append(all, e)
 		}
 	}
-	slices.SortFunc(st.Endpoints, func(a, b EndpointStatus) int { return cmp.Compare(a.ID, b.ID) })
-	return st
+	slices.SortFunc(all, func(a, b EndpointStatus) int { return cmp.Compare(a.ID, b.ID) })
+	return all
 }
 
 // Self returns the Status without the endpoints.
