@@ -18,7 +18,7 @@ import (
 //	 │                      │ and some of it taken             │
 //	 │                      ▼                                  │
 //	 └── cursor = given ─ joining ─────────────────────────────┘
-//	     ≤ dispatched
+//	     ≤ handed
 //
 // leave: the endpoint backs off, is paused, or its lane is full.
 //
