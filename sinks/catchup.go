@@ -182,7 +182,8 @@ func (s *Sender) Skip(o *event.Ownership, to int64) (offsets int64) {
 }
 
 // Seek sets the endpoint's position, whatever it was. resume is where to go on if that
-// is cancelled, or negative. An endpoint that had none must be tracked, and every
+// is cancelled, unless it is behind there already, and goes on at its position; negative:
+// it goes on where it was, at to or at what has become of that since. An endpoint that had none must be tracked, and every
 // chunk that was looked up before that dispatched.
 func (s *Sender) Seek(o *event.Ownership, to, resume int64) {
 	p := &s.positions
@@ -193,6 +194,9 @@ func (s *Sender) Seek(o *event.Ownership, to, resume int64) {
 	}
 	if p.since.IsZero() {
 		p.reason = LeftSought
+	}
+	if pos := p.of[o]; pos != nil {
+		to, resume = pos.comingFrom(to, resume)
 	}
 	if pos := p.at(o, to, time.Now()); pos != nil {
 		pos.seek(to, resume)

@@ -380,3 +380,31 @@ func TestGivenWhileItWaits(t *testing.T) {
 		b.finish()
 	})
 }
+
+// Whoever seeks has looked at the position before, and it may have changed since.
+func TestSeekOfWhatHasChanged(t *testing.T) {
+	for name, tt := range map[string]struct {
+		at         *Position // what it is by now
+		to, resume int64
+		want       Position
+	}{
+		"it was live":                         {nil, 3, 8, Position{Cursor: 3, Resume: 8}},
+		"it has left since":                   {&Position{Cursor: 6, Resume: -1}, 3, 8, Position{Cursor: 3, Resume: 6}},
+		"it is behind further on":             {&Position{Cursor: 9, Resume: -1}, 3, 8, Position{Cursor: 3, Resume: 8}},
+		"another seek":                        {&Position{Cursor: 2, Resume: 7}, 3, 8, Position{Cursor: 3, Resume: 7}},
+		"cancelled":                           {&Position{Cursor: 2, Resume: 7}, 7, -1, Position{Cursor: 7, Resume: -1}},
+		"cancelled, and it goes further back": {&Position{Cursor: 2, Resume: 5}, 7, -1, Position{Cursor: 5, Resume: -1}},
+		"to the start of what is left of it":  {&Position{Cursor: 9, Resume: -1}, 3, -1, Position{Cursor: 3, Resume: -1}},
+	} {
+		b := newBehindHarness(t, caughtUp(false), defaults)
+		b.owned.Dispatched.Store(20)
+		if tt.at != nil {
+			b.Restore(b.owned, *tt.at)
+		}
+		b.Seek(b.owned, tt.to, tt.resume)
+		got, is := b.Position(b.owned)
+		if got.Since = (time.Time{}); !is || got != tt.want {
+			t.Errorf("%s: %+v, %t, want %+v", name, got, is, tt.want)
+		}
+	}
+}

@@ -178,6 +178,20 @@ func (p *position) resolve(c *event.Chunk) {
 	p.window, p.base = p.window[n:], p.base+uint64(n)
 }
 
+// comingFrom returns what a seek is in the light of where the endpoint is now: whoever
+// asks for it doesn't hold the lock, and it may have left meanwhile.
+func (p *position) comingFrom(to, resume int64) (int64, int64) {
+	switch {
+	case resume < 0 && p.resume >= 0:
+		return min(to, p.resume), resume
+	case resume >= 0 && p.resume >= 0:
+		return to, p.resume
+	case resume >= 0 && p.listed():
+		return to, min(resume, p.cursor)
+	}
+	return to, resume
+}
+
 // seek sets the position. Where it goes back to where it was, the lane may still have
 // events from before that.
 func (p *position) seek(to, resume int64) {

@@ -183,14 +183,7 @@ func (p *partition) apply(o *order, to int64) bool {
 	switch {
 	case o.endpoint.SeekTo == endpoints.Latest && (!behind || at.Cursor >= to): // it is there
 	case o.endpoint.SeekTo != endpoints.Cancel:
-		resume := p.owned.Handed.Load() // what is being dispatched, it may not have got
-		if behind {
-			resume = at.Cursor
-			if at.Resume >= 0 {
-				resume = at.Resume // of the seek that this one replaces
-			}
-		}
-		s.Seek(p.owned, to, resume)
+		s.Seek(p.owned, to, p.owned.Handed.Load()) // what is being dispatched, it may not have got
 	case behind && at.Resume >= 0:
 		s.Seek(p.owned, at.Resume, -1)
 	}
