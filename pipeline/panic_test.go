@@ -42,6 +42,23 @@ func TestPanicIsRescued(t *testing.T) {
 	}
 }
 
+// So is one over an event that is read for endpoints that are behind.
+func TestPanicBehindIsRescued(t *testing.T) {
+	p := bare()
+	p.jobs.New = func() any { return nil }
+	p.router.apply(nil)
+	var cause error
+	p.stop = func(err error) { cause = err }
+	c := event.NewChunk(topic, 3, 1, 10, (*event.Chunk).Free)
+	c.Add(7, 0, 0, nil, []byte("no JSON"))
+	r := &recovery{pipeline: p}
+	if _, ok := r.prepare(c, false); ok || cause == nil || !strings.Contains(cause.Error(), "BUG: preparing a chunk of twins/3, offsets 7 to 7") {
+		t.Errorf("prepared: %t; the run ends with %v", ok, cause)
+	}
+	p.router.routes.users.Wait() // the table is released
+	c.Settle(1)
+}
+
 // What the panic is about may be an endpoint: its keys are not shown.
 func TestPanicShowsNoKey(t *testing.T) {
 	const key, sig = "cHJpbWFyeSBrZXk=", "c2lnbmF0dXJl"

@@ -90,10 +90,17 @@ func (p *Pipeline) Preview(ctx context.Context, to string) (catchup.Preview, err
 }
 
 // prepare is Pipeline.prepare of a chunk that is read for endpoints that are behind.
-// What it can't decode has its dead letters from the shared reading.
-func (r *recovery) prepare(c *event.Chunk, decoded bool) (catchup.Prepared, bool) {
+// What it can't decode has its dead letters from the shared reading. After a panic,
+// which ends the pipeline, nothing is prepared.
+func (r *recovery) prepare(c *event.Chunk, decoded bool) (prepared catchup.Prepared, ok bool) {
 	p := r.pipeline
 	routes := p.router.acquire()
+	defer func() {
+		if !ok {
+			routes.users.Done()
+		}
+	}()
+	defer p.rescue("preparing", c)
 	if !decoded {
 		stages.Decode(c, routes.table.Correlated(), p.options.Limits)
 	}
