@@ -123,8 +123,9 @@ func TestMalformedRecords(t *testing.T) {
 		"version": func(h *head) { h.V = 2 }, "negative": func(h *head) { h.Ingest.Records = -1 },
 		"too many": func(h *head) { h.Ingest.Events = maxCount + 1 }, "word": func(h *head) { h.Ingest.Rejected = map[string]uint64{"A b": 1} },
 		"too many partitions": func(h *head) { h.Ingest.Partitions = make([]int32, maxParts+1) },
+		"too many notes":      func(h *head) { h.Ingest.Groups = make([]string, maxWords+1) },
 		"size":                func(h *head) { h.Instance = strings.Repeat("x", maxHead) },
-		"":                    func(*head) {},
+		"":                    func(h *head) { h.Ingest.Groups = slices.Repeat([]string{"\x1b[2J"}, maxWords) },
 	} {
 		h := good
 		change(&h)
@@ -132,7 +133,7 @@ func TestMalformedRecords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := readHead(b); (err == nil) != (name == "") || strings.ContainsRune(got.Instance, 0x1b) {
+		if got, err := readHead(b); (err == nil) != (name == "") || strings.ContainsRune(got.Instance+strings.Join(got.Ingest.Groups, ""), 0x1b) {
 			t.Errorf("head %s: %v, %q", name, err, got.Instance)
 		}
 	}
