@@ -288,7 +288,7 @@ func (o *Outages) write(host string, key outageKey, known *gathered) {
 		last.write(zap.Int("repeated", known.folded))
 	default:
 		sum := report{
-			turn: key.turn, cause: key.cause, what: together[key.turn], log: o.log, reason: last.reason, err: last.err,
+			turn: key.turn, cause: last.cause, what: together[key.turn], log: o.log, reason: last.reason, err: last.err,
 			off: known.off, lost: known.lost,
 			fields: []zap.Field{zap.String("host", host), zap.Int("endpoints", known.news)},
 		}

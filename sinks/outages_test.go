@@ -235,6 +235,9 @@ func TestOutagesApart(t *testing.T) {
 			var got []string
 			for _, l := range logs.TakeAll() {
 				got = append(got, l.Message)
+				if fields := l.ContextMap(); fields["cause"] != fields["error"] {
+					t.Errorf("%s: the cause is %q, of %q", when, fields["cause"], fields["error"])
+				}
 			}
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("%s: %q, want %q", when, got, want)
