@@ -21,8 +21,10 @@ const (
 	// above the other what is read for endpoints that are behind gets less.
 	busy, crowded = 0.85, 0.95
 	// late and tooLate are the same of how long what could run waits for a processor,
-	// which other processes may have.
-	late, tooLate = time.Millisecond, 5 * time.Millisecond
+	// which other processes may have. A process that is half busy has some milliseconds
+	// of it by itself: with 1 ms and 5 ms, and with twice that, catching up was held to
+	// half of the highest rate, and the others had it no better for that.
+	late, tooLate = 5 * time.Millisecond, 25 * time.Millisecond
 	// While nothing has been in the way, or most is idle, the rate grows fast, else by a
 	// tenth.
 	fastGrowth, slowGrowth = 1.5, 1.1
