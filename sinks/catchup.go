@@ -149,6 +149,17 @@ func (p *positions) settled(c *event.Chunk) {
 	c.FreePart()
 }
 
+// answered records that the service has answered an event of a chunk that was given: it
+// works, however long the event's dead letter takes.
+func (p *positions) answered(c *event.Chunk) {
+	p.mu.Lock()
+	defer p.unlock()
+	if pos := p.of[c.Owned]; pos != nil && pos.reading == c.Reading && !pos.proven {
+		pos.proven = true
+		p.behind.wake()
+	}
+}
+
 // Join lets the endpoint join the shared reading, if it was given all that was
 // dispatched there.
 func (s *Sender) Join(o *event.Ownership) (joined bool) {

@@ -139,6 +139,7 @@ func (o *outcomes) keep(events []*event.Event, reason event.Reason, detail strin
 	byChunk(events, func(c *event.Chunk, n int) {
 		if c.Reading > 0 { // else it is other endpoints' chunk, too
 			c.Lettered = true
+			o.positions.answered(c)
 		}
 		o.queue.release(c, n)
 	})

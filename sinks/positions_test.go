@@ -106,10 +106,10 @@ func (w *world) live(paused bool) *life {
 func (l *life) end() {
 	l.kill()
 	l.reading.Wait()
-	l.tasks.Wait()
 	stopped, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = l.sender.Close(stopped)
+	l.tasks.Wait() // no lane has a letter to store any more
 }
 
 func (l *life) index(o *event.Ownership) int { return slices.Index(l.owned[:], o) }
@@ -311,8 +311,11 @@ func (l *life) seek() {
 	o := l.owned[i]
 	resume := o.Handed.Load()
 	at, behind := l.sender.Position(o)
+	mark := l.mark(i)
 	l.world.mu.Lock()
-	to := l.starts[i] + l.random.Int64N(max(1, resume-l.starts[i]))
+	// Not beyond what the lane still has: that would be passed over, as was asked for, and
+	// come behind what lies beyond it when the seek is cancelled.
+	to := l.starts[i] + l.random.Int64N(max(1, min(resume, mark)-l.starts[i]))
 	l.world.mu.Unlock()
 	if behind && at.Resume >= 0 {
 		l.sender.Seek(o, at.Resume, -1)

@@ -503,7 +503,7 @@ func TestReaderBombs(t *testing.T) {
 	}
 	defer zstd.Close()
 	plain, err := kgo.NewClient(kgo.SeedBrokers(e.broker.ListenAddrs()...), kgo.DefaultProduceTopic(readerTopic), kgo.MaxBufferedRecords(1<<20),
-		kgo.ProducerLinger(time.Second/2), kgo.ProducerBatchCompression(kgo.NoCompression())) // one batch
+		kgo.ManualFlushing(), kgo.ProducerBatchCompression(kgo.NoCompression())) // one batch, however long it takes to be filled
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -512,11 +512,10 @@ func TestReaderBombs(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.produce(0, 10, 100) // 11..20
-	empty := make([]*kgo.Record, 20_000)
-	for i := range empty {
-		empty[i] = new(kgo.Record)
+	for range 20_000 { // 21..20020: of 176 bytes in memory, each
+		plain.Produce(t.Context(), new(kgo.Record), nil)
 	}
-	if err := plain.ProduceSync(t.Context(), empty...).FirstErr(); err != nil { // 21..20020: of 176 bytes in memory, each
+	if err := plain.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	e.produce(0, 10, 100) // ..20030
