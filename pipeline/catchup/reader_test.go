@@ -512,7 +512,7 @@ func TestReaderBombs(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.produce(0, 10, 100) // 11..20
-	for range 20_000 { // 21..20020: of 176 bytes in memory, each
+	for range 20_000 {    // 21..20020: of 176 bytes in memory, each
 		plain.Produce(t.Context(), new(kgo.Record), nil)
 	}
 	if err := plain.Flush(t.Context()); err != nil {
