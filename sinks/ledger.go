@@ -193,6 +193,39 @@ func (l *ledger) begin(what string, reason event.Reason, text string, now time.T
 	return e
 }
 
+// fallsBehind records that the endpoint has left the shared reading, and caughtUp that
+// it has joined it again, after so many events.
+func (l *ledger) fallsBehind(why string, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.condition.behind = l.begin(WhatBehind, 0, why, now)
+	l.note(now)
+}
+
+func (l *ledger) caughtUp(events uint64, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.condition.behind.end(now)
+	l.condition.behind.events += events
+	l.condition.behind = nil
+	l.note(now)
+}
+
+// pause records whether the endpoint is enabled.
+func (l *ledger) pause(paused bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if paused == l.condition.paused {
+		return
+	}
+	l.condition.paused = paused
+	what := WhatPaused
+	if !paused {
+		what = WhatResumed
+	}
+	l.record(what, 0, "", time.Now())
+}
+
 func (l *ledger) snapshot(now time.Time) (Counts, Windows, Health) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

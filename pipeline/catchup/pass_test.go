@@ -215,3 +215,26 @@ func TestUnknownSender(t *testing.T) {
 	eventually.Holds(t, "it is served where it was", removed.live)
 	removed.wants(0, 0, n)
 }
+
+// A fetch that is larger than all there is room for begins, but not beside another one.
+func TestAdmits(t *testing.T) {
+	r := &Reader{share: 100}
+	for _, tt := range []struct {
+		memory, inFlight int64
+		want             bool
+	}{
+		{100, 0, true},
+		{60, 40, true},
+		{61, 40, true},
+		{51, 50, false},
+		{1000, 0, true},
+		{1000, 49, true},
+		{1000, 50, false},
+		{1, 100, false},
+		{1, 1000, false},
+	} {
+		if got := r.admits(tt.memory, tt.inFlight); got != tt.want {
+			t.Errorf("%d beside %d: %t", tt.memory, tt.inFlight, got)
+		}
+	}
+}

@@ -187,7 +187,7 @@ func (r *Reader) plan(ctx context.Context, changed bool) time.Duration {
 		if p.running || p.dropped {
 			continue
 		}
-		due := p.nextStep(inFlight == 0 || p.wants <= r.share-inFlight)
+		due := p.nextStep(r.admits(p.wants, inFlight))
 		switch {
 		case due.IsZero():
 		case due.After(now):

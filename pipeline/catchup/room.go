@@ -24,11 +24,20 @@ func (r *Reader) reserve(c *client) (ask int32, memory int64, later next) {
 	inFlight := r.inFlight.Load()
 	room := r.share - inFlight
 	ask, memory = c.size(min(r.fetchMemory, max(room, 0)))
-	if memory > room && inFlight > 0 { // one fetch may take more, alone
+	if !r.admits(memory, inFlight) {
 		return 0, 0, next{wants: memory}
 	}
 	r.inFlight.Add(memory)
 	return ask, memory, next{}
+}
+
+// admits reports whether a fetch that takes so much memory may begin beside what is in
+// flight. One may take more than there is room for while half of the room is left: where
+// a fetch is larger than all of it, an endpoint that keeps a little for long would else
+// hold up all others.
+func (r *Reader) admits(memory, inFlight int64) bool {
+	room := r.share - inFlight
+	return memory <= room || room > r.share/2
 }
 
 // received counts what a fetch has brought instead of what was reserved, and puts it
