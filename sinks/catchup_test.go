@@ -33,9 +33,21 @@ func TestRestoredSince(t *testing.T) {
 			if got := h.Health(); !got.BehindSince.Equal(now.Add(step.want)) || got.BehindReason != LeftBefore || got.Left != 1 {
 				t.Errorf("step %d: behind since %v after now, %s, left %d times; want %v", i, got.BehindSince.Sub(now), got.BehindReason, got.Left, step.want)
 			}
+			if p := positionIn(h.Health(), int32(i)); !p.OldestAt.Equal(p.Since) { // its alert needs some age
+				t.Errorf("step %d: the oldest event is of %v, want %v", i, p.OldestAt, p.Since)
+			}
 		}
 		h.finish()
 	})
+}
+
+func positionIn(h Health, partition int32) (found PositionStatus) {
+	for _, p := range h.Positions {
+		if p.Partition == partition {
+			found = p
+		}
+	}
+	return found
 }
 
 // What an endpoint was given and gave back is not caught up on; but since then it is

@@ -94,6 +94,16 @@ type listing struct {
 	cursor, resume int64
 }
 
+// oldestAt returns when what lies at the cursor was appended, nearly; zero if that is not
+// known. Of what was restored it is when the endpoint left at the latest: a paused one is
+// read nothing for that would tell, and its events are about to expire all the same.
+func (p *position) oldestAt() time.Time {
+	if p.oldest.IsZero() && p.resume < 0 && !p.sought {
+		return p.since
+	}
+	return p.oldest
+}
+
 // done reports whether the endpoint is live again, if it has seen all that was
 // dispatched before an offset.
 func (p *position) done(before int64) bool { return !p.listed() && before >= p.given }

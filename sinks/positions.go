@@ -140,7 +140,7 @@ func (p *positions) report(h *Health) {
 				h.BehindReason = LeftSought // it can be cancelled
 			}
 			h.Positions = append(h.Positions, PositionStatus{
-				o.Topic, o.Partition, pos.cursor, pos.given, o.Dispatched.Load(), pos.oldest, pos.since,
+				o.Topic, o.Partition, pos.cursor, pos.given, o.Dispatched.Load(), pos.oldestAt(), pos.since,
 			})
 		}
 	}
