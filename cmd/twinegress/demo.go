@@ -26,8 +26,8 @@ func demoCommand() *cobra.Command {
 		Long: "Starts a Kafka broker, emulated Azure services and a feed of generated events inside this process, runs the\n" +
 			"same pipeline between them as `run` does, and shows it live. It needs nothing and leaves nothing behind.\n\n" +
 			"Ctrl-C, --events or --duration end it. Then every event that was produced gets its outcome, and a report tells\n" +
-			"whether routed = delivered + dropped + deferred + pending for every endpoint, and whether the emulated services counted the\n" +
-			"same. Exit 0 if so, else 1.\n\n" +
+			"whether routed = delivered + dropped + deferred + pending for every endpoint, and whether the emulated services\n" +
+			"counted the same. Exit 0 if so, else 1.\n\n" +
 			"--fault shows one endpoint's trouble: all is well, then something befalls its service, then that is over. The\n" +
 			"view tells what goes on. It takes " + demo.StoryLength.String() + ", or as long as --duration says. SCENARIO is one of\n" + scenarios.String(),
 		Example: "  twinegress demo\n" +

@@ -159,6 +159,7 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 		"ok      kafka       ", "ok      endpoints   ", "ok ingest topic " + h.Topic + " Read", "ok ingest group twinegress Read",
 		"ok dead letters topic twinegress-deadletter Write the topic is not there yet: run creates it",
 		"ok positions topic twinegress-positions Read the topic is not there yet", "ok positions topic twinegress-positions Write the topic is not there yet",
+		"ok positions group twinegress.* Read", "ok positions group twinegress.* Delete",
 		"ok      hub         EventHub    hub", "ok      topic       ServiceBus  topic", "ok      grid        EventGrid   ",
 		"ok      wrong       ServiceBus  topic                                   primary", "FAILED  wrong       ServiceBus", "FAILED  missing     EventHub", "FAILED  wrong grid  EventGrid",
 	} {
@@ -166,7 +167,7 @@ send: {caFile: "` + cfg.Send.CAFile + `", timeout: 5s}
 			t.Errorf("%q is not in\n%s", want, out)
 		}
 	}
-	if code != exitFailed || err == nil || err.Error() != "4 of 27 checks failed" {
+	if code != exitFailed || err == nil || err.Error() != "4 of 29 checks failed" {
 		t.Errorf("exit code %d, %v\n%s", code, err, out)
 	}
 	if n := h.Services.Stats().Count(); n != 0 {
