@@ -144,9 +144,9 @@ func TestManyWritersAndKills(t *testing.T) {
 	})
 	start := time.Now()
 	wg.Wait()
-	t.Logf("%d writers: %d changes in %s, with %d kills", 2*writers, len(expected), time.Since(start), kills.Load())
 	close(stop)
 	killer.Wait()
+	t.Logf("%d writers: %d changes in %s, with %d kills", 2*writers, len(expected), time.Since(start), kills.Load())
 
 	// One more, so that what the last one killed left open is closed.
 	set := a.add(t, storetest.Hub("last"))
